@@ -1,0 +1,47 @@
+"""Likelihood-based deep generative models as Pyro parts.
+
+The sub-packages load on first use, so that importing the package (and the command line's
+``--help``) costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyro_genmodels import data, distributions, metrics, models, nets, training, transforms
+    from pyro_genmodels.training import load
+
+__version__ = "0.1.0"
+
+_SUBMODULES = frozenset(
+    {"data", "distributions", "metrics", "models", "nets", "plotting"}
+    | {"testing", "training", "transforms"}
+)
+
+__all__ = [
+    "__version__",
+    "data",
+    "distributions",
+    "load",
+    "metrics",
+    "models",
+    "nets",
+    "training",
+    "transforms",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name == "load":
+        from pyro_genmodels.training import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

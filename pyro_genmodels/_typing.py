@@ -1,0 +1,17 @@
+"""Shape vocabulary of the package.
+
+``*batch`` is any number of leading dimensions; an image event is ``C H W``, a vector event ``D``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from jaxtyping import Bool, Float, Int, Num
+from torch import Tensor
+
+__all__ = ["Bool", "EventShape", "Float", "Int", "Num", "Tensor"]
+
+EventShape: TypeAlias = Sequence[int]
+"""Sizes of one data point: ``(C, H, W)`` for an image, ``(D,)`` for a vector."""

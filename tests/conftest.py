@@ -1,0 +1,39 @@
+"""Test session: run-time shape checks, one thread, clean Pyro state, options for long tests."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from jaxtyping import install_import_hook
+
+# Before the package is imported, so that every public tensor's declared shape is checked.
+_hook = install_import_hook("pyro_genmodels", "beartype.beartype")
+
+import pyro  # noqa: E402
+import torch  # noqa: E402
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--runslow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(int(os.environ.get("PYRO_GENMODELS_TEST_THREADS", "1")))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    skips = {"gpu": pytest.mark.skip(reason="needs CUDA")} if not torch.cuda.is_available() else {}
+    if not config.getoption("--runslow"):
+        skips["slow"] = pytest.mark.skip(reason="long: give --runslow")
+    for item in items:
+        for marker in set(skips) & set(item.keywords):
+            item.add_marker(skips[marker])
+
+
+@pytest.fixture(autouse=True)
+def _fresh_state() -> None:
+    """Each test starts from the same seed, an empty param store and float32 defaults."""
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    torch.set_default_dtype(torch.float32)
