@@ -1,3 +1,7 @@
-"""."""
+"""Autoregressive and discrete distributions over images, as Pyro ``TorchDistribution``s."""
 
-__all__: list[str] = []
+from pyro_genmodels.distributions.discretized_logistic import DiscretizedLogistic
+
+__all__ = [
+    "DiscretizedLogistic",
+]
