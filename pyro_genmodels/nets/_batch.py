@@ -1,0 +1,57 @@
+"""Any leading dimensions for networks that know one batch dimension."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def over_batch(function: Callable[..., Tensor], *arguments: tuple[Tensor | None, int]) -> Tensor:
+    """Call ``function`` on tensors whose leading dimensions are flattened into one.
+
+    Args:
+        function: Maps tensors ``(N, *event)`` to one tensor ``(N, *output)``.
+        *arguments: Pairs of a tensor ``(*batch, *event)`` and the rank of its event. The batch
+            shapes broadcast against each other; ``None`` in place of a tensor passes through.
+
+    Returns:
+        ``(*batch, *output)``, ``batch`` being the broadcast batch shape.
+
+    Raises:
+        ValueError: If the batch shapes do not broadcast.
+
+    Example:
+        >>> images, labels = torch.zeros(5, 1, 3, 8, 8), torch.zeros(4, dtype=torch.long)
+        >>> over_batch(lambda x, y: x.flatten(1) + y[:, None], (images, 3), (labels, 0)).shape
+        torch.Size([5, 4, 192])
+    """
+    batch = broadcast_batch(*arguments)
+    size = math.prod(batch)
+    flat = [
+        None if t is None else t.expand(batch + event).reshape(size, *event)
+        for t, event in ((t, event_of(t, rank)) for t, rank in arguments)
+    ]
+    output = function(*flat)
+    return output.reshape(batch + output.shape[1:])
+
+
+def broadcast_batch(*arguments: tuple[Tensor | None, int]) -> torch.Size:
+    """Return the common batch shape of ``(tensor, event rank)`` pairs.
+
+    Raises:
+        ValueError: If the batch shapes do not broadcast.
+    """
+    shapes = [t.shape[: t.dim() - rank] for t, rank in arguments if t is not None]
+    try:
+        return torch.broadcast_shapes(*shapes)
+    except RuntimeError as error:
+        listed = " and ".join(str(tuple(shape)) for shape in shapes)
+        raise ValueError(f"batch shapes must broadcast; got {listed}.") from error
+
+
+def event_of(tensor: Tensor | None, rank: int) -> torch.Size:
+    """Return the trailing ``rank`` sizes of ``tensor``; of ``None``, nothing."""
+    return torch.Size() if tensor is None else tensor.shape[tensor.dim() - rank :]

@@ -1,0 +1,151 @@
+"""What a part is conditioned on: labels, vectors or maps, brought to a number of features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pyro_genmodels._checks import check, check_event_shape, check_positive, check_trailing
+from pyro_genmodels._configuration import Configured
+from pyro_genmodels._typing import Float, Num
+from pyro_genmodels.nets._batch import over_batch
+
+
+def context_event_dim(
+    num_classes: int | None = None, context_shape: Sequence[int] | None = None
+) -> int | None:
+    """Return the event rank of a context: label 0, vector 1, map 3; ``None`` if there is none.
+
+    Raises:
+        ValueError: If both are given, or one of them is impossible.
+    """
+    if num_classes is not None:
+        check_positive(num_classes=num_classes)
+        check(context_shape is None, "context_shape", "be None beside num_classes", context_shape)
+        return 0
+    if context_shape is None:
+        return None
+    return len(check_event_shape(context_shape, argument="context_shape"))
+
+
+class ContextEmbedding(Configured, nn.Module):
+    r"""Maps a context to features that a network adds to its own.
+
+    A label looks up a row, a vector goes through a linear map, a map :math:`(C, H, W)` through a
+    3x3 convolution. With neither argument there is no context: the only input is ``None``, and so
+    is the output, so that a network need not ask whether it is conditional.
+
+    Args:
+        features: Number of features to make.
+        num_classes: Contexts are labels ``0 .. num_classes - 1`` of shape ``(*batch,)``.
+        context_shape: Contexts are vectors ``(*batch, D)`` or maps ``(*batch, C, H, W)``.
+
+    Raises:
+        ValueError: If both are given, or sizes are not positive.
+
+    Example:
+        >>> ContextEmbedding(16, num_classes=10)(torch.tensor([3, 1])).shape
+        torch.Size([2, 16])
+        >>> ContextEmbedding(16, context_shape=(3, 8, 8))(torch.zeros(2, 3, 8, 8)).shape
+        torch.Size([2, 16, 8, 8])
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        num_classes: int | None = None,
+        context_shape: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        check_positive(features=features)
+        self.features = features
+        self.num_classes = num_classes
+        self.event_dim = context_event_dim(num_classes, context_shape)
+        self.context_shape = None if context_shape is None else torch.Size(context_shape)
+        self.embed = self._make_embedding()
+
+    def _make_embedding(self) -> nn.Module | None:
+        if self.num_classes is not None:
+            return nn.Embedding(self.num_classes, self.features)
+        if self.context_shape is None:
+            return None
+        if self.event_dim == 1:
+            return nn.Linear(self.context_shape[0], self.features)
+        return nn.Conv2d(self.context_shape[0], self.features, 3, padding=1)
+
+    def forward(
+        self, context: Num[Tensor, "*context"] | None, size: Sequence[int] | None = None
+    ) -> Float[Tensor, "*features"] | None:
+        """Return the features of a context.
+
+        Args:
+            context: Labels, vectors or maps with any leading batch shape.
+            size: Height and width wanted of a map's features, resampled by averaging.
+
+        Returns:
+            ``(*batch, features)`` for labels and vectors, ``(*batch, features, H, W)`` for maps.
+
+        Raises:
+            ValueError: If the context is missing, unwanted, out of range or of another shape.
+        """
+        self.check(context)
+        if context is None or self.embed is None:
+            return None
+        if self.event_dim == 0:
+            return cast(Tensor, self.embed(context.long()))
+        context = context.to(next(self.embed.parameters()).dtype)
+        if self.event_dim == 1:
+            return cast(Tensor, self.embed(context))
+        features = over_batch(self.embed, (context, 3))
+        return features if size is None else _resized(features, size)
+
+    def check(self, context: Tensor | None) -> None:
+        """Raise ``ValueError`` unless ``context`` is what this part was declared to take."""
+        kind = self.describe()
+        check(
+            (context is None) == (self.event_dim is None),
+            "context",
+            f"be {kind}",
+            None if context is None else f"a tensor of shape {tuple(context.shape)}",
+        )
+        if context is not None:
+            self._check_values(context, kind)
+
+    def _check_values(self, context: Tensor, kind: str) -> None:
+        if self.context_shape is not None:
+            return check_trailing("context", context, self.context_shape)
+        integral = not (context.is_floating_point() or context.is_complex())
+        check(integral, "context", f"be {kind}", f"dtype {context.dtype}")
+        if context.numel() and _may_read(context):
+            low, high = int(context.min()), int(context.max())
+            fits = low >= 0 and high < (self.num_classes or 0)
+            check(fits, "context", f"be {kind}", f"values from {low} to {high}")
+        return None
+
+    def describe(self) -> str:
+        """Say what a context must be, for error messages."""
+        if self.num_classes is not None:
+            return f"labels from 0 to {self.num_classes - 1} of an integer dtype"
+        if self.context_shape is not None:
+            return f"a tensor with trailing shape {tuple(self.context_shape)}"
+        return "None (this part takes no context)"
+
+
+def _may_read(tensor: Tensor) -> bool:
+    """Whether looking at values is possible (no tracing) and affordable (no device wait)."""
+    if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        return False
+    # On an accelerator the answer waits for all queued work, so it follows the validation switch.
+    return tensor.device.type == "cpu" or torch.distributions.Distribution._validate_args
+
+
+def _resized(features: Tensor, size: Sequence[int]) -> Tensor:
+    height, width = size
+    if tuple(features.shape[-2:]) == (height, width):
+        return features
+    return over_batch(lambda x: F.adaptive_avg_pool2d(x, (height, width)), (features, 3))
