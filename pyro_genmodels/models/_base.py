@@ -1,0 +1,305 @@
+"""The contract of every model: a model/guide pair that Pyro's inference takes as it is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.util import is_validation_enabled, prune_subsample_sites
+from torch import nn
+
+from pyro_genmodels._checks import (
+    check,
+    check_event_shape,
+    check_finite,
+    check_levels,
+    check_trailing,
+)
+from pyro_genmodels._configuration import Configured
+from pyro_genmodels._typing import EventShape, Float, Num, Tensor
+from pyro_genmodels.models._latent_scale import LatentScale
+from pyro_genmodels.models._registration import RegisteredModule
+from pyro_genmodels.models._shared_pass import SharedPass
+
+
+class GenerativeModel(Configured, RegisteredModule, ABC):
+    """A Pyro model and its guide over one kind of data.
+
+    A subclass writes :meth:`generate` (latent sites and the observed site ``"x"``) and, if it has
+    latent variables, :meth:`infer` (the same latent sites from the posterior). The base adds what
+    is easy to get silently wrong: registration under an instance-unique name, plates over the
+    batch, input checks and dtype, scaling of latent sites on both sides, the slot for work shared
+    between guide and model, and sampling and bounds.
+
+    ``model`` and ``guide`` are what Pyro's inference takes;
+    :class:`~pyro_genmodels.models.ELBOLoss` is the same objective as a module for plain
+    optimizers and trainers.
+
+    Args:
+        event_shape: Sizes of one data point, ``(C, H, W)`` or ``(D,)``.
+        num_levels: Data are the integers ``0 .. num_levels - 1``; ``None`` for continuous data.
+        num_classes: The context is a label below this number.
+        context_shape: The context is a vector ``(D,)`` or a feature map ``(C, H, W)``.
+        beta: Weight of the latent terms in the training objective.
+        warmup_steps: Training evaluations of the guide over which that weight rises linearly.
+
+    Raises:
+        ValueError: If a size is impossible or both kinds of context are given.
+    """
+
+    training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """Arguments of :func:`pyro_genmodels.training.fit` that suit this family."""
+
+    def __init__(
+        self,
+        event_shape: EventShape,
+        *,
+        num_levels: int | None = None,
+        num_classes: int | None = None,
+        context_shape: EventShape | None = None,
+        beta: float = 1.0,
+        warmup_steps: int = 0,
+    ) -> None:
+        super().__init__()
+        self.event_shape = check_event_shape(event_shape)
+        check(num_levels is None or num_levels >= 2, "num_levels", "be at least 2", num_levels)
+        check(num_classes is None or num_classes >= 1, "num_classes", "be positive", num_classes)
+        both = num_classes is not None and context_shape is not None
+        check(not both, "context_shape", "be None when num_classes is given", context_shape)
+        self.num_levels, self.num_classes = num_levels, num_classes
+        self.context_shape = None if context_shape is None else torch.Size(context_shape)
+        self.latent_scale = LatentScale(beta, warmup_steps=warmup_steps)
+        self.shared_pass = SharedPass()
+        self.is_bounding = False
+
+    @abstractmethod
+    def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
+        """Sample the latent sites, inside ``with self.latent_scale():``, and observe ``"x"``.
+
+        Runs inside the data plates. Returns the value of site ``"x"``.
+        """
+
+    def infer(self, x: Tensor, context: Tensor | None) -> None:
+        """Sample the latent sites from the posterior; nothing in a model without latents."""
+
+    def model(
+        self, x: Num[Tensor, "*batch_event"] | None = None, context: Tensor | None = None
+    ) -> Tensor:
+        """Run the generative program; with ``x`` observed, without it drawn.
+
+        Args:
+            x: Data ``(*batch, *event)``. Each batch dimension is a plate: ``data`` is the last.
+            context: Labels ``(*batch)`` or features ``(*batch, *context_shape)``, if conditional.
+
+        Returns:
+            The value of site ``"x"``.
+
+        Raises:
+            ValueError: If ``x`` or ``context`` does not fit.
+        """
+        self.register_with_pyro()
+        x, context, batch = self._checked(x, context)
+        with _plates(batch):
+            return self.generate(x, context)
+
+    def guide(
+        self, x: Num[Tensor, "*batch_event"] | None = None, context: Tensor | None = None
+    ) -> None:
+        """Run the approximate posterior of the latent sites given ``x``.
+
+        Args:
+            x: Data ``(*batch, *event)``, needed; optional only to share ``model``'s signature.
+            context: As in :meth:`model`.
+
+        Raises:
+            ValueError: If ``x`` is missing, or does not fit.
+        """
+        self.register_with_pyro()
+        checked, context, batch = self._checked(x, context)
+        check(checked is not None, "x", "be given to the guide, which conditions on it", None)
+        assert checked is not None  # narrows the type for the checker
+        if self.training and torch.is_grad_enabled() and not self.is_bounding:
+            self.latent_scale.advance()
+        with _plates(batch):
+            self.infer(checked, context)
+
+    @property
+    def context_event_dim(self) -> int | None:
+        """Event dimensions of the context (label 0, vector 1, map 3), ``None`` without one."""
+        if self.num_classes is not None:
+            return 0
+        return None if self.context_shape is None else len(self.context_shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating dtype of the parameters, in which the model computes."""
+        for parameter in self.parameters():
+            return parameter.dtype
+        return torch.get_default_dtype()
+
+    @torch.no_grad()
+    def sample(
+        self, num_samples: int = 1, context: Tensor | None = None
+    ) -> Float[Tensor, num_samples * batch_event]:
+        """Draw data from the model, in eval mode.
+
+        Args:
+            num_samples: Number of draws (for each context).
+            context: Labels or features ``(*batch, ...)``, if the model is conditional.
+
+        Returns:
+            Data ``(num_samples, *batch, *event)``.
+
+        Raises:
+            ValueError: If ``num_samples`` is not positive or the context does not fit.
+        """
+        check(num_samples >= 1, "num_samples", "be at least 1", num_samples)
+        _, context, batch = self._checked(None, context)
+        with evaluating(self), self.unregistered(), _plates((num_samples, *batch)):
+            return self.generate(None, context)
+
+    @torch.no_grad()
+    def reconstruct(
+        self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None
+    ) -> Float[Tensor, "*batch_event"]:
+        """Encode data and decode them again: the likelihood's mean given one posterior draw.
+
+        Args:
+            x: Data ``(*batch, *event)``.
+            context: As in :meth:`model`.
+
+        Returns:
+            Expected data ``(*batch, *event)``, in the units of ``x``.
+
+        Raises:
+            ValueError: If the model has no latent variables, or ``x`` does not fit.
+        """
+        checked, context, batch = self._checked(x, context)
+        with evaluating(self), self.unregistered():
+            encoded = poutine.trace(self.guide).get_trace(checked, context)
+            name = type(self).__name__
+            check(_has_latents(encoded), "model", "have latent variables to reconstruct from", name)
+            with _plates(batch):
+                program = poutine.trace(poutine.replay(self.generate, trace=encoded))
+                site = program.get_trace(None, context).nodes["x"]
+        likelihood: Any = site["fn"]
+        mean: Tensor = likelihood.mean
+        return mean.expand(*batch, *self.event_shape)
+
+    def log_weights(
+        self,
+        x: Num[Tensor, "*batch_event"],
+        context: Tensor | None = None,
+        *,
+        num_particles: int = 1,
+    ) -> Float[Tensor, num_particles * batch]:
+        r"""Return :math:`\log p(x, z_k) - \log q(z_k \mid x)` for draws from the guide.
+
+        Their mean over particles estimates the ELBO, their log-mean-exp the importance-weighted
+        bound; both at beta = 1 whatever the training objective, without auxiliary losses. In a
+        model without latents they are :math:`\log p(x)` itself. Differentiable.
+
+        Args:
+            x: Data ``(*batch, *event)``.
+            context: As in :meth:`model`.
+            num_particles: Draws :math:`z_k` for each data point.
+
+        Returns:
+            Log-weights in nats per example.
+
+        References:
+            Burda et al. (2016), Importance Weighted Autoencoders, eq. 8.
+        """
+        check(num_particles >= 1, "num_particles", "be at least 1", num_particles)
+        checked, context, batch = self._checked(x, context)
+        particles = pyro.plate("particles", num_particles, dim=-1 - len(batch))
+        with self.unregistered(), self.bounding():
+            encoded = poutine.trace(particles(self.guide)).get_trace(checked, context)
+            latent = _has_latents(encoded)
+            program = particles(self.model) if latent else self.model
+            decoded = poutine.trace(poutine.replay(program, trace=encoded))
+            joint = decoded.get_trace(checked, context)
+        shape = (num_particles, *batch)
+        return _log_density(joint, shape) - _log_density(encoded, shape)
+
+    @contextmanager
+    def bounding(self) -> Iterator[None]:
+        """Run as a true bound: no warm-up step is counted, auxiliary losses stay out."""
+        before, self.is_bounding = self.is_bounding, True
+        try:
+            yield
+        finally:
+            self.is_bounding = before
+
+    def _checked(
+        self, x: Tensor | None, context: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, tuple[int, ...]]:
+        """Check and cast the arguments; the third value is the batch shape they share."""
+        batch: tuple[int, ...] = ()
+        event_dim = self.context_event_dim
+        check((context is None) == (event_dim is None), "context", self._context_rule(), context)
+        if context is not None and event_dim is not None:
+            check_trailing("context", context, self.context_shape or ())
+            batch = tuple(context.shape[: context.dim() - event_dim])
+        if x is not None:
+            x = self._checked_data(x)
+            batch = tuple(x.shape[: x.dim() - len(self.event_shape)])
+        return x, context, batch
+
+    def _checked_data(self, x: Tensor) -> Tensor:
+        check_trailing("x", x, self.event_shape)
+        if is_validation_enabled():
+            if self.num_levels is None:
+                check_finite("x", x)
+            else:
+                check_levels("x", x, self.num_levels)
+        return x.to(self.dtype)
+
+    def _context_rule(self) -> str:
+        if self.context_event_dim is None:
+            return "be None in an unconditional model"
+        return "be given to a conditional model"
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module in eval mode for a while, and each of its parts back as it was."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+@contextmanager
+def _plates(batch: Sequence[int]) -> Iterator[None]:
+    """One plate a batch dimension, at that very dimension; the last is called ``data``."""
+    with ExitStack() as stack:
+        for position, size in enumerate(reversed(batch)):
+            name = f"data_{position}" if position else "data"
+            stack.enter_context(pyro.plate(name, size, dim=-1 - position))
+        yield
+
+
+def _has_latents(trace: Any) -> bool:
+    return len(prune_subsample_sites(trace).stochastic_nodes) > 0
+
+
+def _log_density(trace: Any, shape: Sequence[int]) -> Tensor:
+    """Sum a trace's log-densities, masked but unscaled, over everything except ``shape``."""
+    trace = prune_subsample_sites(trace)
+    trace.compute_log_prob()
+    total = torch.zeros(())
+    for site in trace.nodes.values():
+        if site["type"] == "sample":
+            total = total + scale_and_mask(site["unscaled_log_prob"], mask=site["mask"])
+    return total.expand(shape)

@@ -1,0 +1,130 @@
+"""The training objective as a module: for plain optimizers, Lightning and DDP."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer import ELBO, TraceMeanField_ELBO
+from pyro.poutine.messenger import Messenger
+from torch import nn
+
+from pyro_genmodels._checks import check
+from pyro_genmodels._typing import Float, Num, Tensor
+from pyro_genmodels.models._base import GenerativeModel
+
+
+class NonFiniteELBOError(FloatingPointError):
+    """The loss is NaN or infinite; the message names the first site whose term is."""
+
+
+class ELBOLoss(nn.Module):
+    """Negative ELBO of a model, in nats per example, that owns the model's parameters.
+
+    It leaves Pyro's param store alone, so it works with any optimizer, gradient clipping, mixed
+    precision and DistributedDataParallel. The first call runs with Pyro's validation on, later
+    calls without it; a loss that is not finite is always traced back to its site.
+
+    Args:
+        model: The model to train.
+        make_elbo: Called with ``max_plate_nesting=``; ``TraceMeanField_ELBO`` by default, which
+            uses the analytic KL where there is one. An estimator stores what it guesses of its
+            model, so each loss makes its own.
+        validate: Run every call (``True``), no call (``False``), or the first (``None``) with
+            validation.
+
+    Raises:
+        ValueError: If the model has no trainable parameter.
+        NonFiniteELBOError: When called, if the loss is NaN or infinite.
+
+    Example:
+        >>> from pyro_genmodels.models import VAE
+        >>> loss = ELBOLoss(VAE((4,), latent_dim=2))
+        >>> optimizer = torch.optim.Adam(loss.parameters())
+        >>> loss(torch.randn(8, 4)).backward()
+        >>> optimizer.step()
+    """
+
+    def __init__(
+        self,
+        model: GenerativeModel,
+        make_elbo: Callable[..., ELBO] = TraceMeanField_ELBO,
+        *,
+        validate: bool | None = None,
+    ) -> None:
+        super().__init__()
+        trainable = any(p.requires_grad for p in model.parameters())
+        check(trainable, "model", "have a trainable parameter", type(model).__name__)
+        self.model = model
+        self.make_elbo, self.validate = make_elbo, validate
+        self._elbos: dict[int, Any] = {}
+        self._validated = False
+
+    def forward(
+        self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None
+    ) -> Float[Tensor, ""]:
+        """Return the loss in nats per example.
+
+        Args:
+            x: Data ``(*batch, *event)``.
+            context: Labels or features, if the model is conditional.
+        """
+        batch_dim = x.dim() - len(self.model.event_shape)
+        num_examples = math.prod(x.shape[:batch_dim])
+        check(num_examples > 0, "x", "hold at least one example", f"shape {tuple(x.shape)}")
+        with ExitStack() as stack:
+            stack.enter_context(self.model.unregistered())
+            if not self._validates():
+                stack.enter_context(pyro.validation_enabled(False))
+            sites = stack.enter_context(_SiteRecord())
+            elbo = self._elbo(batch_dim)
+            loss: Tensor = elbo.differentiable_loss(self.model.model, self.model.guide, x, context)
+        if not math.isfinite(loss.item()):
+            raise NonFiniteELBOError(sites.diagnose(x))
+        self._validated = True
+        return loss / num_examples
+
+    def unreached_parameters(self) -> list[str]:
+        """Name the trainable parameters that the last backward pass gave no gradient."""
+        named = self.model.named_parameters()
+        return [name for name, p in named if p.requires_grad and p.grad is None]
+
+    def _validates(self) -> bool:
+        return not self._validated if self.validate is None else self.validate
+
+    def _elbo(self, batch_dim: int) -> Any:
+        if batch_dim not in self._elbos:
+            # Given, not guessed: a guess runs model and guide once more, batch norm included.
+            self._elbos[batch_dim] = self.make_elbo(max_plate_nesting=batch_dim)
+        return self._elbos[batch_dim]
+
+
+class _SiteRecord(Messenger):
+    """Remembers each site of an ELBO evaluation, to find the one whose term is not finite."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sites: list[tuple[str, Any, Any]] = []
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        self.sites.append((msg["name"], msg["fn"], msg["value"]))
+
+    def diagnose(self, x: Tensor) -> str:
+        if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+            count = int((~torch.isfinite(x)).sum())
+            return f"`x` must be finite; got {count} NaN or infinite elements."
+        for name, distribution, value in self.sites:
+            term = distribution.log_prob(value)
+            bad = ~torch.isfinite(term)
+            if bool(bad.any()):
+                kind = "NaN" if bool(term.isnan().any()) else str(term[bad][0].item())
+                law = type(getattr(distribution, "base_dist", distribution)).__name__
+                return (
+                    f"the log-density of site '{name}' ({law}) must be finite; "
+                    f"got {kind} in {int(bad.sum())} of {term.numel()} terms."
+                )
+        return "the loss must be finite; every site's term is, so their sum overflowed."

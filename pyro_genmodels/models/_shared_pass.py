@@ -1,0 +1,95 @@
+"""Work done once a step: what the guide computed serves the model that is replayed against it."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from pyro.ops.provenance import detach_provenance
+from torch import Tensor
+
+
+@dataclass
+class Pass:
+    """One guide execution's work, step by step, keyed by the latents drawn before each step."""
+
+    input_ref: weakref.ref[Tensor] | None
+    grad_mode: bool
+    latents: list[weakref.ref[Tensor]] = field(default_factory=list)
+    work: list[Any] = field(default_factory=list)
+
+    def add_work(self, work: Any) -> None:
+        """Record what the next step computed from the latents recorded so far."""
+        self.work.append(work)
+
+    def add_latent(self, latent: Tensor) -> None:
+        """Record the latent that the guide drew after that step."""
+        # TraceGraph_ELBO wraps some values; both sides must see the tensor underneath.
+        self.latents.append(weakref.ref(detach_provenance(latent)))
+
+
+class SharedPass:
+    """One slot between a guide and the next model call.
+
+    A hierarchy's top-down pass is the same in guide and model as long as the model is replayed
+    with the guide's own latents, which Pyro hands over as the very same tensors. So the guide
+    records each step here, and the model takes the record and looks each step up. A step matches
+    only if input, grad mode and every earlier latent are identical objects; on a miss the model
+    computes the step itself.
+
+    The slot is emptied when taken, holds inputs and latents weakly, and is left behind by
+    deepcopy and pickle.
+
+    Attributes:
+        hits: Steps that were served.
+        misses: Steps that had to be computed again.
+
+    Example:
+        >>> shared, x, z = SharedPass(), torch.zeros(2), torch.ones(2)
+        >>> record = shared.begin(x)
+        >>> record.add_work("first"); record.add_latent(z); record.add_work("second")
+        >>> taken = shared.take(x)
+        >>> shared.look_up(taken, [z]), shared.look_up(taken, [torch.ones(2)])
+        ('second', None)
+    """
+
+    def __init__(self) -> None:
+        self._pass: Pass | None = None
+        self.hits = 0
+        self.misses = 0
+
+    def begin(self, x: Tensor | None) -> Pass:
+        """Start recording a guide execution for input ``x``; forgets the one before."""
+        reference = None if x is None else weakref.ref(x)
+        self._pass = Pass(reference, torch.is_grad_enabled())
+        return self._pass
+
+    def take(self, x: Tensor | None) -> Pass | None:
+        """Empty the slot; the record is returned if it was made for ``x`` in this grad mode."""
+        record, self._pass = self._pass, None
+        if record is None or record.grad_mode != torch.is_grad_enabled():
+            return None
+        recorded = None if record.input_ref is None else record.input_ref()
+        return record if recorded is x else None
+
+    def look_up(self, record: Pass | None, latents: Sequence[Tensor]) -> Any:
+        """Return the work of the step that follows these latents, or ``None`` on a miss."""
+        step = len(latents)
+        if record is not None and step < len(record.work):
+            recorded = [reference() for reference in record.latents[:step]]
+            given = [detach_provenance(latent) for latent in latents]
+            if len(recorded) == step and all(a is b for a, b in zip(recorded, given, strict=True)):
+                self.hits += 1
+                return record.work[step]
+        self.misses += 1
+        return None
+
+    def clear(self) -> None:
+        """Forget the record, if there is one."""
+        self._pass = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_pass": None, "hits": 0, "misses": 0}
