@@ -99,7 +99,10 @@ class ELBOLoss(nn.Module):
     def _elbo(self, batch_dim: int) -> Any:
         if batch_dim not in self._elbos:
             # Given, not guessed: a guess runs model and guide once more, batch norm included.
-            self._elbos[batch_dim] = self.make_elbo(max_plate_nesting=batch_dim)
+            elbo = self.make_elbo(max_plate_nesting=batch_dim)
+            fits = hasattr(elbo, "differentiable_loss")
+            check(fits, "make_elbo", "make an ELBO with a differentiable_loss", type(elbo).__name__)
+            self._elbos[batch_dim] = elbo
         return self._elbos[batch_dim]
 
 
