@@ -5,12 +5,27 @@ from pyro_genmodels.models._latent_scale import LatentScale
 from pyro_genmodels.models._loss import ELBOLoss, NonFiniteELBOError
 from pyro_genmodels.models._shared_pass import SharedPass
 from pyro_genmodels.models.flow import FlowModel
+from pyro_genmodels.models.likelihoods import (
+    BernoulliLikelihood,
+    CategoricalLikelihood,
+    DiscretizedLogisticLikelihood,
+    GaussianLikelihood,
+    Likelihood,
+)
+from pyro_genmodels.models.vae import VAE, BetaVAE
 
 __all__ = [
+    "VAE",
+    "BernoulliLikelihood",
+    "BetaVAE",
+    "CategoricalLikelihood",
+    "DiscretizedLogisticLikelihood",
     "ELBOLoss",
     "FlowModel",
+    "GaussianLikelihood",
     "GenerativeModel",
     "LatentScale",
+    "Likelihood",
     "NonFiniteELBOError",
     "SharedPass",
 ]
