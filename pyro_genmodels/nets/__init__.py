@@ -1,14 +1,20 @@
 """."""
 
+from pyro_genmodels.nets._autoregressive import AutoregressiveNet
 from pyro_genmodels.nets.context import ContextEmbedding
 from pyro_genmodels.nets.dense import MLP
+from pyro_genmodels.nets.masked import MaskedConv2d
+from pyro_genmodels.nets.pixelcnn import PixelCNNNet
 from pyro_genmodels.nets.vae import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 
 __all__ = [
     "MLP",
+    "AutoregressiveNet",
     "ContextEmbedding",
     "ConvDecoder",
     "ConvEncoder",
     "MLPDecoder",
     "MLPEncoder",
+    "MaskedConv2d",
+    "PixelCNNNet",
 ]
