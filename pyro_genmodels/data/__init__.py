@@ -1,3 +1,9 @@
-"""."""
+"""Data: embedded images, one's own, data sets on disk, and distributions with a known optimum."""
 
-__all__: list[str] = []
+from pyro_genmodels.data._base import DataSource
+from pyro_genmodels.data.digits import Digits
+
+__all__ = [
+    "DataSource",
+    "Digits",
+]

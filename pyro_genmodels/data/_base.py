@@ -1,0 +1,111 @@
+"""What every source of data offers: three data sets of one shape, and what their values are."""
+
+from __future__ import annotations
+
+from abc import ABC
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, TensorDataset
+
+from pyro_genmodels._checks import (
+    check,
+    check_event_shape,
+    check_finite,
+    check_levels,
+    check_trailing,
+)
+from pyro_genmodels._configuration import Configured
+
+Items: TypeAlias = "Dataset[tuple[Tensor, ...]]"
+
+
+class DataSource(Configured, ABC):
+    """Training, validation and test data with one description.
+
+    Items are tuples ``(x,)`` or ``(x, label)``. Where the data are in memory the data sets are
+    ``torch.utils.data.TensorDataset``, checked whole when the source is made, and ``.tensors``
+    has all of them at once; other data sets are checked by their first item.
+
+    Args:
+        train: Data to fit.
+        validation: Data to choose by.
+        test: Data to report on.
+        num_levels: The data are the integers ``0 .. num_levels - 1``, in any dtype; ``None`` for
+            continuous data.
+        num_classes: Number of labels; ``None`` if items are ``(x,)``.
+
+    Attributes:
+        event_shape: Sizes of one ``x``: ``(C, H, W)`` or ``(D,)``.
+
+    Raises:
+        ValueError: If a data set is empty, shapes differ, or values or labels are out of range.
+    """
+
+    def __init__(
+        self,
+        train: Items,
+        validation: Items,
+        test: Items,
+        *,
+        num_levels: int | None,
+        num_classes: int | None = None,
+    ) -> None:
+        check(num_levels is None or num_levels >= 2, "num_levels", "be at least 2", num_levels)
+        check(num_classes is None or num_classes >= 1, "num_classes", "be positive", num_classes)
+        self.train, self.validation, self.test = train, validation, test
+        self.num_levels, self.num_classes = num_levels, num_classes
+        for split, dataset in self.splits.items():
+            size = len(dataset)  # type: ignore[arg-type]
+            check(size > 0, split, "have at least one example", f"{size} examples")
+        self.event_shape = check_event_shape(train[0][0].shape, argument="train")
+        for split, dataset in self.splits.items():
+            self._check_items(split, dataset)
+
+    @property
+    def name(self) -> str:
+        """Short name, for titles and tables."""
+        return type(self).__name__
+
+    @property
+    def splits(self) -> dict[str, Items]:
+        """The three data sets by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    def _check_items(self, split: str, dataset: Any) -> None:
+        whole = isinstance(dataset, TensorDataset)
+        x, *rest = dataset.tensors if whole else dataset[0]
+        labels = torch.as_tensor(rest[0]) if rest else None
+        check_event(split, x, self.event_shape, self.num_levels)
+        check_trailing(split, x, self.event_shape)
+        check_labels(split, labels, self.num_classes)
+
+    def __repr__(self) -> str:
+        """Name, sizes and shape on one line."""
+        sizes = "/".join(str(len(part)) for part in self.splits.values())  # type: ignore[arg-type]
+        levels = "continuous" if self.num_levels is None else f"{self.num_levels} levels"
+        classes = "" if self.num_classes is None else f", {self.num_classes} classes"
+        return f"{self.name}({sizes} of shape {tuple(self.event_shape)}, {levels}{classes})"
+
+
+def check_event(split: str, x: Tensor, event_shape: torch.Size, num_levels: int | None) -> None:
+    """Raise ``ValueError`` unless ``x`` has the shape and the values that were declared."""
+    check_trailing(split, x, event_shape)
+    if num_levels is None:
+        check(x.is_floating_point(), split, "be floating-point without num_levels", x.dtype)
+        check_finite(split, x)
+    else:
+        check_levels(split, x, num_levels)
+
+
+def check_labels(split: str, labels: Tensor | None, num_classes: int | None) -> None:
+    """Raise ``ValueError`` unless there are labels exactly if there are classes, all in range."""
+    given = "labels" if labels is not None else "no labels"
+    rule = "have labels exactly if num_classes is given"
+    check((labels is None) == (num_classes is None), split, rule, given)
+    if labels is not None and num_classes is not None:
+        check(not labels.is_floating_point(), split, "have integer labels", labels.dtype)
+        low, high = int(labels.min()), int(labels.max())
+        rule = f"have labels from 0 to {num_classes - 1}"
+        check(low >= 0 and high < num_classes, split, rule, f"labels from {low} to {high}")
