@@ -103,7 +103,10 @@ class AutoregressiveNet(Configured, nn.Module, ABC):
         )
 
     def context_features(self, context: Tensor | None) -> Tensor | None:
-        """Return what :meth:`evaluate` takes of a context: ``(*batch, F)`` or ``(*batch, F, H, W)``.
+        """Return what :meth:`evaluate` takes of a context.
+
+        Returns:
+            ``(*batch, F)``, for a map ``(*batch, F, H, W)``; ``None`` for none.
 
         Raises:
             ValueError: If the context is missing, unwanted, out of range or of another shape.

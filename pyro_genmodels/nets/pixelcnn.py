@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from pyro_genmodels._checks import check, check_event_shape, check_positive
 from pyro_genmodels._typing import EventShape, Float, Num
 from pyro_genmodels.nets._autoregressive import AutoregressiveNet, IncrementalEvaluation
-from pyro_genmodels.nets.masked import MaskedConv2d, RowCache, group_bounds
+from pyro_genmodels.nets._row_cache import RowCache, dense_groups, group_views
+from pyro_genmodels.nets.masked import MaskedConv2d
 
 
 class MaskedResidualBlock(nn.Module):
@@ -37,7 +42,7 @@ class MaskedResidualBlock(nn.Module):
         y = self.spatial(y)
         if self.context is not None:
             y = y + self.context(features)
-        return x + self.expand(y.relu())
+        return cast(Tensor, x + self.expand(y.relu()))
 
 
 class PixelCNNNet(AutoregressiveNet):
@@ -117,8 +122,7 @@ class PixelCNNNet(AutoregressiveNet):
         )
         sizes = (width, outputs, outputs, groups * num_levels)
         self.outputs = nn.ModuleList(
-            MaskedConv2d(a, b, 1, kind="B", num_groups=groups)
-            for a, b in zip(sizes, sizes[1:], strict=False)
+            MaskedConv2d(a, b, 1, kind="B", num_groups=groups) for a, b in itertools.pairwise(sizes)
         )
 
     def scaled(self, x: Tensor) -> Tensor:
@@ -138,7 +142,8 @@ class PixelCNNNet(AutoregressiveNet):
             y = block(y, features)
         for layer in self.outputs:
             y = layer(y.relu())
-        return y.unflatten(1, (self.event_shape[0], self.num_levels)).movedim(2, -1)
+        logits = cast(Tensor, y).unflatten(1, (self.event_shape[0], self.num_levels))
+        return logits.movedim(2, -1)
 
     def incremental(
         self, batch_size: int, features: Float[Tensor, "batch ..."] | None
@@ -163,10 +168,13 @@ class PixelCNNEvaluation(IncrementalEvaluation):
         self._first = RowCache(net.first, batch_size, self._width)
         self._rows = [(self._first, _context_rows(net.first_context, features))]
         self._residual = net.first.weight.new_empty(batch_size, net.first.out_channels)
-        self._blocks = [BlockEvaluation(block, self._residual, self._width) for block in net.blocks]
-        for block, layer in zip(self._blocks, net.blocks, strict=True):
+        self._blocks = []
+        for layer in cast("Sequence[MaskedResidualBlock]", net.blocks):
+            block = BlockEvaluation(layer, self._residual, self._width)
+            self._blocks.append(block)
             self._rows.append((block.spatial, _context_rows(layer.context, features)))
-        self._output = OutputEvaluation(net.outputs, self._residual)
+        outputs = cast("Sequence[MaskedConv2d]", net.outputs)
+        self._output = OutputEvaluation(outputs, self._residual)
         self._split = group_views(self._residual, self._colours)
 
     def parameters(self) -> Float[Tensor, "batch parameters"]:
@@ -199,7 +207,7 @@ class BlockEvaluation:
     """A residual block at one sub-pixel after another; adds to ``residual`` in place."""
 
     def __init__(self, block: MaskedResidualBlock, residual: Tensor, width: int) -> None:
-        batch, channels = residual.shape
+        batch = len(residual)
         groups, half = block.spatial.num_groups, block.spatial.in_channels
         self.spatial = RowCache(block.spatial, batch, width)
         self._residual = group_views(residual, groups)
@@ -229,7 +237,7 @@ class BlockEvaluation:
 class OutputEvaluation:
     """The 1x1 layers at the end, at one sub-pixel after another."""
 
-    def __init__(self, layers: nn.ModuleList, residual: Tensor) -> None:
+    def __init__(self, layers: Sequence[MaskedConv2d], residual: Tensor) -> None:
         groups = layers[0].num_groups
         self._residual = group_views(residual, groups)
         actives = [residual.new_empty(len(residual), layer.in_channels) for layer in layers]
@@ -249,23 +257,6 @@ class OutputEvaluation:
             torch.addmm(bias, x, weight, out=target).relu_()
         (x, weight, bias), target = last[c]
         return torch.addmm(bias, x, weight, out=target)
-
-
-def group_views(x: Tensor, num_groups: int) -> list[Tensor]:
-    """Return the features of each colour."""
-    bounds = group_bounds(x.shape[1], num_groups)
-    return [x[:, a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
-
-
-def dense_groups(layer: MaskedConv2d, x: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Return for each colour what a 1x1 layer sees of ``x``, its weight and its bias."""
-    weight = layer.masked_weight[:, :, 0, 0].t()
-    ins = group_bounds(layer.in_channels, layer.num_groups)
-    outs = group_bounds(layer.out_channels, layer.num_groups)
-    return [
-        (x[:, : ins[c + 1]], weight[: ins[c + 1], a:b].contiguous(), layer.bias[a:b])
-        for c, (a, b) in enumerate(zip(outs, outs[1:], strict=False))
-    ]
 
 
 def _context_rows(layer: nn.Module | None, features: Tensor | None) -> Tensor | None:
