@@ -1,0 +1,121 @@
+"""Instruments that the laws share: inputs, Jacobians, call counts, seeds."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import biject_to, constraints
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run a block under a seed and give the CPU's random state back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def draw(constraint: Any, shape: Sequence[int], *, like: Tensor, seed: int) -> Tensor:
+    """Draw a tensor of that shape that satisfies a constraint, spread as a normal would be."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(*shape, generator=generator, dtype=torch.float64).to(like)
+    while isinstance(constraint, constraints.independent):
+        constraint = constraint.base_constraint
+    return noise if constraint is constraints.real else biject_to(constraint)(noise)
+
+
+def jacobian(
+    function: Callable[[Tensor], Tensor], x: Tensor, event_dim: int, output_event_dim: int
+) -> Tensor:
+    """Return the full Jacobian of each event by reverse mode.
+
+    Every event is copied once for each of its outputs along a new leading dimension, which all
+    our maps accept, so that one forward and one backward pass serve.
+
+    Args:
+        function: Map of ``(*batch, *event)`` to ``(*batch, *output_event)``.
+        x: Points of shape ``(*batch, *event)``.
+        event_dim: Number of trailing dimensions of an event.
+        output_event_dim: The same of an output.
+
+    Returns:
+        Shape ``(*batch, outputs, inputs)``.
+    """
+    batch_shape = x.shape[: x.dim() - event_dim]
+    with torch.no_grad():
+        sizes = function(x).shape
+    size = sizes[len(sizes) - output_event_dim :].numel()
+    copies = x.detach().expand(size, *x.shape).clone().requires_grad_()
+    y = function(copies)
+    one_hot = torch.eye(size, dtype=y.dtype).reshape(size, *(1,) * len(batch_shape), size)
+    cotangent = one_hot.expand(size, *batch_shape, size).reshape(y.shape)
+    (gradient,) = torch.autograd.grad(y, copies, cotangent, allow_unused=True)
+    gradient = torch.zeros_like(copies) if gradient is None else gradient
+    return gradient.reshape(size, *batch_shape, -1).movedim(0, -2)
+
+
+def modules_of(part: Any) -> list[nn.Module]:
+    """Return the outermost nn.Modules that a part is or holds, each once.
+
+    Transforms and distributions hold networks in attributes, lists and parts of parts.
+    """
+    found: dict[int, nn.Module] = {}
+    seen: set[int] = set()
+    _collect(part, found, seen)
+    return list(found.values())
+
+
+_HOLDERS = (list, tuple, nn.Module, torch.distributions.Transform)
+
+
+def _collect(part: Any, found: dict[int, nn.Module], seen: set[int]) -> None:
+    if id(part) in seen:
+        return
+    seen.add(id(part))
+    if isinstance(part, nn.Module):
+        found[id(part)] = part
+        return
+    held_parts: Iterable[Any] = part if isinstance(part, list | tuple) else vars(part).values()
+    for held in held_parts:
+        if isinstance(held, _HOLDERS) or hasattr(held, "log_prob"):
+            _collect(held, found, seen)
+
+
+def clean_copy(part: Any) -> Any:
+    """Return a deep copy, having dropped what a use has left: a graph cannot be copied."""
+    if hasattr(part, "clear_cache"):
+        part.clear_cache()
+    return copy.deepcopy(part)
+
+
+@contextlib.contextmanager
+def counted_calls(modules: Sequence[nn.Module]) -> Iterator[Counter[str]]:
+    """Count the calls of every submodule that has parameters of its own."""
+    calls: Counter[str] = Counter()
+    with contextlib.ExitStack() as hooks:
+        for name, module in _with_own_parameters(modules).items():
+            handle = module.register_forward_pre_hook(_counting(calls, name))
+            hooks.callback(handle.remove)
+        yield calls
+
+
+def _with_own_parameters(modules: Sequence[nn.Module]) -> dict[str, nn.Module]:
+    named = {
+        f"{index}.{name}": module
+        for index, root in enumerate(modules)
+        for name, module in root.named_modules()
+    }
+    return {n: m for n, m in named.items() if any(True for _ in m.parameters(recurse=False))}
+
+
+def _counting(calls: Counter[str], name: str) -> Callable[..., None]:
+    def hook(*_: Any) -> None:
+        calls[name] += 1
+
+    return hook

@@ -1,0 +1,222 @@
+"""Laws of autoregressive networks: nothing sees its future, and all see the past they should."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from pyro_genmodels._typing import Bool, Int
+from pyro_genmodels.testing._probes import jacobian, seeded
+from pyro_genmodels.testing._report import require_law, tolerance
+
+
+def dependencies(
+    network: Callable[[Tensor], Tensor],
+    event_shape: Sequence[int],
+    *,
+    num_levels: int,
+    num_probes: int = 3,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+) -> Bool[Tensor, "outputs inputs"]:
+    """Find which sub-pixels each sub-pixel's parameters depend on.
+
+    Two probes are united: gradients over all pairs, where zero is exact, and a change of each
+    sub-pixel's level in turn, which sees through rounding and embeddings that have no gradient.
+    Several random images are probed, since a rectifier hides a dependence at some of them.
+
+    Args:
+        network: Map of levels ``(*batch, *event)`` to ``(*batch, *event, parameters)``.
+        event_shape: ``(C, H, W)`` or ``(D,)``.
+        num_levels: Levels of a sub-pixel.
+        num_probes: Number of random images.
+        dtype: The network's dtype.
+        seed: Seed of the images.
+
+    Returns:
+        Entry ``(i, j)`` says whether output ``i`` depends on input ``j``, both flattened.
+
+    Example:
+        >>> dependencies(lambda x: x.cumsum(-1)[..., None], (3,), num_levels=2).int()
+        tensor([[1, 0, 0],
+                [1, 1, 0],
+                [1, 1, 1]], dtype=torch.int32)
+    """
+    size = torch.Size(event_shape).numel()
+    found = torch.zeros(size, size, dtype=torch.bool)
+    with seeded(seed):
+        for _ in range(num_probes):
+            x = torch.randint(num_levels, tuple(event_shape)).to(dtype)
+            found |= _by_gradient(network, x) | _by_change(network, x, num_levels)
+    return found
+
+
+def _by_gradient(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    event_dim = x.dim()
+    with torch.no_grad():
+        weights = torch.randn(network(x[None]).shape[1 + event_dim :]).to(x)
+
+    def projected(values: Tensor) -> Tensor:
+        return (network(values).flatten(values.dim()) * weights.flatten()).sum(-1)
+
+    try:
+        return jacobian(projected, x, event_dim, event_dim) != 0
+    except RuntimeError as error:  # levels are embedded: there is no gradient at all
+        if "does not require grad" not in str(error):
+            raise
+        return torch.zeros(x.numel(), x.numel(), dtype=torch.bool)
+
+
+def _by_change(network: Callable[[Tensor], Tensor], x: Tensor, num_levels: int) -> Tensor:
+    size = x.numel()
+    images = x.flatten().repeat(size + 1, 1)
+    changed = torch.arange(size)
+    images[changed + 1, changed] = (
+        x.flatten() + torch.randint(1, num_levels, (size,))
+    ) % num_levels
+    with torch.no_grad():
+        outputs = network(images.reshape(-1, *x.shape)).reshape(size + 1, size, -1)
+    moves = (outputs[1:] - outputs[:1]).abs().amax(-1)
+    # Rows of one batch may be rounded differently, so a move must be more than rounding.
+    return (moves > tolerance(x.dtype) * (1 + outputs[0].abs().amax())).T
+
+
+def raster_order(event_shape: Sequence[int]) -> Int[Tensor, " elements"]:
+    """Return each flattened element's place in raster order, channels of a pixel in turn.
+
+    Example:
+        >>> raster_order((2, 1, 2))
+        tensor([0, 2, 1, 3])
+    """
+    size = torch.Size(event_shape).numel()
+    if len(event_shape) < 3:
+        return torch.arange(size)
+    channels, height, width = event_shape
+    places = torch.arange(size).reshape(height, width, channels)
+    return places.permute(2, 0, 1).flatten()
+
+
+def check_autoregressive(
+    network: Callable[[Tensor], Tensor],
+    event_shape: Sequence[int],
+    *,
+    num_levels: int,
+    order: Tensor | None = None,
+    num_probes: int = 3,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+) -> None:
+    """Check, over all pairs of sub-pixels, that none sees itself or its future.
+
+    A network in training mode may be given too: a leak through batch statistics shows.
+
+    Args:
+        network: Map of levels ``(*batch, *event)`` to ``(*batch, *event, parameters)``; to check a
+            conditional network, close over the context.
+        event_shape: ``(C, H, W)`` or ``(D,)``.
+        num_levels: Levels of a sub-pixel.
+        order: Place of each flattened element in the order of generation; the raster order with
+            channels of a pixel in turn if not given.
+        num_probes: Number of random images.
+        dtype: The network's dtype.
+        seed: Seed of the images.
+
+    Raises:
+        AssertionError: With the number of leaks and the first of them.
+
+    Example:
+        >>> check_autoregressive(lambda x: x.cumsum(-1)[..., None], (3,), num_levels=2)
+        Traceback (most recent call last):
+        ...
+        AssertionError: no sub-pixel sees itself or its future: 3 leaks, ... (0,) sees (0,).
+    """
+    found = dependencies(
+        network, event_shape, num_levels=num_levels, num_probes=num_probes, dtype=dtype, seed=seed
+    )
+    order = raster_order(event_shape) if order is None else order
+    leaks = found & (order[:, None] <= order[None, :])
+    law = "no sub-pixel sees itself or its future"
+    require_law(not leaks.any(), law, _first("leaks", leaks, event_shape))
+
+
+def _first(what: str, pairs: Tensor, event_shape: Sequence[int]) -> str:
+    if not pairs.any():
+        return ""
+    output, source = (
+        tuple(int(i) for i in torch.unravel_index(index, tuple(event_shape)))
+        for index in pairs.nonzero()[0]
+    )
+    return f"{int(pairs.sum())} {what}, the first: {output} sees {source}"
+
+
+def check_receptive_field(
+    network: Callable[[Tensor], Tensor],
+    event_shape: Sequence[int],
+    expected: Bool[Tensor, "outputs inputs"],
+    *,
+    num_levels: int,
+    num_probes: int = 3,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+) -> None:
+    """Check that each sub-pixel sees exactly what it should: no more, and no less.
+
+    Args:
+        network: As for :func:`check_autoregressive`.
+        event_shape: ``(C, H, W)`` or ``(D,)``.
+        expected: The published receptive field, see :func:`raster_field`.
+        num_levels: Levels of a sub-pixel.
+        num_probes: Number of random images.
+        dtype: The network's dtype.
+        seed: Seed of the images.
+
+    Raises:
+        AssertionError: With the number of missing and of unexpected pairs, and the first.
+
+    Example:
+        >>> past = torch.ones(3, 3).tril(-1).bool()
+        >>> shifted = lambda x: torch.nn.functional.pad(x, (1, -1)).cumsum(-1)[..., None]
+        >>> check_receptive_field(shifted, (3,), past, num_levels=2)
+    """
+    found = dependencies(
+        network, event_shape, num_levels=num_levels, num_probes=num_probes, dtype=dtype, seed=seed
+    )
+    extra, missing = found & ~expected, expected & ~found
+    law = "the receptive field is the published one"
+    require_law(not extra.any(), law, _first("unexpected pairs", extra, event_shape))
+    require_law(not missing.any(), law, _first("missing pairs", missing, event_shape))
+
+
+def raster_field(
+    event_shape: Sequence[int], offsets: Iterable[tuple[int, int]] | None = None
+) -> Bool[Tensor, "outputs inputs"]:
+    """Return the receptive field whose pixels see the pixels at some offsets.
+
+    Channels of one pixel see the earlier ones; at another pixel all channels are seen.
+
+    Args:
+        event_shape: ``(C, H, W)``.
+        offsets: ``(rows, columns)`` to each seen pixel; the whole past if not given.
+
+    Returns:
+        Entry ``(i, j)`` says whether output ``i`` sees input ``j``, both flattened.
+
+    Example:
+        >>> raster_field((1, 1, 3), [(0, -1)]).int()
+        tensor([[0, 0, 0],
+                [1, 0, 0],
+                [0, 1, 0]], dtype=torch.int32)
+    """
+    order = raster_order(event_shape)
+    past = order[:, None] > order[None, :]
+    if offsets is None:
+        return past
+    grid = [torch.arange(size) for size in event_shape]
+    _, row, column = (place.flatten() for place in torch.meshgrid(*grid, indexing="ij"))
+    rows, columns = row[None] - row[:, None], column[None] - column[:, None]
+    seen = (rows == 0) & (columns == 0)
+    for down, right in offsets:
+        seen |= (rows == down) & (columns == right)
+    return past & seen

@@ -1,0 +1,213 @@
+"""Laws of model/guide pairs: bounds are bounds, and every estimator agrees on them."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from pyro.infer import Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
+from torch import Tensor
+from torch.distributions import constraints
+
+from pyro_genmodels.testing._probes import seeded
+from pyro_genmodels.testing._report import require_law, require_within
+from pyro_genmodels.testing.sampling import outcomes
+
+_STANDARD_ERRORS = 3.0
+
+
+def check_bounds(
+    model: Any,
+    x: Tensor,
+    context: Tensor | None = None,
+    *,
+    log_evidence: Tensor | None = None,
+    num_particles: int = 1000,
+    seed: int = 0,
+) -> None:
+    r"""Check ELBO <= importance-weighted bound <= log-evidence, to 3 standard errors.
+
+    The bound over 1, 10 and 100 particles must not fall. Where the evidence is known the weights
+    must also average to it, :math:`E_q[w] = p(x)`, which a bound that is merely loose may miss.
+
+    Args:
+        model: Model with ``log_weights`` (see :class:`pyro_genmodels.models.GenerativeModel`).
+        x: Data ``(batch, *event)``.
+        context: Context, if the model is conditional.
+        log_evidence: The exact ``log p(x)``, ``(batch)``.
+        num_particles: Draws for each example, a multiple of 100.
+        seed: Seed of the draws.
+
+    Raises:
+        AssertionError: With the excess in standard errors.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> def log_weights(x, context, *, num_particles):
+        ...     return x.expand(num_particles, -1)
+        >>> x = torch.tensor([-1.0, -2.0])
+        >>> check_bounds(SimpleNamespace(log_weights=log_weights), x, log_evidence=x)
+    """
+    with seeded(seed), torch.no_grad():
+        weights = model.log_weights(x, context, num_particles=num_particles).double()
+    require_law(not weights.isnan().any(), "log-weights are numbers", "there is a NaN")
+    previous, name = weights.flatten(1).mean(1), "ELBO"
+    for group in (10, 100):
+        grouped = weights.flatten(1).unflatten(0, (-1, group)).logsumexp(1) - math.log(group)
+        _check_at_most(f"{name} <= bound of {group} particles", previous, grouped.mean(1))
+        previous, name = grouped.mean(1), f"bound of {group} particles"
+    if log_evidence is not None:
+        evidence = log_evidence.double()
+        _check_at_most(f"{name} <= log-evidence", previous, evidence.mean()[None])
+        _check_mean_one("weights average to the evidence", (weights - evidence).exp())
+
+
+def _check_at_most(law: str, lower: Tensor, upper: Tensor) -> None:
+    spread = _standard_error(lower) ** 2 + _standard_error(upper) ** 2
+    excess = (lower.mean() - upper.mean()) / (spread.sqrt() + 1e-9 * (1 + upper.mean().abs()))
+    require_within(f"{law}, in standard errors", excess, _STANDARD_ERRORS)
+
+
+def _standard_error(values: Tensor) -> Tensor:
+    if len(values) < 2:
+        return torch.zeros((), dtype=values.dtype)
+    return values.std(0) / math.sqrt(len(values))
+
+
+def _check_mean_one(law: str, ratios: Tensor) -> None:
+    """Check means over the first dimension; the errors of a batch are joined by their number."""
+    deviation = (ratios.mean(0) - 1).abs() / (_standard_error(ratios) + 1e-6)
+    # A batch of n means has its largest deviation near sqrt(2 log n).
+    bound = math.sqrt(_STANDARD_ERRORS**2 + 2 * math.log(max(1, deviation.numel())))
+    require_within(f"{law}, in standard errors", deviation, bound)
+
+
+def data_outcomes(model: Any) -> Tensor:
+    """Return every possible data point of a discrete model, ``(count, *event)``.
+
+    Raises:
+        ValueError: If there are more than 2**20.
+    """
+    support = constraints.independent(
+        constraints.integer_interval(0, model.num_levels - 1), len(model.event_shape)
+    )
+    return outcomes(SimpleNamespace(support=support, event_shape=model.event_shape))
+
+
+def check_evidence_normalized(
+    model: Any, context: Tensor | None = None, *, num_particles: int = 400, seed: int = 0
+) -> None:
+    r"""Check :math:`\sum_x E_q[p(x, z) / q(z \mid x)] = 1` over all data, to 3 standard errors.
+
+    It holds for every guide whose support covers the posterior's, so a wrong log-determinant, a
+    wrong dequantisation or a lost term shows even where no evidence is known.
+
+    Args:
+        model: Discrete model with ``log_weights``, ``event_shape`` and ``num_levels``.
+        context: One context without batch dimensions, if the model is conditional.
+        num_particles: Draws for each data point.
+        seed: Seed of the draws.
+
+    Raises:
+        AssertionError: With the deviation in standard errors.
+    """
+    weights = _table(model, context, num_particles, seed)
+    _check_mean_one("evidence sums to one over all data", weights.sum(1))
+
+
+def _table(model: Any, context: Tensor | None, num_particles: int, seed: int) -> Tensor:
+    x = data_outcomes(model)
+    contexts = None if context is None else context.expand(len(x), *context.shape)
+    with seeded(seed), torch.no_grad():
+        weights: Tensor = model.log_weights(x, contexts, num_particles=num_particles)
+    return weights.double().exp()
+
+
+def check_model_sampler(
+    model: Any,
+    context: Tensor | None = None,
+    *,
+    num_samples: int = 20_000,
+    num_particles: int = 400,
+    seed: int = 0,
+) -> None:
+    """Check that ``sample`` draws each possible data point as often as the evidence says.
+
+    Args:
+        model: Discrete model with ``sample``, ``log_weights``, ``event_shape``, ``num_levels``.
+        context: One context without batch dimensions, if the model is conditional.
+        num_samples: Number of draws.
+        num_particles: Draws that estimate each data point's evidence.
+        seed: Seed of both.
+
+    Raises:
+        AssertionError: With the largest deviation in joint standard errors, its bound, and the
+            index of the data point in lexicographic order.
+    """
+    weights = _table(model, context, num_particles, seed)
+    expected, error = weights.mean(0), _standard_error(weights)
+    with seeded(seed + 1):
+        samples = model.sample(num_samples, context)
+    levels, size = model.num_levels, model.event_shape.numel()
+    places = levels ** torch.arange(size - 1, -1, -1)
+    values = samples.reshape(num_samples, size)
+    integral = bool(((values == values.floor()) & (values >= 0) & (values < levels)).all())
+    require_law(integral, "samples are levels", f"they are not all integers 0 to {levels - 1}")
+    codes = (values.long() * places).sum(1)
+    share = torch.bincount(codes, minlength=levels**size) / num_samples
+    noise = (expected * (1 - expected).clamp_min(0) / num_samples + error**2).sqrt()
+    # Where a count of one is rare the normal bound is too tight: allow a few counts.
+    deviation = (share - expected).abs() / (noise + 1 / num_samples)
+    require_within("samples = evidence, in standard errors", deviation, 5.0)
+
+
+def check_estimators_agree(
+    model: Any,
+    x: Tensor,
+    context: Tensor | None = None,
+    *,
+    num_runs: int = 200,
+    seed: int = 0,
+) -> None:
+    """Check that Trace, TraceMeanField and TraceGraph give one ELBO, to 3 standard errors.
+
+    They read scales from different sides, so a weight on the model's latent sites alone, or on the
+    guide's alone, shows here. In eval mode at ``beta=1`` it must be the mean log-weight too.
+
+    Args:
+        model: Model with ``model``, ``guide`` and ``log_weights``.
+        x: Data ``(batch, *event)``.
+        context: Context, if the model is conditional.
+        num_runs: Evaluations of each estimator.
+        seed: Seed of the draws.
+
+    Raises:
+        AssertionError: Naming the two that differ, with the difference in standard errors.
+    """
+    losses = {}
+    with seeded(seed), torch.no_grad(), _unregistered(model):
+        for estimator in (Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO):
+            elbo = estimator(max_plate_nesting=x.dim() - len(model.event_shape))
+            runs = [-elbo.loss(model.model, model.guide, x, context) for _ in range(num_runs)]
+            losses[estimator.__name__] = torch.tensor(runs, dtype=torch.float64)
+        if float(model.latent_scale.value) == 1.0:
+            weights = model.log_weights(x, context, num_particles=num_runs)
+            losses["log_weights"] = weights.double().flatten(1).sum(1)
+    first = losses["Trace_ELBO"]
+    for name, values in losses.items():
+        _check_equal_means(f"Trace_ELBO = {name}", first, values)
+
+
+def _check_equal_means(law: str, first: Tensor, second: Tensor) -> None:
+    spread = (_standard_error(first) ** 2 + _standard_error(second) ** 2).sqrt()
+    scale = spread + 1e-6 * (1 + first.mean().abs())
+    deviation = (first.mean() - second.mean()).abs() / scale
+    require_within(f"{law}, in standard errors", deviation, _STANDARD_ERRORS)
+
+
+def _unregistered(model: Any) -> contextlib.AbstractContextManager[Any]:
+    register = getattr(model, "unregistered", None)
+    return contextlib.nullcontext() if register is None else register()

@@ -1,0 +1,193 @@
+"""Laws of a distribution as a Pyro citizen: shapes, expand, mask, plates, validation, vmap."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyro_genmodels.testing._probes import seeded
+from pyro_genmodels.testing._report import require_close, require_law
+from pyro_genmodels.testing.sampling import integer_range
+
+
+def check_distribution(distribution: Any, *, seed: int = 0) -> None:
+    """Check all that Pyro asks of a distribution, given any batch shape.
+
+    Sample and log-probability shapes for any leading dimensions, each element scored as if alone;
+    ``expand``, ``to_event``, ``mask``; a sample statement inside plates, observed or not;
+    validation that names bad values; and a deep copy.
+
+    Args:
+        distribution: Pyro distribution.
+        seed: Seed of its draws; the global random state is given back.
+
+    Raises:
+        AssertionError: Naming what broke, with the figures.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> check_distribution(dist.Normal(torch.zeros(3, 2), 1.0).to_event(1))
+    """
+    with seeded(seed):
+        check_batch_shapes(distribution)
+        check_expand(distribution)
+        check_plates(distribution)
+        check_validation(distribution)
+        value = distribution.sample()
+        copied = copy.deepcopy(distribution)
+        expected = distribution.log_prob(value)
+        require_close("a deep copy scores alike", copied.log_prob(value), expected)
+
+
+def check_batch_shapes(distribution: Any) -> None:
+    """Check shapes over leading dimensions, and that no element's score sees another's.
+
+    Raises:
+        AssertionError: If a shape or a score differs.
+
+    Example:
+        >>> check_batch_shapes(torch.distributions.Normal(torch.zeros(2), 1.0))
+    """
+    batch_shape, event_shape = distribution.batch_shape, distribution.event_shape
+    for leading in [(), (2,), (2, 1), (3, 1, 2)]:
+        value = distribution.sample(torch.Size(leading))
+        shape = torch.Size(leading) + batch_shape
+        _same_shape(f"sample({leading})", value.shape, shape + event_shape)
+        scores = distribution.log_prob(value)
+        _same_shape(f"log_prob over {leading}", scores.shape, shape)
+        flat = value.reshape(-1, *batch_shape, *event_shape)
+        alone = torch.stack([distribution.log_prob(v) for v in flat]).reshape(shape)
+        require_close(f"log_prob over {leading} = one by one", scores, alone)
+
+
+def _same_shape(law: str, actual: torch.Size, expected: torch.Size) -> None:
+    problem = f"shape {tuple(actual)} where {tuple(expected)} was due"
+    require_law(tuple(actual) == tuple(expected), law, problem)
+
+
+def check_expand(distribution: Any) -> None:
+    """Check ``expand``, ``to_event`` and ``mask`` against the distribution itself.
+
+    Raises:
+        AssertionError: If a shape, a score or a validation flag differs.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> check_expand(dist.Normal(torch.zeros(2), 1.0))
+    """
+    shape = torch.Size((4, 3)) + distribution.batch_shape
+    wide = distribution.expand(shape[1:]).expand(shape)
+    _same_shape("expand's batch_shape", wide.batch_shape, shape)
+    _same_shape("expand's event_shape", wide.event_shape, distribution.event_shape)
+    value = wide.sample()
+    _same_shape("a sample of expand", value.shape, shape + distribution.event_shape)
+    expected = distribution.log_prob(value)
+    require_close("expand scores alike", wide.log_prob(value), expected)
+    require_close("to_event sums", wide.to_event(1).log_prob(value), expected.sum(-1))
+    mask = torch.arange(shape.numel()).reshape(shape) % 2 == 0
+    require_close("mask", wide.mask(mask).log_prob(value), expected * mask)
+    _check_flag(distribution)
+
+
+def _check_flag(distribution: Any) -> None:
+    for flag in (True, False):
+        subject = copy.copy(distribution)
+        subject._validate_args = flag
+        kept = getattr(subject.expand((2, *subject.batch_shape)), "_validate_args", None)
+        require_law(kept == flag, "expand keeps validate_args", f"{flag} became {kept}")
+
+
+def check_plates(distribution: Any) -> None:
+    """Check sample statements in plates: drawn, observed, masked, scaled, many particles.
+
+    Raises:
+        AssertionError: If a shape or a log-probability differs.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> check_plates(dist.Normal(torch.zeros(2), 1.0))
+    """
+    shape = torch.Size((2, 3)) + distribution.batch_shape
+
+    def program(value: Tensor | None = None) -> Tensor:
+        with pyro.plate_stack("plates", shape), poutine.scale(scale=0.5):
+            return pyro.sample("x", distribution, obs=value)
+
+    value = program()
+    _same_shape("a sample in plates", value.shape, shape + distribution.event_shape)
+    trace = poutine.trace(program).get_trace(value)
+    trace.compute_log_prob()
+    expected = distribution.log_prob(value)
+    require_close("log_prob in plates", trace.nodes["x"]["log_prob"], 0.5 * expected)
+    total: Tensor = trace.log_prob_sum()
+    require_close("log_prob_sum", total, 0.5 * expected.sum())
+
+
+def check_validation(distribution: Any) -> None:
+    """Check that bad values are each a ``ValueError`` under validation.
+
+    A wrong event shape and NaN; below, above and between the integers if the support is discrete.
+
+    Raises:
+        AssertionError: Naming the bad value that passed, or the wrong exception.
+
+    Example:
+        >>> check_validation(torch.distributions.Bernoulli(torch.tensor([0.2, 0.9])))
+    """
+    distribution = distribution.expand(distribution.batch_shape)
+    distribution._validate_args = True
+    value = distribution.sample()
+    for name, bad in _bad_values(distribution, value).items():
+        outcome = "it passed"
+        try:
+            distribution.log_prob(bad)
+        except ValueError:
+            continue
+        except Exception as error:
+            outcome = f"it raised {type(error).__name__}: {error}"
+        require_law(False, f"log_prob of {name} is a ValueError", outcome)
+
+
+def _bad_values(distribution: Any, value: Tensor) -> dict[str, Tensor]:
+    bad = {}
+    if distribution.event_shape:
+        bad["an event one too wide"] = torch.cat([value, value[..., :1]], -1)
+        if len(distribution.event_shape) == 3:
+            bad["an image with a channel too many"] = torch.cat([value, value[..., :1, :, :]], -3)
+    if value.is_floating_point():
+        bad["NaN"] = _spoilt(value, torch.nan)
+    if distribution.support.is_discrete:
+        low, high = integer_range(distribution)
+        floats = value if value.is_floating_point() else value.to(torch.get_default_dtype())
+        for name, wrong in {"below": low - 1.0, "above": high + 1.0, "between": low + 0.5}.items():
+            bad[f"a value {name} the levels ({wrong})"] = _spoilt(floats, wrong)
+    return bad
+
+
+def _spoilt(value: Tensor, wrong: float) -> Tensor:
+    flat = value.flatten().clone()
+    flat[-1] = wrong  # one element of one event: a check of the first only would miss it
+    return flat.reshape(value.shape)
+
+
+def check_vmap(distribution: Any, *, seed: int = 0) -> None:
+    """Check that ``torch.vmap`` over values scores as leading dimensions do.
+
+    Validation reads values, which vmap forbids, so it is switched off here.
+
+    Raises:
+        AssertionError: If a score differs.
+
+    Example:
+        >>> check_vmap(torch.distributions.Normal(torch.zeros(2), 1.0))
+    """
+    distribution = distribution.expand(distribution.batch_shape)
+    distribution._validate_args = False
+    with seeded(seed):
+        value = distribution.sample(torch.Size((3,)))
+    require_close("vmap", torch.vmap(distribution.log_prob)(value), distribution.log_prob(value))

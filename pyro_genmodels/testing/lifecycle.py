@@ -1,0 +1,199 @@
+"""Laws of a model's life: every instance trains, survives copies, and never serves old values."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pyro.infer import SVI, Trace_ELBO
+from pyro.optim import Adam as PyroAdam  # type: ignore[attr-defined]
+from torch import Tensor
+
+from pyro_genmodels.testing._probes import seeded
+from pyro_genmodels.testing._report import require_equal, require_law
+
+
+def check_trains(
+    make: Callable[[], Any],
+    x: Tensor,
+    context: Tensor | None = None,
+    *,
+    num_steps: int = 3,
+    seed: int = 0,
+) -> None:
+    """Check that every instance trains under plain SVI, and outlives it.
+
+    A first instance, a second one in the same process (the param store is not cleared between)
+    and a deep copy must each have all parameters moved, and none but their own. After the steps
+    the model is deep-copied, pickled, saved and reloaded; each gives the same log-weights.
+
+    Args:
+        make: Makes a new model; called twice.
+        x: Data ``(batch, *event)``.
+        context: Context, if the model is conditional.
+        num_steps: SVI steps for each instance.
+        seed: Seed of the steps.
+
+    Raises:
+        AssertionError: Naming the instance and the parameters that stood still, or the copy that
+            differs.
+    """
+    with seeded(seed):
+        first = make()
+        _check_moves("the first instance", first, x, context, num_steps)
+        copied = copy.deepcopy(first)
+        for name, other in {"a second instance": make(), "a deep copy": copied}.items():
+            before = _parameters(first)
+            _check_moves(name, other, x, context, num_steps)
+            still = _moved(before, _parameters(first))
+            require_law(not still, f"{name} trains alone", f"the first instance's {still} moved")
+        check_copies(first, x, context, seed=seed)
+
+
+def _parameters(model: Any) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[str]:
+    return [name for name in before if not torch.equal(before[name], after[name])]
+
+
+def _check_moves(name: str, model: Any, x: Tensor, context: Tensor | None, steps: int) -> None:
+    before = _parameters(model)
+    require_law(bool(before), f"{name} trains", "it has no trainable parameter")
+    svi = SVI(model.model, model.guide, PyroAdam({"lr": 1e-2}), Trace_ELBO())
+    for _ in range(steps):
+        svi.step(x, context)
+    moved = _moved(before, _parameters(model))
+    still = sorted(set(before) - set(moved))
+    require_law(not still, f"{name} trains", f"after {steps} steps these stand still: {still}")
+
+
+def check_copies(model: Any, x: Tensor, context: Tensor | None = None, *, seed: int = 0) -> None:
+    """Check that deepcopy, pickle, ``torch.save`` and ``load_state_dict`` keep the model.
+
+    Args:
+        model: A model, used or not.
+        x: Data ``(batch, *event)``.
+        context: Context, if the model is conditional.
+        seed: Seed of the draws that the log-weights need.
+
+    Raises:
+        AssertionError: Naming the copy whose log-weights differ.
+    """
+    copies: dict[str, Callable[[Any], Any]] = {
+        "deepcopy": copy.deepcopy,
+        "pickle": lambda m: pickle.loads(pickle.dumps(m)),
+        "torch.save": _saved_and_loaded,
+        "load_state_dict": _reloaded,
+    }
+    expected = _log_weights(model, x, context, seed)
+    for name, duplicate in copies.items():
+        actual = _log_weights(duplicate(model), x, context, seed)
+        require_equal(f"{name} keeps the log-weights", actual, expected)
+
+
+def _saved_and_loaded(model: Any) -> Any:
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    # The file was written just above: nothing foreign can be in it.
+    return torch.load(file, weights_only=False)
+
+
+def _reloaded(model: Any) -> Any:
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1.0)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    return other
+
+
+def _log_weights(model: Any, x: Tensor, context: Tensor | None, seed: int) -> Tensor:
+    training = model.training
+    model.eval()
+    with seeded(seed), torch.no_grad():
+        weights: Tensor = model.log_weights(x, context, num_particles=2)
+    model.train(training)
+    return weights
+
+
+def check_no_stale_weights(
+    model: Any, x: Tensor, context: Tensor | None = None, *, seed: int = 0
+) -> None:
+    """Check that a model's log-weights follow its parameters, however these were changed.
+
+    After training steps of plain and fused optimizers and a write through ``.data``, the same
+    tensor ``x`` must be scored as by a pickled copy, which carries no remembered value.
+
+    Args:
+        model: Model; a deep copy is worked on.
+        x: Data ``(batch, *event)``, the same tensor each time.
+        context: Context, if the model is conditional.
+        seed: Seed of the draws.
+
+    Raises:
+        AssertionError: Naming the change that was missed.
+    """
+    model = copy.deepcopy(model)
+    for name, change in _CHANGES.items():
+        before = _log_weights(model, x, context, seed)
+        with seeded(seed):
+            loss = -model.log_weights(x, context).mean()
+        loss.backward()
+        change([p for p in model.parameters() if p.requires_grad])
+        model.zero_grad()
+        fresh = _log_weights(pickle.loads(pickle.dumps(model)), x.clone(), context, seed)
+        actual = _log_weights(model, x, context, seed)
+        require_law(not torch.equal(before, fresh), f"{name} changes the model", "it did not")
+        require_equal(f"log-weights after {name} are fresh", actual, fresh)
+
+
+def _with(optimizer: Callable[..., torch.optim.Optimizer], **options: Any) -> Callable[..., None]:
+    return lambda parameters: optimizer(parameters, **options).step()
+
+
+def _scale_data(parameters: list[Tensor]) -> None:
+    for parameter in parameters:
+        parameter.data.mul_(0.95)
+
+
+_CHANGES: dict[str, Callable[[list[Tensor]], None]] = {
+    "an SGD step": _with(torch.optim.SGD, lr=1e-2),
+    "a foreach Adam step": _with(torch.optim.Adam, lr=1e-2, foreach=True),
+    "a fused Adam step": _with(torch.optim.Adam, lr=1e-2, fused=True),
+    "a write through .data": _scale_data,
+}
+
+
+def check_model_shapes(model: Any, x: Tensor, context: Tensor | None = None) -> None:
+    """Check shapes of log-weights and samples over no, one and two batch dimensions.
+
+    Args:
+        model: Model with ``log_weights``, ``sample`` and ``event_shape``.
+        x: One data point ``(*event)``.
+        context: One context without batch dimensions, if the model is conditional.
+
+    Raises:
+        AssertionError: Naming the method and the shapes.
+    """
+    for batch in [(), (3,), (2, 3)]:
+        many = x.expand(*batch, *x.shape)
+        contexts = None if context is None else context.expand(*batch, *context.shape)
+        weights = model.log_weights(many, contexts, num_particles=4)
+        _same_shape("log_weights", weights, (4, *batch))
+        _same_shape("model", model.model(many, contexts), (*batch, *x.shape))
+    _same_shape("sample", model.sample(5, context), (5, *x.shape))
+
+
+def _same_shape(method: str, actual: Tensor, expected: tuple[int, ...]) -> None:
+    problem = f"{tuple(actual.shape)} where {expected} was due"
+    require_law(tuple(actual.shape) == expected, f"shape of {method}", problem)

@@ -1,0 +1,195 @@
+"""Laws of invertible maps: inverse, log-determinant, shapes, precision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_genmodels.testing._probes import clean_copy, draw, jacobian
+from pyro_genmodels.testing._report import (
+    require_close,
+    require_law,
+    require_within,
+    tolerance,
+)
+
+
+def condition_number(transform: Any, x: Tensor) -> Tensor:
+    r"""Estimate by how much a round trip may amplify rounding, at each point.
+
+    .. math:: \max(1, \|J\|_2) \max(1, \|J^{-1}\|_2) (1 + \max_i |x_i|)
+
+    Args:
+        transform: Any ``torch.distributions.Transform`` that is a bijection.
+        x: Points of its domain, ``(*batch, *event)``.
+
+    Returns:
+        Shape ``(*batch)``.
+
+    Example:
+        >>> affine = torch.distributions.AffineTransform(0.0, 10.0)
+        >>> condition_number(affine, torch.zeros(2, dtype=torch.float64)).tolist()
+        [10.0, 10.0]
+    """
+    event_dim, output_dim = transform.domain.event_dim, transform.codomain.event_dim
+    singular = torch.linalg.svdvals(jacobian(transform, x, event_dim, output_dim))
+    amplification = singular[..., 0].clamp_min(1) / singular[..., -1].clamp_max(1)
+    estimate: Tensor = amplification * (1 + _largest(x, event_dim))
+    return estimate
+
+
+def _largest(x: Tensor, event_dim: int) -> Tensor:
+    return x.abs().reshape(*x.shape[: x.dim() - event_dim], -1).amax(-1)
+
+
+def check_inverse(transform: Any, x: Tensor, *, y: Tensor | None = None, seed: int = 0) -> None:
+    r"""Check :math:`f^{-1}(f(x)) = x` and :math:`f(f^{-1}(y)) = y`.
+
+    Caches and hand-over slots are kept out of the way: each map is given clones.
+
+    Args:
+        transform: Any bijective ``torch.distributions.Transform``, ours, Pyro's or yours.
+        x: Points of its domain, ``(*batch, *event)``; their dtype sets the bound.
+        y: Points of its codomain; drawn if not given.
+        seed: Seed of ``y``.
+
+    Raises:
+        AssertionError: If an error exceeds 1e-9 (float64) or 1e-4 (float32) times
+            :func:`condition_number`.
+
+    Example:
+        >>> x = torch.randn(3, 4, dtype=torch.float64)
+        >>> check_inverse(torch.distributions.ExpTransform(), x)
+    """
+    if y is None:
+        shape = transform.forward_shape(x.shape)
+        y = draw(transform.codomain, shape, like=x, seed=seed)
+    with torch.no_grad():
+        there = transform(x.clone()).clone()
+        back, preimage = transform.inv(there), transform.inv(y.clone()).clone()
+        forth = transform(preimage)
+    _check_round_trip("inverse(forward(x)) = x", transform, x, x, back)
+    _check_round_trip("forward(inverse(y)) = y", transform, preimage, y, forth)
+
+
+def _check_round_trip(law: str, transform: Any, at: Tensor, before: Tensor, after: Tensor) -> None:
+    problem = f"shape {tuple(after.shape)} where {tuple(before.shape)} was due"
+    require_law(after.shape == before.shape, law, problem)
+    require_law(bool(torch.isfinite(after).all()), law, "the round trip is not finite")
+    event_dim = before.dim() - (at.dim() - transform.domain.event_dim)
+    bound = tolerance(before.dtype) * condition_number(transform, at)
+    require_within(law, _largest(after - before, event_dim), bound)
+
+
+def check_log_det(transform: Any, x: Tensor) -> None:
+    """Check the log-determinant against ``slogdet`` of autograd's full Jacobian.
+
+    It is asked for in each way that a likelihood asks: after the forward map, after the inverse,
+    of a pair that the transform has not seen, and of the inverse transform.
+
+    Args:
+        transform: Any bijective ``torch.distributions.Transform``.
+        x: Points of its domain, ``(*batch, *event)``; float64 unless rounding is the question.
+
+    Raises:
+        AssertionError: If an error exceeds ``1e-9 (1 + |log-det|)`` (1e-4 in float32).
+
+    Example:
+        >>> x = torch.randn(3, 4, dtype=torch.float64)
+        >>> check_log_det(torch.distributions.TanhTransform(), x)
+    """
+    event_dim, output_dim = transform.domain.event_dim, transform.codomain.event_dim
+    expected = torch.linalg.slogdet(jacobian(transform, x, event_dim, output_dim)).logabsdet
+    for way, actual in _log_dets(transform, x).items():
+        require_close(f"log-det ({way}) = slogdet of the Jacobian", actual, expected)
+
+
+def _log_dets(transform: Any, x: Tensor) -> dict[str, Tensor]:
+    x = x.clone()
+    y = transform(x)
+    log_dets = {"after forward": transform.log_abs_det_jacobian(x, y)}
+    y = y.detach().clone()
+    x = transform.inv(y)
+    log_dets["after inverse"] = transform.log_abs_det_jacobian(x, y)
+    log_dets["asked again"] = transform.log_abs_det_jacobian(x, y)
+    log_dets["of an unseen pair"] = transform.log_abs_det_jacobian(x.clone(), y.clone())
+    log_dets["of the inverse, negated"] = -transform.inv.log_abs_det_jacobian(y.clone(), x.clone())
+    return log_dets
+
+
+def check_shapes(transform: Any, x: Tensor) -> None:
+    """Check that declared shapes are the true ones and that events do not see each other.
+
+    Every batch shape from none to three dimensions is tried; each event's result must be that of
+    the event alone.
+
+    Args:
+        transform: Any bijective ``torch.distributions.Transform``, without a context.
+        x: One event of its domain, ``(*event)``.
+
+    Raises:
+        AssertionError: If a shape or a value differs.
+
+    Example:
+        >>> check_shapes(torch.distributions.ExpTransform(), torch.zeros(()))
+    """
+    for batch_shape in [(), (1,), (3,), (2, 1), (2, 1, 3)]:
+        offsets = torch.linspace(-0.1, 0.1, torch.Size(batch_shape).numel(), dtype=x.dtype)
+        offsets = offsets.reshape((*batch_shape, *(1,) * x.dim()))
+        low_risk = x + offsets if _is_real(transform.domain) else x.expand(*batch_shape, *x.shape)
+        _check_batch(transform, low_risk.clone(), torch.Size(batch_shape))
+
+
+def _is_real(constraint: Any) -> bool:
+    while isinstance(constraint, torch.distributions.constraints.independent):
+        constraint = constraint.base_constraint
+    return constraint is torch.distributions.constraints.real
+
+
+def _check_batch(transform: Any, x: Tensor, batch_shape: torch.Size) -> None:
+    event_shape = x.shape[len(batch_shape) :]
+    y = transform(x)
+    _same_shape("forward_shape", transform.forward_shape(x.shape), y.shape)
+    _same_shape("inverse_shape", transform.inverse_shape(y.shape), x.shape)
+    log_det = transform.log_abs_det_jacobian(x, y)
+    event_dim = transform.domain.event_dim
+    _same_shape("log-det's shape", x.shape[: x.dim() - event_dim], log_det.shape)
+    for index, event in enumerate(x.reshape(-1, *event_shape)):
+        alone, output_shape = transform(event), y.shape[len(batch_shape) :]
+        law = f"event {index} of batch {tuple(batch_shape)} is mapped as if alone"
+        require_close(law, y.reshape(-1, *output_shape)[index], alone)
+
+
+def _same_shape(law: str, declared: torch.Size, actual: torch.Size) -> None:
+    problem = f"declared {tuple(declared)}, was {tuple(actual)}"
+    require_law(tuple(declared) == tuple(actual), law, problem)
+
+
+def check_precision(transform: Any, x: Tensor) -> None:
+    """Check that a float32 copy keeps its dtype and agrees with the float64 original.
+
+    Args:
+        transform: Transform that is an ``nn.Module`` in float64.
+        x: Points of its domain in float64, ``(*batch, *event)``.
+
+    Raises:
+        AssertionError: If a dtype changes, or an error exceeds 1e-4 times the condition estimate.
+
+    Example:
+        >>> from pyro.distributions.transforms import Planar
+        >>> check_precision(Planar(3).double(), torch.randn(2, 3, dtype=torch.float64))
+    """
+    single = clean_copy(transform).float()
+    y32 = single(x.float())
+    log_det32 = single.log_abs_det_jacobian(x.float(), y32)
+    for name, value in {"forward": y32, "log-det": log_det32}.items():
+        require_law(value.dtype == torch.float32, "float32 stays", f"{name} is {value.dtype}")
+    y = transform(x)
+    bound = tolerance(torch.float32) * condition_number(transform, x)
+    output_dim = transform.codomain.event_dim
+    require_within("float32 = float64 (forward)", _largest(y32.double() - y, output_dim), bound)
+    log_det = transform.log_abs_det_jacobian(x, y)
+    error = (log_det32.double() - log_det).abs()
+    require_within("float32 = float64 (log-det)", error, bound * (1 + log_det.abs()))
