@@ -60,5 +60,5 @@ class UniformDequantization(TorchDistribution):
         new: UniformDequantization = self._get_checked_instance(UniformDequantization, _instance)
         new.x = self.x.expand(torch.Size(batch_shape))
         super(UniformDequantization, new).__init__(new.x.shape, validate_args=False)
-        new._validate_args = self.__dict__.get("_validate_args")
+        new._validate_args = self._validate_args
         return new

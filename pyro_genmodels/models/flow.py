@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import pyro
 import torch
 from pyro import distributions as dist
-from pyro.distributions import ConditionalTransformModule, TransformModule
+from pyro.distributions.conditional import ConditionalTransform
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
 from torch.distributions.transforms import AffineTransform, Transform
 
@@ -61,9 +62,7 @@ class FlowModel(GenerativeModel):
     def __init__(
         self,
         event_shape: EventShape,
-        transforms: TransformModule
-        | ConditionalTransformModule
-        | Sequence[TransformModule | ConditionalTransformModule],
+        transforms: Transform | ConditionalTransform | Sequence[Transform | ConditionalTransform],
         *,
         num_levels: int | None = None,
         num_classes: int | None = None,
@@ -92,7 +91,7 @@ class FlowModel(GenerativeModel):
             A distribution of data, or of dequantised data in ``[0, num_levels)``.
         """
         transforms: list[Transform] = [
-            part.condition(context) if isinstance(part, dist.ConditionalTransform) else part
+            part.condition(context) if isinstance(part, ConditionalTransform) else part
             for part in self.transforms
         ]
         if self.num_levels is not None:
@@ -120,10 +119,9 @@ class FlowModel(GenerativeModel):
         with self.latent_scale():
             pyro.sample("v", UniformDequantization(x).to_event(len(self.event_shape)))
 
-    def _noise(self) -> dist.TorchDistribution:
+    def _noise(self) -> TorchDistributionMixin:
         zero = self.origin.expand(self.event_shape)
         law: Any = dist.Normal if self.base == "normal" else dist.Logistic
-        noise: dist.TorchDistribution = law(zero, zero + 1, validate_args=False).to_event(
-            len(self.event_shape)
-        )
-        return noise
+        noise = law(zero, zero + 1, validate_args=False)
+        event: TorchDistributionMixin = noise.to_event(len(self.event_shape))
+        return event

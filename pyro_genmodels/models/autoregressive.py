@@ -1,0 +1,113 @@
+"""An autoregressive distribution as a model: exact likelihood, no latent variables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import pyro
+
+from pyro_genmodels import distributions
+from pyro_genmodels._checks import check, check_choice
+from pyro_genmodels._typing import EventShape, Tensor
+from pyro_genmodels.distributions import AutoregressiveDistribution
+from pyro_genmodels.models._base import GenerativeModel
+from pyro_genmodels.nets import AutoregressiveNet, PixelCNNNet
+
+
+def _exported_laws() -> list[str]:
+    exported = ((name, getattr(distributions, name)) for name in distributions.__all__)
+    return [
+        name
+        for name, law in exported
+        if isinstance(law, type)
+        and issubclass(law, AutoregressiveDistribution)
+        and law is not AutoregressiveDistribution
+    ]
+
+
+class AutoregressiveModel(GenerativeModel):
+    """Data drawn from the distribution that a network defines, element after element.
+
+    There is nothing to infer, so the guide is empty and every bound is the exact
+    log-likelihood. Inside another Pyro program the distribution alone serves as well:
+    ``pyro.sample("x", PixelCNN(model.net, label))``.
+
+    Args:
+        net: The network; event shape, levels and context are its own.
+        distribution: Name of the distribution, one of ``pyro_genmodels.distributions``.
+
+    Raises:
+        ValueError: If there is no autoregressive distribution of that name.
+
+    Example:
+        >>> from pyro_genmodels.nets import PixelCNNNet
+        >>> model = AutoregressiveModel(PixelCNNNet((1, 8, 8), 17, hidden_channels=8))
+        >>> model.sample(2).shape
+        torch.Size([2, 1, 8, 8])
+    """
+
+    training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"learning_rate": 1e-3, "batch_size": 64, "ema_decay": 0.99}
+    )
+
+    def __init__(self, net: AutoregressiveNet, *, distribution: str = "PixelCNN") -> None:
+        check(isinstance(net, AutoregressiveNet), "net", "be an AutoregressiveNet", type(net))
+        check_choice("distribution", distribution, _exported_laws())
+        super().__init__(
+            net.event_shape,
+            num_levels=net.num_levels,
+            num_classes=net.num_classes,
+            context_shape=net.context_shape,
+        )
+        self.net, self.distribution = net, distribution
+
+    def law(self, context: Tensor | None = None) -> AutoregressiveDistribution:
+        """Return the distribution over one event, or over each context's."""
+        law: type[AutoregressiveDistribution] = getattr(distributions, self.distribution)
+        # What is observed was checked on entry to the model, what is drawn needs no check.
+        return law(self.net, context, validate_args=False)
+
+    def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
+        """Observe or draw site ``"x"``."""
+        value: Tensor = pyro.sample("x", self.law(context), obs=x)
+        return value
+
+
+def pixelcnn(
+    event_shape: EventShape,
+    *,
+    num_levels: int = 256,
+    num_classes: int | None = None,
+    context_shape: EventShape | None = None,
+    **options: Any,
+) -> AutoregressiveModel:
+    """Make a PixelCNN model.
+
+    Args:
+        event_shape: ``(C, H, W)``.
+        num_levels: Levels of each sub-pixel.
+        num_classes: The model is conditional on a label below this number.
+        context_shape: The model is conditional on a vector or a feature map.
+        options: As for :class:`~pyro_genmodels.nets.PixelCNNNet`.
+
+    Returns:
+        The model; its network is ``model.net``.
+
+    References:
+        van den Oord et al. (2016), Pixel recurrent neural networks. https://arxiv.org/abs/1601.06759
+
+    Example:
+        >>> pixelcnn((1, 8, 8), num_levels=17, hidden_channels=8).sample().shape
+        torch.Size([1, 1, 8, 8])
+    """
+    return AutoregressiveModel(
+        PixelCNNNet(
+            event_shape,
+            num_levels,
+            num_classes=num_classes,
+            context_shape=context_shape,
+            **options,
+        )
+    )

@@ -1,0 +1,91 @@
+"""AutoregressiveModel: an exact likelihood in the shape of a model/guide pair."""
+
+from __future__ import annotations
+
+import itertools
+
+import pyro
+import pytest
+import torch
+from pyro.infer import SVI, Predictive, Trace_ELBO, TraceEnum_ELBO, config_enumerate
+
+from pyro_genmodels import distributions as pgd
+from pyro_genmodels.models import AutoregressiveModel, ELBOLoss, pixelcnn
+from pyro_genmodels.nets import PixelCNNNet
+
+
+def small(**kwargs) -> AutoregressiveModel:
+    sizes = {"num_levels": 2, "hidden_channels": 4, "num_blocks": 1}
+    return pixelcnn((1, 2, 2), **{**sizes, **kwargs})
+
+
+def every_image() -> torch.Tensor:
+    return torch.tensor(list(itertools.product([0.0, 1.0], repeat=4))).reshape(16, 1, 2, 2)
+
+
+def test_every_bound_is_the_exact_likelihood() -> None:
+    model = small().double()
+    weights = model.log_weights(every_image(), num_particles=3)
+    assert weights.shape == (3, 16)
+    assert torch.equal(weights, model.law().log_prob(every_image().double()).expand(3, 16))
+    torch.testing.assert_close(weights.exp().sum(1), torch.ones(3).double())
+    torch.testing.assert_close(ELBOLoss(model)(every_image()), -weights[0].mean())
+
+
+def test_trains_by_svi_towards_the_entropy() -> None:
+    model, x = small(), torch.zeros(64, 1, 2, 2)
+    x[:32] = 1.0
+    svi = SVI(model.model, model.guide, pyro.optim.Adam({"lr": 0.03}), Trace_ELBO())
+    losses = [svi.step(x) / 64 for _ in range(150)]
+    assert losses[0] > 2.0
+    assert losses[-1] < 0.72  # log 2 = 0.693 is the entropy of this law
+
+
+def test_sampling_and_predictive() -> None:
+    model = small()
+    assert model.sample(5).shape == (5, 1, 2, 2)
+    for parallel in (False, True):
+        draws = Predictive(model.model, num_samples=3, parallel=parallel)()["x"]
+        assert draws.shape == (3, 1, 2, 2)
+        assert set(draws.unique().tolist()) <= {0.0, 1.0}
+
+
+def test_conditional_on_labels() -> None:
+    model = small(num_classes=3)
+    x, labels = torch.ones(3, 1, 2, 2), torch.tensor([0, 1, 2])
+    assert model.log_weights(x, labels).shape == (1, 3)
+    assert model.sample(4, labels).shape == (4, 3, 1, 2, 2)
+    with pytest.raises(ValueError, match="`context` must be given to a conditional model"):
+        model.sample(4)
+
+
+def test_a_label_is_enumerated_out() -> None:
+    model = small(num_classes=3).double()
+    x = every_image().double()
+
+    @config_enumerate
+    def program(x):
+        with pyro.plate("images", len(x)):
+            label = pyro.sample("label", pyro.distributions.Categorical(torch.ones(3).double()))
+            pyro.sample("x", pgd.PixelCNN(model.net, label), obs=x)
+
+    elbo = TraceEnum_ELBO(max_plate_nesting=1)
+    loss = elbo.loss(program, lambda x: None, x)
+    each = torch.stack([model.law(torch.tensor(k)).log_prob(x) for k in range(3)])
+    marginal = each.logsumexp(0) - torch.tensor(3.0).log()
+    assert loss == pytest.approx(-float(marginal.sum()), rel=1e-6)
+
+
+def test_there_is_nothing_to_reconstruct() -> None:
+    with pytest.raises(ValueError, match="have latent variables to reconstruct from"):
+        small().reconstruct(every_image())
+
+
+def test_bad_construction() -> None:
+    net = PixelCNNNet((1, 2, 2), 2, hidden_channels=4)
+    with pytest.raises(ValueError, match=r"`distribution` must be one of .*; got 'Normal'"):
+        AutoregressiveModel(net, distribution="Normal")
+    with pytest.raises(ValueError, match="`x` must have trailing shape"):
+        AutoregressiveModel(net).model(torch.zeros(3, 1, 3, 3))
+    with pytest.raises(ValueError, match="integers from 0 to 1"):
+        AutoregressiveModel(net).model(torch.full((3, 1, 2, 2), 2.0))

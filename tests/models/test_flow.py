@@ -1,0 +1,108 @@
+"""FlowModel: densities on continuous data, bounds on discrete data."""
+
+from __future__ import annotations
+
+import itertools
+
+import pyro
+import pytest
+import torch
+from pyro.distributions.transforms import (
+    affine_coupling,
+    conditional_affine_coupling,
+    permute,
+    spline,
+)
+from pyro.infer import SVI, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
+
+from pyro_genmodels.models import ELBOLoss, FlowModel
+
+ESTIMATORS = [Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO]
+
+
+def coupling_flow(dim: int, **kwargs) -> FlowModel:
+    parts = [affine_coupling(dim, [8]), permute(dim), affine_coupling(dim, [8]), spline(dim)]
+    return FlowModel((dim,), parts, **kwargs)
+
+
+def test_continuous_data_are_scored_by_the_flow_itself() -> None:
+    model = coupling_flow(3).double()
+    x = torch.randn(5, 3, dtype=torch.float64)
+    weights = model.log_weights(x, num_particles=2)
+    assert torch.equal(weights, model.density().log_prob(x).expand(2, 5))
+
+
+@pytest.mark.parametrize("base", ["normal", "logistic"])
+def test_the_dequantised_bound_is_one_of_a_normalised_law(base) -> None:
+    """exp(E log p(v)) <= P(x), and the P(x) of all x sum to the mass within the range."""
+    torch.manual_seed(1)
+    model = coupling_flow(2, num_levels=4, base=base).double()
+    x = torch.tensor(list(itertools.product(range(4), repeat=2)))
+    with torch.no_grad():
+        weights = model.log_weights(x, num_particles=40_000)
+        draws = model.density().sample((200_000,))
+    mass = weights.logsumexp(0).exp() / 40_000
+    inside = ((draws >= 0) & (draws < 4)).all(-1).double().mean()
+    assert bool((weights.mean(0).exp() <= mass).all())
+    torch.testing.assert_close(mass.sum(), inside, atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_every_estimator_gives_the_same_bound(estimator) -> None:
+    model = coupling_flow(3, num_levels=4).double()
+    x = torch.randint(0, 4, (2, 3))
+    elbo = estimator(max_plate_nesting=2, num_particles=20_000, vectorize_particles=True)
+    with torch.no_grad():
+        expected = -model.log_weights(x, num_particles=20_000).mean(0).sum()
+    value = torch.as_tensor(elbo.loss(model.model, model.guide, x))
+    torch.testing.assert_close(value.double(), expected, atol=0.1, rtol=0)
+
+
+def test_samples_are_levels_and_reconstruction_is_the_datum() -> None:
+    model = coupling_flow(3, num_levels=4)
+    draws = model.sample(100)
+    assert draws.shape == (100, 3)
+    assert set(draws.unique().tolist()) <= {0.0, 1.0, 2.0, 3.0}
+    x = torch.randint(0, 4, (7, 3))
+    assert torch.equal(model.reconstruct(x), x.float())
+
+
+def test_trains_by_svi_and_by_the_loss_module() -> None:
+    torch.manual_seed(0)
+    x = torch.randint(0, 2, (64, 3))
+    for _ in range(2):
+        model = coupling_flow(3, num_levels=4)
+        svi = SVI(model.model, model.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO())
+        losses = [svi.step(x) for _ in range(50)]
+        assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+    loss = ELBOLoss(coupling_flow(3, num_levels=4))
+    loss(x).backward()
+    assert loss.unreached_parameters() == []
+
+
+def test_conditional_flow() -> None:
+    parts = [conditional_affine_coupling(3, 2, hidden_dims=[8]), permute(3)]
+    model = FlowModel((3,), parts, num_levels=4, context_shape=(2,))
+    x, context = torch.randint(0, 4, (5, 3)), torch.randn(5, 2)
+    assert model.log_weights(x, context, num_particles=3).shape == (3, 5)
+    ELBOLoss(model)(x, context).backward()
+    with pytest.raises(ValueError, match="`context` must be given to a conditional model"):
+        model.model(x)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(4.0, "integers from 0 to 3"), (-1.0, "integers from 0 to 3"), (1.5, "integers from 0 to 3")],
+)
+def test_impossible_data_are_refused(value, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        ELBOLoss(coupling_flow(2, num_levels=4))(torch.tensor([[0.0, value]]))
+
+
+def test_bad_construction() -> None:
+    with pytest.raises(
+        ValueError, match="`base` must be one of 'normal', 'logistic'; got 'cauchy'"
+    ):
+        coupling_flow(3, base="cauchy")
+    with pytest.raises(ValueError, match="`dequantization` must be one of 'uniform'"):
+        coupling_flow(3, dequantization="none")
