@@ -1,10 +1,12 @@
 """Autoregressive and discrete distributions over images, as Pyro ``TorchDistribution``s."""
 
+from pyro_genmodels.distributions._autoregressive import AutoregressiveDistribution
 from pyro_genmodels.distributions.dequantization import UniformDequantization
 from pyro_genmodels.distributions.discretized_logistic import DiscretizedLogistic
 from pyro_genmodels.distributions.pixelcnn import PixelCNN
 
 __all__ = [
+    "AutoregressiveDistribution",
     "DiscretizedLogistic",
     "PixelCNN",
     "UniformDequantization",

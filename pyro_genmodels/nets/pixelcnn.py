@@ -142,7 +142,7 @@ class PixelCNNNet(AutoregressiveNet):
             y = block(y, features)
         for layer in self.outputs:
             y = layer(y.relu())
-        logits = cast(Tensor, y).unflatten(1, (self.event_shape[0], self.num_levels))
+        logits: Tensor = y.unflatten(1, (self.event_shape[0], self.num_levels))
         return logits.movedim(2, -1)
 
     def incremental(
