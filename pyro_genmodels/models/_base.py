@@ -13,7 +13,6 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.util import is_validation_enabled, prune_subsample_sites
-from torch import nn
 
 from pyro_genmodels._checks import (
     check,
@@ -24,6 +23,7 @@ from pyro_genmodels._checks import (
 )
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import EventShape, Float, Num, Tensor
+from pyro_genmodels.metrics import evaluating
 from pyro_genmodels.models._latent_scale import LatentScale
 from pyro_genmodels.models._registration import RegisteredModule
 from pyro_genmodels.models._shared_pass import SharedPass
@@ -266,18 +266,6 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
         if self.context_event_dim is None:
             return "be None in an unconditional model"
         return "be given to a conditional model"
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module in eval mode for a while, and each of its parts back as it was."""
-    training = [part for part in module.modules() if part.training]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
 
 
 @contextmanager
