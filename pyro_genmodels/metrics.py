@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import nn
@@ -31,6 +31,7 @@ __all__ = [
 Nats = TypeVar("Nats", float, Tensor)
 
 
+@runtime_checkable
 class WeightedModel(Protocol):
     """Anything with log-weights: every model of this package."""
 
