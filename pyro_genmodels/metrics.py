@@ -32,6 +32,7 @@ Nats = TypeVar("Nats", float, Tensor)
 
 
 @runtime_checkable
+@runtime_checkable
 class WeightedModel(Protocol):
     """Anything with log-weights: every model of this package."""
 
