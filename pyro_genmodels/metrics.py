@@ -32,7 +32,6 @@ Nats = TypeVar("Nats", float, Tensor)
 
 
 @runtime_checkable
-@runtime_checkable
 class WeightedModel(Protocol):
     """Anything with log-weights: every model of this package."""
 
