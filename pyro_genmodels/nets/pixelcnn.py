@@ -169,11 +169,11 @@ class PixelCNNEvaluation(IncrementalEvaluation):
         self._rows = [(self._first, _context_rows(net.first_context, features))]
         self._residual = net.first.weight.new_empty(batch_size, net.first.out_channels)
         self._blocks = []
-        for layer in cast("Sequence[MaskedResidualBlock]", net.blocks):
+        for layer in (cast(MaskedResidualBlock, layer) for layer in net.blocks):
             block = BlockEvaluation(layer, self._residual, self._width)
             self._blocks.append(block)
             self._rows.append((block.spatial, _context_rows(layer.context, features)))
-        outputs = cast("Sequence[MaskedConv2d]", net.outputs)
+        outputs = [cast(MaskedConv2d, layer) for layer in net.outputs]
         self._output = OutputEvaluation(outputs, self._residual)
         self._split = group_views(self._residual, self._colours)
 
