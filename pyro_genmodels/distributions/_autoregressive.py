@@ -167,6 +167,10 @@ class AutoregressiveDistribution(TorchDistribution, ABC):
             num_given,
             progress,
         )
+        if shape.numel() == 0:
+            return torch.empty(
+                shape + self.event_shape, dtype=self.net.dtype, device=self.net.device
+            )
         # Cloned: tensors made in inference mode could not enter a graph later.
         return task.run(method).clone().reshape(shape + self.event_shape)
 
