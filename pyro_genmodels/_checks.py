@@ -17,8 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_genmodels._typing import EventShape
-
 
 def check(holds: bool, argument: str, rule: str, value: object) -> None:
     """Raise ``ValueError`` unless ``holds``.
@@ -55,7 +53,7 @@ def check_positive(**values: float) -> None:
 
 
 def check_event_shape(
-    event_shape: EventShape, *, ranks: Iterable[int] = (1, 3), argument: str = "event_shape"
+    event_shape: object, *, ranks: Iterable[int] = (1, 3), argument: str = "event_shape"
 ) -> torch.Size:
     """Return ``event_shape`` as a ``torch.Size`` if its rank and its sizes are possible.
 
@@ -63,7 +61,8 @@ def check_event_shape(
         ValueError: If the rank is not in ``ranks`` or a size is not a positive integer.
     """
     # A string is a sequence too: "123" would otherwise become (1, 2, 3).
-    sizes = () if isinstance(event_shape, str) else tuple(event_shape)
+    is_shape = isinstance(event_shape, Iterable) and not isinstance(event_shape, str)
+    sizes = tuple(event_shape) if is_shape else ()  # type: ignore[arg-type]
     integral = all(isinstance(size, int) and size > 0 for size in sizes)
     kinds = {1: "(D,)", 2: "(C, L)", 3: "(C, H, W)"}
     rule = "be positive sizes " + " or ".join(kinds.get(r, f"of rank {r}") for r in ranks)

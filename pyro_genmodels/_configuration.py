@@ -111,7 +111,7 @@ def _plain(argument: str, value: Any) -> Plain:
     raise ValueError(f"`{argument}` must {rule}; got {type(value).__name__}.")
 
 
-def build(description: Mapping[str, Any], *, allow: Collection[str] = ()) -> Any:
+def build(description: object, *, allow: Collection[str] = ()) -> Any:
     """Make the object that :func:`configuration` described.
 
     Args:
@@ -121,12 +121,10 @@ def build(description: Mapping[str, Any], *, allow: Collection[str] = ()) -> Any
     Raises:
         ValueError: If a name is neither public here nor allowed, or the arguments do not fit.
     """
-    check(
-        isinstance(description, Mapping) and isinstance(description.get("class"), str),
-        "description",
-        "be a mapping with a 'class' and its 'arguments'",
-        description,
-    )
+    rule = "be a mapping with a 'class' and its 'arguments'"
+    check(isinstance(description, Mapping), "description", rule, description)
+    assert isinstance(description, Mapping)  # narrows the type for the checker
+    check(isinstance(description.get("class"), str), "description", rule, description)
     cls = resolve(description["class"], allow=allow)
     arguments = {k: _built(v, allow) for k, v in dict(description.get("arguments") or {}).items()}
     try:
@@ -166,6 +164,9 @@ def resolve(name: str, *, allow: Collection[str] = ()) -> Callable[..., Any]:
         "be a public class of this package, or allowed by name (`allow=` or `--allow`)",
         repr(name),
     )
-    found = getattr(importlib.import_module(module), attribute)
-    check(isinstance(found, type), "class", "name a class", repr(name))
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError):
+        found = None
+    check(isinstance(found, type), "class", "name a class that can be imported", repr(name))
     return found  # type: ignore[no-any-return]

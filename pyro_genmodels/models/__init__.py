@@ -4,7 +4,8 @@ from pyro_genmodels.models._base import GenerativeModel
 from pyro_genmodels.models._latent_scale import LatentScale
 from pyro_genmodels.models._loss import ELBOLoss, NonFiniteELBOError
 from pyro_genmodels.models._shared_pass import SharedPass
-from pyro_genmodels.models.flow import FlowModel
+from pyro_genmodels.models.autoregressive import AutoregressiveModel, pixelcnn
+from pyro_genmodels.models.flow import FlowModel, realnvp
 from pyro_genmodels.models.likelihoods import (
     BernoulliLikelihood,
     CategoricalLikelihood,
@@ -16,6 +17,7 @@ from pyro_genmodels.models.vae import VAE, BetaVAE
 
 __all__ = [
     "VAE",
+    "AutoregressiveModel",
     "BernoulliLikelihood",
     "BetaVAE",
     "CategoricalLikelihood",
@@ -28,4 +30,6 @@ __all__ = [
     "Likelihood",
     "NonFiniteELBOError",
     "SharedPass",
+    "pixelcnn",
+    "realnvp",
 ]

@@ -18,6 +18,7 @@ from pyro_genmodels._checks import check_choice
 from pyro_genmodels._typing import EventShape, Tensor
 from pyro_genmodels.distributions.dequantization import UniformDequantization
 from pyro_genmodels.models._base import GenerativeModel
+from pyro_genmodels.transforms import ConditionalFlow, RealNVP
 
 
 class FlowModel(GenerativeModel):
@@ -125,3 +126,57 @@ class FlowModel(GenerativeModel):
         noise = law(zero, zero + 1, validate_args=False)
         event: TorchDistributionMixin = noise.to_event(len(self.event_shape))
         return event
+
+
+def realnvp(
+    event_shape: EventShape,
+    *,
+    num_levels: int | None = None,
+    num_classes: int | None = None,
+    context_shape: EventShape | None = None,
+    base: str = "normal",
+    dequantization: str = "uniform",
+    logit_margin: float = 0.05,
+    **options: Any,
+) -> FlowModel:
+    """Make a RealNVP model of vectors or images.
+
+    Args:
+        event_shape: ``(D,)`` or ``(C, H, W)``.
+        num_levels: Levels of discrete data; ``None`` for continuous data.
+        num_classes: The model is conditional on a label below this number.
+        context_shape: The model is conditional on a vector or a feature map.
+        base: As for :class:`FlowModel`.
+        dequantization: As for :class:`FlowModel`.
+        logit_margin: Distance from 0 and 1 that discrete data, scaled to the unit interval, are
+            brought to before the logit; continuous data are taken as they are.
+        options: As for :class:`~pyro_genmodels.transforms.RealNVP`.
+
+    Returns:
+        The model; its transform is ``model.transforms[0]``.
+
+    References:
+        Dinh et al. (2017), Density estimation using Real NVP. https://arxiv.org/abs/1605.08803
+
+    Example:
+        >>> realnvp((1, 8, 8), num_levels=17).sample(2).shape
+        torch.Size([2, 1, 8, 8])
+    """
+    flow: Any = RealNVP(
+        event_shape,
+        logit_margin=None if num_levels is None else logit_margin,
+        num_classes=num_classes,
+        context_shape=context_shape,
+        **options,
+    )
+    if flow.context_event_dim is not None:
+        flow = ConditionalFlow(flow)
+    return FlowModel(
+        event_shape,
+        flow,
+        num_levels=num_levels,
+        num_classes=num_classes,
+        context_shape=context_shape,
+        base=base,
+        dequantization=dequantization,
+    )
