@@ -62,7 +62,7 @@ def check_event_shape(
     """
     # A string is a sequence too: "123" would otherwise become (1, 2, 3).
     is_shape = isinstance(event_shape, Iterable) and not isinstance(event_shape, str)
-    sizes = tuple(event_shape) if is_shape else ()  # type: ignore[arg-type]
+    sizes: tuple[Any, ...] = tuple(event_shape) if is_shape else ()  # type: ignore[arg-type]
     integral = all(isinstance(size, int) and size > 0 for size in sizes)
     kinds = {1: "(D,)", 2: "(C, L)", 3: "(C, H, W)"}
     rule = "be positive sizes " + " or ".join(kinds.get(r, f"of rank {r}") for r in ranks)
