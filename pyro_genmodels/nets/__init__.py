@@ -1,7 +1,8 @@
-"""."""
+"""Plain networks, without Pyro: they take any leading dimensions and an optional context."""
 
 from pyro_genmodels.nets._autoregressive import AutoregressiveNet
 from pyro_genmodels.nets.context import ContextEmbedding
+from pyro_genmodels.nets.conv import ConvNet, ResNet
 from pyro_genmodels.nets.dense import MLP
 from pyro_genmodels.nets.masked import MaskedConv2d
 from pyro_genmodels.nets.pixelcnn import PixelCNNNet
@@ -13,8 +14,10 @@ __all__ = [
     "ContextEmbedding",
     "ConvDecoder",
     "ConvEncoder",
+    "ConvNet",
     "MLPDecoder",
     "MLPEncoder",
     "MaskedConv2d",
     "PixelCNNNet",
+    "ResNet",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -44,9 +44,17 @@ def broadcast_batch(*arguments: tuple[Tensor | None, int]) -> torch.Size:
     Raises:
         ValueError: If the batch shapes do not broadcast.
     """
-    shapes = [t.shape[: t.dim() - rank] for t, rank in arguments if t is not None]
+    return broadcast_shapes(*(t.shape[: t.dim() - rank] for t, rank in arguments if t is not None))
+
+
+def broadcast_shapes(*shapes: Sequence[int]) -> torch.Size:
+    """Return the common shape of batch shapes.
+
+    Raises:
+        ValueError: If they do not broadcast.
+    """
     try:
-        return torch.broadcast_shapes(*shapes)
+        return torch.Size(torch.broadcast_shapes(*shapes))
     except RuntimeError as error:
         listed = " and ".join(str(tuple(shape)) for shape in shapes)
         raise ValueError(f"batch shapes must broadcast; got {listed}.") from error

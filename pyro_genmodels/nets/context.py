@@ -106,34 +106,44 @@ class ContextEmbedding(Configured, nn.Module):
 
     def check(self, context: Tensor | None) -> None:
         """Raise ``ValueError`` unless ``context`` is what this part was declared to take."""
-        kind = self.describe()
-        check(
-            (context is None) == (self.event_dim is None),
-            "context",
-            f"be {kind}",
-            None if context is None else f"a tensor of shape {tuple(context.shape)}",
-        )
-        if context is not None:
-            self._check_values(context, kind)
+        check_context(context, num_classes=self.num_classes, context_shape=self.context_shape)
 
-    def _check_values(self, context: Tensor, kind: str) -> None:
-        if self.context_shape is not None:
-            return check_trailing("context", context, self.context_shape)
-        integral = not (context.is_floating_point() or context.is_complex())
-        check(integral, "context", f"be {kind}", f"dtype {context.dtype}")
-        if context.numel() and _may_read(context):
-            low, high = int(context.min()), int(context.max())
-            fits = low >= 0 and high < (self.num_classes or 0)
-            check(fits, "context", f"be {kind}", f"values from {low} to {high}")
-        return None
 
-    def describe(self) -> str:
-        """Say what a context must be, for error messages."""
-        if self.num_classes is not None:
-            return f"labels from 0 to {self.num_classes - 1} of an integer dtype"
-        if self.context_shape is not None:
-            return f"a tensor with trailing shape {tuple(self.context_shape)}"
-        return "None (this part takes no context)"
+def check_context(
+    context: Tensor | None,
+    *,
+    num_classes: int | None = None,
+    context_shape: Sequence[int] | None = None,
+) -> None:
+    """Raise ``ValueError`` unless ``context`` is what a part was declared to take."""
+    kind = describe_context(num_classes, context_shape)
+    wanted = num_classes is not None or context_shape is not None
+    found = None if context is None else f"a tensor of shape {tuple(context.shape)}"
+    check((context is not None) == wanted, "context", f"be {kind}", found)
+    if context is None:
+        return
+    if context_shape is not None:
+        check_trailing("context", context, context_shape)
+    elif num_classes is not None:
+        _check_labels(context, num_classes, kind)
+
+
+def describe_context(num_classes: int | None, context_shape: Sequence[int] | None) -> str:
+    """Say what a context must be, for error messages."""
+    if num_classes is not None:
+        return f"labels from 0 to {num_classes - 1} of an integer dtype"
+    if context_shape is not None:
+        return f"a tensor with trailing shape {tuple(context_shape)}"
+    return "None (this part takes no context)"
+
+
+def _check_labels(labels: Tensor, num_classes: int, kind: str) -> None:
+    integral = not (labels.is_floating_point() or labels.is_complex())
+    check(integral, "context", f"be {kind}", f"dtype {labels.dtype}")
+    if labels.numel() and _may_read(labels):
+        low, high = int(labels.min()), int(labels.max())
+        fits = low >= 0 and high < num_classes
+        check(fits, "context", f"be {kind}", f"values from {low} to {high}")
 
 
 def _may_read(tensor: Tensor) -> bool:

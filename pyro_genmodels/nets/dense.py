@@ -80,6 +80,7 @@ class MLP(Configured, nn.Module):
         widths = [in_features, *hidden, out_features]
         check_positive(in_features=in_features, hidden=min(widths[1:]), out_features=out_features)
         self.context_event_dim = context_event_dim(num_classes, context_shape)
+        self.num_classes = num_classes
         self.context_shape = None if context_shape is None else torch.Size(context_shape)
         flat = None if context_shape is None else (math.prod(context_shape),)
         self.context = ContextEmbedding(widths[1], num_classes=num_classes, context_shape=flat)

@@ -1,0 +1,170 @@
+"""The hand-over of a log-determinant from the evaluation that made it to the call that wants it.
+
+``TransformedDistribution.log_prob`` asks for the inverse and then for the log-determinant, two
+calls that share all their work. The slot lets the second call have the result of the first, once,
+and only while nothing that it depends on has changed.
+
+What can be trusted to notice a change: versions count in-place edits, but fused optimizers and
+writes through ``.data`` leave them alone. So a copy of every parameter, buffer and of the two
+tensors is compared as well, for as long as the tensor that was made lives. The comparison waits
+for the device; on an accelerator it is therefore made only where user code runs between the two
+calls (a sample that is scored later), not between a training step's inverse and its
+log-determinant, where a hook on every optimizer takes its place.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+_steps = itertools.count(1)
+_latest_step = 0
+
+
+def _note_step(*_: Any) -> None:
+    global _latest_step
+    _latest_step = next(_steps)
+
+
+register_optimizer_step_post_hook(_note_step)
+
+
+class Dependencies(NamedTuple):
+    """What the value of a transform depends on, besides its two tensors."""
+
+    module: nn.Module
+    generation: int
+    context: Tensor | None = None
+
+    def state(self) -> tuple[tuple[bool, ...], list[Tensor]]:
+        """Return the training flags and the tensors of all sub-modules, shared ones repeated."""
+        training: list[bool] = []
+        tensors = [] if self.context is None else [self.context]
+        waiting = [self.module]
+        # By hand: nn.Module's own iterators cost a tenth of a small flow's evaluation.
+        while waiting:
+            module = waiting.pop()
+            training.append(module.training)
+            owned = (*module._parameters.values(), *module._buffers.values())
+            tensors += [tensor for tensor in owned if tensor is not None]
+            waiting += [child for child in module._modules.values() if child is not None]
+        return tuple(training), tensors
+
+
+def in_functorch() -> bool:
+    """Whether a ``torch.func`` transform is active, in which values cannot be looked at."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def _stamp(
+    dependencies: Dependencies, x: Tensor, y: Tensor
+) -> tuple[tuple[Any, ...], list[Tensor]]:
+    """Describe the state by what can be compared without waiting; return its tensors too."""
+    if in_functorch():
+        return (), []
+    switches = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+    autocast = torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
+    training, tensors = dependencies.state()
+    tensors += [x, y]
+    versions = tuple((id(t), _version(t), t.requires_grad) for t in tensors)
+    modes = _latest_step, dependencies.generation, *switches, *autocast
+    return (*modes, training, versions), tensors
+
+
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version
+
+
+def _snapshot(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Copy the tensors, joined to one for each device and dtype."""
+    groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for tensor in tensors:
+        flat = tensor.detach().reshape(-1)
+        groups.setdefault((flat.device, flat.dtype), []).append(flat)
+    return [torch.cat(flats) for flats in groups.values()]
+
+
+@dataclass(eq=False)
+class _Entry:
+    """One evaluation; the tensor that it made is held weakly, the one it was given strongly."""
+
+    given: Tensor
+    made: weakref.ref[Tensor]
+    log_det: Tensor
+    forward: bool
+    stamp: tuple[Any, ...]
+    snapshot: list[Tensor] | None
+
+    def fits(self, x: Tensor, y: Tensor, dependencies: Dependencies) -> bool:
+        given, made = (x, y) if self.forward else (y, x)
+        if self.given is not given or self.made() is not made:
+            return False
+        stamp, tensors = _stamp(dependencies, x, y)
+        if stamp != self.stamp:
+            return False
+        return self.snapshot is None or all(map(torch.equal, self.snapshot, _snapshot(tensors)))
+
+
+class Slot:
+    """Holds the latest evaluation while the tensor that it made is alive."""
+
+    def __init__(self) -> None:
+        self._entry: _Entry | None = None
+
+    def drop(self) -> None:
+        """Forget the evaluation."""
+        self._entry = None
+
+    def put(
+        self, x: Tensor, y: Tensor, log_det: Tensor, dependencies: Dependencies, *, forward: bool
+    ) -> None:
+        """Remember a pair and the log-determinant of the map from ``x`` to ``y``.
+
+        Args:
+            x: Input of the map.
+            y: Its output.
+            log_det: Their log-determinant.
+            dependencies: What else the values depend on.
+            forward: Whether ``y`` was made from ``x``, rather than ``x`` from ``y``.
+        """
+        self.drop()
+        given, made = (x, y) if forward else (y, x)
+        # An edit of a sample made in inference mode leaves no version behind.
+        if made is given or (forward and made.is_inference()):
+            return
+        stamp, tensors = _stamp(dependencies, x, y)
+        looks = not in_functorch() and (forward or made.device.type == "cpu")
+        snapshot = _snapshot(tensors) if looks and made.device.type != "meta" else None
+        self._entry = _Entry(given, self._weak(made), log_det, forward, stamp, snapshot)
+
+    def _weak(self, tensor: Tensor) -> weakref.ref[Tensor]:
+        # Neither the tensor nor this slot may be kept alive by the callback.
+        owner = weakref.ref(self)
+
+        def tensor_died(reference: weakref.ref[Tensor]) -> None:
+            slot = owner()
+            if slot is not None and slot._entry is not None and slot._entry.made is reference:
+                slot.drop()
+
+        return weakref.ref(tensor, tensor_died)
+
+    def take_input(self, y: Tensor, dependencies: Dependencies) -> Tensor | None:
+        """Return the x from which ``y`` was made, once; its log-determinant stays to be taken."""
+        entry = self._entry
+        if entry is None or not entry.forward or not entry.fits(entry.given, y, dependencies):
+            return None
+        x = entry.given
+        self.put(x, y, entry.log_det, dependencies, forward=False)
+        return x
+
+    def take_log_det(self, x: Tensor, y: Tensor, dependencies: Dependencies) -> Tensor | None:
+        """Return the log-determinant of the pair, once."""
+        entry, self._entry = self._entry, None
+        return entry.log_det if entry is not None and entry.fits(x, y, dependencies) else None
