@@ -10,7 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pyro_genmodels._checks import check, check_choice, check_event_shape, check_positive
+from pyro_genmodels._checks import (
+    check,
+    check_choice,
+    check_event_shape,
+    check_positive,
+    check_trailing,
+)
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import EventShape, Float, Tensor
 from pyro_genmodels.distributions import DiscretizedLogistic
@@ -30,6 +36,9 @@ class Likelihood(Configured, nn.Module, ABC):
         num_levels: Number of data levels, ``None`` for continuous data.
         validate_args: Whether the distributions check parameters and values; Pyro's global
             setting by default.
+
+    Attributes:
+        parameter_shape: Trailing shape of the decoder's output: the event's, with more channels.
     """
 
     def __init__(
@@ -45,12 +54,8 @@ class Likelihood(Configured, nn.Module, ABC):
         check(num_levels is None or num_levels >= 2, "num_levels", "be at least 2", num_levels)
         self.num_parameters, self.num_levels = num_parameters, num_levels
         self.validate_args = validate_args
-
-    @property
-    def parameter_shape(self) -> torch.Size:
-        """Trailing shape of the decoder's output: the event's, with more channels."""
         channels, *rest = self.event_shape
-        return torch.Size((self.num_parameters * channels, *rest))
+        self.parameter_shape = torch.Size((num_parameters * channels, *rest))
 
     def forward(self, decoded: Float[Tensor, "*batch_parameters"]) -> Any:
         """Return the distribution over a data point.
@@ -65,9 +70,8 @@ class Likelihood(Configured, nn.Module, ABC):
             ValueError: If the trailing shape is another.
         """
         rank = len(self.event_shape)
-        shape = decoded.shape[-rank:]
-        rule = f"end in {tuple(self.parameter_shape)}, what the likelihood takes"
-        check(shape == self.parameter_shape, "decoded", rule, f"shape {tuple(decoded.shape)}")
+        if decoded.shape[-rank:] != self.parameter_shape:
+            check_trailing("decoded", decoded, self.parameter_shape)
         # Log-likelihoods summed over an image need float32, also under autocast.
         decoded = decoded.float() if decoded.dtype in (torch.half, torch.bfloat16) else decoded
         return self._elementwise(decoded).to_event(rank)

@@ -8,13 +8,13 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import pyro
-import pyro.distributions as dist
 import torch
 from torch import nn
 
 from pyro_genmodels._checks import check_choice, check_positive, check_trailing
 from pyro_genmodels._typing import EventShape, Float, Num, Tensor
 from pyro_genmodels.models._base import GenerativeModel
+from pyro_genmodels.models._gaussian import DiagonalNormal, StandardNormal
 from pyro_genmodels.models.likelihoods import Likelihood, LikelihoodName, make_likelihood
 from pyro_genmodels.nets.vae import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 
@@ -24,8 +24,7 @@ _WIDTHS: dict[str, tuple[int, ...]] = {"mlp": (400,), "conv": (32, 64)}
 class _GaussianVAE(GenerativeModel, ABC):
     """What VAE and beta-VAE share: all but the weight of the KL term."""
 
-    _prior_loc: Tensor
-    _prior_scale: Tensor
+    _like: Tensor
 
     def __init__(
         self,
@@ -62,9 +61,13 @@ class _GaussianVAE(GenerativeModel, ABC):
         options |= {"num_classes": num_classes, "context_shape": context_shape}
         self.encoder = encoder or self._make_encoder(network, widths, options)
         self.decoder = decoder or self._make_decoder(network, widths[::-1], options)
-        # Buffers only for their device and dtype; nothing to save.
-        self.register_buffer("_prior_loc", torch.zeros(latent_dim), persistent=False)
-        self.register_buffer("_prior_scale", torch.ones(latent_dim), persistent=False)
+        # A buffer only for its device and dtype, which are the model's; nothing to save.
+        self.register_buffer("_like", torch.zeros(()), persistent=False)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating dtype in which the model computes."""
+        return self._like.dtype  # the base looks for a parameter, several times a step
 
     def _make_encoder(
         self, network: str, widths: tuple[int, ...], options: dict[str, Any]
@@ -82,7 +85,9 @@ class _GaussianVAE(GenerativeModel, ABC):
             return MLPDecoder(self.latent_dim, shape, hidden=widths, **options)
         return ConvDecoder(self.latent_dim, shape, channels=widths, **options)
 
-    def encode(self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None) -> Any:
+    def encode(
+        self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None
+    ) -> DiagonalNormal:
         """Return the posterior over the latent vector: a Gaussian of event shape ``(latent_dim,)``.
 
         Args:
@@ -93,13 +98,17 @@ class _GaussianVAE(GenerativeModel, ABC):
             ValueError: If ``x`` does not fit, or the encoder's output is not twice ``latent_dim``.
         """
         check_trailing("x", x, self.event_shape)
-        x = x.to(self.dtype)
+        return self._posterior(x.to(self.dtype), context)
+
+    def _posterior(self, x: Tensor, context: Tensor | None) -> DiagonalNormal:
         if self.num_levels is not None:
             x = x * (2 / (self.num_levels - 1)) - 1
         features = self.encoder(x) if context is None else self.encoder(x, context)
-        check_trailing("encoder(x)", features, (2 * self.latent_dim,))
-        loc, log_scale = features.chunk(2, dim=-1)
-        return dist.Normal(loc, log_scale.exp()).to_event(1)
+        if features.shape[-1] != 2 * self.latent_dim:
+            check_trailing("encoder(x)", features, (2 * self.latent_dim,))
+        # Under autocast the network's output has few digits; the KL needs more.
+        loc, log_scale = features.to(self.dtype).chunk(2, dim=-1)
+        return DiagonalNormal(loc, log_scale)
 
     def decode(self, z: Float[Tensor, "*batch D"], context: Tensor | None = None) -> Any:
         """Return the distribution over a data point given its latent vector.
@@ -111,20 +120,20 @@ class _GaussianVAE(GenerativeModel, ABC):
         Raises:
             ValueError: If ``z`` or the decoder's output has another trailing shape.
         """
-        check_trailing("z", z, (self.latent_dim,))
+        if z.shape[-1] != self.latent_dim:
+            check_trailing("z", z, (self.latent_dim,))
         return self.likelihood(self.decoder(z) if context is None else self.decoder(z, context))
 
     def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
         """Draw the latent vector from the standard Gaussian, and the data given it."""
-        prior = dist.Normal(self._prior_loc, self._prior_scale, validate_args=False)
         with self.latent_scale():
-            z = pyro.sample("z", prior.to_event(1))
+            z = pyro.sample("z", StandardNormal(self._like, self.latent_dim))
         value: Tensor = pyro.sample("x", self.decode(z, context), obs=x)
         return value
 
     def infer(self, x: Tensor, context: Tensor | None) -> None:
         """Draw the latent vector from the encoder's Gaussian."""
-        posterior = self.encode(x, context)
+        posterior = self._posterior(x, context)
         with self.latent_scale():
             pyro.sample("z", posterior)
 

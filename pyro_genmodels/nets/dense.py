@@ -97,9 +97,10 @@ class MLP(Configured, nn.Module):
         if self.context_event_dim == 3 and context is not None:
             context = context.flatten(-3)
         shift = self.context(context)
-        h: Tensor = self.layers[0](x)
+        first, *rest = self.layers  # a slice would build a module each time
+        h: Tensor = first(x)
         if shift is not None:
             h = h + shift
-        for layer in self.layers[1:]:
+        for layer in rest:
             h = layer(self.dropout(self.activation(h)))
         return h

@@ -1,0 +1,158 @@
+"""Gaussian vectors as one event, in the few tensor operations that they need.
+
+``Normal(loc, scale).to_event(1)`` is the same law at several times the cost: two wrapped objects,
+an ``expand`` of both, and a KL that takes logarithms of what was an exponential a moment before.
+In a small VAE that is a tenth of the step.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch.distributions import constraints, register_kl
+
+from pyro_genmodels._typing import Float, Tensor
+
+_LOG_2_PI = math.log(2 * math.pi)
+
+
+class DiagonalNormal(TorchDistribution):
+    """Gaussian over vectors with independent entries, given by the logarithms of its scales.
+
+    Args:
+        loc: Means ``(*batch, D)``.
+        log_scale: Logarithms of the standard deviations, of the same shape.
+        validate_args: Whether parameters and values are checked.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {
+        "loc": constraints.real_vector,
+        "log_scale": constraints.real_vector,
+    }
+    support = constraints.real_vector
+    has_rsample = True
+
+    def __init__(
+        self,
+        loc: Float[Tensor, "*batch D"],
+        log_scale: Float[Tensor, "*batch D"],
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.loc, self.log_scale = loc, log_scale
+        self.scale = log_scale.exp()
+        super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args=validate_args)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> DiagonalNormal:
+        """Return the same distribution with the parameters broadcast to ``batch_shape``."""
+        new = self._get_checked_instance(DiagonalNormal, _instance)
+        shape = torch.Size(batch_shape) + self.event_shape
+        for name in ("loc", "log_scale", "scale"):
+            setattr(new, name, getattr(self, name).expand(shape))
+        super(DiagonalNormal, new).__init__(shape[:-1], shape[-1:], validate_args=False)
+        new._validate_args = self._validate_args
+        return new  # type: ignore[no-any-return]
+
+    def rsample(self, sample_shape: Any = ()) -> Float[Tensor, "*shape D"]:
+        """Draw vectors, differentiably."""
+        shape = self._extended_shape(torch.Size(sample_shape))
+        noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
+        return torch.addcmul(self.loc, self.scale, noise)
+
+    def log_prob(self, value: Float[Tensor, "*value D"]) -> Float[Tensor, "*shape"]:
+        """Return the log-density in nats."""
+        if self._validate_args:
+            self._validate_sample(value)
+        standardised = (value - self.loc) / self.scale
+        constant = 0.5 * _LOG_2_PI * self.event_shape[0]
+        return -(0.5 * standardised.square() + self.log_scale).sum(-1) - constant
+
+    @property
+    def mean(self) -> Float[Tensor, "*batch D"]:
+        """The location."""
+        return self.loc
+
+    @property
+    def variance(self) -> Float[Tensor, "*batch D"]:
+        """The square of the scale."""
+        return self.scale.square()
+
+    def entropy(self) -> Float[Tensor, "*batch"]:
+        """Return the entropy in nats."""
+        return self.log_scale.sum(-1) + 0.5 * (1 + _LOG_2_PI) * self.event_shape[0]
+
+
+class StandardNormal(TorchDistribution):
+    """Gaussian over vectors with mean zero and unit covariance.
+
+    Args:
+        like: A tensor of the wanted dtype and device.
+        size: Length D of the vectors.
+        batch_shape: Batch shape.
+        validate_args: Whether values are checked.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    support = constraints.real_vector
+    has_rsample = True
+
+    def __init__(
+        self, like: Tensor, size: int, batch_shape: Any = (), *, validate_args: bool | None = None
+    ) -> None:
+        self.like = like
+        super().__init__(torch.Size(batch_shape), torch.Size((size,)), validate_args=validate_args)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> StandardNormal:
+        """Return the same distribution with another batch shape."""
+        new = self._get_checked_instance(StandardNormal, _instance)
+        new.like = self.like
+        super(StandardNormal, new).__init__(
+            torch.Size(batch_shape), self.event_shape, validate_args=False
+        )
+        new._validate_args = self._validate_args
+        return new  # type: ignore[no-any-return]
+
+    def rsample(self, sample_shape: Any = ()) -> Float[Tensor, "*shape D"]:
+        """Draw vectors."""
+        shape = self._extended_shape(torch.Size(sample_shape))
+        return torch.randn(shape, dtype=self.like.dtype, device=self.like.device)
+
+    def log_prob(self, value: Float[Tensor, "*value D"]) -> Float[Tensor, "*shape"]:
+        """Return the log-density in nats."""
+        if self._validate_args:
+            self._validate_sample(value)
+        log_density = -0.5 * value.square().sum(-1) - 0.5 * _LOG_2_PI * self.event_shape[0]
+        batch = torch.broadcast_shapes(self.batch_shape, log_density.shape)
+        return log_density.expand(batch)
+
+    @property
+    def mean(self) -> Float[Tensor, "*batch D"]:
+        """Zeros."""
+        return self.like.new_zeros(self.batch_shape + self.event_shape)
+
+    @property
+    def variance(self) -> Float[Tensor, "*batch D"]:
+        """Ones."""
+        return self.like.new_ones(self.batch_shape + self.event_shape)
+
+    def entropy(self) -> Float[Tensor, "*batch"]:
+        """Return the entropy in nats."""
+        nats = 0.5 * (1 + _LOG_2_PI) * self.event_shape[0]
+        return self.like.new_full(self.batch_shape, nats)
+
+
+@register_kl(DiagonalNormal, DiagonalNormal)  # type: ignore[untyped-decorator]
+def _kl_diagonal_diagonal(q: DiagonalNormal, p: DiagonalNormal) -> Tensor:
+    spread = ((q.loc - p.loc).square() + q.scale.square()) / p.scale.square()
+    return (0.5 * (spread - 1) + p.log_scale - q.log_scale).sum(-1)
+
+
+@register_kl(DiagonalNormal, StandardNormal)  # type: ignore[untyped-decorator]
+def _kl_diagonal_standard(q: DiagonalNormal, p: StandardNormal) -> Tensor:
+    """Kingma and Welling (2014), appendix B."""
+    spread = torch.addcmul(q.loc.square(), q.scale, q.scale)
+    nats = (0.5 * spread - q.log_scale).sum(-1) - 0.5 * q.event_shape[0]
+    return nats.expand(torch.broadcast_shapes(q.batch_shape, p.batch_shape))
