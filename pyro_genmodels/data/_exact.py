@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from pyro.distributions import TorchDistribution
@@ -12,6 +12,8 @@ from torch.distributions import constraints
 
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import EventShape, Float, Num, Tensor
+
+Self = TypeVar("Self", bound="ExactDistribution")
 
 
 class ExactDistribution(Configured, TorchDistribution, ABC):
@@ -70,8 +72,8 @@ class ExactDistribution(Configured, TorchDistribution, ABC):
         return constraints.independent(constraints.integer_interval(0, self.num_levels - 1), rank)
 
     def to(
-        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> ExactDistribution:
+        self: Self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Self:
         """Return the same distribution with its tables on a device and its samples in a dtype."""
         new = copy.copy(self)
         new.dtype = dtype or self.dtype

@@ -11,7 +11,7 @@ from pyro_genmodels.data._exact import ExactDistribution
 from pyro_genmodels.distributions import DiscretizedLogistic
 
 _WEST, _NORTH, _NORTH_WEST = 0.55, 0.55, -0.15
-_ENTROPY_SAMPLES = 256
+_ENTROPY_SAMPLES = 64
 
 
 class LogisticField(ExactDistribution):
@@ -98,16 +98,17 @@ class LogisticField(ExactDistribution):
         return levels
 
     def entropy_nats(self) -> float:
-        """Return the entropy: exact conditional entropies, averaged over 256 fixed fields.
+        """Return the entropy: exact conditional entropies, averaged over 64 fixed fields.
 
-        The conditional entropy barely depends on its location (only where bins are cut off at
-        the edges), so the average is good to about 1e-5 bits per dimension.
+        A conditional entropy hardly depends on its location (only where the edge cuts a tail
+        off), so at the default scale the average is good to about 1e-7 bits per dimension.
         """
+        here = self.to("cpu")
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            images = self.to("cpu").draw(_ENTROPY_SAMPLES)
-        chunks = [self.to("cpu").conditional(part).entropy() for part in images.split(8)]
-        return torch.cat(chunks).sum((1, 2, 3)).mean().item()
+            torch.default_generator.manual_seed(0)  # torch.manual_seed would seed GPUs too
+            images = here.draw(_ENTROPY_SAMPLES)
+        nats = [here.conditional(part).entropy().sum() for part in images.split(8)]
+        return float(torch.stack(nats).sum() / _ENTROPY_SAMPLES)
 
     def _centred(self, levels: Tensor) -> Tensor:
         return levels.double() * (2 / (self._levels - 1)) - 1

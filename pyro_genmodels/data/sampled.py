@@ -52,10 +52,10 @@ class Sampled(DataSource):
         for argument, size in (("train", train), ("validation", validation), ("test", test)):
             check(size >= 1, argument, "be at least 1", size)
         self.distribution = distribution
-        devices = [distribution.device] if distribution.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
-            samples = distribution.sample((train + validation + test,)).cpu()
+        # On the CPU whatever the distribution's device: the same samples on every machine.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs too
+            samples = distribution.to("cpu").sample((train + validation + test,))
         if distribution.num_levels is not None and distribution.num_levels <= 256:
             samples = samples.to(torch.uint8)
         parts = samples.split([train, validation, test])
