@@ -1,0 +1,52 @@
+"""Files that are either the old one or the whole new one, whenever the process dies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path to write to, which then takes the place of ``path`` in one step.
+
+    The temporary file lies in the same folder (a rename across file systems is a copy) and is on
+    the disk before it is renamed. An exception leaves ``path`` as it was.
+
+    Args:
+        path: The file to replace.
+
+    Yields:
+        Where to write instead; it keeps the suffix, from which writers tell the format.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "result.json"
+        >>> with written_whole(path) as temporary:
+        ...     _ = temporary.write_text("{}")
+        >>> path.read_text()
+        '{}'
+    """
+    path = Path(path)
+    # One name a file: what a killed process left behind is overwritten by the next.
+    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, path)
+        _flush(path.parent)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def _flush(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders; its rename is journaled
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

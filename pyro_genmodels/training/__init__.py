@@ -1,0 +1,20 @@
+"""Training on Lightning's Trainer: runs, checkpoints, averaged weights, evaluation.
+
+Importing this package needs no extra; :func:`fit` needs ``train``.
+"""
+
+from pyro_genmodels.training._checkpoint import CheckpointError, load, load_source
+from pyro_genmodels.training._fit import fit, prepare_run
+from pyro_genmodels.training._samples import draw_samples
+from pyro_genmodels.training._settings import TrainingSettings, settings_for
+
+__all__ = [
+    "CheckpointError",
+    "TrainingSettings",
+    "draw_samples",
+    "fit",
+    "load",
+    "load_source",
+    "prepare_run",
+    "settings_for",
+]

@@ -1,0 +1,144 @@
+"""Minibatches whose order is a function of the seed, and whose place is two integers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from pyro_genmodels._checks import check, check_finite, check_levels, check_trailing
+from pyro_genmodels.models import GenerativeModel
+
+Batch: TypeAlias = "tuple[Tensor, Tensor | None]"
+
+
+class Batches:
+    """Epoch after epoch of minibatches ``(x, context)``, resumable at any of them.
+
+    Data in memory (a dataset with ``tensors``) are indexed a batch at a time, which costs a
+    hundredth of collating single items; anything else goes through torch's ``DataLoader``.
+
+    Args:
+        dataset: Items ``(x,)`` or ``(x, context)``.
+        model: Says whether it takes a context, and which data fit it.
+        batch_size: Examples a batch, in each of the processes that share an epoch.
+        seed: Determines the order of every epoch; ``None`` keeps the order of the data, and a
+            last batch that is smaller.
+        num_workers: Loader processes for data that are not in memory.
+        rank: This process's number among those that share the epoch.
+        world_size: How many share it.
+
+    Raises:
+        ValueError: If the dataset is empty or does not fit the model.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        model: GenerativeModel,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        num_workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        check_dataset(dataset, model)
+        self.dataset, self.model, self.num_workers = dataset, model, num_workers
+        self.rank, self.seed = rank, seed
+        self.stride = batch_size * world_size
+        self.batch_size, self.world_size = batch_size, world_size
+        self.epoch = self.batch = 0
+
+    def __len__(self) -> int:
+        return max(1, self._count())
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._load(self._indices()[self.batch :]):
+            # Before the hand-over: at any later moment the place says what has been handed over.
+            self.batch += 1
+            if self.batch == len(self):
+                self.epoch, self.batch = self.epoch + 1, 0
+            yield split(batch, self.model)
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the place in the data."""
+        return {"epoch": self.epoch, "batch": self.batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go to a place in the data."""
+        self.epoch, self.batch = state["epoch"], state["batch"]
+
+    def _count(self) -> int:
+        per_batch = len(self.dataset) / self.stride
+        # A last batch of odd size would weigh its examples more, so training leaves it out.
+        return math.ceil(per_batch) if self.seed is None else math.floor(per_batch)
+
+    def _indices(self) -> list[Tensor]:
+        batches = self._order().split(self.stride)[: len(self)]
+        return [batch[self.rank :: self.world_size] for batch in batches]
+
+    def _order(self) -> Tensor:
+        if self.seed is None:
+            return torch.arange(len(self.dataset))
+        return torch.randperm(len(self.dataset), generator=self._generator())
+
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed((self.seed or 0) * 2**32 + self.epoch)
+
+    def _load(self, indices: Sequence[Tensor]) -> Iterator[Any]:
+        tensors = getattr(self.dataset, "tensors", None)
+        if tensors is not None:
+            for index in indices:
+                yield tuple(tensor[index] for tensor in tensors)
+            return
+        sampler = [index.tolist() for index in indices]
+        for batch in DataLoader(
+            self.dataset,
+            batch_sampler=sampler,
+            num_workers=self.num_workers,
+            generator=self._generator(),  # its own, or each epoch would draw from training's
+        ):
+            check_data(batch[0], self.model)
+            yield batch
+
+
+def split(item: Sequence[Tensor], model: GenerativeModel) -> Batch:
+    """Return data and context of a batch; no context for a model that takes none."""
+    return item[0], item[1] if model.context_event_dim is not None else None
+
+
+def check_dataset(dataset: Any, model: GenerativeModel) -> None:
+    """Check that a dataset is not empty and fits a model; all of it, if it is in memory.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    check(len(dataset) > 0, "data", "hold at least one example", "an empty data set")
+    item = dataset[0]
+    pair = isinstance(item, tuple | list) and len(item) >= 1 and isinstance(item[0], Tensor)
+    check(pair, "data", "have items (x,) or (x, context) of tensors", type(item).__name__)
+    conditional = model.context_event_dim is not None
+    rule = "have items (x, context) for a conditional model"
+    check(not conditional or len(item) >= 2, "data", rule, f"{len(item)} parts")
+    tensors = getattr(dataset, "tensors", None)
+    check_data(tensors[0] if tensors is not None else item[0], model)
+    if tensors is not None and model.num_classes is not None:
+        check_levels("labels", tensors[1], model.num_classes)
+
+
+def check_data(x: Tensor, model: GenerativeModel) -> None:
+    """Check shape, range and finiteness of data against a model.
+
+    Raises:
+        ValueError: If they do not fit.
+    """
+    check_trailing("data", x, model.event_shape)
+    if model.num_levels is not None:
+        check_levels("data", x, model.num_levels)
+    elif x.is_floating_point():
+        check_finite("data", x)

@@ -1,0 +1,163 @@
+"""Checkpoints: weights, configuration, version and training state, as plain data in one file."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import torch
+
+import pyro_genmodels
+from pyro_genmodels._checks import check
+from pyro_genmodels._configuration import build, configuration
+from pyro_genmodels._files import written_whole
+from pyro_genmodels.data import DataSource
+from pyro_genmodels.models import GenerativeModel
+
+FORMAT = 1
+SECTION = "pyro_genmodels"
+FOLDER = "checkpoints"
+BEST, LAST = "best.ckpt", "last.ckpt"
+
+
+class CheckpointError(ValueError):
+    """A file is no checkpoint that this version can read; the message says why."""
+
+
+def describe(model: GenerativeModel, source: DataSource | None) -> dict[str, Any]:
+    """Return what a checkpoint says of its model and data, before any weight.
+
+    Raises:
+        ValueError: If the model has constructor arguments that are not plain data.
+    """
+    try:
+        data = None if source is None else configuration(source)
+    except ValueError:
+        data = None  # the user's own tensors: whoever evaluates the run must bring them again
+    version = pyro_genmodels.__version__
+    return {"format": FORMAT, "version": version, "model": configuration(model), "data": data}
+
+
+def save(contents: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write a checkpoint so that ``path`` never holds half of one."""
+    with written_whole(path) as temporary:
+        torch.save(dict(contents), temporary)
+
+
+def checkpoint_path(run: str | os.PathLike[str], prefer: str = BEST) -> Path:
+    """Return the checkpoint of a run folder, or the file itself if it is one.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    path = Path(run)
+    if path.is_file():
+        return path
+    for name in (prefer, BEST, LAST):
+        if (path / FOLDER / name).is_file():
+            return path / FOLDER / name
+    raise CheckpointError(f"`run` must be a checkpoint or a folder with one; got '{path}'.")
+
+
+def read(path: str | os.PathLike[str], *, map_location: Any = "cpu") -> dict[str, Any]:
+    """Read a checkpoint, running no code from it.
+
+    Raises:
+        CheckpointError: If the file is truncated, foreign, or of a newer format.
+    """
+    try:
+        contents = torch.load(path, map_location=map_location, weights_only=True)
+    except (RuntimeError, EOFError, BadZipFile, KeyError, ValueError) as error:
+        raise CheckpointError(_refusal(path, "a truncated or foreign file")) from error
+    except pickle.UnpicklingError as error:
+        what = "a foreign file with objects that only their own code could load"
+        raise CheckpointError(_refusal(path, what)) from error
+    own = contents.get(SECTION) if isinstance(contents, dict) else None
+    if not isinstance(own, dict) or not isinstance(own.get("format"), int):
+        raise CheckpointError(_refusal(path, "a file of another program"))
+    _check_format(own, path)
+    return contents  # type: ignore[no-any-return]
+
+
+def _refusal(path: str | os.PathLike[str], what: str) -> str:
+    return f"'{os.fspath(path)}' must be a whole checkpoint of pyro_genmodels; got {what}."
+
+
+def _check_format(own: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    if own["format"] > FORMAT:
+        raise CheckpointError(
+            f"'{os.fspath(path)}' must be of checkpoint format {FORMAT} or older; got format "
+            f"{own['format']}, written by pyro_genmodels {own.get('version')}."
+        )
+    missing = [key for key in ("model", "weights", "version") if key not in own]
+    if missing:
+        raise CheckpointError(_refusal(path, f"one without {', '.join(map(repr, missing))}"))
+
+
+def load(run: str | os.PathLike[str], *, allow: Collection[str] = ()) -> GenerativeModel:
+    """Return the trained model of a run, ready for Pyro, in eval mode.
+
+    Loading runs no code from the file: it holds tensors and plain data, and names resolve only in
+    this package.
+
+    Args:
+        run: A run folder (its best checkpoint is taken) or a checkpoint.
+        allow: Full names of model classes outside this package that may be imported.
+
+    Returns:
+        The model with its best (averaged) weights, on the CPU.
+
+    Raises:
+        CheckpointError: If there is no checkpoint, or it is truncated, foreign, newer, incomplete,
+            or names a class outside the package that was not allowed.
+    """
+    path = checkpoint_path(run)
+    own = read(path)[SECTION]
+    try:
+        model = build(own["model"], allow=allow)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"'{path}': {error}") from error
+    check(isinstance(model, GenerativeModel), "class", "be a GenerativeModel", type(model).__name__)
+    load_weights(model, own["weights"], path)
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def load_source(run: str | os.PathLike[str], *, allow: Collection[str] = ()) -> DataSource:
+    """Return the data source that a run was trained on.
+
+    Raises:
+        CheckpointError: If the run was trained on data that no configuration describes.
+    """
+    path = checkpoint_path(run)
+    description = read(path)[SECTION].get("data")
+    if description is None:
+        raise CheckpointError(f"'{path}' must name its data; it was trained on the caller's own.")
+    try:
+        return build(description, allow=allow)  # type: ignore[no-any-return]
+    except ValueError as error:
+        raise CheckpointError(f"'{path}': {error}") from error
+
+
+def load_weights(model: torch.nn.Module, weights: Any, path: Path) -> None:
+    """Load a state dict, or say in one line what does not fit.
+
+    Raises:
+        CheckpointError: If keys are missing or left over, or shapes differ.
+    """
+    own = model.state_dict()
+    problems = {
+        "without": sorted(own.keys() - weights.keys()),
+        "with unknown": sorted(weights.keys() - own.keys()),
+        "with other shapes of": sorted(
+            k for k in own.keys() & weights.keys() if own[k].shape != weights[k].shape
+        ),
+    }
+    for problem, names in problems.items():
+        if names:
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+            raise CheckpointError(f"'{path}' must fit its model; got weights {problem} {shown}.")
+    model.load_state_dict(weights)

@@ -1,0 +1,95 @@
+"""How to train: one flat list of settings, shared by Python, the command line and YAML."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pyro_genmodels._checks import check, check_choice, check_positive
+from pyro_genmodels.models import GenerativeModel
+
+OPTIMIZERS = ("adam", "adamw", "adamax", "rmsprop", "sgd")
+SCHEDULES = ("constant", "cosine", "exponential")
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "64-true")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """Settings of a training run.
+
+    Args:
+        max_epochs: Passes over the training data.
+        max_time: Seconds of training, over all resumed parts, after which it stops early.
+        batch_size: Examples a step, on each device.
+        learning_rate: Step size of the optimizer, at its peak.
+        optimizer: Rule that updates the parameters.
+        weight_decay: Weight decay of the optimizer.
+        schedule: Course of the learning rate: constant, to zero along a half cosine, or
+            exponentially to a hundredth.
+        warmup_steps: Steps over which the learning rate rises linearly from zero.
+        gradient_clip: Largest norm of the whole gradient; none by default.
+        ema_decay: Decay of the averaged weights that are validated, kept and loaded; none averages
+            nothing.
+        precision: Numeric precision of Lightning: 32-true, 16-mixed, bf16-mixed or 64-true.
+        accelerator: Lightning's accelerator: auto, cpu, gpu ...
+        devices: Number of devices; several train with DistributedDataParallel.
+        patience: Epochs without a better validation result after which training stops.
+        checkpoint_every: Also write the last checkpoint every so many steps.
+        num_workers: Processes that load data which are not in memory.
+        num_samples: Samples on the picture drawn during training; 0 draws none.
+        seed: Seed of the random numbers and of the order of the data.
+        progress: Show a progress bar.
+
+    Raises:
+        ValueError: If a setting is impossible.
+    """
+
+    max_epochs: int = 100
+    max_time: float | None = None
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    optimizer: Literal["adam", "adamw", "adamax", "rmsprop", "sgd"] = "adam"
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine", "exponential"] = "constant"
+    warmup_steps: int = 0
+    gradient_clip: float | None = None
+    ema_decay: float | None = None
+    precision: Literal["32-true", "16-mixed", "bf16-mixed", "64-true"] = "32-true"
+    accelerator: str = "auto"
+    devices: int = 1
+    patience: int | None = None
+    checkpoint_every: int | None = None
+    num_workers: int = 0
+    num_samples: int = 64
+    seed: int = 0
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("schedule", self.schedule, SCHEDULES)
+        check_choice("precision", self.precision, PRECISIONS)
+        for name in ("max_epochs", "batch_size", "learning_rate", "devices"):
+            check_positive(**{name: getattr(self, name)})
+        for name in ("max_time", "gradient_clip", "patience", "checkpoint_every"):
+            if getattr(self, name) is not None:
+                check_positive(**{name: getattr(self, name)})
+        for name in ("weight_decay", "warmup_steps", "num_workers", "num_samples"):
+            check(getattr(self, name) >= 0, name, "be at least 0", getattr(self, name))
+        # 2**31: the seed of an epoch's order is the seed and the epoch side by side in 63 bits.
+        check(0 <= self.seed < 2**31, "seed", "be from 0 to 2**31 - 1", self.seed)
+        if self.ema_decay is not None:
+            check(0 < self.ema_decay < 1, "ema_decay", "lie between 0 and 1", self.ema_decay)
+
+
+def settings_for(model: GenerativeModel | type, **given: Any) -> TrainingSettings:
+    """Return the settings given, the model family's own where none is given.
+
+    Raises:
+        ValueError: If a name is unknown or a value impossible.
+    """
+    known = {field.name for field in dataclasses.fields(TrainingSettings)}
+    chosen = {**getattr(model, "training_defaults", {}), **given}
+    for name in chosen:
+        check(name in known, "settings", f"be among {', '.join(sorted(known))}", repr(name))
+    return TrainingSettings(**chosen)
