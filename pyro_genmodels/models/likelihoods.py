@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pyro.distributions as dist
 import torch
@@ -228,7 +228,7 @@ class GaussianLikelihood(Likelihood):
         self,
         event_shape: EventShape,
         *,
-        scale: Literal["predicted", "shared", "per_dimension"] | float = "predicted",
+        scale: str | float = "predicted",
         min_log_scale: float = _MIN_LOG_SCALE,
         validate_args: bool | None = None,
     ) -> None:
@@ -262,7 +262,7 @@ LikelihoodName = Literal["auto", "bernoulli", "categorical", "discretized_logist
 
 
 def make_likelihood(
-    likelihood: LikelihoodName | Likelihood, event_shape: EventShape, num_levels: int | None
+    likelihood: str | Likelihood, event_shape: EventShape, num_levels: int | None
 ) -> Likelihood:
     """Return the likelihood of that name, or the given one once it is seen to fit the data.
 
@@ -285,7 +285,7 @@ def make_likelihood(
 def _named_likelihood(name: str, event_shape: EventShape, num_levels: int | None) -> Likelihood:
     if name == "auto":
         name = {None: "gaussian", 2: "bernoulli"}.get(num_levels, "discretized_logistic")
-    check_choice("likelihood", name, LikelihoodName.__args__)  # type: ignore[attr-defined]
+    check_choice("likelihood", name, get_args(LikelihoodName))
     if name == "bernoulli":
         return BernoulliLikelihood(event_shape)
     if name == "gaussian":
