@@ -31,8 +31,9 @@ from pyro_genmodels.nets import AutoregressiveNet
 from pyro_genmodels.nets._autoregressive import IncrementalEvaluation, WholeEvaluation
 
 METHODS = ("cached", "parallel", "naive")
-# Rounding in the logits of deep networks was seen to reach some 20 units of the last place of the
-# largest logit; 64 leaves room.
+# In units of the last place of 1 + the largest logit. Two evaluations were seen to differ by up to
+# 5 in usual networks (2 to 15 blocks, 1 to 3 colours), by 26 with weights far out of proportion; a
+# tie compares two logits.
 ROUNDING = 64.0
 
 

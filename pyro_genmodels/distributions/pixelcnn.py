@@ -23,7 +23,9 @@ class PixelCNN(AutoregressiveDistribution):
         van den Oord et al. (2016), Pixel recurrent neural networks. https://arxiv.org/abs/1601.06759
 
     Example:
-        >>> net = nets.PixelCNNNet((1, 8, 8), 17, hidden_channels=8, num_classes=10)
+        >>> import torch
+        >>> from pyro_genmodels.nets import PixelCNNNet
+        >>> net = PixelCNNNet((1, 8, 8), 17, hidden_channels=8, num_classes=10)
         >>> digits = PixelCNN(net, torch.arange(10))
         >>> x = digits.sample((2,))
         >>> x.shape, digits.log_prob(x).shape
