@@ -61,13 +61,13 @@ class FlowTransform(Configured, HandOver, TransformModule):
     @abstractmethod
     def forward_and_log_det(
         self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    ) -> tuple[Float[Tensor, "*result"], Float[Tensor, "*batch"]]:
         """Return the data of the noise ``x`` and ``log |dy/dx|``, a pure function."""
 
     @abstractmethod
     def inverse_and_log_det(
         self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    ) -> tuple[Float[Tensor, "*result"], Float[Tensor, "*batch"]]:
         """Return the noise of the data ``y`` and ``log |dx/dy|``, a pure function."""
 
     @property
@@ -79,7 +79,7 @@ class FlowTransform(Configured, HandOver, TransformModule):
     def _flow(self) -> FlowTransform:
         return self
 
-    def forward(self, x: Float[Tensor, "*event"]) -> Float[Tensor, "*event"]:
+    def forward(self, x: Float[Tensor, "*event"]) -> Float[Tensor, "*result"]:
         """Return the data that the noise ``x`` becomes."""
         return self._call(x)
 

@@ -46,7 +46,7 @@ class Chain(FlowTransform):
 
     def forward_and_log_det(
         self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    ) -> tuple[Float[Tensor, "*result"], Float[Tensor, "*batch"]]:
         """Return what the last part makes, and the sum of the log-determinants."""
         total = x.new_zeros(x.shape[: x.dim() - self.domain.event_dim])
         for part in self._parts():
@@ -56,7 +56,7 @@ class Chain(FlowTransform):
 
     def inverse_and_log_det(
         self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    ) -> tuple[Float[Tensor, "*result"], Float[Tensor, "*batch"]]:
         """Undo the parts, the last first."""
         total = y.new_zeros(y.shape[: y.dim() - self.domain.event_dim])
         for part in reversed(self._parts()):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pyro_genmodels._checks import check
@@ -21,11 +20,12 @@ def squeeze(
     x: Float[Tensor, "*batch C H W"], *, alternating: bool = False
 ) -> Float[Tensor, "*batch C4 H2 W2"]:
     """Return ``(*batch, 4 C, H / 2, W / 2)``; see :class:`Squeeze`."""
-    y: Tensor = F.pixel_unshuffle(x, 2)
-    if not alternating:
-        return y
-    by_corner: Tensor = y.unflatten(-3, (-1, 4))[..., _CORNERS, :, :]
-    return by_corner.transpose(-4, -3).flatten(-4, -3)
+    # Not by pixel_unshuffle, which gets the sizes of an empty batch wrong.
+    squares = x.unflatten(-1, (-1, 2)).unflatten(-3, (-1, 2))  # C H/2 2 W/2 2
+    corners = squares.movedim((-3, -1), (-4, -3)).flatten(-4, -3)  # C 4 H/2 W/2
+    if alternating:
+        corners = corners[..., _CORNERS, :, :].transpose(-4, -3)
+    return corners.flatten(-4, -3)
 
 
 def unsqueeze(
@@ -33,10 +33,11 @@ def unsqueeze(
 ) -> Float[Tensor, "*batch C4 H2 W2"]:
     """Undo :func:`squeeze`."""
     if alternating:
-        by_corner = y.unflatten(-3, (4, -1)).transpose(-4, -3)
-        y = by_corner[..., _CORNERS_BACK, :, :].flatten(-4, -3)
-    x: Tensor = F.pixel_shuffle(y, 2)
-    return x
+        corners = y.unflatten(-3, (4, -1)).transpose(-4, -3)[..., _CORNERS_BACK, :, :]
+    else:
+        corners = y.unflatten(-3, (-1, 4))
+    squares = corners.unflatten(-3, (2, 2)).movedim((-4, -3), (-3, -1))
+    return squares.flatten(-2, -1).flatten(-3, -2)
 
 
 class Squeeze(FlowTransform):
@@ -66,14 +67,14 @@ class Squeeze(FlowTransform):
         self.alternating = alternating
 
     def forward_and_log_det(
-        self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+        self, x: Float[Tensor, "*image"], context: Num[Tensor, "*context"] | None = None
+    ) -> tuple[Float[Tensor, "*squeezed"], Float[Tensor, "*batch"]]:
         """Return the squeezed image and zero."""
         return squeeze(x, alternating=self.alternating), x.new_zeros(x.shape[:-3])
 
     def inverse_and_log_det(
-        self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+        self, y: Float[Tensor, "*squeezed"], context: Num[Tensor, "*context"] | None = None
+    ) -> tuple[Float[Tensor, "*image"], Float[Tensor, "*batch"]]:
         """Return the image and zero."""
         return unsqueeze(y, alternating=self.alternating), y.new_zeros(y.shape[:-3])
 
