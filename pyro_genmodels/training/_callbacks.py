@@ -29,10 +29,10 @@ class Progress(lightning.Callback):
         super().__init__()
         self.bar: Any = None
 
-    def on_train_start(self, trainer: lightning.Trainer, module: TrainingModule) -> None:
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Open the bar at the step where training stands."""
         total = int(trainer.estimated_stepping_batches)
-        self.unit = "nats" if module.model.num_levels is None else "bits/dim"
+        self.unit = "nats" if pl_module.model.num_levels is None else "bits/dim"
         self.bar = tqdm(
             total=total,
             initial=trainer.global_step,
@@ -42,21 +42,21 @@ class Progress(lightning.Callback):
         )
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, module: TrainingModule, *_: Any
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count a step; tqdm itself decides when to draw, and only then is the text made."""
         if self.bar.update(1):
-            self._annotate(trainer, module)
+            self._annotate(trainer, pl_module)
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, module: TrainingModule) -> None:
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Show the validation result."""
-        self._annotate(trainer, module)
+        self._annotate(trainer, pl_module)
 
-    def on_train_end(self, *_: Any) -> None:
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Leave the finished bar on the screen."""
         self.bar.close()
 
-    def _annotate(self, trainer: lightning.Trainer, module: TrainingModule) -> None:
+    def _annotate(self, trainer: Any, module: TrainingModule) -> None:
         self.bar.set_description(f"epoch {trainer.current_epoch + 1}", refresh=False)
         history = _journal(trainer).history
         fresh = module.training_nats()
@@ -102,15 +102,15 @@ class Journal(lightning.Callback):
         """Best validation result so far, in nats per example."""
         return min((row["validation_nats"] for row in self.history), default=math.inf)
 
-    def on_train_start(self, *_: Any) -> None:
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Start the clock."""
         self._since = time.monotonic()
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, module: TrainingModule, *_: Any
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop at the time limit; write the last checkpoint between epochs' ends if asked to."""
-        settings = module.settings
+        settings = pl_module.settings
         late = settings.max_time is not None and self.seconds >= settings.max_time
         every = settings.checkpoint_every
         last_batch = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
@@ -121,24 +121,24 @@ class Journal(lightning.Callback):
             # The checkpoint stands within the epoch: what follows now must not be written over it.
             self._whole_epoch, trainer.should_stop = not late, late
 
-    def on_validation_end(self, trainer: lightning.Trainer, module: TrainingModule) -> None:
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Note the epoch's results; keep the weights if they are the best."""
-        row = self._row(trainer, module)
+        row = self._row(trainer, pl_module)
         if not math.isfinite(row["validation_nats"]) or row["validation_nats"] < self.best:
-            self._save_best(trainer, module)
+            self._save_best(trainer, pl_module)
         self.history = [*self.history, row]
         if trainer.is_global_zero:
             write_csv(self.history, self.run / "metrics.csv")
         _log(trainer, row)
-        self._stop_if_no_better(trainer, module)
+        self._stop_if_no_better(trainer, pl_module)
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, module: TrainingModule) -> None:
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Write the last checkpoint."""
         if self._whole_epoch:
-            module.restart_mean()
+            pl_module.restart_mean()
             self._save_last(trainer)
 
-    def _row(self, trainer: lightning.Trainer, module: TrainingModule) -> dict[str, float]:
+    def _row(self, trainer: Any, module: TrainingModule) -> dict[str, float]:
         training, validation = module.training_nats() or math.nan, module.validation_nats()
         row = {
             "epoch": trainer.current_epoch + 1,
@@ -153,16 +153,16 @@ class Journal(lightning.Callback):
             row["validation_bits_per_dim"] = module.in_units(validation)
         return row
 
-    def _stop_if_no_better(self, trainer: lightning.Trainer, module: TrainingModule) -> None:
+    def _stop_if_no_better(self, trainer: Any, module: TrainingModule) -> None:
         patience = module.settings.patience
         values = [row["validation_nats"] for row in self.history]
         if patience is not None and len(values) - 1 - values.index(min(values)) >= patience:
             trainer.should_stop = True
 
-    def _save_last(self, trainer: lightning.Trainer) -> None:
+    def _save_last(self, trainer: Any) -> None:
         trainer.save_checkpoint(self.run / FOLDER / LAST)
 
-    def _save_best(self, trainer: lightning.Trainer, module: TrainingModule) -> None:
+    def _save_best(self, trainer: Any, module: TrainingModule) -> None:
         if trainer.is_global_zero:
             save({SECTION: module.snapshot()}, self.run / FOLDER / BEST)
 
@@ -178,20 +178,20 @@ class Pictures(lightning.Callback):
         super().__init__()
         self.run, self.spent, self._since = run, 0.0, time.monotonic()
 
-    def on_validation_end(self, trainer: lightning.Trainer, module: TrainingModule) -> None:
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Draw, unless drawing has taken more than its share of the time."""
         if self.spent <= _PICTURE_SHARE * (time.monotonic() - self._since):
-            self._draw(trainer, module)
+            self._draw(trainer, pl_module)
 
-    def on_train_end(self, trainer: lightning.Trainer, module: TrainingModule) -> None:
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Draw the curves to their end."""
         self._timed(trainer, lambda: self._curves(trainer))
 
-    def _draw(self, trainer: lightning.Trainer, module: TrainingModule) -> None:
+    def _draw(self, trainer: Any, module: TrainingModule) -> None:
         self._timed(trainer, lambda: self._samples(module))
         self._timed(trainer, lambda: self._curves(trainer))
 
-    def _timed(self, trainer: lightning.Trainer, draw: Callable[[], None]) -> None:
+    def _timed(self, trainer: Any, draw: Callable[[], None]) -> None:
         start = time.monotonic()
         if trainer.is_global_zero:
             draw()
@@ -202,15 +202,15 @@ class Pictures(lightning.Callback):
             samples = draw_samples(module.model, module.settings.num_samples)
             plotting.save_samples(samples, module.model.num_levels, self.run / "samples.png")
 
-    def _curves(self, trainer: lightning.Trainer) -> None:
+    def _curves(self, trainer: Any) -> None:
         plotting.save_curves(_journal(trainer).history, self.run / "curves.png")
 
 
-def _journal(trainer: lightning.Trainer) -> Journal:
+def _journal(trainer: Any) -> Journal:
     return next(c for c in trainer.callbacks if isinstance(c, Journal))
 
 
-def _log(trainer: lightning.Trainer, row: dict[str, float]) -> None:
+def _log(trainer: Any, row: dict[str, float]) -> None:
     for logger in trainer.loggers:
         logger.log_metrics({k: v for k, v in row.items() if k != "step"}, step=int(row["step"]))
 
