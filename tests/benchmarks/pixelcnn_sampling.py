@@ -1,0 +1,71 @@
+"""What a PixelCNN sample costs over a forward pass: ``tests/benchmarks/pixelcnn_sampling.py``.
+
+Batch 16 of 1x28x28 binary images, at several sizes of the network. One process, the variants
+interleaved so that a change of the machine's speed meets all alike; medians and their ratios.
+Naive sampling takes one forward pass an element, 784 here, and is not run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from pyro_genmodels.distributions import PixelCNN
+from pyro_genmodels.nets import PixelCNNNet
+from pyro_genmodels.testing import randomize_parameters
+
+EVENT_SHAPE, BATCH = (1, 28, 28), 16
+SIZES = {
+    "32 maps, 5 blocks": (32, 5),
+    "64 maps, 8 blocks": (64, 8),
+    "128 maps, 15 blocks": (128, 15),
+}
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Return the wall-clock time of a call."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def medians(variants: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Return each variant's median time over interleaved runs, after one to warm up."""
+    for run in variants.values():
+        run()
+    times = [{name: seconds(run) for name, run in variants.items()} for _ in range(repeats)]
+    return {name: statistics.median(row[name] for row in times) for name in variants}
+
+
+def main() -> None:
+    """Print one line a size of the network."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    print(f"{'network':22}{'forward':>10}{'cached':>10}{'/ forward':>10}{'parallel / forward':>20}")
+    for name, (hidden, blocks) in SIZES.items():
+        net = PixelCNNNet(EVENT_SHAPE, 2, hidden_channels=hidden, num_blocks=blocks).eval()
+        law = PixelCNN(randomize_parameters(net, 0.2))
+        x = law.sample((BATCH,))
+        with torch.inference_mode():
+            time_of = medians(
+                {
+                    "forward": lambda net=net, x=x: net(x),
+                    "cached": lambda law=law: law.sample((BATCH,)),
+                    "parallel": lambda law=law: law.sample((BATCH,), method="parallel"),
+                },
+                options.repeats,
+            )
+        forward, cached, parallel = time_of.values()
+        line = f"{name:22}{forward:9.3f}s{cached:9.3f}s{cached / forward:10.2f}"
+        print(f"{line}{parallel / forward:20.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
