@@ -109,7 +109,7 @@ class Estimate:
         return f"{self.mean:.{digits}f} ± {error:.{digits}f} (n={self.n})"
 
 
-def paired_gap(log_p_true: Num[Tensor, "*batch"], log_p_model: Num[Tensor, "*batch"]) -> Estimate:
+def paired_gap(log_p_true: Num[Tensor, "*batch"], log_p_model: Num[Tensor, "*same"]) -> Estimate:
     r"""Estimate how far a model is from the true distribution, on the same examples.
 
     The mean of :math:`\log p_\text{true}(x) - \log p_\text{model}(x)` over samples of the truth

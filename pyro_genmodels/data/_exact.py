@@ -112,3 +112,9 @@ class ExactDistribution(Configured, TorchDistribution, ABC):
         """Return the entropy in nats."""
         nats = torch.tensor(self.entropy_nats(), dtype=torch.float64, device=self.device)
         return nats.expand(self.batch_shape)
+
+    def __repr__(self) -> str:
+        """Name and arguments, as they were given."""
+        given = self.__dict__.get("_constructor_arguments", {})
+        arguments = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        return f"{type(self).__name__}({arguments})"

@@ -17,6 +17,8 @@ from pyro_genmodels.data._base import DataSource, Items
 from pyro_genmodels.data._items import Tuples
 from pyro_genmodels.data._splits import fraction_of, split
 
+_PARTS: tuple[str, ...] = ("train", "validation", "test")
+
 Given: TypeAlias = "Any"
 """A tensor, an array, a pair of either with labels, a list of equal ones, or a ``Dataset``."""
 
@@ -62,14 +64,15 @@ class InMemory(DataSource):
         test_fraction: float = 0.2,
         seed: int = 0,
     ) -> None:
-        given = {"train": train, "validation": validation, "test": test}
-        # Recorded instead of the data themselves, which are neither plain nor small.
-        prints = {k: _fingerprint(v) for k, v in given.items() if v is not None}
-        self.__dict__.setdefault("_constructor_arguments", {}).update(prints)
+        every = {"train": train, "validation": validation, "test": test}
+        given = {k: v for k, v in every.items() if v is not None}
         fractions = {"validation": validation_fraction, "test": test_fraction}
         parts = {
             k: _items(k, v, num_levels, num_classes) for k, v in given.items() if v is not None
         }
+        # Recorded instead of the data themselves, which are neither plain nor small.
+        prints = {k: _fingerprint(v, parts[k]) for k, v in given.items()}
+        self.__dict__.setdefault("_constructor_arguments", {}).update(prints)
         parts = _complete(parts, fractions, seed)
         super().__init__(**parts, num_levels=num_levels, num_classes=num_classes)
 
@@ -104,7 +107,7 @@ class FromFile(DataSource):
     ) -> None:
         arrays = _read(Path(path).expanduser())
         check("train" in arrays, "path", "be a file with an array `train`", sorted(arrays))
-        given = {k: _labelled(arrays, k) for k in ("train", "validation", "test") if k in arrays}
+        given = {k: _labelled(arrays, k) for k in _PARTS if k in arrays}
         fractions = {"validation": validation_fraction, "test": test_fraction}
         parts = {k: _items(k, v, num_levels, num_classes) for k, v in given.items()}
         parts = _complete(parts, fractions, seed)
@@ -171,15 +174,12 @@ def _tensor(argument: str, value: Any) -> Tensor:
     return value if isinstance(value, Tensor) else torch.from_numpy(np.ascontiguousarray(value))
 
 
-def _fingerprint(given: Given) -> dict[str, Any]:
+def _fingerprint(given: Given, items: Items) -> dict[str, Any]:
     """Describe data for a run folder: enough to tell whether others are the same."""
-    if isinstance(given, Mapping):
-        return dict(given)  # a record read back: refused later, with its figures
-    if isinstance(given, Dataset) and not isinstance(given, TensorDataset):
-        size = len(given)  # type: ignore[arg-type]
+    if not isinstance(items, TensorDataset):
+        size = len(items)  # type: ignore[arg-type]
         return {"dataset": type(given).__qualname__, "examples": size, "sha256": None}
-    x = given.tensors[0] if isinstance(given, TensorDataset) else given
-    array = np.asarray(x[0] if isinstance(x, tuple) else x)
+    array = items.tensors[0].detach().cpu().numpy()
     digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
     return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest}
 

@@ -79,7 +79,7 @@ class Sprites(ExactDistribution):
         ranges = [torch.arange(n, device=self.device) for n in self.factor_sizes]
         return torch.cartesian_prod(*ranges)
 
-    def render(self, factors: Int[Tensor, "*batch 5"]) -> Num[Tensor, "*batch 1 h w"]:
+    def render(self, factors: Int[Tensor, "*batch factors"]) -> Num[Tensor, "*batch 1 h w"]:
         """Draw the images of given factors.
 
         Raises:
