@@ -145,7 +145,7 @@ class AutoregressiveDistribution(TorchDistribution, ABC):
             given: Images to complete, ``(*batch, *event_shape)``, which expand to the result.
             num_given: How many of their elements are kept, in the order of generation (for
                 images row by row, the channels of a pixel together); the others are drawn.
-            progress: Whether to show a progress bar.
+            progress: Whether to show a progress bar over the elements (not for "parallel").
 
         Returns:
             ``(*sample_shape, *batch_shape, *event_shape)``, integers in the network's floating

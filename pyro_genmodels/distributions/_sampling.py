@@ -184,7 +184,7 @@ class SamplingTask:
     def _bar(self) -> contextlib.AbstractContextManager[_Bar]:
         if not self.progress:
             return contextlib.nullcontext(_Bar())
-        from tqdm.auto import tqdm  # type: ignore[import-untyped]
+        from tqdm.auto import tqdm
 
         return tqdm(total=self.size, desc="sampling", unit="element")  # type: ignore[no-any-return]
 
