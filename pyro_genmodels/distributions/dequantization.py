@@ -51,6 +51,8 @@ class UniformDequantization(TorchDistribution):
 
     def log_prob(self, value: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """Return zero where ``value`` rounds down to ``x``, minus infinity elsewhere."""
+        if self._validate_args:
+            self._validate_sample(value)
         return torch.where(value.floor() == self.x, 0.0, -torch.inf).to(value.dtype)
 
     def expand(

@@ -56,6 +56,7 @@ from pyro_genmodels.testing.lifecycle import (
     check_no_stale_weights,
     check_trains,
 )
+from pyro_genmodels.testing.networks import check_network
 from pyro_genmodels.testing.sampling import (
     check_normalized,
     check_sampler,
@@ -90,6 +91,7 @@ __all__ = [
     "check_log_det",
     "check_model_sampler",
     "check_model_shapes",
+    "check_network",
     "check_no_stale_value",
     "check_no_stale_weights",
     "check_normalized",

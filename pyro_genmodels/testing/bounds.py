@@ -17,6 +17,7 @@ from pyro_genmodels.testing._report import require_law, require_within
 from pyro_genmodels.testing.sampling import outcomes
 
 _STANDARD_ERRORS = 3.0
+_LEAST_EFFECTIVE = 20.0
 
 
 def check_bounds(
@@ -62,7 +63,9 @@ def check_bounds(
     if log_evidence is not None:
         evidence = log_evidence.double()
         _check_at_most(f"{name} <= log-evidence", previous, evidence.mean()[None])
-        _check_mean_one("weights average to the evidence", (weights - evidence).exp())
+        ratios = (weights - evidence).exp()
+        _check_judgeable(ratios)
+        _check_mean_one("weights average to the evidence", ratios)
 
 
 def _check_at_most(law: str, lower: Tensor, upper: Tensor) -> None:
@@ -98,7 +101,7 @@ def data_outcomes(model: Any) -> Tensor:
 
 
 def check_evidence_normalized(
-    model: Any, context: Tensor | None = None, *, num_particles: int = 400, seed: int = 0
+    model: Any, context: Tensor | None = None, *, num_particles: int = 2000, seed: int = 0
 ) -> None:
     r"""Check :math:`\sum_x E_q[p(x, z) / q(z \mid x)] = 1` over all data, to 3 standard errors.
 
@@ -120,10 +123,19 @@ def check_evidence_normalized(
 
 def _table(model: Any, context: Tensor | None, num_particles: int, seed: int) -> Tensor:
     x = data_outcomes(model)
-    contexts = None if context is None else context.expand(len(x), *context.shape)
+    contexts = None if context is None else context.expand((len(x), *context.shape))
     with seeded(seed), torch.no_grad():
         weights: Tensor = model.log_weights(x, contexts, num_particles=num_particles)
-    return weights.double().exp()
+    weights = weights.double().exp()
+    _check_judgeable(weights)
+    return weights
+
+
+def _check_judgeable(weights: Tensor) -> None:
+    """Refuse to judge by a handful of particles: the standard error would be meaningless."""
+    effective = weights.sum(0) ** 2 / (weights**2).sum(0)
+    law = "effective number of particles, negated (give more, or a guide nearer the posterior)"
+    require_within(law, -effective, -_LEAST_EFFECTIVE)
 
 
 def check_model_sampler(
@@ -131,7 +143,7 @@ def check_model_sampler(
     context: Tensor | None = None,
     *,
     num_samples: int = 20_000,
-    num_particles: int = 400,
+    num_particles: int = 2000,
     seed: int = 0,
 ) -> None:
     """Check that ``sample`` draws each possible data point as often as the evidence says.

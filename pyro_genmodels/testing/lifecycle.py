@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from pyro import poutine
 from pyro.infer import SVI, Trace_ELBO
 from pyro.optim import Adam as PyroAdam  # type: ignore[attr-defined]
 from torch import Tensor
@@ -186,11 +187,12 @@ def check_model_shapes(model: Any, x: Tensor, context: Tensor | None = None) -> 
         AssertionError: Naming the method and the shapes.
     """
     for batch in [(), (3,), (2, 3)]:
-        many = x.expand(*batch, *x.shape)
-        contexts = None if context is None else context.expand(*batch, *context.shape)
+        many = x.expand((*batch, *x.shape))
+        contexts = None if context is None else context.expand((*batch, *context.shape))
         weights = model.log_weights(many, contexts, num_particles=4)
         _same_shape("log_weights", weights, (4, *batch))
-        _same_shape("model", model.model(many, contexts), (*batch, *x.shape))
+        program = poutine.trace(model.model).get_trace(many, contexts)
+        _same_shape("site x", program.nodes["x"]["value"], (*batch, *x.shape))
     _same_shape("sample", model.sample(5, context), (5, *x.shape))
 
 

@@ -167,12 +167,13 @@ def _same_shape(law: str, declared: torch.Size, actual: torch.Size) -> None:
     require_law(tuple(declared) == tuple(actual), law, problem)
 
 
-def check_precision(transform: Any, x: Tensor) -> None:
+def check_precision(transform: Any, x: Tensor, *, single: Any = None) -> None:
     """Check that a float32 copy keeps its dtype and agrees with the float64 original.
 
     Args:
-        transform: Transform that is an ``nn.Module`` in float64.
+        transform: Transform in float64; an ``nn.Module`` unless ``single`` is given.
         x: Points of its domain in float64, ``(*batch, *event)``.
+        single: The same transform in float32, if ``transform.float()`` would not do.
 
     Raises:
         AssertionError: If a dtype changes, or an error exceeds 1e-4 times the condition estimate.
@@ -181,7 +182,7 @@ def check_precision(transform: Any, x: Tensor) -> None:
         >>> from pyro.distributions.transforms import Planar
         >>> check_precision(Planar(3).double(), torch.randn(2, 3, dtype=torch.float64))
     """
-    single = clean_copy(transform).float()
+    single = clean_copy(transform).float() if single is None else single
     y32 = single(x.float())
     log_det32 = single.log_abs_det_jacobian(x.float(), y32)
     for name, value in {"forward": y32, "log-det": log_det32}.items():

@@ -1,0 +1,297 @@
+"""Every law of ``pyro_genmodels.testing`` on every line of ``tests/cases.py``."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_genmodels import models, nets, testing
+from pyro_genmodels.testing._probes import modules_of
+from tests import cases
+from tests.cases import Case
+
+LENGTHY_ENUMERATION = 5_000
+
+
+@pytest.fixture(autouse=True)
+def _double() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def prepared(make: Callable[[], Case], scale: float = 0.5) -> Case:
+    """The case in float64 and eval mode, every parameter away from its initial value."""
+    case = make()
+    for module in modules_of(case.part):
+        testing.randomize_parameters(module.double(), scale).eval()
+    return case
+
+
+def prepared_model(make: Callable[[], Case]) -> Case:
+    """A model whose random guide stays near enough to the posterior for importance weights."""
+    return prepared(make, 0.1)
+
+
+def law_on(group: cases.Cases, *laws: str) -> Any:
+    """Parametrise a test over laws and cases; a named exception is an expected failure."""
+    return pytest.mark.parametrize(
+        ("law", "make"),
+        [
+            pytest.param(law, make, id=f"{law}-{name}", marks=_marks(law, name))
+            for law in laws
+            for name, make in group.items()
+        ],
+    )
+
+
+def _marks(law: str, name: str) -> list[Any]:
+    reason = cases.EXCEPTIONS.get((law, name))
+    return [] if reason is None else [pytest.mark.xfail(reason=reason, strict=True)]
+
+
+def run(law: str, *arguments: Any, **options: Any) -> None:
+    getattr(testing, law)(*arguments, **options)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# Networks
+
+
+@law_on(cases.NETS, "check_network")
+def test_network(law: str, make: Callable[[], Case]) -> None:
+    case = prepared(make)
+    context = None if case.context is None else case.context[0]
+    run(law, case.part, _network_input(case), context)
+
+
+def _network_input(case: Case) -> Tensor:
+    if isinstance(case.part, nets.AutoregressiveNet):
+        return torch.randint(case.part.num_levels, case.event_shape).double()
+    return normal(*case.event_shape)
+
+
+AUTOREGRESSIVE_NETS = {
+    name: make
+    for name, make in cases.NETS.items()
+    if isinstance(make().part, nets.AutoregressiveNet)
+}
+
+
+@law_on(AUTOREGRESSIVE_NETS, "check_autoregressive")
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_no_leak(law: str, make: Callable[[], Case], training: bool) -> None:
+    case = prepared(make)
+    net = case.part.train(training)
+    context = None if case.context is None else case.context[0]
+    run(law, lambda x: net(x, context), case.event_shape, num_levels=net.num_levels)
+
+
+# Transforms
+
+
+def transform_and_points(case: Case, batch_shape: tuple[int, ...] = (2,)) -> tuple[Any, Tensor]:
+    """The transform, conditioned if it must be, and points in its domain."""
+    transform = case.part if case.context is None else case.part.condition(case.context)
+    noise = normal(*batch_shape, *case.event_shape)
+    return transform, torch.distributions.biject_to(transform.domain)(noise)
+
+
+ALL_TRANSFORMS = cases.TRANSFORMS | cases.CONDITIONAL_TRANSFORMS
+
+
+@law_on(
+    ALL_TRANSFORMS,
+    "check_inverse",
+    "check_log_det",
+    "check_single_evaluation",
+    "check_no_stale_value",
+    "check_gradients_survive",
+)
+def test_transform(law: str, make: Callable[[], Case]) -> None:
+    run(law, *transform_and_points(prepared(make)))
+
+
+@law_on(ALL_TRANSFORMS, "check_inverse", "check_log_det")
+@pytest.mark.parametrize("batch_shape", [(), (3, 1), (2, 1, 2)], ids=str)
+def test_transform_over_batches(
+    law: str, make: Callable[[], Case], batch_shape: tuple[int, ...]
+) -> None:
+    case = prepared(make)
+    if case.context is not None:
+        case = Case(case.part, case.event_shape, case.context[0])
+    run(law, *transform_and_points(case, batch_shape))
+
+
+@law_on(ALL_TRANSFORMS, "check_shapes")
+def test_transform_shapes(law: str, make: Callable[[], Case]) -> None:
+    case = prepared(make)
+    context = None if case.context is None else case.context[0]
+    run(law, *transform_and_points(Case(case.part, case.event_shape, context), ()))
+
+
+def in_float32(case: Case) -> Case:
+    context = case.context
+    if context is not None and context.is_floating_point():
+        context = context.float()
+    return Case(copy.deepcopy(case.part).float(), case.event_shape, context)
+
+
+@law_on(ALL_TRANSFORMS, "check_inverse")
+def test_transform_in_float32(law: str, make: Callable[[], Case]) -> None:
+    transform, x = transform_and_points(in_float32(prepared(make)))
+    run(law, transform, x.float())
+
+
+@law_on(ALL_TRANSFORMS, "check_precision")
+def test_precision(law: str, make: Callable[[], Case]) -> None:
+    case = prepared(make)
+    single, _ = transform_and_points(in_float32(case))
+    run(law, *transform_and_points(case), single=single)
+
+
+@law_on(ALL_TRANSFORMS, "check_distribution", "check_sampler", "check_vmap")
+def test_flow(law: str, make: Callable[[], Case]) -> None:
+    case = prepared(make)
+    context = None if case.context is None else case.context[0]
+    case = Case(case.part, case.event_shape, context)
+    transform, x = transform_and_points(case)
+    options = {"num_samples": 2000} if law == "check_sampler" else {}
+    run(law, testing.flow_distribution(transform, x), **options)
+
+
+@law_on(cases.CONDITIONAL_TRANSFORMS, "check_distribution", "check_sampler")
+def test_flow_over_a_batch_of_contexts(law: str, make: Callable[[], Case]) -> None:
+    transform, x = transform_and_points(prepared(make))
+    flow = testing.flow_distribution(transform, x[0])
+    assert flow.batch_shape == (2,)
+    run(law, flow, **({"num_samples": 2000} if law == "check_sampler" else {}))
+
+
+# Distributions
+
+
+DISCRETE = {
+    name: make for name, make in cases.DISTRIBUTIONS.items() if make().part.support.is_discrete
+}
+
+
+@law_on(cases.DISTRIBUTIONS, "check_distribution", "check_vmap")
+def test_distribution(law: str, make: Callable[[], Case]) -> None:
+    run(law, prepared(make).part)
+
+
+@law_on(DISCRETE, "check_normalized", "check_sampler")
+def test_discrete_distribution(law: str, make: Callable[[], Case]) -> None:
+    run(law, prepared(make).part)
+
+
+@law_on(DISCRETE, "check_normalized")
+def test_untrained_distribution_is_normalized(law: str, make: Callable[[], Case]) -> None:
+    """Before any training, in float32, as built."""
+    run(law, make().part, dtype=torch.float32)
+
+
+METHODS = {name: make for name, make in DISCRETE.items() if hasattr(make().part, "net")}
+
+
+@law_on(METHODS, "check_sampling_methods_agree")
+@pytest.mark.parametrize("sample_shape", [(), (3,), (2, 2)], ids=str)
+def test_sampling_methods(
+    law: str, make: Callable[[], Case], sample_shape: tuple[int, ...]
+) -> None:
+    for seed in range(3):
+        run(law, prepared(make).part, sample_shape=sample_shape, seed=seed)
+
+
+@law_on(METHODS, "check_sampler")
+@pytest.mark.parametrize("method", ["parallel", "naive"])
+def test_sampler_of_each_method(law: str, make: Callable[[], Case], method: str) -> None:
+    run(law, prepared(make).part, method=method, num_samples=5000)
+
+
+# Models
+
+
+def data(case: Case, batch: int) -> tuple[Tensor, Tensor | None]:
+    """A batch of data, and of contexts repeated to its size."""
+    shape, levels = (batch, *case.part.event_shape), case.part.num_levels
+    generator = torch.Generator().manual_seed(0)
+    x = normal(*shape) if levels is None else torch.randint(levels, shape, generator=generator)
+    if case.context is None:
+        return x, None
+    return x, case.context[torch.arange(batch) % len(case.context)]
+
+
+ENUMERABLE = {
+    name: make
+    for name, make in cases.MODELS.items()
+    if (levels := make().part.num_levels) is not None
+    and levels ** make().part.event_shape.numel() <= LENGTHY_ENUMERATION
+}
+
+
+@law_on(cases.MODELS, "check_bounds", "check_copies", "check_no_stale_weights")
+def test_model(law: str, make: Callable[[], Case]) -> None:
+    case = prepared_model(make)
+    run(law, case.part, *data(case, 3))
+
+
+@law_on(cases.MODELS, "check_estimators_agree")
+def test_estimators(law: str, make: Callable[[], Case]) -> None:
+    case = prepared_model(make)
+    run(law, case.part, *data(case, 3), num_runs=50)
+
+
+@law_on(cases.MODELS, "check_trains")
+def test_model_trains(law: str, make: Callable[[], Case]) -> None:
+    """Float32 and training mode, as built."""
+    torch.set_default_dtype(torch.float32)
+    case = make()
+    x, context = data(case, 8)
+    if context is not None and context.is_floating_point():
+        context = context.float()
+    run(law, lambda: make().part, x, context)
+
+
+@law_on(cases.MODELS, "check_model_shapes")
+def test_model_shapes(law: str, make: Callable[[], Case]) -> None:
+    case = prepared_model(make)
+    x, context = data(case, 1)
+    run(law, case.part, x[0], None if context is None else context[0])
+
+
+@law_on(ENUMERABLE, "check_evidence_normalized", "check_model_sampler")
+def test_enumerable_model(law: str, make: Callable[[], Case]) -> None:
+    case = prepared_model(make)
+    particles = 200 if isinstance(case.part, models.FlowModel) else 2000
+    context = None if case.context is None else case.context[0]
+    run(law, case.part, context, num_particles=particles)
+
+
+@pytest.mark.parametrize("name", cases.MODELS)
+def test_loss_module_trains(name: str) -> None:
+    """The loss Module owns every parameter, reaches each, and is the ELBO per example."""
+    torch.set_default_dtype(torch.float32)
+    case = cases.MODELS[name]()
+    x, context = data(case, 8)
+    if context is not None and context.is_floating_point():
+        context = context.float()
+    loss = models.ELBOLoss(case.part)
+    optimizer = torch.optim.Adam(loss.parameters())
+    before = {n: p.detach().clone() for n, p in case.part.named_parameters()}
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss(x, context).backward()
+        optimizer.step()
+    still = [n for n, p in case.part.named_parameters() if torch.equal(before[n], p)]
+    assert still == []
+    assert list(loss.unreached_parameters()) == []
