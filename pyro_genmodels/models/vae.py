@@ -181,7 +181,9 @@ class VAE(_GaussianVAE):
         (torch.Size([4, 1, 8, 8]), torch.Size([3, 1, 8, 8]))
     """
 
-    training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"learning_rate": 1e-3, "batch_size": 64, "max_epochs": 120, "ema_decay": 0.99}
+    )
 
     def __init__(
         self,
