@@ -73,7 +73,7 @@ class SamplingTask:
         generator = torch.Generator(self.net.device).manual_seed(self.seed)
         for start in range(0, self.size, self.net.row_length):
             length = min(self.net.row_length, self.size - start)
-            yield self.law.noise(self.batch_size, length, generator) * self.temperature
+            yield self.law.noise(self.batch_size, length, generator).mul_(self.temperature)
 
     def run(self, method: str) -> Tensor:
         """Return levels ``(batch, *event_shape)`` in the network's dtype."""
