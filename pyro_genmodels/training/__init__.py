@@ -4,14 +4,17 @@ Importing this package needs no extra; :func:`fit` needs ``train``.
 """
 
 from pyro_genmodels.training._checkpoint import CheckpointError, load, load_source
+from pyro_genmodels.training._evaluate import Evaluation, evaluate
 from pyro_genmodels.training._fit import fit, prepare_run
 from pyro_genmodels.training._samples import draw_samples
 from pyro_genmodels.training._settings import TrainingSettings, settings_for
 
 __all__ = [
     "CheckpointError",
+    "Evaluation",
     "TrainingSettings",
     "draw_samples",
+    "evaluate",
     "fit",
     "load",
     "load_source",

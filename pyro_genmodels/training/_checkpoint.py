@@ -7,7 +7,6 @@ import pickle
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import torch
 
@@ -71,11 +70,13 @@ def read(path: str | os.PathLike[str], *, map_location: Any = "cpu") -> dict[str
     """
     try:
         contents = torch.load(path, map_location=map_location, weights_only=True)
-    except (RuntimeError, EOFError, BadZipFile, KeyError, ValueError) as error:
-        raise CheckpointError(_refusal(path, "a truncated or foreign file")) from error
     except pickle.UnpicklingError as error:
-        what = "a foreign file with objects that only their own code could load"
+        what = "a foreign file, or one with objects that only their own code could load"
         raise CheckpointError(_refusal(path, what)) from error
+    except OSError:
+        raise  # names the path and what is the matter with it
+    except Exception as error:  # torch fails on foreign bytes in many ways of its own
+        raise CheckpointError(_refusal(path, "a truncated or foreign file")) from error
     own = contents.get(SECTION) if isinstance(contents, dict) else None
     if not isinstance(own, dict) or not isinstance(own.get("format"), int):
         raise CheckpointError(_refusal(path, "a file of another program"))

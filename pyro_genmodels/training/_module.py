@@ -60,7 +60,7 @@ class TrainingModule(lightning.LightningModule):
     @property
     def model(self) -> GenerativeModel:
         """The model in training."""
-        return self.loss.model  # type: ignore[no-any-return]
+        return self.loss.model
 
     def train_dataloader(self) -> Batches:
         """Return the shuffled minibatches, this process's share of them."""
@@ -107,7 +107,7 @@ class TrainingModule(lightning.LightningModule):
         settings = self.settings
         total = max(1, int(self.trainer.estimated_stepping_batches))
         progress = min(1.0, step / total)
-        course = {
+        course: float = {
             "constant": 1.0,
             "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
             "exponential": 0.01**progress,
@@ -153,8 +153,9 @@ class TrainingModule(lightning.LightningModule):
             )
         self._all_reached = True
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Take the step into the average."""
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Take the step into the average at once: a checkpoint after the step has both."""
+        super().optimizer_step(*args, **kwargs)
         if self.average is not None:
             self.average.update()
 

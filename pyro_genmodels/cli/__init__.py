@@ -1,0 +1,87 @@
+"""Command line: ``pyro-genmodels train | evaluate | sample | reconstruct | list``.
+
+This module imports nothing but the standard library, so that ``--help`` answers at once; each
+command imports what it needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+_DESCRIPTION = "Train, score and sample likelihood-based deep generative models."
+_EXAMPLES = """examples:
+  pyro-genmodels train vae --data digits
+  pyro-genmodels train pixelcnn --data ising --data.beta 0.3 --max_epochs 20
+  pyro-genmodels train vae --data digits --help      every option of this model
+  pyro-genmodels train --run runs/vae-digits-1 --resume
+  pyro-genmodels evaluate runs/vae-digits-1
+"""
+# Each command's module has `add_arguments(parser)` and `run(arguments, rest)`.
+_COMMANDS = {
+    "train": "train a model into a run folder, then score it on the test data",
+    "evaluate": "score a run's best weights again",
+    "sample": "draw samples of a run's model into a picture",
+    "reconstruct": "draw test data beside their reconstructions",
+    "list": "list models and data sources",
+}
+_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Words after the program's name; the process's own by default.
+
+    Returns:
+        Exit status: 0, 1 after an error (one line on stderr), 2 for a wrong command line, 130
+        after Ctrl-C.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    try:
+        return _dispatch([word for word in words if word != "--debug"])
+    except KeyboardInterrupt:
+        print("interrupted; the last checkpoint is kept", file=sys.stderr)
+        return _INTERRUPTED
+    except Exception as error:
+        if debug:
+            raise
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        return 1
+
+
+def _dispatch(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="pyro-genmodels",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(dest="command", metavar="command", required=True)
+    for name, summary in _COMMANDS.items():
+        command = commands.add_parser(
+            name, help=summary, description=summary, allow_abbrev=False, add_help=name != "train"
+        )
+        if name in words[:1]:
+            module = importlib.import_module(f"pyro_genmodels.cli._{name}")
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    parsed, rest = parser.parse_known_args(words)
+    if rest and parsed.command != "train":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    status: int = parsed.run(parsed, rest)
+    return status
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        text = f"{error.strerror}: '{error.filename}'"
+    elif isinstance(error, KeyError | IndexError | AssertionError) or not text:
+        text = f"{type(error).__name__}: {text}"
+    return text

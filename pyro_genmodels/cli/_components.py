@@ -1,0 +1,147 @@
+"""Parts of models (networks, transforms, likelihoods) as plain data on the command line.
+
+A part is written as everywhere in this package, ``{class: nets.PixelCNNNet, arguments: {...}}``,
+or by its bare name with its arguments dotted: ``--model.net PixelCNNNet
+--model.net.hidden_channels 32``. Nothing is imported to read it but what the package exports.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from pyro_genmodels import _configuration, models, nets, transforms
+from pyro_genmodels._checks import check, require
+
+
+class Description(dict[str, Any]):
+    """Plain data of a part that is yet to be built."""
+
+
+def register_component_types() -> None:
+    """Tell jsonargparse to read every part that a public constructor takes as a description."""
+    jsonargparse = require("jsonargparse", extra="train")
+    for cls in _component_types():
+        jsonargparse.typing.register_type(
+            cls,
+            serializer=dict,
+            deserializer=_described,
+            type_check=lambda value, _: isinstance(value, Description),
+            fail_already_registered=False,
+        )
+
+
+def _component_types() -> set[type]:
+    found: set[type] = set()
+    for module in (models, nets, transforms):
+        for name in module.__all__:
+            maker = getattr(module, name)
+            target = maker.__init__ if inspect.isclass(maker) else maker
+            hints = typing.get_type_hints(target) if inspect.isfunction(target) else {}
+            found |= {cls for hint in hints.values() for cls in _classes(hint) if _is_part(cls)}
+    return found
+
+
+def _classes(hint: Any) -> Iterable[type]:
+    if inspect.isclass(hint) and not typing.get_args(hint):
+        yield hint
+    for argument in typing.get_args(hint):
+        yield from _classes(argument)
+
+
+def _is_part(cls: type) -> bool:
+    kinds = (nn.Module, _configuration.Configured, torch.distributions.Transform)
+    conditional = any(base.__name__ == "ConditionalTransform" for base in cls.__mro__)
+    return conditional or issubclass(cls, kinds)
+
+
+def _described(value: Any) -> Description:
+    """Read a name, or a mapping with ``class`` and ``arguments``."""
+    if isinstance(value, str):
+        value = yaml.safe_load(value)
+    if isinstance(value, str):
+        value = {"class": value}
+    fits = isinstance(value, Mapping) and isinstance(value.get("class"), str)
+    check(fits, "a part", "be a class name, or {class: ..., arguments: {...}}", value)
+    return Description(value)
+
+
+def build_components(
+    value: Any, facts: Mapping[str, Any], allow: Collection[str], *, known: bool = True
+) -> Any:
+    """Build the parts described anywhere in a value.
+
+    Args:
+        value: An argument of a model, plain or a description.
+        facts: Arguments that the data settle (``event_shape`` ...), given to every part that
+            takes them and is not given them.
+        allow: Full names of classes outside the package that may be imported.
+        known: The value came as the type of a part, so bare class names mean parts.
+
+    Raises:
+        ValueError: If a name is neither public in this package nor allowed.
+    """
+    if isinstance(value, Mapping) and "class" in value:
+        name = _public_name(str(value["class"]))
+        arguments = dict(value.get("arguments") or {})
+        taken = inspect.signature(_configuration.resolve(name, allow=allow)).parameters
+        missing = {k: v for k, v in facts.items() if k in taken and k not in arguments}
+        built = {k: build_components(v, facts, allow) for k, v in {**missing, **arguments}.items()}
+        return _configuration.resolve(name, allow=allow)(**built)
+    if isinstance(value, list | tuple):
+        return [build_components(v, facts, allow) for v in value]
+    return value
+
+
+def _public_name(name: str) -> str:
+    """Return ``nets.PixelCNNNet`` for ``PixelCNNNet``."""
+    if "." in name:
+        return name.removeprefix("pyro_genmodels.")
+    for module in (nets, transforms, models):
+        if name in module.__all__:
+            return f"{module.__name__.rpartition('.')[2]}.{name}"
+    return name
+
+
+def gather(words: list[str]) -> list[str]:
+    """Gather ``--model.net Name --model.net.width 8`` into one description of the part.
+
+    Words of plain options pass unchanged.
+    """
+    pairs = list(_options(words))
+    parts = {option for option, _ in pairs if any(o.startswith(option + ".") for o, _ in pairs)}
+    described: dict[str, dict[str, Any]] = {}
+    plain: list[str] = []
+    for option, value in pairs:
+        owner = next((part for part in parts if option.startswith(part + ".")), None)
+        if option in parts:
+            described.setdefault(option, {"arguments": {}})["class"] = value
+        elif owner is not None:
+            part = described.setdefault(owner, {"arguments": {}})
+            part["arguments"][option[len(owner) + 1 :]] = yaml.safe_load(value or "null")
+        else:
+            plain.append(option if value is None else f"{option}={value}")
+    return plain + [f"{option}={yaml.safe_dump(part)}" for option, part in described.items()]
+
+
+def _options(words: list[str]) -> Iterable[tuple[str, str | None]]:
+    """Split words into options and their values; dashes within a name count as underscores."""
+    index = 0
+    while index < len(words):
+        option, equals, value = words[index].partition("=")
+        check(option.startswith("--"), "arguments", "be options after the model's name", option)
+        option = "--" + option[2:].replace("-", "_")
+        index += 1
+        if equals:
+            yield option, value
+        elif index < len(words) and not words[index].startswith("--"):
+            yield option, words[index]
+            index += 1
+        else:
+            yield option, None

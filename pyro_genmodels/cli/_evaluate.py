@@ -1,0 +1,58 @@
+"""``evaluate``: score a run's best weights."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+RESULT = "result.json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("run_folder", metavar="RUN", help="run folder, or a checkpoint")
+    parser.add_argument(
+        "--split", choices=("train", "validation", "test"), default="test", help="part of the data"
+    )
+    parser.add_argument(
+        "--particles", type=int, default=None, help="posterior draws an example (default: 100)"
+    )
+    parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
+    add_allow(parser)
+
+
+def add_allow(parser: argparse.ArgumentParser) -> None:
+    """Add ``--allow``."""
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="CLASS",
+        help="full name of a class outside this package that may be imported; repeatable",
+    )
+
+
+def run(arguments: argparse.Namespace, rest: list[str]) -> int:
+    """Score and print."""
+    options = {"split": arguments.split, "num_particles": arguments.particles}
+    result = score(arguments.run_folder, arguments.device, arguments.allow, **options)
+    print(result)
+    return 0
+
+
+def score(run_folder: str | Path, device: str, allow: list[str], **options: Any) -> Any:
+    """Evaluate a run's best weights on its own data."""
+    from pyro_genmodels import training
+
+    model = training.load(run_folder, allow=allow).to(device)
+    return training.evaluate(model, training.load_source(run_folder, allow=allow), **options)
+
+
+def save_result(result: Any, folder: Path) -> None:
+    """Write ``result.json``."""
+    from pyro_genmodels._files import written_whole
+
+    with written_whole(folder / RESULT) as temporary:
+        temporary.write_text(json.dumps(result.as_dict(), indent=2) + "\n")

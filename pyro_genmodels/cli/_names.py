@@ -1,0 +1,78 @@
+"""Models and data sources by name, read from the public lists of the package."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import typing
+from abc import ABC
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pyro_genmodels import data, models
+from pyro_genmodels.data import DataSource, ExactDistribution
+from pyro_genmodels.models import GenerativeModel
+
+# Only Python can give these what they are made of.
+_NOT_NAMED = ("InMemory", "Sampled")
+
+
+def model_makers() -> dict[str, Callable[..., GenerativeModel]]:
+    """Return model classes and builder functions by name."""
+    exported = {name: getattr(models, name) for name in models.__all__}
+    return {name: maker for name, maker in exported.items() if _makes_model(maker)}
+
+
+def data_makers() -> dict[str, type]:
+    """Return data sources, and distributions to draw data from, by name."""
+    exported = {name: getattr(data, name) for name in data.__all__ if name not in _NOT_NAMED}
+    kinds = (DataSource, ExactDistribution)
+    return {
+        name: maker
+        for name, maker in exported.items()
+        if inspect.isclass(maker) and issubclass(maker, kinds) and not _is_abstract(maker)
+    }
+
+
+def find(name: str, among: Mapping[str, Any], kind: str) -> str:
+    """Return the exact name; case, ``-`` and ``_`` do not matter.
+
+    Raises:
+        ValueError: If there is none; the message suggests close ones.
+    """
+    plain = {_plain(key): key for key in among}
+    if _plain(name) in plain:
+        return plain[_plain(name)]
+    close = difflib.get_close_matches(_plain(name), plain, n=3, cutoff=0.5)
+    choices = [plain[key] for key in close] or sorted(among)
+    listed = ", ".join(choices)
+    hint = f"did you mean {listed}?" if close else f"there are {listed}."
+    raise ValueError(f"unknown {kind} '{name}': {hint}")
+
+
+def summary(maker: Any) -> str:
+    """Return the first sentence of a docstring."""
+    return (inspect.getdoc(maker) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def family(maker: Callable[..., Any]) -> type[GenerativeModel]:
+    """Return the model class that a class or builder function makes."""
+    if inspect.isclass(maker):
+        return maker
+    made: type[GenerativeModel] = typing.get_type_hints(maker)["return"]
+    return made
+
+
+def _makes_model(maker: Any) -> bool:
+    if not inspect.isclass(maker) and not inspect.isfunction(maker):
+        return False
+    if inspect.isfunction(maker) and "return" not in maker.__annotations__:
+        return False
+    made = family(maker)
+    return (
+        inspect.isclass(made) and issubclass(made, GenerativeModel) and not inspect.isabstract(made)
+    )
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")

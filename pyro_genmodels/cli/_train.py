@@ -1,0 +1,93 @@
+"""``train``: a model, data and settings from the command line and a YAML file into a run folder."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from pyro_genmodels.cli._evaluate import RESULT, add_allow
+
+CONFIG = "config.yaml"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that do not depend on the model and the data."""
+    parser.usage = (
+        "pyro-genmodels train NAME --data SOURCE [--run DIR] [--config FILE] [--resume | "
+        "--overwrite] [--conditional] [--model.X ...] [--data.X ...] [--SETTING ...]"
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="model; see `list`")
+    parser.add_argument("--data", metavar="SOURCE", help="data; see `list`")
+    parser.add_argument("--run", dest="run_folder", type=Path, metavar="DIR", help="run folder")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML of options")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --run")
+    parser.add_argument("--overwrite", action="store_true", help="train anew into --run")
+    parser.add_argument(
+        "--conditional", action="store_true", help="condition the model on the data's labels"
+    )
+    parser.add_argument("-h", "--help", action="store_true", help="help; with NAME, every option")
+    add_allow(parser)
+
+
+def run(arguments: argparse.Namespace, rest: list[str]) -> int:
+    """Train, score, and print the result."""
+    if arguments.help and not arguments.name:
+        return _general_help()
+    from pyro_genmodels.cli import _plan
+
+    if arguments.help:
+        return _plan.print_help(arguments.name, arguments.data)
+    config = _configuration_file(arguments)
+    plan = _plan.make_plan(arguments, rest, _plan.read_config(config) if config else {})
+    folder = arguments.run_folder or _new_folder(plan.label)
+    return _train(plan, folder, arguments)
+
+
+def _train(plan: Any, folder: Path, arguments: argparse.Namespace) -> int:
+    from pyro_genmodels import training
+    from pyro_genmodels._files import written_whole
+    from pyro_genmodels.cli._evaluate import save_result, score
+
+    model = plan.build_model()
+    options = {"resume": arguments.resume, "overwrite": arguments.overwrite}
+    training.prepare_run(folder, **options)
+    if arguments.overwrite:
+        (folder / RESULT).unlink(missing_ok=True)
+    with written_whole(folder / CONFIG) as temporary:
+        temporary.write_text(plan.as_yaml())
+    print(f"{plan.label}: {sum(p.numel() for p in model.parameters()):,} parameters, run {folder}")
+    # The folder is ours by now: only its own checkpoint may lie in it.
+    training.fit(model, plan.source, run=folder, **{**options, "resume": True}, **plan.settings)
+    result = score(folder, "cpu", arguments.allow)
+    save_result(result, folder)
+    print(result)
+    return 0
+
+
+def _configuration_file(arguments: argparse.Namespace) -> Path | None:
+    """Return ``--config``, or the resumed run's own."""
+    if arguments.config is not None:
+        return Path(arguments.config)
+    if arguments.resume and arguments.run_folder is None:
+        raise ValueError("--resume must come with the run's folder: --run DIR")
+    own = arguments.run_folder / CONFIG if arguments.resume else None
+    return own if own is not None and own.is_file() else None
+
+
+def _new_folder(label: str) -> Path:
+    number = 1
+    while Path(f"runs/{label}-{number}").exists():
+        number += 1
+    return Path(f"runs/{label}-{number}")
+
+
+def _general_help() -> int:
+    parser = argparse.ArgumentParser(prog="pyro-genmodels train", add_help=False)
+    add_arguments(parser)
+    parser.print_help()
+    print(
+        "\n`pyro-genmodels train NAME [--data SOURCE] --help` shows the options of NAME, of SOURCE"
+    )
+    print("and of the training. `pyro-genmodels list` shows names.")
+    return 0

@@ -1,0 +1,149 @@
+"""The test result of a model: one fixed way to compute it, so that it can be repeated."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from pyro_genmodels.data import DataSource
+from pyro_genmodels.metrics import Estimate, elbo, importance_weighted_bound, paired_gap
+from pyro_genmodels.models import GenerativeModel
+from pyro_genmodels.training._batches import check_dataset, split
+from pyro_genmodels.training._random import seeded
+
+EXACT = "exact log-likelihood"
+DEQUANTIZED = "uniform-dequantisation bound"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a model scores on a part of its data.
+
+    Attributes:
+        split: Part of the data.
+        bound: What ``nats`` estimates: the exact likelihood, or which bound on it.
+        nats: Negative log-likelihood, or the bound, in nats per example.
+        bits_per_dim: The same in bits per dimension; ``None`` for continuous data.
+        elbo: Negative ELBO in nats, if the model has latent variables.
+        importance_weighted: Negative importance-weighted bound in nats, if it has.
+        gap: Nats per example to the true distribution, on the same examples, if it is known.
+    """
+
+    split: str
+    bound: str
+    nats: Estimate
+    bits_per_dim: Estimate | None
+    elbo: Estimate | None
+    importance_weighted: Estimate | None
+    gap: Estimate | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data, as ``result.json`` holds them."""
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        """Return one line a figure."""
+        lines = [f"{self.split}: {self.nats} nats, {self.bound}"]
+        if self.bits_per_dim is not None:
+            lines.append(f"{self.split}: {self.bits_per_dim} bits/dim, {self.bound}")
+        beside = {"ELBO": self.elbo, "importance-weighted": self.importance_weighted}
+        lines += [f"  {k} {v} nats" for k, v in beside.items() if v is not None]
+        if self.gap is not None:
+            lines.append(f"  gap to the true distribution {self.gap} nats")
+        return "\n".join(lines)
+
+
+def evaluate(
+    model: GenerativeModel,
+    source: DataSource,
+    *,
+    split: str = "test",
+    num_particles: int | None = None,
+    chunk_size: int = 512,
+    seed: int = 0,
+) -> Evaluation:
+    """Score a model; the same call gives the same figures again.
+
+    Args:
+        model: The model; it is evaluated on the device where it is.
+        source: Data that fit it.
+        split: ``"train"``, ``"validation"`` or ``"test"``.
+        num_particles: Posterior draws an example; 100 by default, 10 for a flow whose only latent
+            variable is the dequantisation noise.
+        chunk_size: Draws evaluated at once, which bounds memory.
+        seed: Seed of the draws.
+
+    Returns:
+        Exact likelihood where the model has one, else its bounds.
+
+    Raises:
+        ValueError: If the data do not fit the model.
+    """
+    dataset: Any = source.splits[split]
+    check_dataset(dataset, model)
+    x, context = _whole(dataset, model)
+    particles = num_particles or (10 if _is_dequantized(model) else 100)
+    with seeded(seed):
+        return _evaluation(model, source, split, x, context, particles, chunk_size)
+
+
+def _evaluation(
+    model: GenerativeModel,
+    source: DataSource,
+    split: str,
+    x: Tensor,
+    context: Tensor | None,
+    particles: int,
+    chunk_size: int,
+) -> Evaluation:
+    if not has_latents(model):
+        kind, log_p = EXACT, elbo(model, x, context, chunk_size=chunk_size)
+        bounds: dict[str, Tensor] = {}
+    else:
+        options = {"num_particles": particles, "chunk_size": chunk_size}
+        bounds = {
+            "elbo": elbo(model, x, context, **options),
+            "importance_weighted": importance_weighted_bound(model, x, context, **options),
+        }
+        dequantized = _is_dequantized(model)
+        kind = DEQUANTIZED if dequantized else f"importance-weighted bound, {particles} samples"
+        log_p = bounds["elbo" if dequantized else "importance_weighted"]
+    distribution = getattr(source, "distribution", None)
+    nats = Estimate.of(-log_p)
+    discrete = model.num_levels is not None
+    return Evaluation(
+        split=split,
+        bound=kind,
+        nats=nats,
+        bits_per_dim=nats.bits_per_dim(model.event_shape) if discrete else None,
+        elbo=Estimate.of(-bounds["elbo"]) if bounds else None,
+        importance_weighted=Estimate.of(-bounds["importance_weighted"]) if bounds else None,
+        gap=None
+        if distribution is None
+        else paired_gap(distribution.log_prob(x).cpu(), log_p.cpu()),
+    )
+
+
+def has_latents(model: GenerativeModel) -> bool:
+    """Say whether a model has latent variables: whether its class has a posterior."""
+    infers = type(model).infer is not GenerativeModel.infer
+    return infers and (_is_dequantized(model) or not hasattr(model, "dequantization"))
+
+
+def _is_dequantized(model: GenerativeModel) -> bool:
+    return hasattr(model, "dequantization") and model.num_levels is not None
+
+
+def _whole(dataset: Any, model: GenerativeModel) -> tuple[Tensor, Tensor | None]:
+    device = next(model.parameters()).device
+    tensors = getattr(dataset, "tensors", None)
+    if tensors is None:
+        parts = list(DataLoader(dataset, batch_size=256))
+        tensors = [torch.cat(column) for column in zip(*parts, strict=True)]
+    x, context = split(tensors, model)
+    return x.to(device), None if context is None else context.to(device)
