@@ -101,10 +101,12 @@ class ExactDistribution(Configured, TorchDistribution, ABC):
 
         Computed in float64; returned in the value's floating dtype.
         """
-        if self._validate_args:
+        if self._validate_args and value.numel() > 0:  # torch cannot check an empty batch
             self._validate_sample(value)
         leading = value.shape[: value.dim() - len(self.event_shape)]
-        nats = self.log_density(value.reshape(-1, *self.event_shape)).reshape(leading)
+        # Not -1: an empty batch leaves it ambiguous.
+        rows = value.reshape(leading.numel(), *self.event_shape)
+        nats = self.log_density(rows).reshape(leading)
         shape = torch.broadcast_shapes(leading, self.batch_shape)
         return nats.to(value.dtype if value.is_floating_point() else self.dtype).expand(shape)
 

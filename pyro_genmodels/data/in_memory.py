@@ -171,7 +171,14 @@ def _tensor(argument: str, value: Any) -> Tensor:
     check(kinds, argument, rule, type(value).__name__)
     numeric = isinstance(value, Tensor) or value.dtype.kind in "biuf"
     check(numeric, argument, "hold numbers of one size", f"dtype {value.dtype}")
-    return value if isinstance(value, Tensor) else torch.from_numpy(np.ascontiguousarray(value))
+    return value if isinstance(value, Tensor) else _from_numpy(value)
+
+
+def _from_numpy(array: Any) -> Tensor:
+    """Copy an array in a dtype and byte order that torch computes in."""
+    unsigned = array.dtype.kind == "u" and array.dtype.itemsize > 1
+    dtype = np.dtype(np.int64) if unsigned else array.dtype.newbyteorder("=")
+    return torch.from_numpy(np.array(array, dtype=dtype, order="C"))
 
 
 def _fingerprint(given: Given, items: Items) -> dict[str, Any]:

@@ -237,6 +237,7 @@ def test_shapes_expand_and_to_event(make: Callable[[], data.ExactDistribution]) 
     torch.testing.assert_close(expanded.log_prob(x), distribution.log_prob(x))
     assert expanded.log_prob(x[0, 0, 0]).shape == (3, 2)  # one value broadcasts
     assert expanded.entropy().shape == (3, 2)
+    assert distribution.log_prob(distribution.sample((0, 2))).shape == (0, 2)
     assert expanded.to_event(1).log_prob(x).shape == (5, 3)
     assert configuration(expanded) == configuration(distribution)
     with pytest.raises(RuntimeError):

@@ -201,6 +201,12 @@ def test_own_validation_and_test_are_taken_as_they_are() -> None:
     assert torch.equal(whole(source.test), BYTES[17:])
 
 
+@pytest.mark.parametrize("dtype", ["u1", "<u2", ">i4", "<i8", "?", "<f4", ">f8"])
+def test_own_arrays_of_any_dtype(dtype: str) -> None:
+    source = data.InMemory(np.ones((10, 3), dtype), num_levels=2)
+    assert whole(source.train).double().eq(1).all()
+
+
 def test_own_pictures() -> None:
     pictures = [Image.fromarray(np.full((5, 4, 3), i, np.uint8)) for i in range(10)]
     assert data.InMemory(Listed(pictures), num_levels=256).event_shape == (3, 5, 4)
