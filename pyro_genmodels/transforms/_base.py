@@ -52,7 +52,6 @@ class FlowTransform(Configured, HandOver, TransformModule):
         event_shape: torch.Size | None = None,
         cache_size: int = 0,
     ) -> None:
-        check(cache_size in (0, 1), "cache_size", "be 0 or 1", cache_size)
         super().__init__(cache_size=cache_size)
         self.domain = constraints.independent(constraints.real, event_dim)
         self.codomain = constraints.independent(constraints.real, event_dim)

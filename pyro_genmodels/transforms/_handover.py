@@ -32,8 +32,12 @@ class HandOver(Transform, ABC):
     """torch's side of a transform: calls, shapes and the slot between them."""
 
     bijective = True
-    _slot: Slot | None = None
-    _traced: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def __init__(self, *, cache_size: int = 0) -> None:
+        check(cache_size in (0, 1), "cache_size", "be 0 or 1", cache_size)
+        super().__init__(cache_size=cache_size)
+        self._slot: Slot | None = None
+        self._traced: tuple[Tensor, Tensor, Tensor] | None = None
 
     @property
     @abstractmethod
@@ -89,7 +93,8 @@ class HandOver(Transform, ABC):
         return x
 
     def _inv_call(self, y: Tensor) -> Tensor:
-        if self._slot is not None and not torch.compiler.is_compiling():
+        # Compilation is asked first: a compiled graph must not depend on what the slot holds.
+        if not torch.compiler.is_compiling() and self._slot is not None:
             x = self._slot.take_input(y, self._dependencies())
             if x is not None:
                 return x

@@ -19,10 +19,6 @@ def small_flow(**options):
     return randomized(transforms.RealNVP(3, width=8, num_couplings=2, **options))
 
 
-def is_conditional(kind):
-    return kind == "conditional"
-
-
 @pytest.fixture(params=["plain", "conditional"])
 def pair(request):
     """A module and a transform that shares its parameters."""
@@ -96,7 +92,7 @@ def test_the_density_of_a_sample_has_the_gradient_of_a_fresh_evaluation(pair):
 
 
 def test_a_slot_filled_without_grad_serves_no_gradient(pair):
-    module, flow = pair
+    _, flow = pair
     y = torch.randn(4, 3)
     with torch.no_grad():
         x = flow.inv(y)
@@ -185,39 +181,26 @@ CHANGES = {
 @pytest.mark.parametrize("grad", [True, False])
 @pytest.mark.parametrize("cache_size", [0, 1])
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("filled", ["forward", "inverse"])
-def test_nothing_is_stale_after_a_change_of_parameters(pair, change, cache_size, filled, grad):
+def test_nothing_is_stale_after_a_change_of_parameters(pair, change, cache_size, grad):
     module, flow = pair
     flow = flow.with_cache(cache_size)
-    with torch.set_grad_enabled(grad):
-        x = torch.randn(4, 3)
-        y = flow(x) if filled == "forward" else torch.randn(4, 3)
-        x = x if filled == "forward" else flow.inv(y)
+
+    def changed():
         with torch.no_grad():
             CHANGES[change](module)
-        if filled == "forward":
-            expected = flow_distribution(flow, (3,)).log_prob(y.clone())
-            flow(x)
-            assert not torch.equal(flow(x), y)
-        else:
-            expected = flow.log_abs_det_jacobian(x.clone(), y.clone())
-    # The evaluations above refilled the slot; once more, with nothing between.
-    flow.clear_cache()
+
     with torch.set_grad_enabled(grad):
-        if filled == "forward":
-            y = flow(x)
-            with torch.no_grad():
-                CHANGES[change](module)
-            served = flow_distribution(flow, (3,)).log_prob(y)
-            fresh = flow_distribution(flow, (3,)).log_prob(y.clone())
-        else:
-            x = flow.inv(y)
-            with torch.no_grad():
-                CHANGES[change](module)
-            served = flow.log_abs_det_jacobian(x, y)
-            fresh = flow.log_abs_det_jacobian(x.clone(), y.clone())
-    assert torch.equal(served, fresh)
-    assert expected.isfinite().all()
+        x = torch.randn(4, 3)
+        y = flow(x)
+        changed()
+        served = flow_distribution(flow, (3,)).log_prob(y)
+        assert torch.equal(served, flow_distribution(flow, (3,)).log_prob(y.clone()))
+        assert not torch.equal(flow(x), y)
+        x = flow.inv(y)
+        changed()
+        served = flow.log_abs_det_jacobian(x, y)
+        assert torch.equal(served, flow.log_abs_det_jacobian(x.clone(), y.clone()))
+        assert not torch.equal(flow.inv(y), x)
 
 
 @pytest.mark.parametrize(
