@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+from abc import ABC
 from pathlib import Path
 from types import ModuleType
 
@@ -103,11 +104,36 @@ def _write_api() -> None:
 
 def _mark_up(app: object, what: str, name: str, obj: object, options: object, lines: list) -> None:
     # A plural behind a literal (``Tensor``s) is plain English, but reStructuredText needs a mark.
-    lines[:] = [re.sub(r"(``[^`]+``)(?=\w)", r"\1\\ ", line) for line in lines]
+    # Literals are taken whole, one after another, lest the text between two be taken for one.
+    for number, line in enumerate(lines):
+        lines[number] = re.sub(r"(``[^`]+``)(\w?)", _parted, line)
+
+
+def _parted(match: re.Match[str]) -> str:
+    return f"{match[1]}\\ {match[2]}" if match[2] else match[1]
+
+
+def _public_bases(app: object, name: str, obj: type, options: object, bases: list) -> None:
+    """Show, in place of a private base, what that one is made of."""
+    while private := [b for b in bases if getattr(b, "__name__", "").startswith("_")]:
+        place = bases.index(private[0])
+        bases[place : place + 1] = private[0].__bases__
+    bases[:] = [b for b in dict.fromkeys(bases) if b is not ABC] or [object]
+
+
+def _is_foreign(
+    app: object, what: str, name: str, obj: object, skip: bool, options: object
+) -> bool | None:
+    """Leave out what a class gets from torch or Pyro: their own references have it."""
+    function = getattr(obj, "fget", obj)
+    module = getattr(function, "__module__", None) or project
+    return None if module.partition(".")[0] == project else True
 
 
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", _mark_up)
+    app.connect("autodoc-process-bases", _public_bases)
+    app.connect("autodoc-skip-member", _is_foreign)
 
 
 _write_api()
