@@ -37,7 +37,7 @@ def ising() -> data.Sampled:
 PROBLEMS = {
     "PixelCNN on Ising 8x8, beta .4407": Problem(
         ising,
-        lambda: models.pixelcnn((1, 8, 8), num_levels=2),
+        lambda: models.pixelcnn((1, 8, 8), num_levels=2, dropout=0.0),
         {"learning_rate": 2e-3, "schedule": "cosine", "ema_decay": 0.999},
         0.001,
         "bits/dim",
