@@ -48,6 +48,8 @@ class DiagonalNormal(TorchDistribution):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> DiagonalNormal:
         """Return the same distribution with the parameters broadcast to ``batch_shape``."""
+        if _instance is None and torch.Size(batch_shape) == self.batch_shape:
+            return self  # a plate expands whatever it meets, and it is immutable
         new = self._get_checked_instance(DiagonalNormal, _instance)
         shape = torch.Size(batch_shape) + self.event_shape
         for name in ("loc", "log_scale", "scale"):
@@ -125,8 +127,7 @@ class StandardNormal(TorchDistribution):
         if self._validate_args:
             self._validate_sample(value)
         log_density = -0.5 * value.square().sum(-1) - 0.5 * _LOG_2_PI * self.event_shape[0]
-        batch = torch.broadcast_shapes(self.batch_shape, log_density.shape)
-        return log_density.expand(batch)
+        return _broadcast(log_density, self.batch_shape)
 
     @property
     def mean(self) -> Float[Tensor, "*batch D"]:
@@ -155,4 +156,10 @@ def _kl_diagonal_standard(q: DiagonalNormal, p: StandardNormal) -> Tensor:
     """Kingma and Welling (2014), appendix B."""
     spread = torch.addcmul(q.loc.square(), q.scale, q.scale)
     nats = (0.5 * spread - q.log_scale).sum(-1) - 0.5 * q.event_shape[0]
-    return nats.expand(torch.broadcast_shapes(q.batch_shape, p.batch_shape))
+    return _broadcast(nats, p.batch_shape)
+
+
+def _broadcast(nats: Tensor, batch_shape: torch.Size) -> Tensor:
+    if nats.shape == batch_shape:  # the usual case, and broadcast_shapes is slow
+        return nats
+    return nats.expand(torch.broadcast_shapes(nats.shape, batch_shape))

@@ -9,13 +9,14 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.infer import ELBO, TraceMeanField_ELBO
+from pyro.infer import ELBO
 from pyro.poutine.messenger import Messenger
 from torch import nn
 
 from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Float, Num, Tensor
 from pyro_genmodels.models._base import GenerativeModel
+from pyro_genmodels.models._mean_field import MeanFieldELBO
 
 
 class NonFiniteELBOError(FloatingPointError):
@@ -31,9 +32,9 @@ class ELBOLoss(nn.Module):
 
     Args:
         model: The model to train.
-        make_elbo: Called with ``max_plate_nesting=``; ``TraceMeanField_ELBO`` by default, which
-            uses the analytic KL where there is one. An estimator stores what it guesses of its
-            model, so each loss makes its own.
+        make_elbo: Called with ``max_plate_nesting=``; by default ``TraceMeanField_ELBO``, which
+            uses the analytic KL where there is one, without its needless operations. An estimator
+            stores what it guesses of its model, so each loss makes its own.
         validate: Run every call (``True``), no call (``False``), or the first (``None``) with
             validation.
 
@@ -52,7 +53,7 @@ class ELBOLoss(nn.Module):
     def __init__(
         self,
         model: GenerativeModel,
-        make_elbo: Callable[..., ELBO] = TraceMeanField_ELBO,
+        make_elbo: Callable[..., ELBO] = MeanFieldELBO,
         *,
         validate: bool | None = None,
     ) -> None:

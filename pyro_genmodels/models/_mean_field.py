@@ -1,0 +1,83 @@
+"""The estimator with the analytic KL, without the work that the analytic KL makes needless."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.infer import TraceMeanField_ELBO
+from pyro.infer.util import is_validation_enabled, torch_item
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+
+class MeanFieldELBO(TraceMeanField_ELBO):
+    """``TraceMeanField_ELBO`` with fewer operations a step and no wait for the device.
+
+    Pyro's own computes the log-densities of every latent site on both sides, also where it takes
+    the analytic KL and drops them, and reads the loss out of the device thrice a step. Values and
+    gradients are the same, and with Pyro's validation on its own code runs.
+    """
+
+    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the loss, an estimate of the negative ELBO to differentiate."""
+        if is_validation_enabled():
+            loss: Tensor = super().differentiable_loss(model, guide, *args, **kwargs)
+            return loss
+        traces = self._get_traces(model, guide, args, kwargs)
+        total: Tensor = sum(_negative_elbo(*pair) for pair in traces)
+        return total / self.num_particles if self.num_particles > 1 else total
+
+    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        if is_validation_enabled():
+            pair: tuple[Any, Any] = super()._get_trace(model, guide, args, kwargs)
+            return pair
+        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        replayed = poutine.replay(model, trace=guide_trace)
+        return poutine.trace(replayed).get_trace(*args, **kwargs), guide_trace
+
+    def _differentiable_loss_particle(self, model_trace: Any, guide_trace: Any) -> tuple[Any, Any]:
+        if is_validation_enabled():
+            pair: tuple[Any, Any] = super()._differentiable_loss_particle(model_trace, guide_trace)
+            return pair
+        loss = _negative_elbo(model_trace, guide_trace)
+        return torch_item(loss), loss
+
+
+def _negative_elbo(model_trace: Any, guide_trace: Any) -> Any:
+    negative: Any = 0.0
+    for name, site in model_trace.nodes.items():
+        if site["type"] != "sample" or site_is_subsample(site):
+            continue
+        if site["is_observed"]:
+            negative = negative - _log_density(site)
+        else:
+            negative = negative + _divergence(guide_trace.nodes[name], site)
+    for name, site in guide_trace.nodes.items():
+        if site["type"] == "sample" and name not in model_trace.nodes:
+            negative = negative + _entropy_term(site)  # an auxiliary factor of the guide
+    return negative
+
+
+def _divergence(guide_site: Any, model_site: Any) -> Any:
+    try:
+        nats = kl_divergence(guide_site["fn"], model_site["fn"])
+    except NotImplementedError:
+        return _entropy_term(guide_site) - _log_density(model_site)
+    return _total(nats, guide_site)
+
+
+def _log_density(site: Any) -> Any:
+    return _total(site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"]), site)
+
+
+def _entropy_term(site: Any) -> Any:
+    parts = site["fn"].score_parts(site["value"], *site["args"], **site["kwargs"])
+    return _total(torch.as_tensor(parts.entropy_term), site)
+
+
+def _total(nats: Tensor, site: Any) -> Any:
+    return scale_and_mask(nats, scale=site["scale"], mask=site["mask"]).sum()
