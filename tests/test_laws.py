@@ -208,14 +208,18 @@ METHODS = {name: make for name, make in DISCRETE.items() if hasattr(make().part,
 def test_sampling_methods(
     law: str, make: Callable[[], Case], sample_shape: tuple[int, ...]
 ) -> None:
+    distribution = prepared(make).part
+    cases.vivid(distribution.net)
     for seed in range(3):
-        run(law, prepared(make).part, sample_shape=sample_shape, seed=seed)
+        run(law, distribution, sample_shape=sample_shape, seed=seed)
 
 
 @law_on(METHODS, "check_sampler")
-@pytest.mark.parametrize("method", ["parallel", "naive"])
+@pytest.mark.parametrize("method", ["cached", "parallel", "naive"])
 def test_sampler_of_each_method(law: str, make: Callable[[], Case], method: str) -> None:
-    run(law, prepared(make).part, method=method, num_samples=5000)
+    distribution = prepared(make).part
+    cases.vivid(distribution.net)
+    run(law, distribution, method=method, num_samples=20_000 if method == "cached" else 5000)
 
 
 # Models

@@ -1,0 +1,617 @@
+"""The laws bite: every mutant of our own parts is caught by the law named beside it.
+
+Each mutant is a real class with one line broken. The unmutated part passes the same law under the
+same call, so that what the law reports is the mutation and nothing else.
+"""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pyro_genmodels import distributions, models, nets, testing, transforms
+from pyro_genmodels.models._latent_scale import LatentScale
+from pyro_genmodels.models._registration import RegisteredModule
+from pyro_genmodels.nets.masked import MaskedConv2d
+from pyro_genmodels.transforms import _slot
+from pyro_genmodels.transforms._slot import Slot
+from tests.cases import vivid
+
+Mutation = Callable[[pytest.MonkeyPatch], None]
+
+
+@pytest.fixture(autouse=True)
+def _double() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def assert_caught(
+    law: Callable[[], None], mutation: Mutation, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    """The law passes, and under the mutation fails with that in its message."""
+    law()
+    pyro.clear_param_store()
+    with monkeypatch.context() as patch:
+        mutation(patch)
+        with pytest.raises(AssertionError, match=message):
+            law()
+
+
+# Log-determinants
+
+
+def image_coupling() -> transforms.AffineCoupling:
+    net = nets.ConvNet(2, 4, hidden=(4,), activation="tanh")
+    return transforms.AffineCoupling(transforms.Checkerboard(), net)
+
+
+def points(transform: Any, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def log_det_of(change: Callable[[Tensor, Tensor], Tensor], *methods: str) -> Mutation:
+    """Replace the log-determinant ``d`` of maps of ``x`` by ``change(d, x)``."""
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        for name in methods or ("forward_and_log_det", "inverse_and_log_det"):
+            patch.setattr(transforms.AffineCoupling, name, changed(name))
+
+    def changed(name: str) -> Callable[..., Any]:
+        original = getattr(transforms.AffineCoupling, name)
+
+        def method(self: Any, value: Tensor, context: Tensor | None = None) -> Any:
+            result, log_det = original(self, value, context)
+            return result, change(log_det, value)
+
+        return method
+
+    return mutate
+
+
+LOG_DET_MUTANTS = {
+    "dropped H*W": log_det_of(lambda d, x: d / x[0, 0].numel()),
+    "zeroed": log_det_of(lambda d, x: 0 * d),
+    "halved": log_det_of(lambda d, x: d / 2),
+    "doubled": log_det_of(lambda d, x: 2 * d),
+    "flipped sign": log_det_of(lambda d, x: -d),
+    "flipped sign and dropped H*W": log_det_of(lambda d, x: -d / x[0, 0].numel()),
+    "flipped sign of the inverse's only": log_det_of(lambda d, x: -d, "inverse_and_log_det"),
+    "averaged over the batch": log_det_of(lambda d, x: d.mean(0).expand(d.shape)),
+}
+
+
+@pytest.mark.parametrize("mutant", LOG_DET_MUTANTS)
+def test_log_det(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = testing.randomize_parameters(image_coupling()).eval()
+    x = points(layer, 3, 2, 3, 4)
+    mutation = LOG_DET_MUTANTS[mutant]
+    assert_caught(lambda: testing.check_log_det(layer, x), mutation, monkeypatch, "slogdet")
+
+
+@pytest.mark.parametrize("mutant", ["zeroed", "halved", "flipped sign"])
+def test_log_det_shows_in_samples_and_evidence(
+    mutant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a wrong log-determinant does to users: samples of another law, evidence off one."""
+    flow = transforms.RealNVP(2, width=4, num_couplings=2, activation="tanh", logit_margin=0.0)
+    model = testing.randomize_parameters(models.FlowModel((2,), flow, num_levels=3)).eval()
+
+    def law() -> None:
+        testing.check_evidence_normalized(model, num_particles=1000)
+
+    assert_caught(law, LOG_DET_MUTANTS[mutant], monkeypatch, "evidence sums to one")
+
+
+def test_randomizing_is_what_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its initial value, a coupling is the identity: nothing to catch."""
+    flow = transforms.RealNVP(4, width=4)
+    x = points(flow, 3, 4)
+    LOG_DET_MUTANTS["zeroed"](monkeypatch)
+    testing.check_log_det(flow, x)
+    with pytest.raises(AssertionError):
+        testing.check_log_det(testing.randomize_parameters(flow), x)
+
+
+# Inverses
+
+
+def test_inverse_by_the_wrong_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = testing.randomize_parameters(image_coupling()).eval()
+    x = points(layer, 3, 2, 3, 4)
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        original = transforms.AffineCoupling._log_scale_and_shift
+
+        def unmasked(self: Any, value: Tensor, context: Tensor | None) -> Any:
+            mask, self.mask = self.mask, transforms.Checkerboard(inverted=True)
+            result = original(self, value, context) if value.requires_grad else None
+            self.mask = mask
+            return result or original(self, value.roll(1, -1), context)
+
+        patch.setattr(transforms.AffineCoupling, "_log_scale_and_shift", unmasked)
+
+    assert_caught(lambda: testing.check_inverse(layer, x), mutate, monkeypatch, "inverse|forward")
+
+
+def test_squeeze_that_scrambles_on_the_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = transforms.Squeeze(alternating=True)
+    x = points(layer, 2, 1, 4, 4)
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr("pyro_genmodels.transforms.squeeze._CORNERS_BACK", (0, 3, 1, 2))
+
+    assert_caught(lambda: testing.check_inverse(layer, x), mutate, monkeypatch, "inverse")
+
+
+# The slot
+
+
+def slotted() -> tuple[Any, Tensor]:
+    flow = transforms.RealNVP(3, width=4, num_couplings=2, activation="tanh")
+    return testing.randomize_parameters(flow).eval(), points(flow, 2, 3)
+
+
+def keep_forever(patch: pytest.MonkeyPatch) -> None:
+    """Serve by the identity of the pair alone, and again and again: torch's own cache."""
+
+    def take_log_det(self: Any, x: Tensor, y: Tensor, dependencies: Any) -> Tensor | None:
+        entry = self._entry
+        if entry is None:
+            return None
+        given, made = (x, y) if entry.forward else (y, x)
+        return entry.log_det if entry.given is given and entry.made() is made else None
+
+    def take_input(self: Any, y: Tensor, dependencies: Any) -> Tensor | None:
+        entry = self._entry
+        if entry is None or not entry.forward or entry.made() is not y:
+            return None
+        self.put(entry.given, y, entry.log_det, dependencies, forward=False)
+        return entry.given  # type: ignore[no-any-return]
+
+    patch.setattr(Slot, "take_log_det", take_log_det)
+    patch.setattr(Slot, "take_input", take_input)
+
+
+def without_stamp(patch: pytest.MonkeyPatch) -> None:
+    original = _slot._stamp
+    patch.setattr(_slot, "_stamp", lambda *arguments: ((), original(*arguments)[1]))
+
+
+def without_snapshot(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(_slot, "_snapshot", lambda _: [])
+
+
+def never_served(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Slot, "take_log_det", lambda *_: None)
+
+
+def log_det_kept_out_of_the_slot(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Slot, "take_input", lambda *_: None)
+
+
+def copied_along(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        transforms.FlowTransform, "__getstate__", lambda self: self.__dict__ | {"_inv": None}
+    )
+
+
+SLOT_MUTANTS: dict[str, tuple[str, Mutation, str]] = {
+    "stale": ("check_no_stale_value", keep_forever, "is fresh"),
+    "blind to .data writes": ("check_no_stale_value", without_snapshot, "write through .data"),
+    "served across no_grad": ("check_gradients_survive", without_stamp, "has a gradient"),
+    "never served": ("check_single_evaluation", never_served, "log_prob evaluates"),
+    "sample inverted again": (
+        "check_single_evaluation",
+        log_det_kept_out_of_the_slot,
+        "rsample then log_prob",
+    ),
+}
+
+
+@pytest.mark.parametrize("mutant", SLOT_MUTANTS)
+def test_slot(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    law, mutation, message = SLOT_MUTANTS[mutant]
+    flow, x = slotted()
+    check = getattr(testing, law)
+    assert_caught(lambda: check(flow, x), mutation, monkeypatch, message)
+
+
+def test_pyros_own_coupling_is_stale() -> None:
+    """The identity cache of Pyro 1.9 (#2564) breaks the law that ours keeps."""
+    coupling = dist.transforms.affine_coupling(3).double()
+    with pytest.raises((AssertionError, RuntimeError)):
+        testing.check_no_stale_value(coupling, points(coupling, 2, 3))
+
+
+# Masks and receptive fields
+
+
+def colour_net() -> nets.PixelCNNNet:
+    torch.manual_seed(0)
+    net = nets.PixelCNNNet((3, 3, 3), 4, hidden_channels=12, num_blocks=1, kernel_size=3)
+    return testing.randomize_parameters(net).eval()
+
+
+def mask_with(change: Callable[[MaskedConv2d, Tensor], Tensor]) -> Mutation:
+    """Replace each masked convolution's mask when its network is made."""
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        original = MaskedConv2d.__init__
+
+        def init(self: Any, *arguments: Any, **options: Any) -> None:
+            original(self, *arguments, **options)
+            self.mask.copy_(change(self, self.mask.clone()))
+
+        patch.setattr(MaskedConv2d, "__init__", init)
+
+    return mutate
+
+
+def centre_leaks(layer: MaskedConv2d, mask: Tensor) -> Tensor:
+    if layer.kind == "A":
+        mask[:, :, -1, layer.kernel_size // 2] = True
+    return mask
+
+
+def shifted_by_one(layer: MaskedConv2d, mask: Tensor) -> Tensor:
+    if layer.kernel_size > 1:
+        mask[:, :, -1] = mask[:, :, -1].roll(1, -1)
+    return mask
+
+
+def shifted_back_by_one(layer: MaskedConv2d, mask: Tensor) -> Tensor:
+    if layer.kernel_size > 1:
+        mask[:, :, -1, layer.kernel_size // 2 - 1 :] = False
+    return mask
+
+
+def colours_swapped(layer: MaskedConv2d, mask: Tensor) -> Tensor:
+    half = layer.kernel_size // 2
+    mask[:, :, half, half] = mask[:, :, half, half].flip(0, 1)
+    return mask
+
+
+def colours_independent(layer: MaskedConv2d, mask: Tensor) -> Tensor:
+    if layer.kind == "A":
+        mask[:, :, -1, layer.kernel_size // 2] = False
+    return mask
+
+
+LEAKS = {
+    "leaking centre tap": centre_leaks,
+    "mask shifted by one": shifted_by_one,
+    "swapped RGB order": colours_swapped,
+}
+
+
+@pytest.mark.parametrize("mutant", LEAKS)
+def test_leak(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def law() -> None:
+        testing.check_autoregressive(colour_net(), (3, 3, 3), num_levels=4)
+
+    assert_caught(law, mask_with(LEAKS[mutant]), monkeypatch, "leaks, the first")
+
+
+def test_leak_through_batch_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a peer's PixelCNN: causal in eval mode, not in training mode."""
+    net = colour_net().train()
+    leaky = copy.deepcopy(net)
+    leaky.first = nn.Sequential(net.first, nn.BatchNorm2d(net.first.out_channels))
+    testing.check_autoregressive(net, (3, 3, 3), num_levels=4)
+    testing.check_autoregressive(leaky.eval(), (3, 3, 3), num_levels=4)
+    with pytest.raises(AssertionError, match="leaks"):
+        testing.check_autoregressive(leaky.train(), (3, 3, 3), num_levels=4)
+
+
+def past_through(kernels: list[int]) -> set[tuple[int, int]]:
+    """Pixels that a stack of masked convolutions sees: a sum of their kernels' past halves."""
+    seen = {(0, 0)}
+    for kernel in kernels:
+        half = kernel // 2
+        above = {(i, j) for i in range(-half, 0) for j in range(-half, half + 1)}
+        taps = above | {(0, j) for j in range(-half, 1)}
+        seen = {(a + i, b + j) for a, b in seen for i, j in taps}
+    return seen
+
+
+FIELDS = {
+    "narrower by a pixel": shifted_back_by_one,
+    "colours independent": colours_independent,
+}
+
+
+@pytest.mark.parametrize("mutant", FIELDS)
+def test_receptive_field(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = testing.raster_field((3, 3, 3), past_through([3, 3]))
+
+    def law() -> None:
+        testing.check_receptive_field(colour_net(), (3, 3, 3), expected, num_levels=4)
+
+    assert_caught(law, mask_with(FIELDS[mutant]), monkeypatch, "missing pairs")
+
+
+# Samplers and masses
+
+
+def small_pixelcnn() -> distributions.PixelCNN:
+    torch.manual_seed(0)
+    net = nets.PixelCNNNet((1, 2, 2), 3, hidden_channels=4, num_blocks=1)
+    return distributions.PixelCNN(vivid(testing.randomize_parameters(net).eval()))
+
+
+def unrounded(patch: pytest.MonkeyPatch) -> None:
+    """Condition on a value between levels, as two published samplers do."""
+    from pyro_genmodels.nets.pixelcnn import PixelCNNEvaluation
+
+    original = PixelCNNEvaluation.append
+
+    def append(self: Any, level: Tensor) -> None:
+        original(self, 0.5 * level + 0.5)
+
+    patch.setattr(PixelCNNEvaluation, "append", append)
+
+
+def test_unrounded_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixelcnn = small_pixelcnn()
+
+    def law() -> None:
+        testing.check_sampler(pixelcnn, num_samples=20_000)
+
+    assert_caught(law, unrounded, monkeypatch, "total variation|chi-square")
+
+
+def test_cached_sampler_that_forgets_the_row_above(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyro_genmodels.nets.pixelcnn import RowCache
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        original = RowCache.start_row
+
+        def start_row(self: Any, extra: Tensor | None = None) -> None:
+            self._row.zero_()
+            original(self, extra)
+
+        patch.setattr(RowCache, "start_row", start_row)
+
+    pixelcnn = small_pixelcnn()
+
+    def law() -> None:
+        testing.check_sampling_methods_agree(pixelcnn, sample_shape=(100,))
+
+    assert_caught(law, mutate, monkeypatch, "draws as 'cached' does")
+
+
+class Tailless(distributions.DiscretizedLogistic):
+    """Gives every bin the density's mass between its edges: the outer bins lose their tails."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        half = 1 / (self.num_levels - 1)
+        centre, scale = 2 * value * half - 1, self.log_scale.exp()
+        upper = torch.sigmoid((centre + half - self.loc) / scale)
+        return (upper - torch.sigmoid((centre - half - self.loc) / scale)).log()
+
+
+class RightTailTwice(distributions.DiscretizedLogistic):
+    """A published test of the right tail catches the last level but one too."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        half = 1 / (self.num_levels - 1)
+        lower = (2 * value * half - 1 - half - self.loc) / self.log_scale.exp()
+        tail = torch.nn.functional.logsigmoid(-lower)
+        return torch.where(value >= self.num_levels - 2, tail, super().log_prob(value))
+
+
+@pytest.mark.parametrize("mutant", [Tailless, RightTailTwice])
+def test_log_mass(mutant: type[distributions.DiscretizedLogistic]) -> None:
+    loc, log_scale = torch.tensor([-0.9, 0.3, 0.95]), torch.tensor([-1.0, -2.0, -1.0])
+    testing.check_normalized(distributions.DiscretizedLogistic(loc, log_scale, 256))
+    with pytest.raises(AssertionError, match="sum to one"):
+        testing.check_normalized(mutant(loc, log_scale, 256))
+
+
+# Models
+
+
+def vae(make: Any = models.VAE, **options: Any) -> Any:
+    torch.manual_seed(0)
+    model = make((4,), num_levels=2, latent_dim=2, hidden=(6,), **options)
+    return testing.randomize_parameters(model, 0.2)
+
+
+def binary(batch: int) -> Tensor:
+    return torch.randint(2, (batch, 4), generator=torch.Generator().manual_seed(0)).double()
+
+
+def fixed_name(patch: pytest.MonkeyPatch) -> None:
+    """Register as ``pyro.module("model", self)`` does."""
+
+    def register(self: Any) -> None:
+        if self.__dict__.get("_registers", True):
+            pyro.module("model", self)
+
+    patch.setattr(RegisteredModule, "register_with_pyro", register)
+
+
+def name_copied_along(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(RegisteredModule, "__getstate__", lambda self: self.__dict__)
+
+
+def no_registration(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(RegisteredModule, "register_with_pyro", lambda self: None)
+
+
+LIFE_MUTANTS: dict[str, tuple[Mutation, str]] = {
+    "fixed pyro.module name": (fixed_name, "a second instance trains|a deep copy trains"),
+    "no registration": (no_registration, "the first instance trains"),
+}
+
+
+@pytest.mark.parametrize("mutant", LIFE_MUTANTS)
+def test_lifecycle(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutation, message = LIFE_MUTANTS[mutant]
+    torch.set_default_dtype(torch.float32)
+    x = binary(8).float()
+
+    def law() -> None:
+        testing.check_trains(vae, x)
+
+    assert_caught(law, mutation, monkeypatch, message)
+
+
+def remembered_weights(patch: pytest.MonkeyPatch) -> None:
+    """Remember log-weights by the identity of x, as a naive cache would."""
+    original = models.VAE.log_weights
+    memory: weakref.WeakKeyDictionary[Any, dict[int, Tensor]] = weakref.WeakKeyDictionary()
+
+    def log_weights(self: Any, x: Tensor, context: Any = None, *, num_particles: int = 1) -> Any:
+        known = memory.setdefault(self, {})
+        if id(x) not in known or torch.is_grad_enabled():
+            known[id(x)] = original(self, x, context, num_particles=num_particles)
+        return known[id(x)]
+
+    patch.setattr(models.VAE, "log_weights", log_weights)
+
+
+def test_stale_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = vae().eval()
+
+    def law() -> None:
+        testing.check_no_stale_weights(model, binary(3))
+
+    assert_caught(law, remembered_weights, monkeypatch, "fresh")
+
+
+def beta_in_the_model_only(patch: pytest.MonkeyPatch) -> None:
+    def infer(self: Any, x: Tensor, context: Tensor | None) -> None:
+        pyro.sample("z", self.encode(x, context))
+
+    patch.setattr(models.BetaVAE, "infer", infer)
+
+
+def beta_in_the_guide_only(patch: pytest.MonkeyPatch) -> None:
+    original = models.BetaVAE.generate
+
+    def generate(self: Any, x: Tensor | None, context: Tensor | None) -> Tensor:
+        scale, self.latent_scale = self.latent_scale, LatentScale()
+        try:
+            return original(self, x, context)
+        finally:
+            self.latent_scale = scale
+
+    patch.setattr(models.BetaVAE, "generate", generate)
+
+
+@pytest.mark.parametrize("mutation", [beta_in_the_model_only, beta_in_the_guide_only])
+def test_beta_on_one_side(mutation: Mutation, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = vae(models.BetaVAE, beta=4.0).eval()
+
+    def law() -> None:
+        testing.check_estimators_agree(model, binary(3), num_runs=50)
+
+    assert_caught(law, mutation, monkeypatch, "Trace_ELBO = ")
+
+
+def dequantization_mutant(change: Callable[[Tensor, Tensor], Tensor]) -> Mutation:
+    """Replace the draw ``v`` for levels ``x`` by ``change(v, x)``."""
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        original = distributions.UniformDequantization.rsample
+
+        def rsample(self: Any, sample_shape: Any = ()) -> Tensor:
+            return change(original(self, sample_shape), self.x)
+
+        patch.setattr(distributions.UniformDequantization, "rsample", rsample)
+
+    return mutate
+
+
+DEQUANTIZATION_MUTANTS = {
+    "rounds up": dequantization_mutant(lambda v, x: torch.where(v > x + 0.99, x + 1, v)),
+    "covers half of the bin": dequantization_mutant(lambda v, x: (x + v) / 2),
+    "covers two bins": dequantization_mutant(lambda v, x: x + 2 * (v - x)),
+}
+
+
+@pytest.mark.parametrize("mutant", DEQUANTIZATION_MUTANTS)
+def test_dequantization(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    flow = transforms.RealNVP(2, width=4, num_couplings=2, activation="tanh", logit_margin=0.0)
+    model = testing.randomize_parameters(models.FlowModel((2,), flow, num_levels=2)).eval()
+
+    def law() -> None:
+        testing.check_evidence_normalized(model, num_particles=1000)
+        testing.check_model_sampler(model, num_particles=1000)
+
+    mutation = DEQUANTIZATION_MUTANTS[mutant]
+    assert_caught(law, mutation, monkeypatch, "evidence|effective")
+
+
+def loose_bounds(change: Callable[[Tensor], Tensor]) -> Mutation:
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        original = models.VAE.log_weights
+
+        def log_weights(self: Any, *arguments: Any, **options: Any) -> Tensor:
+            return change(original(self, *arguments, **options))
+
+        patch.setattr(models.VAE, "log_weights", log_weights)
+
+    return mutate
+
+
+@pytest.mark.parametrize("shift", [0.3, -0.3])
+def test_evidence_off_by_a_constant(shift: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = vae().eval()
+
+    def law() -> None:
+        testing.check_evidence_normalized(model)
+
+    assert_caught(law, loose_bounds(lambda w: w + shift), monkeypatch, "evidence sums to one")
+
+
+# Distributions
+
+
+def mask_swallowed(patch: pytest.MonkeyPatch) -> None:
+    original = distributions.PixelCNN.log_prob
+    patch.setattr(
+        distributions.PixelCNN,
+        "log_prob",
+        lambda self, value: original(self, value).mean().expand(original(self, value).shape),
+    )
+
+
+def validation_off(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(distributions.PixelCNN, "_validate_sample", lambda *_: None)
+
+
+def expand_forgets_validation(patch: pytest.MonkeyPatch) -> None:
+    original = distributions.PixelCNN.expand
+
+    def expand(self: Any, batch_shape: Any, _instance: Any = None) -> Any:
+        new = original(self, batch_shape, _instance)
+        new._validate_args = False
+        return new
+
+    patch.setattr(distributions.PixelCNN, "expand", expand)
+
+
+DISTRIBUTION_MUTANTS: dict[str, tuple[Mutation, str]] = {
+    "scores mixed over the batch": (mask_swallowed, "one by one"),
+    "no validation": (validation_off, "is a ValueError"),
+    "expand forgets validation": (expand_forgets_validation, "keeps validate_args"),
+}
+
+
+@pytest.mark.parametrize("mutant", DISTRIBUTION_MUTANTS)
+def test_distribution(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutation, message = DISTRIBUTION_MUTANTS[mutant]
+    pixelcnn = small_pixelcnn()
+    assert_caught(lambda: testing.check_distribution(pixelcnn), mutation, monkeypatch, message)
