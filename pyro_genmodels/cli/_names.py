@@ -55,12 +55,9 @@ def summary(maker: Any) -> str:
     return (inspect.getdoc(maker) or "").split("\n\n")[0].replace("\n", " ")
 
 
-def family(maker: Callable[..., Any]) -> type[GenerativeModel]:
+def family(maker: Callable[..., Any]) -> Any:
     """Return the model class that a class or builder function makes."""
-    if inspect.isclass(maker):
-        return maker
-    made: type[GenerativeModel] = typing.get_type_hints(maker)["return"]
-    return made
+    return maker if inspect.isclass(maker) else typing.get_type_hints(maker)["return"]
 
 
 def _makes_model(maker: Any) -> bool:
@@ -69,9 +66,11 @@ def _makes_model(maker: Any) -> bool:
     if inspect.isfunction(maker) and "return" not in maker.__annotations__:
         return False
     made = family(maker)
-    return (
-        inspect.isclass(made) and issubclass(made, GenerativeModel) and not inspect.isabstract(made)
-    )
+    return inspect.isclass(made) and issubclass(made, GenerativeModel) and not _is_abstract(made)
+
+
+def _is_abstract(cls: type) -> bool:
+    return ABC in cls.__bases__ or inspect.isabstract(cls)
 
 
 def _plain(name: str) -> str:

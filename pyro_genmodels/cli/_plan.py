@@ -157,8 +157,8 @@ def _add(parser: Any, maker: Any, group: str, **options: Any) -> None:
         parser.add_function_arguments(maker, group, **options)
 
 
-def _add_data(parser: Any, source_name: str) -> type:
-    maker = data_makers()[source_name]
+def _add_data(parser: Any, source_name: str) -> Any:
+    maker: Any = data_makers()[source_name]
     if issubclass(maker, DataSource):
         _add(parser, maker, "data")
     else:

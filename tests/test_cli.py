@@ -1,0 +1,218 @@
+"""The command line: short commands that work, every option reachable, one line for an error."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import pyro_genmodels
+from pyro_genmodels import data, training
+from pyro_genmodels.cli import main
+from pyro_genmodels.cli._names import data_makers, model_makers
+
+QUICK = ["--max_epochs", "1", "--num_samples", "4", "--progress", "false", "--accelerator", "cpu"]
+SMALL = ["--model.hidden", "[8]", "--model.latent_dim", "2"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "vae"
+    words = ["train", "vae", "--data", "digits", "--run", str(folder), *SMALL, *QUICK]
+    assert main(words) == 0
+    return folder
+
+
+def test_a_run_leaves_its_folder(run: Path) -> None:
+    names = {path.name for path in run.iterdir()}
+    pictures = {"samples.png", "curves.png"}
+    assert names >= {"config.yaml", "metrics.csv", "result.json", "checkpoints"} | pictures
+    model = pyro_genmodels.load(run)
+    assert model.latent_dim == 2  # type: ignore[attr-defined]
+
+
+def test_evaluate_prints_the_same_again(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outputs = []
+    for _ in range(2):
+        assert main(["evaluate", str(run)]) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1]
+    result = yaml.safe_load((run / "result.json").read_text())
+    assert f"{result['nats']['mean']:.2f}" in outputs[0]
+    assert "bits/dim" in outputs[0]
+    assert "ELBO" in outputs[0]
+
+
+def test_sample_and_reconstruct_write(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x.pt"
+    assert main(["sample", str(run), "--num", "5", "--out", str(out)]) == 0
+    assert torch.load(out).shape == (5, 1, 8, 8)
+    assert main(["sample", str(run), "--out", str(tmp_path / "x.png")]) == 0
+    assert main(["reconstruct", str(run), "--out", str(tmp_path / "r.png")]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"x.pt", "x.png", "r.png"}
+
+
+def test_a_run_trains_anew_from_its_configuration(run: Path, tmp_path: Path) -> None:
+    config = str(run / "config.yaml")
+    assert main(["train", "--config", config, "--run", str(tmp_path / "again")]) == 0
+    for key, value in training.load(run).state_dict().items():
+        assert torch.equal(value, training.load(tmp_path / "again").state_dict()[key]), key
+
+
+def test_a_run_resumes(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    words = ["--run", str(folder), *SMALL, *QUICK]
+    assert main(["train", "vae", "--data", "digits", *words]) == 0
+    assert main(["train", "--run", str(folder), "--resume", "--max_epochs", "2"]) == 0
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("name", sorted(model_makers()))
+def test_every_argument_of_every_model_is_an_option(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    for argument, parameter in inspect.signature(model_makers()[name]).parameters.items():
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+            assert f"--model.{argument} " in shown
+    assert "--max_epochs" in shown
+
+
+@pytest.mark.parametrize("name", sorted(data_makers()))
+def test_every_argument_of_every_source_is_an_option(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "vae", "--data", name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    for argument in inspect.signature(data_makers()[name]).parameters:
+        assert argument == "validate_args" or f"--data.{argument} " in shown
+
+
+def test_parts_are_described_dotted_or_in_yaml(tmp_path: Path) -> None:
+    common = ["--data", "digits", *QUICK, "--num_samples", "0"]
+    dotted = ["--model.net", "PixelCNNNet", "--model.net.hidden-channels", "4"]
+    first = ["train", "autoregressive-model", *common, *dotted, "--model.net.num_blocks=1"]
+    assert main([*first, "--run", str(tmp_path / "dotted")]) == 0
+    config = {
+        "name": "FlowModel",
+        "source": "digits",
+        "model": {
+            "transforms": {
+                "class": "transforms.RealNVP",
+                "arguments": {"logit_margin": 0.05},
+            }
+        },
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    words = ["train", "--config", str(tmp_path / "config.yaml"), *QUICK, "--num_samples", "0"]
+    assert main([*words, "--run", str(tmp_path / "yaml"), "--batch_size", "1000"]) == 0
+    assert training.load(tmp_path / "dotted").net.num_levels == 17  # type: ignore[attr-defined]
+
+
+def test_a_conditional_model_takes_the_labels(tmp_path: Path) -> None:
+    words = ["train", "vae", "--data", "digits", "--conditional", *SMALL, *QUICK]
+    assert main([*words, "--run", str(tmp_path / "run")]) == 0
+    assert training.load(tmp_path / "run").num_classes == 10
+    out = tmp_path / "x.pt"
+    assert main(["sample", str(tmp_path / "run"), "--label", "3", "--out", str(out)]) == 0
+    assert main(["reconstruct", str(tmp_path / "run")]) == 0
+
+
+def test_a_known_truth_gives_the_gap(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--data.train", "200", "--data.validation", "50", "--data.test", "50"]
+    words = ["train", "vae", "--data", "ising", "--data.height", "4", "--data.width", "4", *sizes]
+    assert main([*words, *SMALL, *QUICK, "--run", str(tmp_path / "run")]) == 0
+    assert "gap to the true distribution" in capsys.readouterr().out
+    assert isinstance(training.load_source(tmp_path / "run"), data.Sampled)
+
+
+EVIL = "model:\n  encoder: {class: trap.Evil}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("train vea --data digits", "unknown model 'vea': did you mean VAE?"),
+        ("train vae --data digitz", "unknown data 'digitz': did you mean Digits?"),
+        ("train --data digits", "must be given NAME"),
+        ("train vae", "must be given --data"),
+        ("train vae --data digits --max_epochs x", "max_epochs"),
+        ("train vae --data digits --max_epochs 0 --run {tmp}/r", "`max_epochs` must be positive"),
+        ("train vae --data digits --model.latent_dim x", "model.latent_dim"),
+        ("train vae --data digits --model.latent_dim 0", "`latent_dim` must be positive; got 0."),
+        ("train vae --data digits --model.width 3", "model.width"),
+        ("train vae --data digits --model.encoder os.system", "got 'os.system'"),
+        ("train vae --data digits --config {tmp}/evil.yaml", "got 'trap.Evil'"),
+        ("train vae --data digits --config {tmp}/none.yaml", "none.yaml"),
+        ("train vae --data digits --config {tmp}/broken.yaml", "must be YAML"),
+        ("train pixelcnn --data eightgaussians", "`data` must be discrete for pixelcnn"),
+        ("train vae --data eightgaussians --conditional", "have data with labels"),
+        ("train vae --data digits --run {tmp}/file/run", "file"),
+        ("train vae --data digits --resume", "must come with the run's folder"),
+        ("train vae --data mnist", "data.root"),
+        ("train vae --data mnist --data.root {tmp}", "must hold MNIST's files"),
+        ("evaluate {tmp}/nowhere", "must be a checkpoint or a folder with one"),
+        ("evaluate {tmp}/file", "must be a whole checkpoint"),
+        ("sample {tmp}", "must be a checkpoint or a folder with one"),
+    ],
+)
+def test_an_error_is_one_line(
+    words: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "evil.yaml").write_text(EVIL)
+    (tmp_path / "broken.yaml").write_text("a: [1\nb: :")
+    assert main(words.format(tmp=tmp_path).split()) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error
+
+
+def test_a_run_folder_is_kept(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "vae", "--data", "digits", "--run", str(run)]) == 1
+    assert "holds a run already" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback() -> None:
+    with pytest.raises(ValueError, match="unknown model"):
+        main(["--debug", "train", "vea", "--data", "digits"])
+
+
+def test_list_shows_every_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in (*model_makers(), *data_makers()))
+
+
+@pytest.mark.parametrize(
+    ("words", "limit", "heavy"),
+    [
+        ([], 1.0, {"torch", "yaml", "numpy"}),
+        (["evaluate"], 1.0, {"torch", "yaml", "numpy"}),
+        (["train", "vae"], 5.0, {"lightning", "torchvision", "sklearn", "matplotlib"}),
+    ],
+)
+def test_help_answers_fast(words: list[str], limit: float, heavy: set[str]) -> None:
+    code = (
+        "import sys\nfrom pyro_genmodels.cli import main\n"
+        f"try: main({[*words, '--help']!r})\nexcept SystemExit: pass\n"
+        f"print(sorted({heavy!r} & set(sys.modules)), file=sys.stderr)"
+    )
+    best = float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        best = min(best, time.perf_counter() - start)
+        if best < limit:
+            break
+    assert shown.stderr.strip() == "[]"
+    assert "--help" in shown.stdout
+    assert best < limit

@@ -1,0 +1,138 @@
+"""Checkpoints: what loads, and one clear error for what does not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pyro_genmodels import training
+from pyro_genmodels._files import written_whole
+from pyro_genmodels.training import CheckpointError
+from tests.training.tiny import QUICK, Tiny, source
+
+NAME = "tests.training.tiny.Tiny"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    training.fit(Tiny(), source(), run=folder, max_epochs=3, ema_decay=0.9, **QUICK)
+    return folder
+
+
+def altered(run: Path, folder: Path, **changes: Any) -> Path:
+    contents = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    contents["pyro_genmodels"] |= changes
+    torch.save(contents, folder / "altered.ckpt")
+    return folder / "altered.ckpt"
+
+
+def test_load_gives_the_averaged_weights_in_eval_mode(run: Path) -> None:
+    model = training.load(run, allow=[NAME])
+    assert isinstance(model, Tiny)
+    assert not model.training
+    last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert torch.equal(model.mean, last["pyro_genmodels"]["weights"]["mean"])
+    assert not torch.equal(model.mean, last["state_dict"]["loss.model.mean"])
+
+
+def test_fit_leaves_the_model_with_its_best_weights(tmp_path: Path) -> None:
+    model = Tiny()
+    history = training.fit(model, source(), run=tmp_path, max_epochs=2, **QUICK)
+    loaded = training.load(tmp_path, allow=[NAME])
+    assert not model.training
+    assert torch.equal(model.mean, loaded.mean)
+    assert [row["epoch"] for row in history] == [1, 2]
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names >= {"metrics.csv", "curves.png", "checkpoints", "tensorboard"}
+
+
+def test_a_class_outside_the_package_needs_to_be_allowed(run: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"allowed by name .* got 'tests.training.tiny.Tiny'"):
+        training.load(run)
+
+
+def test_a_class_outside_is_not_even_imported(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "trap.py").write_text("raise SystemExit('imported')")
+    trap = altered(run, tmp_path, model={"class": "trap.Model", "arguments": {}})
+    with pytest.raises(CheckpointError, match="public class"):
+        training.load(trap)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.9, 0.999])
+def test_a_truncated_file_is_named(run: Path, tmp_path: Path, fraction: float) -> None:
+    content = (run / "checkpoints" / "best.ckpt").read_bytes()
+    path = tmp_path / "cut.ckpt"
+    path.write_bytes(content[: int(fraction * len(content))])
+    with pytest.raises(CheckpointError, match=r"cut.ckpt' must be a whole checkpoint"):
+        training.load(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"text\n", b"\x80\x04}\x94.", b"PK\x03\x04", b"root:x:0:0\n" * 9]
+)
+def test_a_foreign_file_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "foreign").write_bytes(content)
+    with pytest.raises(CheckpointError, match="must be a whole checkpoint"):
+        training.load(tmp_path / "foreign")
+
+
+def test_objects_are_not_unpickled(tmp_path: Path) -> None:
+    torch.save({"model": Path}, tmp_path / "object.pt")
+    with pytest.raises(CheckpointError, match="only their own code could load"):
+        training.load(tmp_path / "object.pt")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 99, "version": "9.0"}, "format 1 or older; got format 99, .* 9.0"),
+        ({"format": "one"}, "another program"),
+        ({"weights": {"mean": torch.zeros(3)}}, "weights without .*log_scale"),
+        ({"weights": {**Tiny().state_dict(), "more": torch.zeros(4)}}, "with unknown more"),
+        ({"weights": Tiny(4).state_dict()}, "with other shapes of log_scale, mean"),
+        ({"model": {"class": NAME, "arguments": {"width": 3}}}, "does not take these arguments"),
+        ({"model": {"class": NAME, "arguments": {"size": -3}}}, "positive"),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    run: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    path = altered(run, tmp_path, **changes)
+    with pytest.raises(CheckpointError, match=message):
+        training.load(path, allow=[NAME])
+
+
+def test_a_folder_without_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="a folder with one"):
+        training.load(tmp_path)
+
+
+def test_a_run_is_not_overwritten_unasked(run: Path) -> None:
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        training.fit(Tiny(), source(), run=run, **QUICK)
+
+
+def test_data_that_were_only_in_memory_are_asked_for(run: Path) -> None:
+    with pytest.raises(CheckpointError, match="given again"):
+        training.load_source(run)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root writes everywhere")
+def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(OSError, match=str(tmp_path)):
+        training.fit(Tiny(), source(), run=tmp_path / "run", **QUICK)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(UnicodeEncodeError), written_whole(path) as temporary:
+        temporary.write_text("half \ud800", "utf-8")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
