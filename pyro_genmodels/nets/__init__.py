@@ -1,11 +1,18 @@
 """Plain networks, without Pyro: they take any leading dimensions and an optional context."""
 
 from pyro_genmodels.nets._autoregressive import AutoregressiveNet
+from pyro_genmodels.nets._quantizer import Quantized, Quantizer, code_perplexity
+from pyro_genmodels.nets.composite_quantizer import (
+    MultiHeadQuantizer,
+    ProductQuantizer,
+    ResidualQuantizer,
+)
 from pyro_genmodels.nets.context import ContextEmbedding
 from pyro_genmodels.nets.conv import ConvNet, ResNet
 from pyro_genmodels.nets.dense import MLP
 from pyro_genmodels.nets.masked import MaskedConv2d
 from pyro_genmodels.nets.pixelcnn import PixelCNNNet
+from pyro_genmodels.nets.quantizer import VectorQuantizer
 from pyro_genmodels.nets.vae import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 
 __all__ = [
@@ -18,6 +25,13 @@ __all__ = [
     "MLPDecoder",
     "MLPEncoder",
     "MaskedConv2d",
+    "MultiHeadQuantizer",
     "PixelCNNNet",
+    "ProductQuantizer",
+    "Quantized",
+    "Quantizer",
     "ResNet",
+    "ResidualQuantizer",
+    "VectorQuantizer",
+    "code_perplexity",
 ]

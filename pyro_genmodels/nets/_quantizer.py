@@ -1,0 +1,119 @@
+"""What every quantiser is: vectors to codes and back, with a gradient that passes through."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple, cast
+
+import torch
+from torch import nn
+
+from pyro_genmodels._checks import check_positive
+from pyro_genmodels._configuration import Configured
+from pyro_genmodels._typing import Float, Int, Num, Tensor
+
+
+class Quantized(NamedTuple):
+    """What a quantiser makes of vectors ``(*batch, dim)``.
+
+    Attributes:
+        values: The quantised vectors ``(*batch, dim)``; their gradient goes to the input unchanged.
+        codes: Indices ``(*batch, *code_shape)``.
+        loss: Auxiliary losses ``(*batch)``, to be added to the objective: means over the
+            dimensions of a vector.
+
+    Example:
+        >>> from pyro_genmodels.nets import VectorQuantizer
+        >>> values, codes, loss = VectorQuantizer(2, 4)(torch.zeros(5, 2))
+        >>> values.shape, codes.shape, loss.shape
+        (torch.Size([5, 2]), torch.Size([5]), torch.Size([5]))
+    """
+
+    values: Tensor
+    codes: Tensor
+    loss: Tensor
+
+
+class Quantizer(Configured, nn.Module, ABC):
+    """Base of the quantisers: maps vectors to codes, and codes to vectors.
+
+    Args:
+        dim: Size D of a vector.
+        num_codes: Number of values that a code can take.
+        num_parts: Codes for each vector; ``None`` for one code without a dimension of its own.
+    """
+
+    def __init__(self, dim: int, num_codes: int, num_parts: int | None = None) -> None:
+        super().__init__()
+        check_positive(dim=dim, num_codes=num_codes)
+        self.dim, self.num_codes = dim, num_codes
+        self.code_shape = torch.Size(() if num_parts is None else (num_parts,))
+
+    @abstractmethod
+    def forward(self, z: Float[Tensor, "*batch D"], *, update: bool | None = None) -> Quantized:
+        """Quantise vectors, and learn from them.
+
+        Args:
+            z: Vectors ``(*batch, dim)``.
+            update: Whether averages, initialisation and restarts take note of these vectors; by
+                default in training mode with gradients enabled.
+
+        Raises:
+            ValueError: If the trailing size is not ``dim``.
+        """
+
+    @abstractmethod
+    def lookup(self, codes: Num[Tensor, "*codes"]) -> Float[Tensor, "*vectors"]:
+        """Return the vectors ``(*batch, dim)`` of codes ``(*batch, *code_shape)``.
+
+        Raises:
+            ValueError: If the codes have another trailing shape or are out of range.
+        """
+
+    @property
+    @abstractmethod
+    def perplexity(self) -> Tensor:
+        """Effective number of codes in use, on average over the last training batches.
+
+        Shape ``code_shape``; between 1 and ``num_codes``.
+        """
+
+    @property
+    @abstractmethod
+    def usage(self) -> Tensor:
+        """Fraction of the codes that were chosen lately in training, shape ``code_shape``."""
+
+    def _updates(self, update: bool | None) -> bool:
+        return self.training and torch.is_grad_enabled() if update is None else update
+
+
+def straight_through(
+    z: Float[Tensor, "*batch D"], vectors: Float[Tensor, "*batch D"]
+) -> Float[Tensor, "*batch D"]:
+    """Return exactly ``vectors``, with the gradient of ``z``.
+
+    Bengio et al. (2013), Estimating or propagating gradients through stochastic neurons.
+    """
+    # Not z + (vectors - z), which rounds: the decoder must see what a lookup of the codes gives.
+    return vectors.detach() + (z - z.detach())
+
+
+def code_counts(codes: Int[Tensor, "*codes"], num_codes: int) -> Int[Tensor, " K"]:
+    """Return how often each code occurs.
+
+    Example:
+        >>> code_counts(torch.tensor([[0, 2], [2, 2]]), 4)
+        tensor([1, 0, 3, 0])
+    """
+    return torch.bincount(codes.flatten(), minlength=num_codes)
+
+
+def code_perplexity(codes: Int[Tensor, "*codes"], num_codes: int) -> float:
+    """Return the effective number of codes used: the exponential of their entropy.
+
+    Example:
+        >>> code_perplexity(torch.tensor([0, 1, 2, 3]), 512)
+        4.0
+    """
+    share = code_counts(codes, num_codes).double() / max(1, codes.numel())
+    return cast(float, torch.special.entr(share).sum().exp().item())
