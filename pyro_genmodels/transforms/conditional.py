@@ -49,6 +49,13 @@ class ConditionalFlow(Configured, ConditionalTransformModule):
 
     Raises:
         ValueError: If the flow takes no context.
+
+    Example:
+        >>> from pyro_genmodels import nets, transforms
+        >>> net = nets.MLP(3, 6, num_classes=10)
+        >>> flow = ConditionalFlow(transforms.AffineCoupling(transforms.HalfMask(), net))
+        >>> flow.condition(torch.tensor([4, 2]))(torch.zeros(3)).shape
+        torch.Size([2, 3])
     """
 
     def __init__(self, flow: FlowTransform, *, cache_size: int = 0) -> None:

@@ -89,7 +89,8 @@ class AffineCoupling(_Coupling):
     .. math:: y_a = x_a, \qquad y_b = x_b \, e^{r \tanh s(x_a)} + t(x_a)
 
     The learned :math:`r` bounds every log-scale, so the map cannot overflow where it was not
-    trained. (The paper's code writes :math:`(x_b + t)\,e^s`; the two describe the same maps.)
+    trained; it starts at 2. (The paper's code writes :math:`(x_b + t)\,e^s`; the two describe the
+    same maps.)
 
     Args:
         mask: Which part passes unchanged.
@@ -114,7 +115,7 @@ class AffineCoupling(_Coupling):
 
     def __init__(self, mask: Mask, net: nn.Module, *, cache_size: int = 0) -> None:
         super().__init__(mask, net, cache_size)
-        self.rescale = nn.Parameter(torch.ones(()))
+        self.rescale = nn.Parameter(torch.full((), 2.0))
 
     def _log_scale_and_shift(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         changes, dim = self._changes(x), -self.mask.event_dim

@@ -46,11 +46,11 @@ class RealNVP(FlowTransform):
 
     Args:
         event_shape: ``D`` or ``(D,)`` for vectors, ``(C, H, W)`` for images of any size.
-        num_couplings: Number of couplings of a vector, 8 if not given; for an image, their number
+        num_couplings: Number of couplings of a vector, 16 if not given; for an image, their number
             in each group, 3 if not given.
         num_scales: Number of scales of an image. Two if not given, one if a side is odd.
         width: Hidden width of the networks (of images: channels at the first scale); 128 for
-            vectors and 32 for images if not given.
+            vectors and 24 for images if not given.
         num_blocks: Hidden layers of a vector's networks, residual blocks of an image's. 2 and 1
             if not given.
         activation: Name of the networks' activation.
@@ -95,8 +95,8 @@ class RealNVP(FlowTransform):
         shape = check_event_shape([event_shape] if isinstance(event_shape, int) else event_shape)
         super().__init__(len(shape), event_shape=shape, cache_size=cache_size)
         is_image = len(shape) == 3
-        num_couplings = _default("num_couplings", num_couplings, 3 if is_image else 8)
-        width = _default("width", width, 32 if is_image else 128)
+        num_couplings = _default("num_couplings", num_couplings, 3 if is_image else 16)
+        width = _default("width", width, 24 if is_image else 128)
         num_blocks = _default("num_blocks", num_blocks, 1 if is_image else 2)
         num_scales = _check_scales(num_scales, shape)
         context_event_dim(num_classes, context_shape)  # checks them

@@ -41,7 +41,9 @@ FLOWS: dict[str, tuple[tuple[int, ...], Callable[[], FlowTransform]]] = {
     "logit": ((4,), lambda: transforms.Logit(1)),
     "chain": (
         (3,),
-        lambda: transforms.Chain([transforms.RealNVP(3, width=8), transforms.Logit(1)]),
+        lambda: transforms.Chain(
+            [transforms.RealNVP(3, width=8, num_couplings=2), transforms.Logit(1)]
+        ),
     ),
     "real_nvp 1": ((1,), lambda: transforms.RealNVP(1, width=8)),
     "real_nvp 5": ((5,), lambda: transforms.RealNVP(5, width=8)),
