@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -206,13 +206,12 @@ def test_help_answers_fast(words: list[str], limit: float, heavy: set[str]) -> N
         f"try: main({[*words, '--help']!r})\nexcept SystemExit: pass\n"
         f"print(sorted({heavy!r} & set(sys.modules)), file=sys.stderr)"
     )
-    best = float("inf")
-    for _ in range(3):
-        start = time.perf_counter()
-        shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        best = min(best, time.perf_counter() - start)
-        if best < limit:
-            break
+    before = os.times()
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    after = os.times()
+    # Processor time: a busy machine must not fail the test, a heavy import shall.
+    spent = after.children_user + after.children_system
+    spent -= before.children_user + before.children_system
     assert shown.stderr.strip() == "[]"
     assert "--help" in shown.stdout
-    assert best < limit
+    assert spent < limit

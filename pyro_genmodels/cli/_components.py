@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,8 +21,11 @@ from pyro_genmodels import _configuration, models, nets, transforms
 from pyro_genmodels._checks import check, require
 
 
-class Description(dict[str, Any]):
-    """Plain data of a part that is yet to be built."""
+@dataclass(frozen=True)
+class Description:
+    """Plain data of a part that is yet to be built (jsonargparse would take a dict apart)."""
+
+    data: dict[str, Any]
 
 
 def register_component_types() -> None:
@@ -30,7 +34,7 @@ def register_component_types() -> None:
     for cls in _component_types():
         jsonargparse.typing.register_type(
             cls,
-            serializer=dict,
+            serializer=lambda description: description.data,
             deserializer=_described,
             type_check=lambda value, _: isinstance(value, Description),
             fail_already_registered=False,
@@ -63,18 +67,18 @@ def _is_part(cls: type) -> bool:
 
 def _described(value: Any) -> Description:
     """Read a name, or a mapping with ``class`` and ``arguments``."""
+    if isinstance(value, Description):
+        return value
     if isinstance(value, str):
         value = yaml.safe_load(value)
     if isinstance(value, str):
         value = {"class": value}
     fits = isinstance(value, Mapping) and isinstance(value.get("class"), str)
     check(fits, "a part", "be a class name, or {class: ..., arguments: {...}}", value)
-    return Description(value)
+    return Description(dict(value))
 
 
-def build_components(
-    value: Any, facts: Mapping[str, Any], allow: Collection[str], *, known: bool = True
-) -> Any:
+def build_components(value: Any, facts: Mapping[str, Any], allow: Collection[str]) -> Any:
     """Build the parts described anywhere in a value.
 
     Args:
@@ -82,11 +86,12 @@ def build_components(
         facts: Arguments that the data settle (``event_shape`` ...), given to every part that
             takes them and is not given them.
         allow: Full names of classes outside the package that may be imported.
-        known: The value came as the type of a part, so bare class names mean parts.
 
     Raises:
         ValueError: If a name is neither public in this package nor allowed.
     """
+    if isinstance(value, Description):
+        value = value.data
     if isinstance(value, Mapping) and "class" in value:
         name = _public_name(str(value["class"]))
         arguments = dict(value.get("arguments") or {})

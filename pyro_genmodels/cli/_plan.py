@@ -14,7 +14,12 @@ import torch
 import yaml
 
 from pyro_genmodels._checks import check, require
-from pyro_genmodels.cli._components import build_components, gather, register_component_types
+from pyro_genmodels.cli._components import (
+    Description,
+    build_components,
+    gather,
+    register_component_types,
+)
 from pyro_genmodels.cli._names import data_makers, family, find, model_makers
 from pyro_genmodels.data import DataSource, Sampled
 from pyro_genmodels.models import GenerativeModel
@@ -163,7 +168,8 @@ def _add_data(parser: Any, source_name: str) -> Any:
         _add(parser, maker, "data")
     else:
         _add(parser, maker, "data", skip={"validate_args"})
-        _add(parser, Sampled, "data", skip={"distribution"}, as_group=False)
+        shared = {"distribution", *inspect.signature(maker).parameters}
+        _add(parser, Sampled, "data", skip=shared, as_group=False)
     return maker
 
 
@@ -175,10 +181,11 @@ def _make_source(
     given = _parse(parser, words, {"data": config} if config else {}).get("data") or {}
     if issubclass(maker, DataSource):
         return maker(**given), given
-    drawing = inspect.signature(Sampled).parameters
-    of_law = {k: v for k, v in given.items() if k not in drawing}
-    how = {k: v for k, v in given.items() if k in drawing}
-    return Sampled(maker(**of_law), **how), given
+    law, drawing = (
+        {k: v for k, v in given.items() if k in inspect.signature(made).parameters}
+        for made in (maker, Sampled)
+    )
+    return Sampled(maker(**law), **drawing), given
 
 
 def _parse(parser: Any, words: list[str], config: dict[str, Any]) -> dict[str, Any]:
@@ -194,6 +201,8 @@ def _parse(parser: Any, words: list[str], config: dict[str, Any]) -> dict[str, A
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Description):
+        return _plain(value.data)
     if isinstance(value, Mapping):
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple | torch.Size):

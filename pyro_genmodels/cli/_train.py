@@ -17,7 +17,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "pyro-genmodels train NAME --data SOURCE [--run DIR] [--config FILE] [--resume | "
         "--overwrite] [--conditional] [--model.X ...] [--data.X ...] [--SETTING ...]"
     )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="model; see `list`")
     parser.add_argument("--data", metavar="SOURCE", help="data; see `list`")
     parser.add_argument("--run", dest="run_folder", type=Path, metavar="DIR", help="run folder")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML of options")
@@ -32,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     """Train, score, and print the result."""
+    # Not argparse's: without a NAME it would take the value of an option it does not know.
+    named = bool(rest) and not rest[0].startswith("-")
+    arguments.name, rest = (rest[0], rest[1:]) if named else (None, rest)
     if arguments.help and not arguments.name:
         return _general_help()
     from pyro_genmodels.cli import _plan
