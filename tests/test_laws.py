@@ -222,10 +222,36 @@ def test_sampler_of_each_method(law: str, make: Callable[[], Case], method: str)
     run(law, distribution, method=method, num_samples=20_000 if method == "cached" else 5000)
 
 
+ENUMERABLE_DATA = {
+    name: make
+    for name, make in cases.DATA_DISTRIBUTIONS.items()
+    if (levels := make().part.num_levels) is not None
+    and levels ** make().part.event_shape.numel() <= 2**16
+}
+CONTINUOUS_DATA = {
+    name: make for name, make in cases.DATA_DISTRIBUTIONS.items() if make().part.num_levels is None
+}
+
+
+@law_on(cases.DATA_DISTRIBUTIONS, "check_distribution")
+def test_data_distribution(law: str, make: Callable[[], Case]) -> None:
+    run(law, make().part)
+
+
+@law_on(ENUMERABLE_DATA, "check_normalized", "check_sampler")
+def test_enumerable_data(law: str, make: Callable[[], Case]) -> None:
+    run(law, make().part)
+
+
+@law_on(CONTINUOUS_DATA, "check_sampler")
+def test_continuous_data(law: str, make: Callable[[], Case]) -> None:
+    run(law, make().part, num_samples=5000)
+
+
 # Models
 
 
-def data(case: Case, batch: int) -> tuple[Tensor, Tensor | None]:
+def batch_for(case: Case, batch: int) -> tuple[Tensor, Tensor | None]:
     """A batch of data, and of contexts repeated to its size."""
     shape, levels = (batch, *case.part.event_shape), case.part.num_levels
     generator = torch.Generator().manual_seed(0)
@@ -246,13 +272,13 @@ ENUMERABLE = {
 @law_on(cases.MODELS, "check_bounds", "check_copies", "check_no_stale_weights")
 def test_model(law: str, make: Callable[[], Case]) -> None:
     case = prepared_model(make)
-    run(law, case.part, *data(case, 3))
+    run(law, case.part, *batch_for(case, 3))
 
 
 @law_on(cases.MODELS, "check_estimators_agree")
 def test_estimators(law: str, make: Callable[[], Case]) -> None:
     case = prepared_model(make)
-    run(law, case.part, *data(case, 3), num_runs=50)
+    run(law, case.part, *batch_for(case, 3), num_runs=50)
 
 
 @law_on(cases.MODELS, "check_trains")
@@ -260,7 +286,7 @@ def test_model_trains(law: str, make: Callable[[], Case]) -> None:
     """Float32 and training mode, as built."""
     torch.set_default_dtype(torch.float32)
     case = make()
-    x, context = data(case, 8)
+    x, context = batch_for(case, 8)
     if context is not None and context.is_floating_point():
         context = context.float()
     run(law, lambda: make().part, x, context)
@@ -269,7 +295,7 @@ def test_model_trains(law: str, make: Callable[[], Case]) -> None:
 @law_on(cases.MODELS, "check_model_shapes")
 def test_model_shapes(law: str, make: Callable[[], Case]) -> None:
     case = prepared_model(make)
-    x, context = data(case, 1)
+    x, context = batch_for(case, 1)
     run(law, case.part, x[0], None if context is None else context[0])
 
 
@@ -286,7 +312,7 @@ def test_loss_module_trains(name: str) -> None:
     """The loss Module owns every parameter, reaches each, and is the ELBO per example."""
     torch.set_default_dtype(torch.float32)
     case = cases.MODELS[name]()
-    x, context = data(case, 8)
+    x, context = batch_for(case, 8)
     if context is not None and context.is_floating_point():
         context = context.float()
     loss = models.ELBOLoss(case.part)
@@ -299,3 +325,50 @@ def test_loss_module_trains(name: str) -> None:
     still = [n for n, p in case.part.named_parameters() if torch.equal(before[n], p)]
     assert still == []
     assert list(loss.unreached_parameters()) == []
+
+
+# Published receptive fields, and exact evidence
+
+
+def past_of(kernels: list[int]) -> set[tuple[int, int]]:
+    """Offsets of the pixels that a stack of masked convolutions sees."""
+    seen = {(0, 0)}
+    for kernel in kernels:
+        half = kernel // 2
+        above = {(i, j) for i in range(-half, 0) for j in range(-half, half + 1)}
+        taps = above | {(0, j) for j in range(-half, 1)}
+        seen = {(a + i, b + j) for a, b in seen for i, j in taps}
+    return seen
+
+
+@pytest.mark.parametrize("num_blocks", [0, 1, 2])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_receptive_field_of_pixelcnn(channels: int, num_blocks: int) -> None:
+    """A 7x7 kernel and 3x3 ones, blind spot included (van den Oord et al., 2016)."""
+    torch.manual_seed(0)
+    shape = (channels, 3, 11) if channels == 1 else (channels, 2, 6)
+    net = nets.PixelCNNNet(shape, 3, hidden_channels=8 * channels, num_blocks=num_blocks)
+    cases.vivid(testing.randomize_parameters(net).eval())
+    expected = testing.raster_field(shape, past_of([7] + [3] * num_blocks))
+    testing.check_receptive_field(net, shape, expected, num_levels=3, num_probes=6)
+
+
+def test_bounds_of_a_linear_vae_below_its_exact_evidence() -> None:
+    """A linear decoder with Gaussian noise: x is N(b, W W^T + s^2)."""
+    torch.manual_seed(0)
+    likelihood = models.GaussianLikelihood((3,), scale="shared")
+    vae = models.VAE((3,), latent_dim=2, hidden=(), likelihood=likelihood)
+    testing.randomize_parameters(vae, 0.1).eval()
+    with torch.no_grad():
+        base = vae.decode(torch.zeros(2))
+        columns = [vae.decode(row).mean - base.mean for row in torch.eye(2)]
+        loading = torch.stack([column.flatten() for column in columns], 1)
+        noise = torch.diag(base.variance.flatten())
+        evidence = torch.distributions.MultivariateNormal(
+            base.mean.flatten(), loading @ loading.T + noise
+        )
+        x = evidence.sample((4,))
+        log_evidence = evidence.log_prob(x)
+    testing.check_bounds(vae, x, log_evidence=log_evidence, num_particles=20_000)
+    with pytest.raises(AssertionError, match="log-evidence"):
+        testing.check_bounds(vae, x, log_evidence=log_evidence - 0.5)

@@ -541,6 +541,7 @@ DEQUANTIZATION_MUTANTS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Encountered NaN")
 @pytest.mark.parametrize("mutant", DEQUANTIZATION_MUTANTS)
 def test_dequantization(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     flow = transforms.RealNVP(2, width=4, num_couplings=2, activation="tanh", logit_margin=0.0)

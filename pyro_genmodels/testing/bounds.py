@@ -122,6 +122,11 @@ def check_evidence_normalized(
 
     Raises:
         AssertionError: With the deviation in standard errors.
+
+    Example:
+        >>> from pyro_genmodels.models import VAE
+        >>> model = VAE((3,), num_levels=2, latent_dim=1, hidden=())
+        >>> check_evidence_normalized(model, num_particles=1000)
     """
     weights = _table(model, context, num_particles, seed)
     _check_mean_one("evidence sums to one over all data", weights.sum(1))
@@ -165,6 +170,11 @@ def check_model_sampler(
     Raises:
         AssertionError: With the largest deviation in joint standard errors, its bound, and the
             index of the data point in lexicographic order.
+
+    Example:
+        >>> from pyro_genmodels.models import VAE
+        >>> model = VAE((3,), num_levels=2, latent_dim=1, hidden=())
+        >>> check_model_sampler(model, num_samples=5000, num_particles=1000)
     """
     weights = _table(model, context, num_particles, seed)
     expected, error = weights.mean(0), _standard_error(weights)
@@ -206,6 +216,11 @@ def check_estimators_agree(
 
     Raises:
         AssertionError: Naming the two that differ, with the difference in standard errors.
+
+    Example:
+        >>> from pyro_genmodels.models import VAE
+        >>> model = VAE((3,), num_levels=2, latent_dim=1, hidden=()).eval()
+        >>> check_estimators_agree(model, torch.zeros(2, 3), num_runs=20)
     """
     losses = {}
     with seeded(seed), torch.no_grad(), _unregistered(model):

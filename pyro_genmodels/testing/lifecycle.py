@@ -42,6 +42,10 @@ def check_trains(
     Raises:
         AssertionError: Naming the instance and the parameters that stood still, or the copy that
             differs.
+
+    Example:
+        >>> from pyro_genmodels.models import VAE
+        >>> check_trains(lambda: VAE((3,), latent_dim=1, hidden=(4,)), torch.randn(5, 3))
     """
     with seeded(seed):
         first = make()
@@ -85,6 +89,10 @@ def check_copies(model: Any, x: Tensor, context: Tensor | None = None, *, seed: 
 
     Raises:
         AssertionError: Naming the copy whose log-weights differ.
+
+    Example:
+        >>> from pyro_genmodels.models import VAE
+        >>> check_copies(VAE((3,), latent_dim=1, hidden=(4,)), torch.randn(5, 3))
     """
     copies: dict[str, Callable[[Any], Any]] = {
         "deepcopy": copy.deepcopy,
@@ -143,6 +151,10 @@ def check_no_stale_weights(
 
     Raises:
         AssertionError: Naming the change that was missed.
+
+    Example:
+        >>> from pyro_genmodels.models import VAE
+        >>> check_no_stale_weights(VAE((3,), latent_dim=1, hidden=(4,)), torch.randn(5, 3))
     """
     model = copy.deepcopy(model)
     for name, change in _CHANGES.items():
@@ -185,6 +197,10 @@ def check_model_shapes(model: Any, x: Tensor, context: Tensor | None = None) -> 
 
     Raises:
         AssertionError: Naming the method and the shapes.
+
+    Example:
+        >>> from pyro_genmodels.models import VAE
+        >>> check_model_shapes(VAE((3,), latent_dim=1, hidden=(4,)), torch.zeros(3))
     """
     for batch in [(), (3,), (2, 3)]:
         many = x.expand((*batch, *x.shape))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +12,11 @@ from pyro_genmodels.testing._probes import clean_copy
 from pyro_genmodels.testing._report import require_close, require_law, tolerance
 
 
-def check_network(network: Callable[..., Tensor], x: Tensor, context: Tensor | None = None) -> None:
+def check_network(network: Callable[..., Any], x: Tensor, context: Tensor | None = None) -> None:
     """Check that a network maps each example as if it were alone, over any batch shape.
 
-    A module must also keep float32 and agree there with float64 to 1e-4.
+    Of a network that returns a tuple, its first tensor counts. A module must also keep float32
+    and agree there with float64 to 1e-4.
 
     Args:
         network: Called with ``(*batch, *event)``, and with a context if there is one.
@@ -28,7 +30,7 @@ def check_network(network: Callable[..., Tensor], x: Tensor, context: Tensor | N
         >>> check_network(torch.nn.Linear(3, 2).double(), torch.zeros(3, dtype=torch.float64))
     """
     given = () if context is None else (context,)
-    expected = network(x, *given)
+    expected = _output(network, x, *given)
     for batch_shape in [(), (1,), (3,), (2, 1), (2, 1, 3)]:
         scale = torch.linspace(0.5, 1, torch.Size(batch_shape).numel(), dtype=x.dtype)
         many = scale.reshape((*batch_shape, *(1,) * x.dim())) * x
@@ -37,22 +39,28 @@ def check_network(network: Callable[..., Tensor], x: Tensor, context: Tensor | N
     if isinstance(network, nn.Module):
         single = clean_copy(network).float()
         floats = [c.float() if c.is_floating_point() else c for c in given]
-        output = single(x.float(), *floats)
+        output = _output(single, x.float(), *floats)
         require_law(output.dtype == torch.float32, "float32 stays", f"it became {output.dtype}")
         bound = tolerance(torch.float32) * (1 + float(expected.detach().abs().max()))
         error = float((output.double() - expected).detach().abs().max())
         require_law(error <= bound, "float32 = float64", f"measured {error:.4g}, bound {bound:.4g}")
 
 
+def _output(network: Callable[..., Any], *arguments: Tensor) -> Tensor:
+    output = network(*arguments)
+    first: Tensor = output[0] if isinstance(output, tuple) else output
+    return first
+
+
 def _check_batch(
-    network: Callable[..., Tensor], x: Tensor, contexts: list[Tensor], batch_shape: torch.Size
+    network: Callable[..., Any], x: Tensor, contexts: list[Tensor], batch_shape: torch.Size
 ) -> None:
     rank = len(batch_shape)
-    together = network(x, *contexts)
+    together = _output(network, x, *contexts)
     problem = f"shape {tuple(together.shape)}"
     law = f"a batch of shape {tuple(batch_shape)} keeps its shape"
     require_law(together.shape[:rank] == batch_shape, law, problem)
     flat = [t.reshape(-1, *t.shape[rank:]) for t in (x, *contexts)]
-    alone = torch.stack([network(*arguments) for arguments in zip(*flat, strict=True)])
+    alone = torch.stack([_output(network, *arguments) for arguments in zip(*flat, strict=True)])
     law = f"each example of a batch of shape {tuple(batch_shape)} is mapped as if alone"
     require_close(law, together, alone.reshape(together.shape))

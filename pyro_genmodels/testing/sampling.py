@@ -62,7 +62,12 @@ def outcomes(distribution: Any) -> Tensor:
 
 
 def log_table(distribution: Any, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Return the log-probability of each of :func:`outcomes`, as ``(count, *batch)`` in float64."""
+    """Return the log-probability of each of :func:`outcomes`, as ``(count, *batch)`` in float64.
+
+    Example:
+        >>> log_table(torch.distributions.Bernoulli(torch.tensor(0.25))).exp()
+        tensor([0.7500, 0.2500], dtype=torch.float64)
+    """
     ones = (1,) * len(distribution.batch_shape)
     with torch.no_grad():
         scores = [
