@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import shutil
 from abc import ABC
 from pathlib import Path
 from types import ModuleType
@@ -136,4 +137,12 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-skip-member", _is_foreign)
 
 
+def _copy_notebooks() -> None:
+    """Sphinx reads nothing outside its folder; the notebooks lie where a reader looks for them."""
+    target = HERE / "notebooks"
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(HERE.parent / "notebooks", target, ignore=shutil.ignore_patterns(".*"))
+
+
 _write_api()
+_copy_notebooks()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
@@ -40,6 +41,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         for marker in set(skips) & set(item.keywords):
             item.add_marker(skips[marker])
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Doctests are the package's: scripts and helpers beside the tests are not imported for any."""
+    name = collection_path.name
+    return True if name.endswith(".py") and not name.startswith("test_") else None
 
 
 @pytest.hookimpl(wrapper=True)
