@@ -53,6 +53,7 @@ python_use_unqualified_type_names = True
 maximum_signature_line_length = 88
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # attributes are described with the class, once
 napoleon_use_rtype = False
 napoleon_preprocess_types = False
 
@@ -128,7 +129,8 @@ def _is_foreign(
     """Leave out what a class gets from torch or Pyro: their own references have it."""
     function = getattr(obj, "fget", obj)
     module = getattr(function, "__module__", None) or project
-    return None if module.partition(".")[0] == project else True
+    of_named_tuple = (getattr(obj, "__doc__", None) or "").startswith("Alias for field number")
+    return None if module.partition(".")[0] == project and not of_named_tuple else True
 
 
 def setup(app: Sphinx) -> None:
