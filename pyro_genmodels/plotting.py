@@ -18,6 +18,8 @@ from pyro_genmodels._checks import check, require
 from pyro_genmodels._files import written_whole
 from pyro_genmodels._typing import Float, Num
 
+__all__ = ["image_grid", "save_curves", "save_reconstructions", "save_samples", "to_pixels"]
+
 # Below this many pixels a side, a tile is enlarged by whole factors: 8x8 digits are no stamps.
 _SMALLEST_SIDE = 48
 

@@ -13,7 +13,7 @@ import pytest
 import pyro_genmodels
 
 HEAVY = ("torch", "pyro", "lightning", "torchvision", "sklearn", "matplotlib", "jsonargparse")
-EXTRAS = ("lightning", "torchvision", "sklearn", "matplotlib", "rich", "hypothesis", "nflows")
+EXTRAS = ("lightning", "torchvision", "sklearn", "matplotlib", "hypothesis", "nflows")
 CORE = "nets transforms distributions models metrics data training plotting testing"
 
 
