@@ -199,12 +199,6 @@ def log_det_kept_out_of_the_slot(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Slot, "take_input", lambda *_: None)
 
 
-def copied_along(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(
-        transforms.FlowTransform, "__getstate__", lambda self: self.__dict__ | {"_inv": None}
-    )
-
-
 SLOT_MUTANTS: dict[str, tuple[str, Mutation, str]] = {
     "stale": ("check_no_stale_value", keep_forever, "is fresh"),
     "blind to .data writes": ("check_no_stale_value", without_snapshot, "write through .data"),
@@ -439,10 +433,6 @@ def fixed_name(patch: pytest.MonkeyPatch) -> None:
             pyro.module("model", self)
 
     patch.setattr(RegisteredModule, "register_with_pyro", register)
-
-
-def name_copied_along(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(RegisteredModule, "__getstate__", lambda self: self.__dict__)
 
 
 def no_registration(patch: pytest.MonkeyPatch) -> None:

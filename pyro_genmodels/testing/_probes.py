@@ -72,7 +72,8 @@ def jacobian(
     size = sizes[len(sizes) - output_event_dim :].numel()
     copies = x.detach().expand(size, *x.shape).clone().requires_grad_()
     y = function(copies)
-    one_hot = torch.eye(size, dtype=y.dtype).reshape(size, *(1,) * len(batch_shape), size)
+    one_hot = torch.eye(size, dtype=y.dtype, device=y.device)
+    one_hot = one_hot.reshape(size, *(1,) * len(batch_shape), size)
     cotangent = one_hot.expand(size, *batch_shape, size).reshape(y.shape)
     (gradient,) = torch.autograd.grad(y, copies, cotangent, allow_unused=True)
     gradient = torch.zeros_like(copies) if gradient is None else gradient

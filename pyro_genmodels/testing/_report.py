@@ -49,8 +49,9 @@ def require_within(law: str, measured: Tensor, bound: Tensor | float) -> None:
         ...
         AssertionError: x = y: measured 0.5, bound 0.1, at index (1,); 1 of 2 elements break it.
     """
-    measured = measured.detach()
-    bounds = torch.as_tensor(bound, dtype=measured.dtype).detach().broadcast_to(measured.shape)
+    measured = measured.detach().cpu()
+    bounds = torch.as_tensor(bound, dtype=measured.dtype).detach().cpu()
+    bounds = bounds.broadcast_to(measured.shape)
     broken = ~(measured <= bounds)  # so written that a NaN is broken
     if not broken.any():
         return

@@ -1,0 +1,80 @@
+"""Every case on another device: the same values as on the CPU, and the same laws."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_genmodels import testing
+from pyro_genmodels.testing._probes import modules_of
+from tests import cases
+from tests.cases import Case
+from tests.test_laws import METHODS, batch_for, prepared, prepared_model, transform_and_points
+
+# On the CPU it only shows that the test itself runs.
+DEVICES = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+ALL_TRANSFORMS = cases.TRANSFORMS | cases.CONDITIONAL_TRANSFORMS
+
+
+@pytest.fixture(autouse=True)
+def _double() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def moved(case: Case, device: str) -> Case:
+    context = None if case.context is None else case.context.to(device)
+    return Case(copy.deepcopy(case.part).to(device), case.event_shape, context)
+
+
+def assert_same(actual: Tensor, expected: Tensor, device: str) -> None:
+    assert actual.device.type == device
+    torch.testing.assert_close(actual.cpu(), expected, rtol=1e-9, atol=1e-9)
+
+
+@DEVICES
+@pytest.mark.parametrize("make", ALL_TRANSFORMS.values(), ids=ALL_TRANSFORMS)
+def test_transform(make: Callable[[], Case], device: str) -> None:
+    case = prepared(make)
+    transform, x = transform_and_points(case)
+    there, _ = transform_and_points(moved(case, device))
+    y, y_there = transform(x), there(x.to(device))
+    assert_same(y_there, y, device)
+    log_det = there.log_abs_det_jacobian(x.to(device), y_there)
+    assert_same(log_det, transform.log_abs_det_jacobian(x, y), device)
+    if device != "cpu":
+        testing.check_no_stale_value(there, x.to(device))
+
+
+@DEVICES
+@pytest.mark.parametrize("make", METHODS.values(), ids=METHODS)
+def test_autoregressive(make: Callable[[], Case], device: str) -> None:
+    distribution: Any = prepared(make).part
+    value = distribution.sample((3,))
+    expected = distribution.log_prob(value)
+    for module in modules_of(distribution):
+        module.to(device)
+    if distribution.context is not None:
+        distribution.context = distribution.context.to(device)
+    assert_same(distribution.log_prob(value.to(device)), expected, device)
+    assert distribution.sample((2,)).device.type == device
+
+
+@DEVICES
+@pytest.mark.parametrize("make", cases.MODELS.values(), ids=cases.MODELS)
+def test_model(make: Callable[[], Case], device: str) -> None:
+    case = prepared_model(make)
+    x, context = batch_for(case, 3)
+    there = moved(case, device).part
+    context = None if context is None else context.to(device)
+    weights = there.log_weights(x.to(device), context, num_particles=2)
+    assert weights.device.type == device
+    assert bool(torch.isfinite(weights).all())
+    first = None if context is None else context[0]
+    assert there.sample(2, first).device.type == device
