@@ -125,8 +125,9 @@ def check_evidence_normalized(
 
     Example:
         >>> from pyro_genmodels.models import VAE
+        >>> _ = torch.manual_seed(0)
         >>> model = VAE((3,), num_levels=2, latent_dim=1, hidden=())
-        >>> check_evidence_normalized(model, num_particles=1000)
+        >>> check_evidence_normalized(model)
     """
     weights = _table(model, context, num_particles, seed)
     _check_mean_one("evidence sums to one over all data", weights.sum(1))
@@ -173,8 +174,9 @@ def check_model_sampler(
 
     Example:
         >>> from pyro_genmodels.models import VAE
+        >>> _ = torch.manual_seed(0)
         >>> model = VAE((3,), num_levels=2, latent_dim=1, hidden=())
-        >>> check_model_sampler(model, num_samples=5000, num_particles=1000)
+        >>> check_model_sampler(model, num_samples=5000)
     """
     weights = _table(model, context, num_particles, seed)
     expected, error = weights.mean(0), _standard_error(weights)
@@ -219,6 +221,7 @@ def check_estimators_agree(
 
     Example:
         >>> from pyro_genmodels.models import VAE
+        >>> _ = torch.manual_seed(0)
         >>> model = VAE((3,), num_levels=2, latent_dim=1, hidden=()).eval()
         >>> check_estimators_agree(model, torch.zeros(2, 3), num_runs=20)
     """

@@ -45,6 +45,7 @@ def check_trains(
 
     Example:
         >>> from pyro_genmodels.models import VAE
+        >>> _ = torch.manual_seed(0)
         >>> check_trains(lambda: VAE((3,), latent_dim=1, hidden=(4,)), torch.randn(5, 3))
     """
     with seeded(seed):
@@ -92,6 +93,7 @@ def check_copies(model: Any, x: Tensor, context: Tensor | None = None, *, seed: 
 
     Example:
         >>> from pyro_genmodels.models import VAE
+        >>> _ = torch.manual_seed(0)
         >>> check_copies(VAE((3,), latent_dim=1, hidden=(4,)), torch.randn(5, 3))
     """
     copies: dict[str, Callable[[Any], Any]] = {
@@ -154,6 +156,7 @@ def check_no_stale_weights(
 
     Example:
         >>> from pyro_genmodels.models import VAE
+        >>> _ = torch.manual_seed(0)
         >>> check_no_stale_weights(VAE((3,), latent_dim=1, hidden=(4,)), torch.randn(5, 3))
     """
     model = copy.deepcopy(model)
@@ -200,6 +203,7 @@ def check_model_shapes(model: Any, x: Tensor, context: Tensor | None = None) -> 
 
     Example:
         >>> from pyro_genmodels.models import VAE
+        >>> _ = torch.manual_seed(0)
         >>> check_model_shapes(VAE((3,), latent_dim=1, hidden=(4,)), torch.zeros(3))
     """
     for batch in [(), (3,), (2, 3)]:
