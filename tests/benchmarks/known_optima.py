@@ -44,7 +44,7 @@ PROBLEMS = {
     ),
     "RealNVP on eight Gaussians": Problem(
         lambda: data.Sampled(data.EightGaussians(), train=100_000, test=20_000),
-        lambda: models.realnvp((2,)),
+        lambda: models.realnvp((2,), dropout=0.0),
         {"learning_rate": 1e-3, "batch_size": 512, "schedule": "cosine", "ema_decay": 0.999},
         0.05,
         "nats",
