@@ -56,6 +56,11 @@ class Progress(lightning.Callback):
         """Leave the finished bar on the screen."""
         self.bar.close()
 
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """End the bar's line, so that the message has its own."""
+        if self.bar is not None:
+            self.bar.close()
+
     def _annotate(self, trainer: Any, module: TrainingModule) -> None:
         self.bar.set_description(f"epoch {trainer.current_epoch + 1}", refresh=False)
         history = _journal(trainer).history

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -127,9 +129,19 @@ def _train(
 
 
 def _fit(trainer: lightning.Trainer, module: TrainingModule, last: Path | None) -> None:
-    trainer.fit(module, ckpt_path=last, weights_only=True)
+    # On Ctrl-C Lightning has the signal ignored from then on, and exits the process by itself.
+    in_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if in_main else None
+    try:
+        trainer.fit(module, ckpt_path=last, weights_only=True)
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+    finally:
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
     if trainer.interrupted:
-        raise KeyboardInterrupt  # Lightning swallows it; the caller must not take this for done
+        raise KeyboardInterrupt
 
 
 def _trainer(folder: Path, settings: TrainingSettings, callbacks: list[Any]) -> lightning.Trainer:
@@ -172,7 +184,7 @@ def _quiet() -> Any:
     level = logger.level
     logger.setLevel(logging.WARNING)
     with warnings.catch_warnings():
-        for about in ("does not have many workers", "Checkpoint directory", "log_every_n_steps"):
+        for about in ("does not have many workers", "log_every_n_steps", "isinstance.treespec"):
             warnings.filterwarnings("ignore", f".*{about}")
         try:
             yield

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as lightning
 import pyro
 import pytest
 import torch
@@ -41,6 +43,21 @@ def test_mixed_precision_and_clipping_train(tmp_path: Path) -> None:
     options = {"precision": "bf16-mixed", "gradient_clip": 1.0, "max_epochs": 1}
     rows = training.fit(Tiny(), source(), run=tmp_path, **options, **QUICK)
     assert rows[0]["validation_nats"] < 20
+
+
+class Interrupt(lightning.Callback):
+    def on_train_epoch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        if trainer.current_epoch == 2:
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_keeps_the_last_checkpoint_and_the_signal(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(Tiny(), source(), run=tmp_path, callbacks=[Interrupt()], **QUICK)
+    assert signal.getsignal(signal.SIGINT) is before
+    last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["epoch"] == 1
 
 
 def test_patience_stops(tmp_path: Path) -> None:
