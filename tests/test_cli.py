@@ -139,8 +139,8 @@ EVIL = "model:\n  encoder: {class: trap.Evil}\n"
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("train vea --data digits", "unknown model 'vea': did you mean VAE?"),
-        ("train vae --data digitz", "unknown data 'digitz': did you mean Digits?"),
+        ("train vea --data digits", "unknown model 'vea': did you mean VAE"),
+        ("train vae --data digitz", "unknown data 'digitz': did you mean Digits"),
         ("train --data digits", "must be given NAME"),
         ("train vae", "must be given --data"),
         ("train vae --data digits --max_epochs x", "max_epochs"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
 from pyro_genmodels.cli._evaluate import RESULT, add_allow
 
 CONFIG = "config.yaml"
+_FOLDER_VARIABLE = "PYRO_GENMODELS_RUN"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +45,8 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     config = _configuration_file(arguments)
     plan = _plan.make_plan(arguments, rest, _plan.read_config(config) if config else {})
     folder = arguments.run_folder or _new_folder(plan.label)
+    if plan.settings["devices"] > 1:
+        os.environ[_FOLDER_VARIABLE] = str(folder)
     return _train(plan, folder, arguments)
 
 
@@ -56,11 +60,15 @@ def _train(plan: Any, folder: Path, arguments: argparse.Namespace) -> int:
     training.prepare_run(folder, **options)
     if arguments.overwrite:
         (folder / RESULT).unlink(missing_ok=True)
-    with written_whole(folder / CONFIG) as temporary:
-        temporary.write_text(plan.as_yaml())
-    print(f"{plan.label}: {sum(p.numel() for p in model.parameters()):,} parameters, run {folder}")
+    if not training.is_helper():
+        with written_whole(folder / CONFIG) as temporary:
+            temporary.write_text(plan.as_yaml())
+        size = sum(p.numel() for p in model.parameters())
+        print(f"{plan.label}: {size:,} parameters, run {folder}")
     # The folder is ours by now: only its own checkpoint may lie in it.
     training.fit(model, plan.source, run=folder, **{**options, "resume": True}, **plan.settings)
+    if training.is_helper():
+        return 0
     result = score(folder, "cpu", arguments.allow)
     save_result(result, folder)
     print(result)
@@ -78,6 +86,9 @@ def _configuration_file(arguments: argparse.Namespace) -> Path | None:
 
 
 def _new_folder(label: str) -> Path:
+    # Processes that Lightning starts for further devices run this same command line.
+    if _FOLDER_VARIABLE in os.environ:
+        return Path(os.environ[_FOLDER_VARIABLE])
     number = 1
     while Path(f"runs/{label}-{number}").exists():
         number += 1

@@ -38,6 +38,7 @@ class Progress(lightning.Callback):
             initial=trainer.global_step,
             unit="step",
             dynamic_ncols=True,
+            disable=not trainer.is_global_zero,
             mininterval=0.2,
         )
 

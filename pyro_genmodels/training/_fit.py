@@ -88,6 +88,8 @@ def prepare_run(
     """
     folder = Path(run)
     checkpoints = folder / FOLDER
+    if is_helper():
+        return folder
     if checkpoints.exists() and not resume and not overwrite:
         raise FileExistsError(f"'{folder}' holds a run already: resume it or overwrite it")
     checkpoints.mkdir(parents=True, exist_ok=True)
@@ -97,6 +99,11 @@ def prepare_run(
         for name in (BEST, LAST):
             (checkpoints / name).unlink(missing_ok=True)
     return folder
+
+
+def is_helper() -> bool:
+    """Say whether this process was started by Lightning to drive a further device."""
+    return os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def _train(

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import lightning.pytorch as lightning
+import pyro
 import torch
 from torch import Tensor
 
@@ -128,6 +129,10 @@ class TrainingModule(lightning.LightningModule):
             self._total = self._restored["total"].to(self._total)
             self._steps = self._restored["steps"]
             self._restored = None
+        if self.trainer.world_size > 1:
+            # Each process its own noise; a checkpoint has that of one, so resuming is not exact.
+            progress = self.current_epoch * self.trainer.world_size
+            pyro.set_rng_seed(self.settings.seed + progress + self.global_rank)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss in nats per example."""
