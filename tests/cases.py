@@ -74,6 +74,14 @@ NETS: Cases = {
     "MLP/labels": lambda: Case(nets.MLP(3, 2, hidden=(4,), num_classes=3), (3,), LABELS),
     "MLPDecoder": lambda: Case(nets.MLPDecoder(3, (2, 5, 4), hidden=(6,)), (3,)),
     "MLPEncoder": lambda: Case(nets.MLPEncoder((2, 5, 4), 3, hidden=(6,)), (2, 5, 4)),
+    "MapDecoder": lambda: Case(nets.MapDecoder(2, 3, hidden_channels=4), (2, 2, 3)),
+    "MapDecoder/labels": lambda: Case(
+        nets.MapDecoder(2, 3, hidden_channels=4, num_classes=3), (2, 2, 3), LABELS
+    ),
+    "MapEncoder": lambda: Case(nets.MapEncoder(2, 3, hidden_channels=4), (2, 9, 6)),
+    "MapEncoder/map": lambda: Case(
+        nets.MapEncoder(2, hidden_channels=4, context_shape=(2, 9, 6)), (2, 9, 6), features(2, 9, 6)
+    ),
     "MaskedConv2d": lambda: Case(nets.MaskedConv2d(3, 6, 3, kind="A", num_groups=3), (3, 4, 5)),
     "MultiHeadQuantizer": lambda: Case(nets.MultiHeadQuantizer(quantizer(2), 2), (4,)),
     "PixelCNNNet": lambda: Case(
@@ -223,6 +231,7 @@ DISTRIBUTIONS: Cases = {
     "UniformDequantization": lambda: Case(
         distributions.UniformDequantization(torch.arange(3.0).double())
     ),
+    "UniformLevels": lambda: Case(distributions.UniformLevels((1, 3), 4)),
 }
 
 # data: distributions with a known optimum
@@ -280,6 +289,22 @@ MODELS: Cases = {
         models.VAE((3,), num_levels=3, latent_dim=2, hidden=(6,), likelihood="categorical")
     ),
     "VAE/continuous": lambda: Case(models.VAE((3,), latent_dim=2, hidden=(6,))),
+    "VQVAE": lambda: Case(
+        models.VQVAE((1, 5, 6), num_levels=3, num_codes=5, code_dim=3, hidden_channels=6)
+    ),
+    "VQVAE/labels": lambda: Case(
+        models.VQVAE(
+            (1, 4, 4),
+            num_levels=4,
+            num_codes=5,
+            code_dim=3,
+            hidden_channels=6,
+            num_classes=3,
+            quantizer=nets.VectorQuantizer(3, 5, learning="gradient", distance="cosine"),
+        ),
+        context=LABELS,
+    ),
+    "VQVAE2": lambda: Case(models.VQVAE2((2, 5, 6), num_codes=5, code_dim=3, hidden_channels=6)),
 }
 
 # Laws that a case is known to break, each with its reason. An entry that is no longer needed

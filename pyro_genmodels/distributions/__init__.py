@@ -4,10 +4,12 @@ from pyro_genmodels.distributions._autoregressive import AutoregressiveDistribut
 from pyro_genmodels.distributions.dequantization import UniformDequantization
 from pyro_genmodels.distributions.discretized_logistic import DiscretizedLogistic
 from pyro_genmodels.distributions.pixelcnn import PixelCNN
+from pyro_genmodels.distributions.uniform import UniformLevels
 
 __all__ = [
     "AutoregressiveDistribution",
     "DiscretizedLogistic",
     "PixelCNN",
     "UniformDequantization",
+    "UniformLevels",
 ]

@@ -4,7 +4,9 @@ from pyro_genmodels.models._base import GenerativeModel
 from pyro_genmodels.models._latent_scale import LatentScale
 from pyro_genmodels.models._loss import ELBOLoss, NonFiniteELBOError
 from pyro_genmodels.models._shared_pass import SharedPass
+from pyro_genmodels.models._vector_quantized import VectorQuantizedModel
 from pyro_genmodels.models.autoregressive import AutoregressiveModel, pixelcnn
+from pyro_genmodels.models.code_prior import CodePrior, UniformPrior
 from pyro_genmodels.models.flow import FlowModel, realnvp
 from pyro_genmodels.models.likelihoods import (
     BernoulliLikelihood,
@@ -14,13 +16,18 @@ from pyro_genmodels.models.likelihoods import (
     Likelihood,
 )
 from pyro_genmodels.models.vae import VAE, BetaVAE
+from pyro_genmodels.models.vqvae import VQVAE
+from pyro_genmodels.models.vqvae2 import VQVAE2
 
 __all__ = [
     "VAE",
+    "VQVAE",
+    "VQVAE2",
     "AutoregressiveModel",
     "BernoulliLikelihood",
     "BetaVAE",
     "CategoricalLikelihood",
+    "CodePrior",
     "DiscretizedLogisticLikelihood",
     "ELBOLoss",
     "FlowModel",
@@ -30,6 +37,8 @@ __all__ = [
     "Likelihood",
     "NonFiniteELBOError",
     "SharedPass",
+    "UniformPrior",
+    "VectorQuantizedModel",
     "pixelcnn",
     "realnvp",
 ]

@@ -262,7 +262,7 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
                 check_finite("x", x)
             else:
                 check_levels("x", x, self.num_levels)
-        return x.to(self.dtype)
+        return self.shared_pass.cast(x, self.dtype)
 
     def _context_rule(self) -> str:
         if self.context_event_dim is None:

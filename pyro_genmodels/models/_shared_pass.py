@@ -58,8 +58,26 @@ class SharedPass:
 
     def __init__(self) -> None:
         self._pass: Pass | None = None
+        self._cast: tuple[weakref.ref[Tensor], int, Tensor] | None = None
         self.hits = 0
         self.misses = 0
+
+    def cast(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return ``x`` in that dtype: the same tensor again for the same ``x``.
+
+        Guide and model cast their input each; only one tensor for both lets the model see that it
+        is run on what the guide was.
+        """
+        if x.dtype == dtype:
+            return x
+        version = 0 if x.is_inference() else x._version
+        if self._cast is not None:
+            source, cast_version, result = self._cast
+            if source() is x and cast_version == version and result.dtype == dtype:
+                return result
+        result = x.to(dtype)
+        self._cast = (weakref.ref(x), version, result)
+        return result
 
     def begin(self, x: Tensor | None) -> Pass:
         """Start recording a guide execution for input ``x``; forgets the one before."""
@@ -89,7 +107,7 @@ class SharedPass:
 
     def clear(self) -> None:
         """Forget the record, if there is one."""
-        self._pass = None
+        self._pass = self._cast = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_pass": None, "hits": 0, "misses": 0}
+        return {"_pass": None, "_cast": None, "hits": 0, "misses": 0}

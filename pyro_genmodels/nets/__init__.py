@@ -14,6 +14,7 @@ from pyro_genmodels.nets.masked import MaskedConv2d
 from pyro_genmodels.nets.pixelcnn import PixelCNNNet
 from pyro_genmodels.nets.quantizer import VectorQuantizer
 from pyro_genmodels.nets.vae import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
+from pyro_genmodels.nets.vqvae import MapDecoder, MapEncoder
 
 __all__ = [
     "MLP",
@@ -24,6 +25,8 @@ __all__ = [
     "ConvNet",
     "MLPDecoder",
     "MLPEncoder",
+    "MapDecoder",
+    "MapEncoder",
     "MaskedConv2d",
     "MultiHeadQuantizer",
     "PixelCNNNet",

@@ -58,6 +58,8 @@ class VectorQuantizer(Quantizer):
         initialization: ``"kmeans"``: by k-means on the first training batch; from batches of fewer
             vectors than codes, the vectors themselves until every code has its place.
             ``"random"``: uniform with variance 1 / D.
+        warmup_batches: Training batches that pass unquantised and without loss before the codes
+            are placed. An encoder that has learned a little gives k-means better clusters.
         restart_after: A code not chosen among the last ``restart_after * num_codes`` training
             vectors is moved next to a code that has vectors far from it, and takes over half of
             its cell. ``None`` restarts none.
@@ -89,6 +91,7 @@ class VectorQuantizer(Quantizer):
     steps: Tensor
     idle: Tensor
     num_placed: Tensor
+    batches: Tensor
 
     def __init__(
         self,
@@ -101,6 +104,7 @@ class VectorQuantizer(Quantizer):
         decay: float = 0.99,
         epsilon: float = 1e-5,
         initialization: Literal["kmeans", "random"] = "kmeans",
+        warmup_batches: int = 0,
         restart_after: float | None = 50.0,
     ) -> None:
         super().__init__(dim, num_codes)
@@ -110,10 +114,12 @@ class VectorQuantizer(Quantizer):
         check(0 < decay < 1, "decay", "be between 0 and 1", decay)
         check(commitment >= 0, "commitment", "not be negative", commitment)
         check_positive(epsilon=epsilon)
+        check(warmup_batches >= 0, "warmup_batches", "not be negative", warmup_batches)
         rule = "be positive, or None"
         check(restart_after is None or restart_after > 0, "restart_after", rule, restart_after)
         self.learning, self.distance, self.commitment = learning, distance, commitment
         self.decay, self.epsilon, self.restart_after = decay, epsilon, restart_after
+        self.warmup_batches = warmup_batches
         self._make_state(num_codes if initialization == "random" else 0)
 
     def _make_state(self, num_placed: int) -> None:
@@ -130,6 +136,7 @@ class VectorQuantizer(Quantizer):
         self.register_buffer("idle", torch.zeros(self.num_codes, dtype=torch.long))
         # Codes that the initialisation has put somewhere.
         self.register_buffer("num_placed", torch.tensor(num_placed))
+        self.register_buffer("batches", torch.zeros((), dtype=torch.long))
 
     def forward(self, z: Float[Tensor, "*batch D"], *, update: bool | None = None) -> Quantized:
         """Quantise vectors; see the base class."""
@@ -137,16 +144,24 @@ class VectorQuantizer(Quantizer):
         updates = self._updates(update)
         z = self._normalized(z.to(self.codebook.dtype))
         flat = z.detach().reshape(-1, self.dim)
-        if updates:
+        passes = updates and self._warms_up()
+        if updates and not passes:
             self._place(flat)
         codes = nearest(flat, self._normalized(self.codebook.detach()))
         vectors = self._vectors(codes).reshape(z.shape)
         loss = self.commitment * (z - vectors.detach()).square().mean(-1)
         if self.learning == "gradient":
             loss = loss + (z.detach() - vectors).square().mean(-1)
+        if passes:
+            return Quantized(z, codes.reshape(z.shape[:-1]), 0 * loss)
         if updates:
             self._learn(flat, codes)
         return Quantized(straight_through(z, vectors), codes.reshape(z.shape[:-1]), loss)
+
+    def _warms_up(self) -> bool:
+        """Count a training batch, and tell whether it is to pass unquantised."""
+        self.batches += 1
+        return self.warmup_batches > 0 and int(self.batches) <= self.warmup_batches
 
     def lookup(self, codes: Num[Tensor, "*codes"]) -> Float[Tensor, "*vectors"]:
         """Return the vectors of codes; see the base class."""

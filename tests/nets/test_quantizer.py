@@ -278,6 +278,19 @@ def test_a_constant_batch_is_fine() -> None:
     torch.testing.assert_close(quantized.values, torch.ones(10, 3), atol=1e-4, rtol=0)
 
 
+def test_warmup_batches_pass_unquantised() -> None:
+    quantizer = nets.VectorQuantizer(3, 4, warmup_batches=2)
+    for _ in range(2):
+        z = torch.randn(20, 3)
+        quantized = quantizer(z)
+        assert torch.equal(quantized.values, z)
+        assert float(quantized.loss.sum()) == 0
+    assert int(quantizer.num_placed) == int(quantizer.steps) == 0
+    assert not torch.equal(quantizer.eval()(z).values, z)
+    assert len(quantizer.train()(z).values.unique(dim=0)) <= 4
+    assert int(quantizer.steps) == 1
+
+
 def test_small_batches_fill_the_codebook_one_after_the_other() -> None:
     quantizer = nets.VectorQuantizer(3, 8).double()
     batches = torch.randn(3, 3, 3, dtype=torch.float64)
@@ -369,6 +382,7 @@ def test_ranks_stay_equal(tmp_path: Path, learning) -> None:
         (lambda: nets.VectorQuantizer(3, 0), "`num_codes` must be positive; got 0"),
         (lambda: nets.VectorQuantizer(3, decay=1.0), "`decay` must be between 0 and 1; got 1.0"),
         (lambda: nets.VectorQuantizer(3, commitment=-1), "`commitment` must not be negative"),
+        (lambda: nets.VectorQuantizer(3, warmup_batches=-1), "`warmup_batches` must not be negat"),
         (lambda: nets.VectorQuantizer(3, restart_after=0), "`restart_after` must be positive, or"),
         (lambda: nets.VectorQuantizer(3)(torch.zeros(2, 4)), r"`z` must have trailing shape \(3,"),
         (lambda: nets.VectorQuantizer(3, 4).lookup(torch.tensor([4])), "`codes` must hold integer"),

@@ -1,0 +1,89 @@
+"""The law that knows nothing: every level of every element equally likely."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from pyro.distributions import TorchDistribution, constraints
+from torch import Tensor
+
+from pyro_genmodels._checks import check_levels, check_positive, check_trailing
+from pyro_genmodels._typing import Float, Int, Num
+
+
+class UniformLevels(TorchDistribution):
+    r"""Independent elements, each uniform on the integers ``0 .. num_levels - 1``.
+
+    .. math:: \log p(x) = -D \log K
+
+    for ``D`` elements of ``K`` levels: what a code map costs that no prior was learned for. Draws
+    are ``int64``, as indices are. Memory does not grow with the number of levels.
+
+    Args:
+        event_shape: Sizes of one draw, of any rank.
+        num_levels: Number of levels K.
+        dtype: Floating dtype of log-probabilities, torch's default if not given.
+        device: Device of draws.
+        validate_args: Whether values are checked; Pyro's global setting by default.
+
+    Raises:
+        ValueError: If a size or ``num_levels`` is not positive.
+
+    Example:
+        >>> prior = UniformLevels((4, 4), 512)
+        >>> codes = prior.sample((3,))
+        >>> codes.shape, prior.log_prob(codes) / 16
+        (torch.Size([3, 4, 4]), tensor([-6.2383, -6.2383, -6.2383]))
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+
+    def __init__(
+        self,
+        event_shape: Sequence[int],
+        num_levels: int,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        check_positive(num_levels=num_levels, size=math.prod(event_shape))
+        self.num_levels = num_levels
+        self._nothing = torch.zeros((), dtype=dtype, device=device)
+        super().__init__(torch.Size(), torch.Size(event_shape), validate_args=validate_args)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Integers ``0 .. num_levels - 1``, with the event's rank."""
+        levels = constraints.integer_interval(0, self.num_levels - 1)
+        return constraints.independent(levels, len(self.event_shape))
+
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> UniformLevels:
+        """Return the distribution with a larger batch shape."""
+        new = type(self).__new__(type(self)) if _instance is None else _instance
+        new.num_levels, new._nothing = self.num_levels, self._nothing
+        batch_shape = torch.broadcast_shapes(self.batch_shape, tuple(batch_shape))
+        TorchDistribution.__init__(new, batch_shape, self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new  # type: ignore[no-any-return]
+
+    def log_prob(self, value: Num[Tensor, "*batch_event"]) -> Float[Tensor, "*batch"]:
+        """Return minus the number of elements times the logarithm of the number of levels.
+
+        Raises:
+            ValueError: Under validation, if the value is no array of levels of that shape.
+        """
+        if self._validate_args:
+            check_trailing("value", value, self.event_shape)
+            check_levels("value", value, self.num_levels)
+        lead = value.shape[: value.dim() - len(self.event_shape)]
+        nats = self.event_shape.numel() * math.log(self.num_levels)
+        return (self._nothing - nats).expand(torch.broadcast_shapes(lead, self.batch_shape))
+
+    def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Int[Tensor, "*batch_event"]:
+        """Draw indices ``(*sample_shape, *batch_shape, *event_shape)``."""
+        shape = torch.Size(sample_shape) + self.batch_shape + self.event_shape
+        return torch.randint(self.num_levels, shape, device=self._nothing.device)

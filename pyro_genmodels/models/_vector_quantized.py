@@ -1,0 +1,189 @@
+"""What VQ-VAE and its hierarchies share: code sites, the decoder's input, the auxiliary loss."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+
+from pyro_genmodels._checks import check, check_levels, check_trailing
+from pyro_genmodels._typing import EventShape, Float, Int, Num, Tensor
+from pyro_genmodels.metrics import evaluating
+from pyro_genmodels.models._base import GenerativeModel
+from pyro_genmodels.models._once_a_step import OnceAStep
+from pyro_genmodels.models.code_prior import CodePrior
+from pyro_genmodels.models.likelihoods import Likelihood, LikelihoodName, make_likelihood
+from pyro_genmodels.nets import Quantized, Quantizer
+
+
+class VectorQuantizedModel(GenerativeModel, ABC):
+    r"""Codes on one or more maps from their priors, and an image given the codes' vectors.
+
+    .. math:: c \sim p(c), \quad x \sim p(x \mid f(e_c)), \quad q(c \mid x) = \delta(c - c(x))
+
+    The posterior is deterministic, so the KL term is the cost of the codes under their prior,
+    exactly :math:`\log K` each under the uniform one, and the ELBO, reconstruction and codes
+    together, is a bound on the log-likelihood.
+
+    The guide's sites are indices, through which no gradient goes. So the guide hands the model
+    what the decoder takes, with the gradient that passes straight through to the encoder. A model
+    that is run on other codes looks their vectors up.
+
+    In training the guide adds the quantisers' losses, per data dimension as the reconstruction is:
+    ``num_dimensions * mean(loss)`` nats. Codebooks take note of a batch once a training step.
+    """
+
+    def __init__(
+        self,
+        event_shape: EventShape,
+        *,
+        num_levels: int | None,
+        likelihood: LikelihoodName | Likelihood,
+        num_classes: int | None,
+        context_shape: Sequence[int] | None,
+    ) -> None:
+        super().__init__(
+            event_shape,
+            num_levels=num_levels,
+            num_classes=num_classes,
+            context_shape=context_shape,
+        )
+        check(len(self.event_shape) == 3, "event_shape", "be (C, H, W)", tuple(event_shape))
+        self.likelihood = make_likelihood(likelihood, self.event_shape, num_levels)
+        self._once_a_step = OnceAStep()
+
+    @property
+    @abstractmethod
+    def site_names(self) -> list[str]:
+        """Names of the code sites, from the top."""
+
+    @property
+    @abstractmethod
+    def _code_parts(self) -> list[tuple[Quantizer, CodePrior]]:
+        """The quantiser and the prior of each map, from the top."""
+
+    @abstractmethod
+    def _features(self, x: Tensor, context: Tensor | None) -> list[Tensor]:
+        """Run the encoders on data scaled for networks; maps ``(*batch, C, h, w)`` from the top."""
+
+    @abstractmethod
+    def _quantized(
+        self, features: list[Tensor], context: Tensor | None, update: bool
+    ) -> tuple[list[Quantized], Tensor]:
+        """Quantise every map; the second value is what the decoder takes."""
+
+    @abstractmethod
+    def _decoder_input(self, vectors: list[Tensor], context: Tensor | None) -> Tensor:
+        """Return what the decoder takes from the maps of vectors, from the top."""
+
+    @abstractmethod
+    def _decoded(self, inputs: Tensor, context: Tensor | None) -> Tensor:
+        """Run the decoder: ``(*batch, *likelihood.parameter_shape)``, or larger for cropping."""
+
+    def infer(self, x: Tensor, context: Tensor | None) -> None:
+        """Encode the data: each map of codes is one site; add the auxiliary loss in training."""
+        learns = self.training and not self.is_bounding
+        quantized, inputs = self._encoded(x, context, learns and torch.is_grad_enabled())
+        record = self.shared_pass.begin(x)
+        with self.latent_scale():
+            for name, codes in zip(self.site_names, self._maps(quantized), strict=True):
+                record.add_work(None)
+                record.add_latent(pyro.sample(name, _exactly(codes, x)))
+        record.add_work(inputs)
+        if learns:
+            losses = [each.loss.flatten(-2).mean(-1) for each in quantized]
+            total = torch.stack(losses).sum(0) * self.event_shape.numel()
+            # In a guide a factor's sign turns: this one lowers the ELBO by the loss.
+            pyro.factor("quantization", total, has_rsample=True)
+
+    def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
+        """Draw the codes from their priors, and the data given the codes."""
+        record, codes = self.shared_pass.take(x), list[Tensor]()
+        with self.latent_scale():
+            for name, (_, prior) in zip(self.site_names, self._code_parts, strict=True):
+                codes.append(pyro.sample(name, prior(codes, context)))
+        inputs = self.shared_pass.look_up(record, codes)
+        if inputs is None:
+            inputs = self._decoder_input(self._vectors(codes), context)
+        value: Tensor = pyro.sample("x", self.decode(inputs, context), obs=x)
+        return value
+
+    def decode(self, inputs: Float[Tensor, "*batch D h w"], context: Tensor | None = None) -> Any:
+        """Return the distribution over a data point given what the decoder takes."""
+        _, height, width = self.event_shape
+        return self.likelihood(self._decoded(inputs, context)[..., :height, :width])
+
+    def _encoded(
+        self, x: Tensor, context: Tensor | None, update: bool
+    ) -> tuple[list[Quantized], Tensor]:
+        if self.num_levels is not None:
+            x = x * (2 / (self.num_levels - 1)) - 1
+        features = self._features(x, context)
+        update = update and self._once_a_step.is_first(
+            features[0].movedim(-3, -1), self._moved_by_the_optimizer()
+        )
+        return self._quantized(features, context, update)
+
+    def _moved_by_the_optimizer(self) -> Iterable[Tensor]:
+        # Not the codebooks: initialisation and restarts write to these.
+        own = {id(p) for quantizer, _ in self._code_parts for p in quantizer.parameters()}
+        return (p for p in self.parameters() if id(p) not in own)
+
+    def _maps(self, quantized: Sequence[Quantized]) -> list[Tensor]:
+        """Codes as sites have them: ``(*batch, h, w)``, or ``(*batch, parts, h, w)``."""
+        maps = []
+        for (quantizer, _), each in zip(self._code_parts, quantized, strict=True):
+            maps.append(each.codes.movedim(-1, -3) if quantizer.code_shape else each.codes)
+        return maps
+
+    def _vectors(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        vectors = []
+        for (quantizer, _), codes in zip(self._code_parts, maps, strict=True):
+            codes = codes.movedim(-3, -1) if quantizer.code_shape else codes
+            vectors.append(quantizer.lookup(codes).movedim(-1, -3))
+        return vectors
+
+    def _codes_of(self, x: Tensor, context: Tensor | None) -> list[Tensor]:
+        """Encode data, in eval mode and without gradients."""
+        checked, context, _ = self._checked(x, context)
+        assert checked is not None  # narrows the type for the checker
+        with evaluating(self), torch.no_grad():
+            return self._maps(self._encoded(checked, context, update=False)[0])
+
+    def _mean_of(self, maps: Sequence[Tensor], context: Tensor | None) -> Tensor:
+        """Decode codes to the likelihood's mean, in eval mode and without gradients."""
+        for name, (_, prior), codes in zip(self.site_names, self._code_parts, maps, strict=True):
+            check_trailing(name, codes, prior.code_shape)
+            check_levels(name, codes, prior.num_codes)
+        with evaluating(self), torch.no_grad():
+            inputs = self._decoder_input(self._vectors(maps), context)
+            mean: Tensor = self.decode(inputs, context).mean
+            return mean
+
+
+def quantize_map(
+    quantizer: Quantizer, features: Float[Tensor, "*batch D h w"], update: bool
+) -> tuple[Quantized, Float[Tensor, "*batch D h w"]]:
+    """Quantise a map; the second value is its quantised vectors as a map."""
+    quantized: Quantized = quantizer(features.movedim(-3, -1), update=update)
+    return quantized, quantized.values.movedim(-1, -3)
+
+
+def map_shape(
+    quantizer: Quantizer, event_shape: Sequence[int], reduction: int, *, scale: int = 1
+) -> torch.Size:
+    """Sizes of a code map: so much smaller than the image, rounded up, then so much larger."""
+    sizes = [math.ceil(size / reduction) * scale for size in event_shape[-2:]]
+    return torch.Size((*quantizer.code_shape, *sizes))
+
+
+def _exactly(codes: Int[Tensor, "*codes"], like: Num[Tensor, "*event"]) -> Any:
+    """The deterministic posterior: all mass, log-probability zero, on these codes."""
+    batch = codes.shape[: like.dim() - 3]
+    log_density = torch.zeros(batch, dtype=like.dtype, device=like.device)
+    return dist.Delta(codes, log_density, event_dim=codes.dim() - len(batch))

@@ -1,0 +1,65 @@
+"""Priors over maps of codes: what a VQ-VAE's codes cost."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from pyro_genmodels._configuration import Configured
+from pyro_genmodels._typing import Tensor
+from pyro_genmodels.distributions import UniformLevels
+
+
+class CodePrior(Configured, nn.Module, ABC):
+    """Law of one map of codes, given those above it in a hierarchy and the model's context.
+
+    A model calls it anew for each evaluation, so a learned prior is this module, which owns a
+    network, and hands out a distribution that refers to it. Assign one to ``model.prior`` (or an
+    entry of ``model.priors``) once the codes are learned.
+
+    Args:
+        code_shape: Sizes of one map, ``(h, w)``, or ``(parts, h, w)`` of a composite quantiser.
+        num_codes: Number of values of a code.
+    """
+
+    def __init__(self, code_shape: Sequence[int], num_codes: int) -> None:
+        super().__init__()
+        self.code_shape, self.num_codes = torch.Size(code_shape), num_codes
+
+    @abstractmethod
+    def forward(self, above: Sequence[Tensor] = (), context: Tensor | None = None) -> Any:
+        """Return the distribution over a map, with event shape ``code_shape``.
+
+        Args:
+            above: The maps sampled before, from the top, each ``(*batch, *code_shape)``.
+            context: The model's context.
+        """
+
+
+class UniformPrior(CodePrior):
+    r"""Every code equally likely: a map of n codes costs exactly :math:`n \log K` nats.
+
+    Args:
+        code_shape: Sizes of one map.
+        num_codes: Number K of values of a code.
+
+    Example:
+        >>> UniformPrior((2, 3), 8)().sample().shape
+        torch.Size([2, 3])
+    """
+
+    _anchor: Tensor
+
+    def __init__(self, code_shape: Sequence[int], num_codes: int) -> None:
+        super().__init__(code_shape, num_codes)
+        # A buffer only for its device and dtype; nothing to save.
+        self.register_buffer("_anchor", torch.zeros(()), persistent=False)
+
+    def forward(self, above: Sequence[Tensor] = (), context: Tensor | None = None) -> Any:
+        """Return the uniform distribution, whatever the arguments."""
+        dtype, device = self._anchor.dtype, self._anchor.device
+        return UniformLevels(self.code_shape, self.num_codes, dtype=dtype, device=device)

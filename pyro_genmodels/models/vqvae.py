@@ -1,0 +1,223 @@
+"""VQ-VAE: an autoencoder whose latents are a map of codes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from torch import nn
+
+from pyro_genmodels._checks import check, check_trailing
+from pyro_genmodels._typing import EventShape, Float, Int, Num, Tensor
+from pyro_genmodels.models._vector_quantized import (
+    VectorQuantizedModel,
+    map_shape,
+    quantize_map,
+)
+from pyro_genmodels.models.code_prior import CodePrior, UniformPrior
+from pyro_genmodels.models.likelihoods import Likelihood, LikelihoodName, make_likelihood
+from pyro_genmodels.nets import MapDecoder, MapEncoder, Quantized, Quantizer, VectorQuantizer
+from pyro_genmodels.nets.vqvae import padded
+
+
+class VQVAE(VectorQuantizedModel):
+    r"""Vector-quantised variational autoencoder over images of any size.
+
+    .. math:: c \sim p(c), \quad x \sim p(x \mid f(e_c)), \quad
+        q(c \mid x) = \delta\bigl(c - \arg\min_k |z(x) - e_k|\bigr)
+
+    Trained on :math:`-\log p(x \mid f(e_c)) - \log p(c)` plus commitment (and codebook) loss, with
+    the gradient passed straight through the quantiser. The ELBO without those losses is a bound:
+    under the uniform prior a code costs exactly :math:`\log K` nats.
+
+    The networks see discrete data scaled to [-1, 1], continuous data as they are. Sizes that
+    ``reduction`` does not divide are padded by repetition, and cropped again.
+
+    Args:
+        event_shape: Sizes of one image, ``(C, H, W)``.
+        num_levels: Number of data levels, ``None`` for continuous data.
+        num_codes: Number K of codes.
+        code_dim: Size D of a code's vector.
+        reduction: Pixels a code stands for along either axis, a power of two.
+        hidden_channels: Channels of the residual blocks; half as many after the first halving.
+        residual_channels: Channels inside a residual block.
+        num_blocks: Residual blocks in encoder and decoder each.
+        commitment: Weight of the commitment loss.
+        quantizer: Own quantiser, for other codebooks, or several codes a position.
+        encoder: Own network: data (and context) to ``(*batch, code_dim, h, w)``.
+        decoder: Own network: ``(*batch, code_dim, h, w)`` (and context) to
+            ``(*batch, *likelihood.parameter_shape)``.
+        prior: Law of the code map, uniform by default.
+        likelihood: Name of the likelihood, or one; ``"auto"`` goes by ``num_levels``.
+        num_classes: Condition encoder, decoder and prior on labels.
+        context_shape: Condition them on vectors or maps.
+
+    Attributes:
+        prior: Law of the code map; assign a learned one once the codes are.
+
+    Raises:
+        ValueError: If an argument is out of range, or parts do not fit each other.
+
+    References:
+        van den Oord et al. (2017), Neural discrete representation learning.
+        https://arxiv.org/abs/1711.00937. Networks and averages as in Sonnet's example.
+
+    Example:
+        >>> import torch
+        >>> vqvae = VQVAE((1, 8, 8), num_levels=17, num_codes=32)
+        >>> x = torch.zeros(3, 1, 8, 8)
+        >>> vqvae.encode_codes(x).shape, vqvae.reconstruct(x).shape, vqvae.sample(4).shape
+        (torch.Size([3, 2, 2]), torch.Size([3, 1, 8, 8]), torch.Size([4, 1, 8, 8]))
+    """
+
+    training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"learning_rate": 1e-3})
+
+    def __init__(
+        self,
+        event_shape: EventShape,
+        *,
+        num_levels: int | None = None,
+        num_codes: int = 512,
+        code_dim: int = 64,
+        reduction: int = 4,
+        hidden_channels: int = 128,
+        residual_channels: int = 32,
+        num_blocks: int = 2,
+        commitment: float = 0.25,
+        quantizer: Quantizer | None = None,
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
+        prior: CodePrior | None = None,
+        likelihood: LikelihoodName | Likelihood = "auto",
+        num_classes: int | None = None,
+        context_shape: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(
+            event_shape,
+            num_levels=num_levels,
+            likelihood=likelihood,
+            num_classes=num_classes,
+            context_shape=context_shape,
+        )
+        self.reduction = reduction
+        self.quantizer = quantizer or VectorQuantizer(code_dim, num_codes, commitment=commitment)
+        options: dict[str, Any] = {
+            "strided_channels": halving_channels(reduction, hidden_channels),
+            "hidden_channels": hidden_channels,
+            "residual_channels": residual_channels,
+            "num_blocks": num_blocks,
+            "num_classes": num_classes,
+            "context_shape": context_shape,
+        }
+        channels, dim = self.event_shape[0], self.quantizer.dim
+        self.encoder = encoder or MapEncoder(channels, dim, **options)
+        self.decoder = decoder or MapDecoder(dim, self.likelihood.parameter_shape[0], **options)
+        shape = map_shape(self.quantizer, self.event_shape, reduction)
+        self.prior: CodePrior = prior or UniformPrior(shape, self.quantizer.num_codes)
+        check_prior(self.prior, shape, self.quantizer.num_codes)
+
+    @classmethod
+    def paper(
+        cls,
+        event_shape: EventShape = (3, 128, 128),
+        *,
+        num_levels: int | None = 256,
+        likelihood: LikelihoodName | Likelihood = "auto",
+    ) -> VQVAE:
+        """Make the paper's networks: 256 hidden units, 128x128 images to 32x32 of 512 codes.
+
+        Two strided 4x4 convolutions and two residual blocks, all of 256 channels, without the 3x3
+        convolution that Sonnet's encoder has; codes of size 64.
+        """
+        made = make_likelihood(likelihood, event_shape, num_levels)
+        widths: dict[str, Any] = {"hidden_channels": 256, "residual_channels": 256}
+        widths["strided_channels"] = (256, 256)
+        return cls(
+            event_shape,
+            num_levels=num_levels,
+            likelihood=made,
+            encoder=MapEncoder(event_shape[0], 64, projection=False, **widths),
+            decoder=MapDecoder(64, made.parameter_shape[0], **widths),
+        )
+
+    @property
+    def site_names(self) -> list[str]:
+        """The one site of codes."""
+        return ["codes"]
+
+    @property
+    def _code_parts(self) -> list[tuple[Quantizer, CodePrior]]:
+        return [(self.quantizer, self.prior)]
+
+    def encode_codes(
+        self, x: Num[Tensor, "*batch C H W"], context: Tensor | None = None
+    ) -> Int[Tensor, "*batch_codes"]:
+        """Return the codes of images.
+
+        Args:
+            x: Images ``(*batch, C, H, W)``.
+            context: Labels or features, if the model is conditional.
+
+        Returns:
+            ``int64`` codes ``(*batch, h, w)``; ``(*batch, parts, h, w)`` of a composite quantiser.
+
+        Raises:
+            ValueError: If ``x`` or ``context`` does not fit.
+        """
+        return self._codes_of(x, context)[0]
+
+    def decode_codes(
+        self, codes: Num[Tensor, "*batch_codes"], context: Tensor | None = None
+    ) -> Float[Tensor, "*batch C H W"]:
+        """Return the expected image given its codes.
+
+        Args:
+            codes: Codes as :meth:`encode_codes` gives them, of any dtype.
+            context: Labels or features, if the model is conditional.
+
+        Returns:
+            Images ``(*batch, C, H, W)`` in the units of the data.
+
+        Raises:
+            ValueError: If the codes are of another shape or out of range.
+        """
+        return self._mean_of([codes], context)
+
+    def _features(self, x: Tensor, context: Tensor | None) -> list[Tensor]:
+        x = padded(x, self.reduction)
+        z = self.encoder(x) if context is None else self.encoder(x, context)
+        sizes = self.prior.code_shape[-2:]
+        check_trailing("encoder(x)", z, (self.quantizer.dim, *sizes))
+        return [z]
+
+    def _quantized(
+        self, features: list[Tensor], context: Tensor | None, update: bool
+    ) -> tuple[list[Quantized], Tensor]:
+        quantized, vectors = quantize_map(self.quantizer, features[0], update)
+        return [quantized], vectors
+
+    def _decoder_input(self, vectors: list[Tensor], context: Tensor | None) -> Tensor:
+        return vectors[0]
+
+    def _decoded(self, inputs: Tensor, context: Tensor | None) -> Tensor:
+        output: Tensor = self.decoder(inputs) if context is None else self.decoder(inputs, context)
+        return output
+
+
+def halving_channels(reduction: int, hidden_channels: int) -> tuple[int, ...]:
+    """Return the channels after each halving of the sizes, half as many after the first.
+
+    Raises:
+        ValueError: If ``reduction`` is no power of two.
+    """
+    halvings = reduction.bit_length() - 1
+    check(reduction >= 1 and 2**halvings == reduction, "reduction", "be a power of two", reduction)
+    return (hidden_channels // 2, *[hidden_channels] * (halvings - 1))[:halvings]
+
+
+def check_prior(prior: CodePrior, code_shape: Sequence[int], num_codes: int) -> None:
+    """Raise ``ValueError`` unless a prior is over maps of this shape and as many codes."""
+    rule = f"be over maps {tuple(code_shape)} of {num_codes} codes"
+    given = tuple(prior.code_shape), prior.num_codes
+    check(given == (tuple(code_shape), num_codes), "prior", rule, f"{given[0]} of {given[1]}")
