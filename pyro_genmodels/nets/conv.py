@@ -69,6 +69,7 @@ class ConvNet(_ImageNet):
         ValueError: If a size is not positive, a kernel even, or both kinds of context are given.
 
     Example:
+        >>> import torch
         >>> ConvNet(3, 6, hidden=(16,))(torch.zeros(2, 5, 3, 7, 9)).shape
         torch.Size([2, 5, 6, 7, 9])
     """
@@ -137,6 +138,7 @@ class ResNet(_ImageNet):
         ValueError: If a size is not positive, a kernel even, or both kinds of context are given.
 
     Example:
+        >>> import torch
         >>> net = ResNet(1, 2, hidden_channels=8, num_classes=10)
         >>> net(torch.zeros(4, 1, 8, 8), torch.arange(4)).shape
         torch.Size([4, 2, 8, 8])

@@ -48,7 +48,8 @@ class RealNVP(FlowTransform):
         event_shape: ``D`` or ``(D,)`` for vectors, ``(C, H, W)`` for images of any size.
         num_couplings: Number of couplings of a vector, 16 if not given; for an image, their number
             in each group, 3 if not given.
-        num_scales: Number of scales of an image. Two if not given, one if a side is odd.
+        num_scales: Number of scales of an image. Two if not given, one if a side is odd or the
+            image is 2x2.
         width: Hidden width of the networks (of images: channels at the first scale); 128 for
             vectors and 24 for images if not given.
         num_blocks: Hidden layers of a vector's networks, residual blocks of an image's. 2 and 1
@@ -139,12 +140,16 @@ def _check_scales(num_scales: int | None, shape: torch.Size) -> int:
         return 1
     height, width = shape[1:]
     if num_scales is None:
-        return 1 if height % 2 or width % 2 else 2
+        # A single pixel left to the second scale would have no neighbour to be shifted by.
+        return 1 if height % 2 or width % 2 or height * width == 4 else 2
     check_positive(num_scales=num_scales)
     factor = 2 ** (num_scales - 1)
     rule = f"be divisible by {factor} for {num_scales} scales"
     check(height % factor == 0, "height", rule, height)
     check(width % factor == 0, "width", rule, width)
+    pixels = height * width // factor**2
+    rule = "leave the last scale two pixels or more"
+    check(pixels > 1 or num_scales == 1, "num_scales", rule, f"{num_scales} for {height}x{width}")
     return num_scales
 
 
