@@ -159,9 +159,11 @@ class VectorQuantizer(Quantizer):
         return Quantized(straight_through(z, vectors), codes.reshape(z.shape[:-1]), loss)
 
     def _warms_up(self) -> bool:
-        """Count a training batch, and tell whether it is to pass unquantised."""
+        """Whether this training batch is to pass unquantised; counts it."""
+        if self.warmup_batches == 0:
+            return False
         self.batches += 1
-        return self.warmup_batches > 0 and int(self.batches) <= self.warmup_batches
+        return int(self.batches) <= self.warmup_batches
 
     def lookup(self, codes: Num[Tensor, "*codes"]) -> Float[Tensor, "*vectors"]:
         """Return the vectors of codes; see the base class."""
