@@ -49,7 +49,7 @@ class AutoregressiveModel(GenerativeModel):
     """
 
     training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {"learning_rate": 2e-3, "batch_size": 64, "max_epochs": 120, "ema_decay": 0.99}
+        {"learning_rate": 2e-3, "batch_size": 64, "max_epochs": 90, "ema_decay": 0.99}
     )
 
     def __init__(self, net: AutoregressiveNet, *, distribution: str = "PixelCNN") -> None:
