@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from pyro.distributions import TorchDistribution, constraints
@@ -63,10 +63,10 @@ class UniformLevels(TorchDistribution):
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> UniformLevels:
         """Return the distribution with a larger batch shape."""
-        new = type(self).__new__(type(self)) if _instance is None else _instance
+        new: Any = type(self).__new__(type(self)) if _instance is None else _instance
         new.num_levels, new._nothing = self.num_levels, self._nothing
-        batch_shape = torch.broadcast_shapes(self.batch_shape, tuple(batch_shape))
-        TorchDistribution.__init__(new, batch_shape, self.event_shape, validate_args=False)
+        shape = torch.Size(torch.broadcast_shapes(self.batch_shape, tuple(batch_shape)))
+        TorchDistribution.__init__(new, shape, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new  # type: ignore[no-any-return]
 
