@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
 
 import tests.typecheck  # noqa: F401 - the hook below looks it up by name
+from tests.extras import CORE_ONLY, SkipWhatNeedsAnExtra, imports_an_extra
 
 # Before the package is imported, so that every public tensor's declared shape is checked.
 _hook = install_import_hook("pyro_genmodels", "tests.typecheck.checked")
 
 import pyro  # noqa: E402
 import torch  # noqa: E402
-
-# Without the extras (CI's second environment), a test that turns out to need one is skipped with
-# the package's own message; with them, such an error fails the test.
-CORE_ONLY = importlib.util.find_spec("lightning") is None
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,6 +26,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # Type variables and aliases of Pyro and torch spell Callable the old way; we do not.
     ignored = "ignore::beartype.roar.BeartypeDecorHintPep585DeprecationWarning"
     config.addinivalue_line("filterwarnings", ignored)
+    if CORE_ONLY:
+        config.pluginmanager.register(SkipWhatNeedsAnExtra())
     torch.set_num_threads(int(os.environ.get("PYRO_GENMODELS_TEST_THREADS", "1")))
 
 
@@ -45,18 +42,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """Doctests are the package's: scripts and helpers beside the tests are not imported for any."""
-    name = collection_path.name
-    return True if name.endswith(".py") and not name.startswith("test_") else None
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    try:
-        return (yield)
-    except ImportError as error:
-        if CORE_ONLY and "pip install 'pyro-genmodels[" in str(error):
-            pytest.skip(str(error))
-        raise
+    path = collection_path
+    if path.suffix != ".py":
+        return None
+    beside = not path.name.startswith("test_")
+    return True if beside or (CORE_ONLY and imports_an_extra(path.read_text("utf-8"))) else None
 
 
 @pytest.fixture(autouse=True)

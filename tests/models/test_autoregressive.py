@@ -15,7 +15,7 @@ from pyro_genmodels.nets import PixelCNNNet
 
 
 def small(**kwargs) -> AutoregressiveModel:
-    sizes = {"num_levels": 2, "hidden_channels": 4, "num_blocks": 1}
+    sizes = {"num_levels": 2, "hidden_channels": 4, "num_blocks": 1, "dropout": 0.0}
     return pixelcnn((1, 2, 2), **{**sizes, **kwargs})
 
 
