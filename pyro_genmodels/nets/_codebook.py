@@ -9,8 +9,9 @@ from torch import Tensor
 
 from pyro_genmodels._typing import Float, Int
 
-# Scores held at a time: on a CPU what its cache holds, on an accelerator what keeps it busy.
-_SCORES = {"cpu": 2**20}
+# Scores held at a time. Smaller pieces are no faster, and on a busy CPU their threads wait for each
+# other at every piece.
+_SCORES = {"cpu": 2**23}
 _SCORES_ON_ACCELERATORS = 2**26
 _SEEDING_ROUNDS = 64
 _TOWARDS = 0.1  # how far from its new neighbour a restarted code is put, towards the data

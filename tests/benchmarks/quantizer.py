@@ -98,33 +98,36 @@ def report_frozen(steps: int, num_codes: int) -> None:
 
 
 def report_trained(steps: int, num_codes: int) -> None:
-    """A small VQVAE on the photos' patches, codes counted on test patches."""
+    """A small VQVAE on patches of photos.
+
+    Codes are counted on patches of the same photos that were not trained on, and on those of the
+    test photos, whose colours differ.
+    """
     from pyro_genmodels.data import Photos
 
     source = Photos()
+    order = torch.randperm(len(source.train)).tolist()
+    train, held_out = (
+        torch.stack([source.train[i][0] for i in part]) for part in (order[:2000], order[2000:4000])
+    )
+    test = torch.stack([source.test[i][0] for i in range(len(source.test))])
     model = VQVAE(source.event_shape, num_levels=source.num_levels, hidden_channels=32)
     optimizer = torch.optim.Adam((loss := ELBOLoss(model)).parameters(), lr=1e-3)
-    train, test = (
-        torch.stack([part[i][0] for i in torch.randperm(len(part))[:2000].tolist()])
-        for part in (source.train, source.test)
-    )
     for step in range(steps):
         if step == int(0.8 * steps):
             model.quantizer.restart_after = None
         optimizer.zero_grad()
         loss(train[torch.randint(len(train), (32,))]).backward()
         optimizer.step()
-    codes = torch.cat([model.encode_codes(x) for x in test.split(100)])
-    _report_codes("trained encoder, photos", codes, num_codes)
-    dims = source.event_shape.numel() * torch.log(torch.tensor(2.0))
-    nats = torch.cat([model.eval().log_weights(x)[0].detach() for x in test[:500].split(100)])
-    print(f"{'':26} test bits/dim {-float(nats.mean() / dims):.3f}, codes included")
+    for name, x in {"held out": held_out, "test photos": test}.items():
+        codes = torch.cat([model.encode_codes(part) for part in x.split(100)])
+        _report_codes(f"trained encoder, {name}", codes, num_codes)
 
 
 def _report_codes(name: str, codes: Tensor, num_codes: int) -> None:
     alive = len(codes.unique()) / num_codes
     effective = code_perplexity(codes, num_codes)
-    print(f"{name:26} {alive:7.1%} alive, perplexity {effective:5.0f} of {num_codes}", flush=True)
+    print(f"{name:28} {alive:7.1%} alive, perplexity {effective:5.0f} of {num_codes}", flush=True)
 
 
 def main() -> None:
