@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -107,7 +107,7 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
             ValueError: If ``x`` or ``context`` does not fit.
         """
         self.register_with_pyro()
-        x, context, batch = self._checked(x, context)
+        x, context, batch = self._checked(x, context, self.shared_pass.take_cast)
         with _plates(batch):
             return self.generate(x, context)
 
@@ -124,7 +124,7 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
             ValueError: If ``x`` is missing, or does not fit.
         """
         self.register_with_pyro()
-        checked, context, batch = self._checked(x, context)
+        checked, context, batch = self._checked(x, context, self.shared_pass.cast)
         check(checked is not None, "x", "be given to the guide, which conditions on it", None)
         assert checked is not None  # narrows the type for the checker
         if self.training and torch.is_grad_enabled() and not self.is_bounding:
@@ -241,7 +241,10 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
             self.is_bounding = before
 
     def _checked(
-        self, x: Tensor | None, context: Tensor | None
+        self,
+        x: Tensor | None,
+        context: Tensor | None,
+        cast: Callable[[Tensor, torch.dtype], Tensor] = Tensor.to,
     ) -> tuple[Tensor | None, Tensor | None, tuple[int, ...]]:
         """Check and cast the arguments; the third value is the batch shape they share."""
         batch: tuple[int, ...] = ()
@@ -251,7 +254,7 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
             check_trailing("context", context, self.context_shape or ())
             batch = tuple(context.shape[: context.dim() - event_dim])
         if x is not None:
-            x = self._checked_data(x)
+            x = cast(self._checked_data(x), self.dtype)
             batch = tuple(x.shape[: x.dim() - len(self.event_shape)])
         return x, context, batch
 
@@ -262,7 +265,7 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
                 check_finite("x", x)
             else:
                 check_levels("x", x, self.num_levels)
-        return self.shared_pass.cast(x, self.dtype)
+        return x
 
     def _context_rule(self) -> str:
         if self.context_event_dim is None:

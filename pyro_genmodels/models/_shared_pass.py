@@ -58,26 +58,31 @@ class SharedPass:
 
     def __init__(self) -> None:
         self._pass: Pass | None = None
-        self._cast: tuple[weakref.ref[Tensor], int, Tensor] | None = None
+        self._cast: tuple[weakref.ref[Tensor], tuple[int, bool, bool], Tensor] | None = None
         self.hits = 0
         self.misses = 0
 
     def cast(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return ``x`` in that dtype: the same tensor again for the same ``x``.
+        """Return the guide's ``x`` in that dtype, and keep it for the model's next call.
 
         Guide and model cast their input each; only one tensor for both lets the model see that it
         is run on what the guide was.
         """
         if x.dtype == dtype:
             return x
-        version = 0 if x.is_inference() else x._version
-        if self._cast is not None:
-            source, cast_version, result = self._cast
-            if source() is x and cast_version == version and result.dtype == dtype:
-                return result
         result = x.to(dtype)
-        self._cast = (weakref.ref(x), version, result)
+        self._cast = (weakref.ref(x), _state_of(x), result)
         return result
+
+    def take_cast(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the model's ``x`` in that dtype: the guide's very tensor, once, if it fits."""
+        # Once, since a write through NumPy or `.data` leaves no trace that could be compared.
+        kept, self._cast = self._cast, None
+        if kept is not None and kept[0]() is x and kept[1] == _state_of(x):
+            result = kept[2]
+            if result.dtype == dtype:
+                return result
+        return x.to(dtype)
 
     def begin(self, x: Tensor | None) -> Pass:
         """Start recording a guide execution for input ``x``; forgets the one before."""
@@ -111,3 +116,9 @@ class SharedPass:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_pass": None, "_cast": None, "hits": 0, "misses": 0}
+
+
+def _state_of(x: Tensor) -> tuple[int, bool, bool]:
+    """Return what a tensor made from ``x`` now depends on, besides the values of ``x``."""
+    version = 0 if x.is_inference() else x._version
+    return version, torch.is_grad_enabled(), torch.is_inference_mode_enabled()

@@ -7,6 +7,7 @@ import io
 import itertools
 import pickle
 
+import numpy as np
 import pyro
 import pytest
 import torch
@@ -160,6 +161,36 @@ def test_the_shared_pass_is_not_served_for_anything_else() -> None:
     assert misses_of(lambda: model.model(x)) == 1
     assert misses_of(lambda: (replayed(x), replayed(x))) == 1
     assert misses_of(lambda: torch.no_grad()(replayed)(x)) == 1
+
+
+def test_guide_and_model_share_one_cast_of_the_data() -> None:
+    model, x = Ladder(), torch.randn(4, 3, dtype=torch.float64)
+    Trace_ELBO(max_plate_nesting=1).loss(model.model, model.guide, x)
+    assert model.shared_pass.misses == 0
+
+
+def test_a_cast_is_never_older_than_the_data() -> None:
+    """A write through NumPy leaves no version behind."""
+    model, array = Ladder(), np.zeros((4, 3))
+    x = torch.from_numpy(array)
+    for value in range(3):
+        array[:] = value
+        model.guide(x)
+        seen = pyro.poutine.trace(model.model).get_trace(x).nodes["x"]["value"]
+        assert bool((seen == value).all())
+        array[:] = -1
+        seen = pyro.poutine.trace(model.model).get_trace(x).nodes["x"]["value"]
+        assert bool((seen == -1).all())
+
+
+def test_a_cast_made_without_gradient_does_not_reach_training() -> None:
+    model, x = Ladder(), torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    for without in (torch.no_grad, torch.inference_mode):
+        with without():
+            model.guide(x)
+        value = pyro.poutine.trace(model.model).get_trace(x).nodes["x"]["value"]
+        assert value.requires_grad
+        assert not value.is_inference()
 
 
 def test_copies_leave_the_shared_pass_behind() -> None:
