@@ -14,8 +14,10 @@ from pyro.distributions.transforms import (
     spline,
 )
 from pyro.infer import SVI, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
+from torch.distributions.transforms import ComposeTransform
 
 from pyro_genmodels.models import ELBOLoss, FlowModel
+from pyro_genmodels.transforms import RealNVP
 
 ESTIMATORS = [Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO]
 
@@ -78,6 +80,33 @@ def test_trains_by_svi_and_by_the_loss_module() -> None:
     loss = ELBOLoss(coupling_flow(3, num_levels=4))
     loss(x).backward()
     assert loss.unreached_parameters() == []
+
+
+def inverted(parts: list) -> list:
+    return [part.inv for part in reversed(parts)]
+
+
+WRAPPED = {
+    "plain": lambda parts: parts,
+    "inverses": inverted,
+    "composed": lambda parts: [ComposeTransform(parts)],
+    "inverse of a composition": lambda parts: [ComposeTransform(parts).inv],
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
+def test_other_transforms_train_on_one_tensor(wrap) -> None:
+    """Pyro's transforms remember x from step to step; torch's wrappers of them are no modules."""
+    parts = [RealNVP(3, width=4), spline(3), permute(3), affine_coupling(3, [8])]
+    model, x = FlowModel((3,), wrap(parts)), torch.randn(8, 3)
+    assert len(list(model.parameters())) == sum(
+        len(list(part.parameters())) for part in parts if isinstance(part, torch.nn.Module)
+    )
+    svi = SVI(model.model, model.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO())
+    losses = [svi.step(x) for _ in range(3)]
+    assert len(set(losses)) == 3
+    with torch.no_grad():
+        assert torch.equal(model.log_weights(x), model.log_weights(x.clone()))
 
 
 def test_conditional_flow() -> None:
