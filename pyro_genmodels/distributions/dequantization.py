@@ -20,6 +20,7 @@ class UniformDequantization(TorchDistribution):
 
     In floating point :math:`x + u` can round up to :math:`x + 1` (in float32 about once a CIFAR
     batch), and the observed floor is then another value; draws are kept below the next integer.
+    Nor is a draw exactly zero, the end of the range, whose logit is infinite.
 
     Args:
         x: Integers, held in a floating dtype; the batch shape is theirs.
@@ -47,7 +48,10 @@ class UniformDequantization(TorchDistribution):
         """Draw ``(*sample_shape, *batch)`` values in ``[x, x + 1)``."""
         shape = self._extended_shape(torch.Size(sample_shape))
         below_next = torch.nextafter(self.x + 1, self.x)
-        return torch.minimum(self.x + torch.rand_like(self.x.expand(shape)), below_next)
+        # A zero stands for draws below the grid of `rand`: their middle, where a logit is finite.
+        least = torch.finfo(self.x.dtype).eps / 4
+        noise = torch.rand_like(self.x.expand(shape)).clamp_min(least)
+        return torch.minimum(self.x + noise, below_next)
 
     def log_prob(self, value: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """Return zero where ``value`` rounds down to ``x``, minus infinity elsewhere."""

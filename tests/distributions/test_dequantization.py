@@ -37,6 +37,15 @@ def test_without_the_guard_a_draw_would_be_the_next_integer(monkeypatch) -> None
     assert bool(((x + torch.rand_like(x)).floor() != x).any())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_draw_is_the_end_of_the_range(dtype, monkeypatch) -> None:
+    """``rand`` gives an exact zero twice an epoch of MNIST, and its logit is infinite."""
+    monkeypatch.setattr(torch, "rand_like", torch.zeros_like)
+    v = UniformDequantization(torch.zeros(3, dtype=dtype)).rsample()
+    assert bool(torch.isfinite((v / 256).logit()).all())
+    assert bool((v < 2**-24).all())
+
+
 def test_other_values_are_impossible() -> None:
     law = UniformDequantization(torch.tensor([3.0]))
     assert law.log_prob(torch.tensor([2.999])).item() == -torch.inf
