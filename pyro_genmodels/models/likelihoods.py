@@ -245,12 +245,11 @@ class GaussianLikelihood(Likelihood):
             self.register_buffer("log_scale", torch.tensor(float(scale)).log())
 
     def _elementwise(self, decoded: Tensor) -> Any:
-        loc, log_scale = decoded, self.__dict__.get("log_scale")
         if self.scale == "predicted":
             loc, raw = self._split(decoded).unbind(-len(self.event_shape) - 1)
             log_scale = _bounded_below(raw, self.min_log_scale)
         else:
-            log_scale = self.log_scale
+            loc, log_scale = decoded, self.log_scale
         return dist.Normal(loc, log_scale.exp(), validate_args=self.validate_args)
 
 
