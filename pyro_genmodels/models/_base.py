@@ -164,7 +164,7 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
         """
         check(num_samples >= 1, "num_samples", "be at least 1", num_samples)
         _, context, batch = self._checked(None, context)
-        with evaluating(self), self.unregistered(), _plates((num_samples, *batch)):
+        with evaluating(self), self._aside(), _plates((num_samples, *batch)):
             return self.generate(None, context)
 
     @torch.no_grad()
@@ -183,8 +183,8 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
         Raises:
             ValueError: If the model has no latent variables, or ``x`` does not fit.
         """
-        checked, context, batch = self._checked(x, context)
-        with evaluating(self), self.unregistered():
+        checked, context, batch = self._checked_alone(x, context)
+        with evaluating(self), self._aside():
             encoded = poutine.trace(self.guide).get_trace(checked, context)
             name = type(self).__name__
             check(_has_latents(encoded), "model", "have latent variables to reconstruct from", name)
@@ -220,9 +220,9 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
             Burda et al. (2016), Importance Weighted Autoencoders, eq. 8.
         """
         check(num_particles >= 1, "num_particles", "be at least 1", num_particles)
-        checked, context, batch = self._checked(x, context)
-        particles = pyro.plate("particles", num_particles, dim=-1 - len(batch))
-        with self.unregistered(), self.bounding():
+        checked, context, batch = self._checked_alone(x, context)
+        with self._aside(), self.bounding():
+            particles = pyro.plate("particles", num_particles, dim=-1 - len(batch))
             encoded = poutine.trace(particles(self.guide)).get_trace(checked, context)
             latent = _has_latents(encoded)
             program = particles(self.model) if latent else self.model
@@ -233,12 +233,37 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
 
     @contextmanager
     def bounding(self) -> Iterator[None]:
-        """Run as a true bound: no warm-up step is counted, auxiliary losses stay out."""
+        """Run as a true bound, for Pyro's own estimators, importance sampling or NUTS.
+
+        Latent terms have weight one, no warm-up step is counted, auxiliary losses stay out.
+        """
         before, self.is_bounding = self.is_bounding, True
         try:
-            yield
+            with self.latent_scale.off():
+                yield
         finally:
             self.is_bounding = before
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """Run sites that are no part of the program around this call, if there is one."""
+        with self.unregistered(), poutine.block():
+            yield
+
+    def _checked_alone(
+        self, x: Tensor, context: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, tuple[int, ...]]:
+        """Check as :meth:`_checked`, and that the context has no dimensions beyond the data's.
+
+        In a program it may: an enumerated label has its values along one more, to the left.
+        """
+        checked, context, batch = self._checked(x, context)
+        if context is not None:
+            given = tuple(context.shape[: context.dim() - (self.context_event_dim or 0)])
+            pairs = zip(reversed(given), reversed(batch), strict=False)
+            fits = len(given) <= len(batch) and all(a in (1, b) for a, b in pairs)
+            check(fits, "context", f"have a batch shape that expands to {batch}", given)
+        return checked, context, batch
 
     def _checked(
         self,

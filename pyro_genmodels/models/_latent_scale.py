@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from pyro import poutine
@@ -43,6 +44,7 @@ class LatentScale(nn.Module):
         check_positive(beta=beta, start=start)
         check(warmup_steps >= 0, "warmup_steps", "be at least 0", warmup_steps)
         self.beta, self.warmup_steps, self.start = beta, warmup_steps, start
+        self.is_on = True
         # A buffer: a resumed run goes on where it stopped.
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
 
@@ -62,9 +64,18 @@ class LatentScale(nn.Module):
 
     def forward(self) -> AbstractContextManager[object]:
         """Return the handler that scales the latent sites inside it."""
-        value = self.value
+        value = self.value if self.is_on else 1.0
         # At a constant one the handler would only cost time.
         return nullcontext() if isinstance(value, float | int) and value == 1 else _scaled(value)
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Scale nothing for a while: a true bound, a true posterior."""
+        before, self.is_on = self.is_on, False
+        try:
+            yield
+        finally:
+            self.is_on = before
 
 
 def _scaled(value: Tensor | float) -> AbstractContextManager[object]:

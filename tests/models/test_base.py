@@ -215,6 +215,21 @@ def test_bounds_are_ordered_and_reach_the_evidence() -> None:
     assert model.latent_scale.step == 0
 
 
+def test_a_bound_by_pyros_own_estimator_has_no_beta() -> None:
+    model = Ladder(beta=30.0, warmup_steps=7, auxiliary=True).double()
+    x = torch.randn(6, 3, dtype=torch.float64)
+    elbo = Trace_ELBO(max_plate_nesting=1, num_particles=20_000, vectorize_particles=True)
+    with model.bounding():
+        bound = -elbo.loss(model.model, model.guide, x)
+        # The exact log-density of all sites, as NUTS sees it.
+        joint = pyro.poutine.trace(model.model).get_trace(x)
+    expected = model.log_weights(x, num_particles=20_000).mean(0).sum().item()
+    # The standard error of each is below 0.05.
+    assert abs(bound - expected) < 0.3
+    assert joint.nodes["z_1"]["scale"] == 1.0
+    assert model.latent_scale.is_on
+
+
 def test_warmup_counts_training_evaluations_only() -> None:
     model = Ladder(beta=2.0, warmup_steps=4)
     loss, x = ELBOLoss(model), torch.randn(4, 3)
@@ -272,6 +287,19 @@ def test_inside_another_program() -> None:
     assert draws["x"].shape == (7, 3)
     posterior = Predictive(model.guide, num_samples=7, parallel=True)(x)
     assert posterior["z_1"].shape == (7, 4, 2)
+
+
+def test_samples_and_bounds_are_no_sites_of_the_program_around() -> None:
+    model, x = Ladder(), torch.randn(4, 3)
+
+    def program() -> None:
+        model.sample(2)
+        model.reconstruct(x)
+        model.log_weights(x)
+        pyro.sample("own", pyro.distributions.Normal(0.0, 1.0))
+
+    nodes = pyro.poutine.trace(program).get_trace().nodes
+    assert [name for name, node in nodes.items() if node["type"] == "sample"] == ["own"]
 
 
 def test_renyi_lies_between_elbo_and_evidence() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from functools import partial
 
 import pyro
 import pytest
@@ -371,3 +372,21 @@ def test_linear_vae_reaches_ppca() -> None:
     with torch.no_grad():
         gap = truth.log_prob(x) - vae.log_weights(x, num_particles=8).mean(0)
     assert gap.mean() < 0.02
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2,), (4, 1, 1)])
+def test_a_context_that_does_not_expand_to_the_data_is_refused(shape) -> None:
+    """Two rows of labels would pass for two particles."""
+    vae, x = VAE((4,), latent_dim=2, hidden=(4,), num_classes=3), torch.randn(3, 4)
+    labels = torch.zeros(shape, dtype=torch.long)
+    for run in (vae.reconstruct, partial(vae.log_weights, num_particles=2)):
+        with pytest.raises(ValueError, match=r"`context` must have a batch shape that expands to"):
+            run(x, labels)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (1, 3), (2, 1)])
+def test_a_context_that_expands_to_the_data_is_taken(shape) -> None:
+    vae, x = VAE((4,), latent_dim=2, hidden=(4,), num_classes=3), torch.randn(2, 3, 4)
+    labels = torch.zeros(shape, dtype=torch.long)
+    assert vae.reconstruct(x, labels).shape == x.shape
+    assert vae.log_weights(x, labels, num_particles=5).shape == (5, 2, 3)
