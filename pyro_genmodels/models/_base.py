@@ -301,6 +301,10 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
 @contextmanager
 def _plates(batch: Sequence[int]) -> Iterator[None]:
     """One plate a batch dimension, at that very dimension; the last is called ``data``."""
+    if len(batch) == 1:  # nearly always, and a stack costs as much as the plate
+        with _BatchPlate("data", batch[0], dim=-1):
+            yield
+        return
     with ExitStack() as stack:
         for position, size in enumerate(reversed(batch)):
             name = f"data_{position}" if position else "data"
@@ -316,7 +320,9 @@ class _BatchPlate(IndepMessenger):
 
     def _process_message(self, msg: Any) -> None:
         super()._process_message(msg)
-        BroadcastMessenger._pyro_sample(msg)
+        shape, dim = getattr(msg["fn"], "batch_shape", ()), self.dim or -1
+        if len(shape) < -dim or shape[dim] != self.size:
+            BroadcastMessenger._pyro_sample(msg)
 
 
 def _has_latents(trace: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import nullcontext
 from typing import Any
 
 import pyro
@@ -77,17 +77,30 @@ class ELBOLoss(nn.Module):
         batch_dim = x.dim() - len(self.model.event_shape)
         num_examples = math.prod(x.shape[:batch_dim])
         check(num_examples > 0, "x", "hold at least one example", f"shape {tuple(x.shape)}")
-        with ExitStack() as stack:
-            stack.enter_context(self.model.unregistered())
-            if not self._validates():
-                stack.enter_context(pyro.validation_enabled(False))
-            sites = stack.enter_context(_SiteRecord())
-            elbo = self._elbo(batch_dim)
-            loss: Tensor = elbo.differentiable_loss(self.model.model, self.model.guide, x, context)
+        random_state = _random_state(x)
+        loss = self._evaluate(x, context, batch_dim, validate=self._validates())
         if not math.isfinite(loss.item()):
-            raise NonFiniteELBOError(sites.diagnose(x))
+            raise NonFiniteELBOError(self._diagnose(x, context, batch_dim, random_state))
         self._validated = True
         return loss / num_examples
+
+    def _evaluate(
+        self, x: Tensor, context: Tensor | None, batch_dim: int, *, validate: bool
+    ) -> Tensor:
+        model, elbo = self.model, self._elbo(batch_dim)
+        with model.unregistered(), nullcontext() if validate else pyro.validation_enabled(False):
+            loss: Tensor = elbo.differentiable_loss(model.model, model.guide, x, context)
+        return loss
+
+    def _diagnose(
+        self, x: Tensor, context: Tensor | None, batch_dim: int, random_state: list[Tensor]
+    ) -> str:
+        """Evaluate once more, with the same draws, and name the first site that is to blame."""
+        # Afterwards, so that a step which goes well pays for no record of its sites.
+        with torch.random.fork_rng(), torch.no_grad(), _SiteRecord() as sites:
+            _set_random_state(x, random_state)
+            self._evaluate(x, context, batch_dim, validate=False)
+        return sites.diagnose(x)
 
     def unreached_parameters(self) -> list[str]:
         """Name the trainable parameters that the last backward pass gave no gradient."""
@@ -105,6 +118,17 @@ class ELBOLoss(nn.Module):
             check(fits, "make_elbo", "make an ELBO with a differentiable_loss", type(elbo).__name__)
             self._elbos[batch_dim] = elbo
         return self._elbos[batch_dim]
+
+
+def _random_state(x: Tensor) -> list[Tensor]:
+    on_device = [torch.cuda.get_rng_state(x.device)] if x.is_cuda else []
+    return [torch.get_rng_state(), *on_device]
+
+
+def _set_random_state(x: Tensor, state: list[Tensor]) -> None:
+    torch.set_rng_state(state[0])
+    for device_state in state[1:]:
+        torch.cuda.set_rng_state(device_state, x.device)
 
 
 class _SiteRecord(Messenger):

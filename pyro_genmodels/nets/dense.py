@@ -96,11 +96,13 @@ class MLP(Configured, nn.Module):
         """Return ``(*batch, out_features)``; the batch shapes of input and context broadcast."""
         if self.context_event_dim == 3 and context is not None:
             context = context.flatten(-3)
-        shift = self.context(context)
         first, *rest = self.layers  # a slice would build a module each time
         h: Tensor = first(x)
-        if shift is not None:
-            h = h + shift
+        # A module call that does nothing costs as much as a small layer.
+        if context is not None or self.context_event_dim is not None:
+            h = h + self.context(context)
+        drops = self.training and self.dropout.p > 0
         for layer in rest:
-            h = layer(self.dropout(self.activation(h)))
+            h = self.activation(h)
+            h = layer(self.dropout(h) if drops else h)
         return h

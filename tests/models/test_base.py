@@ -96,6 +96,20 @@ def test_a_parameter_the_store_would_copy_is_named() -> None:
     assert model.encoder.weight.grad is not None
 
 
+def test_a_parameter_that_a_handler_replaced_is_named() -> None:
+    """The networks would go on with their own: lifting them would do nothing, silently."""
+    model = Ladder()
+    prior = pyro.distributions.Normal(torch.zeros(()), 1.0)
+    for replaced in (
+        pyro.poutine.lift(model.model, prior=lambda *args, **kwargs: prior),
+        pyro.poutine.substitute(
+            model.model, data={f"{model._unique_name()}$$$encoder.weight": torch.zeros(4, 3)}
+        ),
+    ):
+        with pytest.raises(ValueError, match=r"`encoder.weight` must be left to its module"):
+            replaced(torch.randn(4, 3))
+
+
 def test_the_loss_module_leaves_the_param_store_alone() -> None:
     loss = ELBOLoss(Ladder())
     loss(torch.randn(4, 3)).backward()
@@ -335,6 +349,29 @@ def test_a_loss_that_is_not_finite_names_its_site() -> None:
     torch.nn.init.constant_(model.decoder.weight, float("inf"))
     with pytest.raises(NonFiniteELBOError, match=r"site .x. \(Normal\) must be finite"):
         loss(torch.randn(4, 3))
+
+
+def test_a_term_that_is_infinite_for_a_rare_draw_only_is_found_too() -> None:
+    class Rare(Ladder):
+        def generate(self, x, context):
+            value = super().generate(x, context)
+            pyro.factor("cliff", torch.where(torch.rand(len(x)) < 0.02, -torch.inf, 0.0))
+            return value
+
+    def fails(loss) -> bool:
+        before = torch.get_rng_state()
+        try:
+            loss(torch.zeros(4, 3))
+        except NonFiniteELBOError:
+            torch.set_rng_state(before)
+            return True
+        return False
+
+    loss = ELBOLoss(Rare(), Trace_ELBO, validate=False)
+    # The very draws that failed fail again, and naming the site leaves the random state alone.
+    assert any(fails(loss) for _ in range(200))
+    with pytest.raises(NonFiniteELBOError, match="site 'cliff'"):
+        loss(torch.zeros(4, 3))
 
 
 def test_bad_construction() -> None:
