@@ -33,7 +33,8 @@ class RegisteredModule(nn.Module):
         """Make every trainable parameter a Pyro param site under this instance's own name.
 
         Raises:
-            ValueError: If a parameter is not contiguous: the store would train a copy of it.
+            ValueError: If a parameter is not contiguous: the store would train a copy of it. Or if
+                a handler (``poutine.lift``, ``poutine.substitute``) replaced one.
         """
         if not self.__dict__.get("_registers", True):
             return
@@ -43,6 +44,8 @@ class RegisteredModule(nn.Module):
                 continue
             site = param_with_module_name(prefix, name)
             if pyro.param(site, parameter) is not parameter:
+                rule = "be left to its module, not replaced by a handler such as poutine.lift"
+                check(site in store, name, rule, "another value")
                 del store[site]
                 kept = pyro.param(site, parameter) is parameter
                 rule = "be contiguous for Pyro's param store (ELBOLoss takes any layout)"

@@ -102,9 +102,7 @@ def test_a_parameter_that_a_handler_replaced_is_named() -> None:
     prior = pyro.distributions.Normal(torch.zeros(()), 1.0)
     for replaced in (
         pyro.poutine.lift(model.model, prior=lambda *args, **kwargs: prior),
-        pyro.poutine.substitute(
-            model.model, data={f"{model._unique_name()}$$$encoder.weight": torch.zeros(4, 3)}
-        ),
+        pyro.poutine.substitute(model.model, data={"encoder.weight": torch.zeros(4, 3)}),
     ):
         with pytest.raises(ValueError, match=r"`encoder.weight` must be left to its module"):
             replaced(torch.randn(4, 3))
