@@ -24,6 +24,7 @@ from pyro_genmodels.nets.masked import MaskedConv2d
 from pyro_genmodels.transforms import _slot
 from pyro_genmodels.transforms._slot import Slot
 from tests.cases import vivid
+from tests.test_laws import past_of
 
 Mutation = Callable[[pytest.MonkeyPatch], None]
 
@@ -307,17 +308,6 @@ def test_leak_through_batch_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
         testing.check_autoregressive(leaky.train(), (3, 3, 3), num_levels=4)
 
 
-def past_through(kernels: list[int]) -> set[tuple[int, int]]:
-    """Pixels that a stack of masked convolutions sees: a sum of their kernels' past halves."""
-    seen = {(0, 0)}
-    for kernel in kernels:
-        half = kernel // 2
-        above = {(i, j) for i in range(-half, 0) for j in range(-half, half + 1)}
-        taps = above | {(0, j) for j in range(-half, 1)}
-        seen = {(a + i, b + j) for a, b in seen for i, j in taps}
-    return seen
-
-
 FIELDS = {
     "narrower by a pixel": shifted_back_by_one,
     "colours independent": colours_independent,
@@ -326,7 +316,7 @@ FIELDS = {
 
 @pytest.mark.parametrize("mutant", FIELDS)
 def test_receptive_field(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = testing.raster_field((3, 3, 3), past_through([3, 3]))
+    expected = testing.raster_field((3, 3, 3), past_of([3, 3]))
 
     def law() -> None:
         testing.check_receptive_field(colour_net(), (3, 3, 3), expected, num_levels=4)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from pyro.infer import Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
+from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 from torch.distributions import constraints
 
@@ -22,6 +22,7 @@ from pyro_genmodels.testing.sampling import outcomes
 
 _STANDARD_ERRORS = 3.0
 _LEAST_EFFECTIVE = 20.0
+_ESTIMATORS = (Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO, TraceEnum_ELBO)
 
 
 @confirmed
@@ -204,7 +205,7 @@ def check_estimators_agree(
     num_runs: int = 200,
     seed: int = 0,
 ) -> None:
-    """Check that Trace, TraceMeanField and TraceGraph give one ELBO, to 3 standard errors.
+    """Check that Trace, TraceMeanField, TraceGraph and TraceEnum agree, to 3 standard errors.
 
     They read scales from different sides, so a weight on the model's latent sites alone, or on the
     guide's alone, shows here. In eval mode at ``beta=1`` it must be the mean log-weight too.
@@ -227,7 +228,7 @@ def check_estimators_agree(
     """
     losses = {}
     with seeded(seed), torch.no_grad(), _unregistered(model):
-        for estimator in (Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO):
+        for estimator in _ESTIMATORS:
             elbo = estimator(max_plate_nesting=x.dim() - len(model.event_shape))
             runs = [-elbo.loss(model.model, model.guide, x, context) for _ in range(num_runs)]
             losses[estimator.__name__] = torch.tensor(runs, dtype=torch.float64)
