@@ -311,6 +311,10 @@ MODELS: Cases = {
 # fails the battery.
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("check_network", "MaskedConv2d"): "a layer, as torch's: exactly one batch dimension",
+    ("check_evidence_normalized", "FlowModel/margin"): (
+        "the margin's flow reaches beyond the levels; a sample there counts to the nearest level, "
+        "the bound leaves it out (2 % of the mass here)"
+    ),
     ("check_sampler", "Checkerboard"): "uniform on squares: Stein's identity needs smooth tails",
 }
 

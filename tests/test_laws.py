@@ -304,9 +304,8 @@ def test_model_shapes(law: str, make: Callable[[], Case]) -> None:
 @law_on(ENUMERABLE, "check_evidence_normalized", "check_model_sampler")
 def test_enumerable_model(law: str, make: Callable[[], Case]) -> None:
     case = prepared_model(make)
-    particles = 200 if isinstance(case.part, models.FlowModel) else 2000
     context = None if case.context is None else case.context[0]
-    run(law, case.part, context, num_particles=particles)
+    run(law, case.part, context, num_particles=2000)
 
 
 @pytest.mark.parametrize("name", cases.MODELS)
