@@ -44,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     try:
         return _dispatch([word for word in words if word != "--debug"])
-    except KeyboardInterrupt:
-        print("interrupted; the last checkpoint is kept", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print("; ".join(["interrupted", *map(str, interrupt.args)]), file=sys.stderr)
         return _INTERRUPTED
     except Exception as error:
         if debug:
@@ -79,9 +79,12 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    # Pyro adds shapes of sites to an error's text, even where there are none.
+    text = " ".join(str(error).split()).partition(" Trace Shapes:")[0]
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         text = f"{error.strerror}: '{error.filename}'"
+    elif isinstance(error, ModuleNotFoundError) and error.name:
+        text = f"{error.name} is not installed; it comes with: pip install 'pyro-genmodels[train]'"
     elif isinstance(error, KeyError | IndexError | AssertionError) or not text:
         text = f"{type(error).__name__}: {text}"
     return text

@@ -74,6 +74,7 @@ def _described(value: Any) -> Description:
     if isinstance(value, str):
         value = {"class": value}
     fits = isinstance(value, Mapping) and isinstance(value.get("class"), str)
+    fits = fits and isinstance(value.get("arguments") or {}, Mapping)
     check(fits, "a part", "be a class name, or {class: ..., arguments: {...}}", value)
     return Description(dict(value))
 

@@ -46,8 +46,25 @@ def score(run_folder: str | Path, device: str, allow: list[str], **options: Any)
     """Evaluate a run's best weights on its own data."""
     from pyro_genmodels import training
 
-    model = training.load(run_folder, allow=allow).to(device)
+    model = training.load(run_folder, allow=allow).to(torch_device(device))
     return training.evaluate(model, training.load_source(run_folder, allow=allow), **options)
+
+
+def torch_device(name: str) -> Any:
+    """Return the device of that name.
+
+    Raises:
+        ValueError: If torch knows none, or it is not there.
+    """
+    import torch
+
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"`device` must be one that torch can use; got '{name}': {reason}"
+        ) from error
 
 
 def save_result(result: Any, folder: Path) -> None:

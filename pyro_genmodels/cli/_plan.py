@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import inspect
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +85,10 @@ def read_config(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"'{path}' must be YAML: {error}") from error
     check(isinstance(config, dict), str(path), "hold options by name", type(config).__name__)
+    check("config" not in config, str(path), "name no further file", "'config'")
+    for key in ("model", "data"):
+        options = config.get(key) or {}
+        check(isinstance(options, dict), f"{path}: {key}", "hold options by name", options)
     return dict(config)
 
 
@@ -94,6 +100,7 @@ def make_plan(arguments: argparse.Namespace, words: list[str], config: dict[str,
     """
     name = _named(arguments.name or config.get("name"), "NAME", model_makers(), "model")
     source_name = _named(arguments.data or config.get("source"), "--data", data_makers(), "data")
+    _check_resumed(arguments, config)
     words = gather(words)
     of_data = [word for word in words if word.startswith("--data.")]
     source, data = _make_source(source_name, of_data, config.get("data") or {})
@@ -104,6 +111,15 @@ def make_plan(arguments: argparse.Namespace, words: list[str], config: dict[str,
     model = parsed.pop("model", {})
     maker = model_makers()[name]
     return Plan(name, source_name, source, maker, model, data, parsed, arguments.allow)
+
+
+def _check_resumed(arguments: argparse.Namespace, config: dict[str, Any]) -> None:
+    """Raise ``ValueError`` for another model's or other data's name than the resumed run's."""
+    given = (("name", arguments.name, model_makers()), ("source", arguments.data, data_makers()))
+    for key, name, among in given:
+        if arguments.resume and name is not None and config.get(key) is not None:
+            rule = f"be {config[key]}, as in the run to resume, or left out"
+            check(find(name, among, key) == config[key], key, rule, name)
 
 
 def print_help(name: str, source_name: str | None) -> int:
@@ -133,7 +149,9 @@ def _facts(source: DataSource, *, conditional: bool = False) -> dict[str, Any]:
 
 def _new_parser(name: str) -> Any:
     jsonargparse = require("jsonargparse", extra="train")
-    return jsonargparse.ArgumentParser(prog=f"pyro-genmodels train {name}", exit_on_error=False)
+    return jsonargparse.ArgumentParser(
+        prog=f"pyro-genmodels train {name}", exit_on_error=False, allow_abbrev=False
+    )
 
 
 def _model_parser(name: str, facts: Mapping[str, Any]) -> Any:
@@ -195,9 +213,19 @@ def _parse(parser: Any, words: list[str], config: dict[str, Any]) -> dict[str, A
     try:
         parsed = parser.parse_args([*given, *words])
     except (jsonargparse.ArgumentError, argparse.ArgumentError) as error:
-        raise ValueError(str(error.message if hasattr(error, "message") else error)) from error
+        raise ValueError(_reason(parser, error)) from error
     parsed.pop("config", None)
     return dict(parsed.as_dict())
+
+
+def _reason(parser: Any, error: Exception) -> str:
+    """Return what an error says; beside an unknown option, those that resemble it."""
+    text = str(getattr(error, "message", error))
+    unknown = re.match(r"unrecognized arguments: --([\w.+]+)", text)
+    known = set(parser.get_defaults(skip_validation=True).keys()) - {"config"}
+    close = difflib.get_close_matches(unknown[1], known, n=3) if unknown else []
+    hint = ", ".join(f"--{key}" for key in close)
+    return f"{text}: did you mean {hint}?" if close else text
 
 
 def _plain(value: Any) -> Any:

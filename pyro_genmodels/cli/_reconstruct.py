@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from pyro_genmodels.cli._evaluate import add_allow
-from pyro_genmodels.cli._sample import default_output
+from pyro_genmodels.cli._sample import check_drawing, default_output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN", help="run folder, or a checkpoint")
     parser.add_argument("--num", type=int, default=32, help="number of examples (default: 32)")
     parser.add_argument("--seed", type=int, default=0, help="seed (default: 0)")
-    parser.add_argument("--out", type=Path, help="picture; default: reconstructions.png in RUN")
+    parser.add_argument(
+        "--out", type=Path, help="picture (.png); default: reconstructions.png in RUN"
+    )
     add_allow(parser)
 
 
@@ -24,9 +26,8 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     import torch
 
     from pyro_genmodels import plotting, training
-    from pyro_genmodels._checks import check
 
-    check(arguments.num >= 1, "num", "be at least 1", arguments.num)
+    check_drawing(arguments, (".png",))
     model = training.load(arguments.run_folder, allow=arguments.allow)
     test = training.load_source(arguments.run_folder, allow=arguments.allow).test
     items = [test[i] for i in range(min(arguments.num, len(test)))]  # type: ignore[arg-type]

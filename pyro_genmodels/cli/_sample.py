@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pyro_genmodels.cli._evaluate import add_allow
+from pyro_genmodels.cli._evaluate import add_allow, torch_device
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,26 +28,43 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
 
     from pyro_genmodels import plotting, training
     from pyro_genmodels._checks import check
-    from pyro_genmodels._files import written_whole
+    from pyro_genmodels._files import save_whole
 
-    check(arguments.num >= 1, "num", "be at least 1", arguments.num)
-    model = training.load(arguments.run_folder, allow=arguments.allow).to(arguments.device)
+    check_drawing(arguments, (".png", ".pt"))
+    device = torch_device(arguments.device)
+    model = training.load(arguments.run_folder, allow=arguments.allow).to(device)
     context = None
     if arguments.label is not None:
-        check(
-            model.num_classes is not None, "label", "be left out: the model has no classes", "one"
-        )
-        context = torch.full((arguments.num,), arguments.label, device=arguments.device)
+        rule = "be left out, the model has no classes"
+        check(model.num_classes is not None, "label", rule, arguments.label)
+        context = torch.full((arguments.num,), arguments.label, device=device)
     pyro.set_rng_seed(arguments.seed)
     samples = training.draw_samples(model, arguments.num, context)
     out = arguments.out or default_output(arguments.run_folder, "samples.png")
     if out.suffix == ".pt":
-        with written_whole(out) as temporary:
-            torch.save(samples.cpu(), temporary)
+        save_whole(samples.cpu(), out)
     else:
         plotting.save_samples(samples, model.num_levels, out)
     print(out)
     return 0
+
+
+def check_drawing(arguments: argparse.Namespace, suffixes: tuple[str, ...]) -> None:
+    """Check number, seed and output before any work is done.
+
+    Raises:
+        ValueError: If one is impossible.
+    """
+    from pyro_genmodels._checks import check
+
+    check(arguments.num >= 1, "num", "be at least 1", arguments.num)
+    check(0 <= arguments.seed < 2**32, "seed", "be from 0 to 2**32 - 1", arguments.seed)
+    if arguments.out is not None:
+        rule = f"be a file that ends in {' or '.join(suffixes)}"
+        fits = arguments.out.suffix in suffixes and not arguments.out.is_dir()
+        check(fits, "out", rule, f"'{arguments.out}'")
+        folder = arguments.out.parent
+        check(folder.is_dir(), "out", "lie in a folder that is there", f"'{arguments.out}'")
 
 
 def default_output(run_folder: str, name: str) -> Path:

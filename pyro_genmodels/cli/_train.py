@@ -42,6 +42,8 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
 
     if arguments.help:
         return _plan.print_help(arguments.name, arguments.data)
+    if arguments.resume and arguments.overwrite:
+        raise ValueError("--resume and --overwrite exclude each other")
     config = _configuration_file(arguments)
     plan = _plan.make_plan(arguments, rest, _plan.read_config(config) if config else {})
     folder = arguments.run_folder or _new_folder(plan.label)
@@ -57,6 +59,7 @@ def _train(plan: Any, folder: Path, arguments: argparse.Namespace) -> int:
 
     model = plan.build_model()
     options = {"resume": arguments.resume, "overwrite": arguments.overwrite}
+    training.check_run(model, plan.source, folder, resume=arguments.resume, **plan.settings)
     training.prepare_run(folder, **options)
     if arguments.overwrite:
         (folder / RESULT).unlink(missing_ok=True)
@@ -66,7 +69,11 @@ def _train(plan: Any, folder: Path, arguments: argparse.Namespace) -> int:
         size = sum(p.numel() for p in model.parameters())
         print(f"{plan.label}: {size:,} parameters, run {folder}")
     # The folder is ours by now: only its own checkpoint may lie in it.
-    training.fit(model, plan.source, run=folder, **{**options, "resume": True}, **plan.settings)
+    try:
+        training.fit(model, plan.source, run=folder, **{**options, "resume": True}, **plan.settings)
+    except KeyboardInterrupt:
+        command = f"pyro-genmodels train --run {folder} --resume"
+        raise KeyboardInterrupt(f"go on with: {command}") from None
     if training.is_helper():
         return 0
     result = score(folder, "cpu", arguments.allow)
@@ -82,7 +89,11 @@ def _configuration_file(arguments: argparse.Namespace) -> Path | None:
     if arguments.resume and arguments.run_folder is None:
         raise ValueError("--resume must come with the run's folder: --run DIR")
     own = arguments.run_folder / CONFIG if arguments.resume else None
-    return own if own is not None and own.is_file() else None
+    if own is None or own.is_file():
+        return own
+    if arguments.name is None:
+        raise ValueError(f"--run must be a run's folder to resume; '{own}' is not there")
+    return None
 
 
 def _new_folder(label: str) -> Path:

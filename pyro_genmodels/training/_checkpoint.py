@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 import pyro_genmodels
 from pyro_genmodels._checks import check
 from pyro_genmodels._configuration import build, configuration
-from pyro_genmodels._files import written_whole
+from pyro_genmodels._files import save_whole
 from pyro_genmodels.data import DataSource
 from pyro_genmodels.models import GenerativeModel
 
@@ -43,8 +44,7 @@ def describe(model: GenerativeModel, source: DataSource | None) -> dict[str, Any
 
 def save(contents: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Write a checkpoint so that ``path`` never holds half of one."""
-    with written_whole(path) as temporary:
-        torch.save(dict(contents), temporary)
+    save_whole(dict(contents), path)
 
 
 def checkpoint_path(run: str | os.PathLike[str], prefer: str = BEST) -> Path:
@@ -69,6 +69,7 @@ def read(path: str | os.PathLike[str], *, map_location: Any = "cpu") -> dict[str
         CheckpointError: If the file is truncated, foreign, or of a newer format.
     """
     try:
+        _check_sums(path)
         contents = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         what = "a foreign file, or one with objects that only their own code could load"
@@ -76,12 +77,21 @@ def read(path: str | os.PathLike[str], *, map_location: Any = "cpu") -> dict[str
     except OSError:
         raise  # names the path and what is the matter with it
     except Exception as error:  # torch fails on foreign bytes in many ways of its own
-        raise CheckpointError(_refusal(path, "a truncated or foreign file")) from error
+        raise CheckpointError(_refusal(path, "a truncated, damaged or foreign file")) from error
     own = contents.get(SECTION) if isinstance(contents, dict) else None
     if not isinstance(own, dict) or not isinstance(own.get("format"), int):
         raise CheckpointError(_refusal(path, "a file of another program"))
     _check_format(own, path)
     return contents  # type: ignore[no-any-return]
+
+
+def _check_sums(path: str | os.PathLike[str]) -> None:
+    """Raise ``BadZipFile`` for a damaged file: torch writes checksums but does not read them."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(damaged)
 
 
 def _refusal(path: str | os.PathLike[str], what: str) -> str:
@@ -118,13 +128,9 @@ def load(run: str | os.PathLike[str], *, allow: Collection[str] = ()) -> Generat
     """
     path = checkpoint_path(run)
     own = read(path)[SECTION]
-    try:
-        model = build(own["model"], allow=allow)
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"'{path}': {error}") from error
-    check(isinstance(model, GenerativeModel), "class", "be a GenerativeModel", type(model).__name__)
+    model: GenerativeModel = _build(own["model"], GenerativeModel, path, allow)
     load_weights(model, own["weights"], path)
-    return model.eval()  # type: ignore[no-any-return]
+    return model.eval()
 
 
 def load_source(run: str | os.PathLike[str], *, allow: Collection[str] = ()) -> DataSource:
@@ -137,10 +143,17 @@ def load_source(run: str | os.PathLike[str], *, allow: Collection[str] = ()) -> 
     description = read(path)[SECTION].get("data")
     if description is None:
         raise CheckpointError(f"'{path}' must name its data; it was trained on the caller's own.")
+    source: DataSource = _build(description, DataSource, path, allow)
+    return source
+
+
+def _build(description: Any, kind: type, path: Path, allow: Collection[str]) -> Any:
     try:
-        return build(description, allow=allow)  # type: ignore[no-any-return]
-    except ValueError as error:
+        made = build(description, allow=allow)
+        check(isinstance(made, kind), "class", f"be a {kind.__name__}", type(made).__name__)
+    except (ValueError, TypeError) as error:
         raise CheckpointError(f"'{path}': {error}") from error
+    return made
 
 
 def load_weights(model: torch.nn.Module, weights: Any, path: Path) -> None:
@@ -149,6 +162,32 @@ def load_weights(model: torch.nn.Module, weights: Any, path: Path) -> None:
     Raises:
         CheckpointError: If keys are missing or left over, or shapes differ.
     """
+    check_weights(model, weights, path)
+    model.load_state_dict(weights)
+
+
+def check_resumable(model: torch.nn.Module, path: Path) -> int:
+    """Check that training of a model can go on from a checkpoint.
+
+    Returns:
+        How many epochs it has begun.
+
+    Raises:
+        CheckpointError: If the file cannot be read, has no training state or another model's.
+    """
+    contents = read(path)
+    own = contents[SECTION]
+    if not contents.keys() >= {"state_dict", "optimizer_states", "epoch"} or "random" not in own:
+        raise CheckpointError(_refusal(path, "one without the state of a training"))
+    check_weights(model, own["weights"], path)
+    return int(contents["epoch"]) + 1
+
+
+def check_weights(model: torch.nn.Module, weights: Any, path: Path) -> None:
+    """Raise ``CheckpointError`` unless a state dict fits a model."""
+    tensors = isinstance(weights, Mapping) and all(map(torch.is_tensor, weights.values()))
+    if not tensors:
+        raise CheckpointError(f"'{path}' must fit its model; got weights that are no tensors.")
     own = model.state_dict()
     problems = {
         "without": sorted(own.keys() - weights.keys()),
@@ -161,4 +200,3 @@ def load_weights(model: torch.nn.Module, weights: Any, path: Path) -> None:
         if names:
             shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
             raise CheckpointError(f"'{path}' must fit its model; got weights {problem} {shown}.")
-    model.load_state_dict(weights)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from pyro_genmodels._checks import check_choice, check_positive
 from pyro_genmodels.data import DataSource
 from pyro_genmodels.metrics import Estimate, elbo, importance_weighted_bound, paired_gap
 from pyro_genmodels.models import GenerativeModel
@@ -84,10 +85,14 @@ def evaluate(
     Raises:
         ValueError: If the data do not fit the model.
     """
+    if num_particles is not None:
+        check_positive(num_particles=num_particles)
+    check_choice("split", split, source.splits)
     dataset: Any = source.splits[split]
     check_dataset(dataset, model)
     x, context = _whole(dataset, model)
-    particles = num_particles or (10 if _is_dequantized(model) else 100)
+    default = 10 if _is_dequantized(model) else 100
+    particles = default if num_particles is None else num_particles
     with seeded(seed):
         return _evaluation(model, source, split, x, context, particles, chunk_size)
 

@@ -15,11 +15,19 @@ from typing import TYPE_CHECKING, Any
 import pyro
 
 from pyro_genmodels import plotting
-from pyro_genmodels._checks import require
+from pyro_genmodels._checks import check, require
 from pyro_genmodels.data import DataSource
 from pyro_genmodels.models import GenerativeModel
 from pyro_genmodels.training._batches import check_dataset
-from pyro_genmodels.training._checkpoint import BEST, FOLDER, LAST, SECTION, load_weights, read
+from pyro_genmodels.training._checkpoint import (
+    BEST,
+    FOLDER,
+    LAST,
+    SECTION,
+    check_resumable,
+    load_weights,
+    read,
+)
 from pyro_genmodels.training._random import seeded
 from pyro_genmodels.training._samples import draw_samples
 from pyro_genmodels.training._settings import TrainingSettings, settings_for
@@ -66,15 +74,41 @@ def fit(
         TrainingError: If a loss is not finite or a parameter gets no gradient.
         ImportError: If the ``train`` extra is not installed.
     """
-    chosen = settings_for(model, **settings)
-    require("lightning.pytorch", extra="train")
+    chosen = check_run(model, source, run, resume=resume, **settings)
     folder = prepare_run(run, resume=resume, overwrite=overwrite)
+    last = folder / FOLDER / LAST
+    return _train(model, source, folder, chosen, callbacks, last if last.is_file() else None)
+
+
+def check_run(
+    model: GenerativeModel,
+    source: DataSource,
+    run: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    **settings: Any,
+) -> TrainingSettings:
+    """Check all that can be known before a run, while its folder is still as it was.
+
+    Returns:
+        The settings given, the model family's own where none is given.
+
+    Raises:
+        ValueError: If a setting is impossible, the data do not fit the model, or the checkpoint
+            to resume from does not.
+        ImportError: If the ``train`` extra is not installed.
+    """
+    chosen = settings_for(model, **settings)
+    for module in ("lightning.pytorch", "matplotlib.figure"):
+        require(module, extra="train")
     for data in (source.train, source.validation):
         check_dataset(data, model)
-    last = folder / FOLDER / LAST
-    if last.is_file():
-        read(last)  # one clear error, before Lightning reads it again
-    return _train(model, source, folder, chosen, callbacks, last if last.is_file() else None)
+    last = Path(run) / FOLDER / LAST
+    if resume and last.is_file():
+        begun = check_resumable(model, last)
+        rule = f"be at least {begun}, the epochs that the run has begun"
+        check(chosen.max_epochs >= begun, "max_epochs", rule, chosen.max_epochs)
+    return chosen
 
 
 def prepare_run(

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pyro_genmodels import training
-from pyro_genmodels._files import written_whole
+from pyro_genmodels._files import save_whole, written_whole
 from pyro_genmodels.training import CheckpointError
 from tests.training.tiny import QUICK, Tiny, source
 
@@ -136,3 +136,33 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         temporary.write_text("half \ud800", "utf-8")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_that_cannot_be_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "none" / "file.ckpt"
+    with pytest.raises(FileNotFoundError) as caught, written_whole(path) as temporary:
+        temporary.write_text("text")
+    assert caught.value.filename == str(path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_named_and_the_old_file_kept(tmp_path: Path) -> None:
+    path = tmp_path / "file.ckpt"
+    path.write_text("old")
+    (tmp_path / ".file.part.ckpt").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left|disk full") as caught:
+        save_whole({"weights": torch.zeros(100_000)}, path)
+    assert caught.value.filename == str(path)
+    assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("weights", [None, [1], {"mean": 3, "log_scale": 4}])
+def test_weights_that_are_no_tensors_are_named(run: Path, tmp_path: Path, weights: Any) -> None:
+    with pytest.raises(CheckpointError, match="weights that are no tensors"):
+        training.load(altered(run, tmp_path, weights=weights), allow=[NAME])
+
+
+def test_a_model_is_no_data_source(run: Path, tmp_path: Path) -> None:
+    path = altered(run, tmp_path, data={"class": NAME, "arguments": {}})
+    with pytest.raises(CheckpointError, match=r"altered.ckpt.* be a DataSource; got Tiny"):
+        training.load_source(path, allow=[NAME])
