@@ -6,11 +6,13 @@ import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pyro
 import pytest
 import torch
 from torch import Tensor
 
 from pyro_genmodels import testing
+from pyro_genmodels.models._mean_field import MeanFieldELBO
 from pyro_genmodels.testing._probes import modules_of
 from tests import cases
 from tests.cases import Case
@@ -78,3 +80,48 @@ def test_model(make: Callable[[], Case], device: str) -> None:
     assert bool(torch.isfinite(weights).all())
     first = None if context is None else context[0]
     assert there.sample(2, first).device.type == device
+
+
+# A quantiser switches autocast off, which does not know the meta device.
+VALUELESS = {name: make for name, make in cases.MODELS.items() if "VQ" not in name}
+
+
+@pytest.mark.parametrize("make", VALUELESS.values(), ids=VALUELESS)
+def test_model_makes_nothing_on_the_cpu(make: Callable[[], Case]) -> None:
+    """The meta device refuses a tensor of the CPU as an accelerator does, and needs none."""
+    case = prepared_model(make)
+    x, context = batch_for(case, 3)
+    there = moved(case, "meta").part
+    context = None if context is None else context.to("meta")
+    with pyro.validation_enabled(False):
+        weights = there.log_weights(x.to("meta"), context, num_particles=2)
+        loss = MeanFieldELBO(max_plate_nesting=1).differentiable_loss(
+            there.model, there.guide, x.to("meta"), context
+        )
+    assert weights.shape == (2, 3)
+    assert weights.device.type == loss.device.type == "meta"
+
+
+@pytest.mark.parametrize("make", ALL_TRANSFORMS.values(), ids=ALL_TRANSFORMS)
+def test_transform_makes_nothing_on_the_cpu(make: Callable[[], Case]) -> None:
+    case = prepared(make)
+    _, x = transform_and_points(case)
+    with pyro.validation_enabled(False):
+        there, _ = transform_and_points(moved(case, "meta"))
+        flow = testing.flow_distribution(there, x.to("meta"))
+        y = flow.rsample((2,))
+        for value in (y, y.clone()):
+            assert flow.log_prob(value).device.type == "meta"
+
+
+@pytest.mark.parametrize("make", METHODS.values(), ids=METHODS)
+def test_autoregressive_makes_nothing_on_the_cpu(make: Callable[[], Case]) -> None:
+    distribution: Any = prepared(make).part
+    value = distribution.sample((3,)).to("meta")
+    for module in modules_of(distribution):
+        module.to("meta")
+    if distribution.context is not None:
+        distribution.context = distribution.context.to("meta")
+    distribution._validate_args = False
+    with pyro.validation_enabled(False):
+        assert distribution.log_prob(value).device.type == "meta"

@@ -228,8 +228,8 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
             program = particles(self.model) if latent else self.model
             decoded = poutine.trace(poutine.replay(program, trace=encoded))
             joint = decoded.get_trace(checked, context)
-        shape = (num_particles, *batch)
-        return _log_density(joint, shape) - _log_density(encoded, shape)
+        # Expanded last: what an empty guide's sum is made of lies on the CPU.
+        return (_log_density(joint) - _log_density(encoded)).expand(num_particles, *batch)
 
     @contextmanager
     def bounding(self) -> Iterator[None]:
@@ -329,12 +329,12 @@ def _has_latents(trace: Any) -> bool:
     return len(prune_subsample_sites(trace).stochastic_nodes) > 0
 
 
-def _log_density(trace: Any, shape: Sequence[int]) -> Tensor:
-    """Sum a trace's log-densities, masked but unscaled, over everything except ``shape``."""
+def _log_density(trace: Any) -> Tensor:
+    """Sum a trace's log-densities, masked but unscaled, over its sites."""
     trace = prune_subsample_sites(trace)
     trace.compute_log_prob()
     total = torch.zeros(())
     for site in trace.nodes.values():
         if site["type"] == "sample":
             total = total + scale_and_mask(site["unscaled_log_prob"], mask=site["mask"])
-    return total.expand(shape)
+    return total
