@@ -15,7 +15,7 @@ from pyro_genmodels._typing import Float, Int, Num
 
 
 class UniformLevels(TorchDistribution):
-    r"""Independent elements, each uniform on the integers ``0 .. num_levels - 1``.
+    r"""Independent elements, each uniform over its ``num_levels`` integers.
 
     .. math:: \log p(x) = -D \log K
 
