@@ -60,6 +60,7 @@ TRAIN = "train vae --data digits --run {run} --overwrite"
         ("train realnvp --run {run} --resume", "`name` must be VAE, as in the run to resume"),
         ("train --data ising --run {run} --resume", "`source` must be Digits, as in the run"),
         ("train --run {run}/none --resume", "--run must be a run's folder to resume"),
+        ("train --run {run} --resume --max_epochs 2 --optimizer sgd", "`optimizer` must be adam"),
         ("train --run {run} --resume --batch_size 0", "`batch_size` must be positive"),
     ],
 )

@@ -146,7 +146,10 @@ class _SiteRecord(Messenger):
             count = int((~torch.isfinite(x)).sum())
             return f"`x` must be finite; got {count} NaN or infinite elements."
         for name, distribution, value in self.sites:
-            term = distribution.log_prob(value)
+            try:
+                term = distribution.log_prob(value)
+            except ValueError:  # of a distribution that validates: NaN lies in no support
+                term = torch.full((1,), math.nan)
             bad = ~torch.isfinite(term)
             if bool(bad.any()):
                 kind = "NaN" if bool(term.isnan().any()) else str(term[bad][0].item())

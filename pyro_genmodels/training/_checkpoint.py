@@ -166,13 +166,11 @@ def load_weights(model: torch.nn.Module, weights: Any, path: Path) -> None:
     model.load_state_dict(weights)
 
 
-def check_resumable(model: torch.nn.Module, path: Path) -> int:
+def check_resumable(model: torch.nn.Module, path: Path, *, optimizer: str, max_epochs: int) -> None:
     """Check that training of a model can go on from a checkpoint.
 
-    Returns:
-        How many epochs it has begun.
-
     Raises:
+        ValueError: If it was made by another optimizer or has begun more epochs.
         CheckpointError: If the file cannot be read, has no training state or another model's.
     """
     contents = read(path)
@@ -180,7 +178,11 @@ def check_resumable(model: torch.nn.Module, path: Path) -> int:
     if not contents.keys() >= {"state_dict", "optimizer_states", "epoch"} or "random" not in own:
         raise CheckpointError(_refusal(path, "one without the state of a training"))
     check_weights(model, own["weights"], path)
-    return int(contents["epoch"]) + 1
+    before = own.get("optimizer", optimizer)
+    check(optimizer == before, "optimizer", f"be {before}, as before", optimizer)
+    begun = int(contents["epoch"]) + 1
+    rule = f"be at least {begun}, the epochs that the run has begun"
+    check(max_epochs >= begun, "max_epochs", rule, max_epochs)
 
 
 def check_weights(model: torch.nn.Module, weights: Any, path: Path) -> None:

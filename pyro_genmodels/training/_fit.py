@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyro
 
 from pyro_genmodels import plotting
-from pyro_genmodels._checks import check, require
+from pyro_genmodels._checks import require
 from pyro_genmodels.data import DataSource
 from pyro_genmodels.models import GenerativeModel
 from pyro_genmodels.training._batches import check_dataset
@@ -105,9 +105,7 @@ def check_run(
         check_dataset(data, model)
     last = Path(run) / FOLDER / LAST
     if resume and last.is_file():
-        begun = check_resumable(model, last)
-        rule = f"be at least {begun}, the epochs that the run has begun"
-        check(chosen.max_epochs >= begun, "max_epochs", rule, chosen.max_epochs)
+        check_resumable(model, last, optimizer=chosen.optimizer, max_epochs=chosen.max_epochs)
     return chosen
 
 

@@ -214,6 +214,7 @@ class TrainingModule(lightning.LightningModule):
     def _training_state(self) -> dict[str, Any]:
         assert self.average is not None
         return {
+            "optimizer": self.settings.optimizer,
             "average_steps": self.average.steps,
             "random": random_state(),
             "place": self._batches.state_dict(),

@@ -213,3 +213,11 @@ def test_plain_svi_trains_the_same_model() -> None:
     )
     losses = [svi.step(x) / len(x) for _ in range(150)]
     assert losses[-1] < 4.6 < losses[0]
+
+
+def test_a_diverging_model_is_named_though_its_prior_validates(tmp_path: Path) -> None:
+    x = torch.randn(50, 3)
+    settings = {**QUICK, "batch_size": 16, "learning_rate": 1e30, "max_epochs": 2}
+    vae = models.VAE((3,), latent_dim=2, hidden=(8,))
+    with pytest.raises(RuntimeError, match=r"epoch 1, step 2: .* site 'z' .* must be finite"):
+        training.fit(vae, data.InMemory(x), run=tmp_path, **settings)
