@@ -79,7 +79,7 @@ def image_grid(
 
 
 def save_samples(
-    samples: Num[Tensor, batch * event],
+    samples: Num[Tensor, "batch *event"],
     num_levels: int | None,
     path: str | os.PathLike[str],
     *,
@@ -108,8 +108,8 @@ def save_samples(
 
 
 def save_reconstructions(
-    x: Num[Tensor, batch * event],
-    reconstructed: Num[Tensor, batch * event],
+    x: Num[Tensor, "batch *event"],
+    reconstructed: Num[Tensor, "batch *event"],
     num_levels: int | None,
     path: str | os.PathLike[str],
 ) -> None:

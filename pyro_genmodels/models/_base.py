@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions.util import scale_and_mask
-from pyro.poutine.broadcast_messenger import BroadcastMessenger
-from pyro.poutine.indep_messenger import IndepMessenger
-from pyro.poutine.util import is_validation_enabled, prune_subsample_sites
+from pyro.poutine.util import is_validation_enabled
 
 from pyro_genmodels._checks import (
     check,
@@ -27,6 +24,7 @@ from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import EventShape, Float, Num, Tensor
 from pyro_genmodels.metrics import evaluating
 from pyro_genmodels.models._latent_scale import LatentScale
+from pyro_genmodels.models._program import has_latents, log_density, plates
 from pyro_genmodels.models._registration import RegisteredModule
 from pyro_genmodels.models._shared_pass import SharedPass
 
@@ -108,7 +106,7 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
         """
         self.register_with_pyro()
         x, context, batch = self._checked(x, context, self.shared_pass.take_cast)
-        with _plates(batch):
+        with plates(batch):
             return self.generate(x, context)
 
     def guide(
@@ -129,7 +127,7 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
         assert checked is not None  # narrows the type for the checker
         if self.training and torch.is_grad_enabled() and not self.is_bounding:
             self.latent_scale.advance()
-        with _plates(batch):
+        with plates(batch):
             self.infer(checked, context)
 
     @property
@@ -149,7 +147,7 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
     @torch.no_grad()
     def sample(
         self, num_samples: int = 1, context: Tensor | None = None
-    ) -> Float[Tensor, num_samples * batch_event]:
+    ) -> Float[Tensor, "num_samples *batch_event"]:
         """Draw data from the model, in eval mode.
 
         Args:
@@ -164,7 +162,7 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
         """
         check(num_samples >= 1, "num_samples", "be at least 1", num_samples)
         _, context, batch = self._checked(None, context)
-        with evaluating(self), self._aside(), _plates((num_samples, *batch)):
+        with evaluating(self), self._aside(), plates((num_samples, *batch)):
             return self.generate(None, context)
 
     @torch.no_grad()
@@ -187,8 +185,8 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
         with evaluating(self), self._aside():
             encoded = poutine.trace(self.guide).get_trace(checked, context)
             name = type(self).__name__
-            check(_has_latents(encoded), "model", "have latent variables to reconstruct from", name)
-            with _plates(batch):
+            check(has_latents(encoded), "model", "have latent variables to reconstruct from", name)
+            with plates(batch):
                 program = poutine.trace(poutine.replay(self.generate, trace=encoded))
                 site = program.get_trace(None, context).nodes["x"]
         likelihood: Any = site["fn"]
@@ -201,7 +199,7 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
         context: Tensor | None = None,
         *,
         num_particles: int = 1,
-    ) -> Float[Tensor, num_particles * batch]:
+    ) -> Float[Tensor, "num_particles *batch"]:
         r"""Return :math:`\log p(x, z_k) - \log q(z_k \mid x)` for draws from the guide.
 
         Their mean over particles estimates the ELBO, their log-mean-exp the importance-weighted
@@ -224,12 +222,12 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
         with self._aside(), self.bounding():
             particles = pyro.plate("particles", num_particles, dim=-1 - len(batch))
             encoded = poutine.trace(particles(self.guide)).get_trace(checked, context)
-            latent = _has_latents(encoded)
+            latent = has_latents(encoded)
             program = particles(self.model) if latent else self.model
             decoded = poutine.trace(poutine.replay(program, trace=encoded))
             joint = decoded.get_trace(checked, context)
         # Expanded last: what an empty guide's sum is made of lies on the CPU.
-        return (_log_density(joint) - _log_density(encoded)).expand(num_particles, *batch)
+        return (log_density(joint) - log_density(encoded)).expand(num_particles, *batch)
 
     @contextmanager
     def bounding(self) -> Iterator[None]:
@@ -296,45 +294,3 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
         if self.context_event_dim is None:
             return "be None in an unconditional model"
         return "be given to a conditional model"
-
-
-@contextmanager
-def _plates(batch: Sequence[int]) -> Iterator[None]:
-    """One plate a batch dimension, at that very dimension; the last is called ``data``."""
-    if len(batch) == 1:  # nearly always, and a stack costs as much as the plate
-        with _BatchPlate("data", batch[0], dim=-1):
-            yield
-        return
-    with ExitStack() as stack:
-        for position, size in enumerate(reversed(batch)):
-            name = f"data_{position}" if position else "data"
-            stack.enter_context(_BatchPlate(name, size, dim=-1 - position))
-        yield
-
-
-class _BatchPlate(IndepMessenger):
-    """A plate over a whole batch dimension: ``pyro.plate`` without its site for subsampling.
-
-    That site, drawn and pruned again in guide and model, is a fifth of Pyro's cost a step.
-    """
-
-    def _process_message(self, msg: Any) -> None:
-        super()._process_message(msg)
-        shape, dim = getattr(msg["fn"], "batch_shape", ()), self.dim or -1
-        if len(shape) < -dim or shape[dim] != self.size:
-            BroadcastMessenger._pyro_sample(msg)
-
-
-def _has_latents(trace: Any) -> bool:
-    return len(prune_subsample_sites(trace).stochastic_nodes) > 0
-
-
-def _log_density(trace: Any) -> Tensor:
-    """Sum a trace's log-densities, masked but unscaled, over its sites."""
-    trace = prune_subsample_sites(trace)
-    trace.compute_log_prob()
-    total = torch.zeros(())
-    for site in trace.nodes.values():
-        if site["type"] == "sample":
-            total = total + scale_and_mask(site["unscaled_log_prob"], mask=site["mask"])
-    return total
