@@ -166,3 +166,13 @@ def test_a_damaged_checkpoint_is_not_loaded(run: Path, capsys: pytest.CaptureFix
     damaged[place] ^= 0xFF
     path.write_bytes(damaged)
     refuse(["evaluate", str(run)], "must be a whole checkpoint", capsys)
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    command = "from pyro_genmodels.cli import main; raise SystemExit(main(['list']))"
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    _, errors = process.communicate()
+    assert (process.returncode, errors) == (0, b"")

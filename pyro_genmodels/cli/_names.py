@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 import typing
 from abc import ABC
 from collections.abc import Callable, Mapping
@@ -51,8 +52,9 @@ def find(name: str, among: Mapping[str, Any], kind: str) -> str:
 
 
 def summary(maker: Any) -> str:
-    """Return the first sentence of a docstring."""
-    return (inspect.getdoc(maker) or "").split("\n\n")[0].replace("\n", " ")
+    """Return the first sentence of a docstring, without reStructuredText's markup."""
+    sentence = (inspect.getdoc(maker) or "").split("\n\n")[0].replace("\n", " ")
+    return re.sub(r":\w+:`~?\\?([^`]*)`|``([^`]*)``", r"\1\2", sentence)
 
 
 def family(maker: Callable[..., Any]) -> Any:
