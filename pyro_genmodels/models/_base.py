@@ -257,11 +257,15 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
         """
         checked, context, batch = self._checked(x, context)
         if context is not None:
-            given = tuple(context.shape[: context.dim() - (self.context_event_dim or 0)])
-            pairs = zip(reversed(given), reversed(batch), strict=False)
-            fits = len(given) <= len(batch) and all(a in (1, b) for a, b in pairs)
-            check(fits, "context", f"have a batch shape that expands to {batch}", given)
+            self.check_context_batch(context, batch)
         return checked, context, batch
+
+    def check_context_batch(self, context: Tensor, batch: tuple[int, ...]) -> None:
+        """Raise ``ValueError`` unless a context's batch shape expands to the data's."""
+        given = tuple(context.shape[: context.dim() - (self.context_event_dim or 0)])
+        pairs = zip(reversed(given), reversed(batch), strict=False)
+        fits = len(given) <= len(batch) and all(a in (1, b) for a, b in pairs)
+        check(fits, "context", f"have a batch shape that expands to {batch}", given)
 
     def _checked(
         self,

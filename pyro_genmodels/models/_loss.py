@@ -77,6 +77,8 @@ class ELBOLoss(nn.Module):
         batch_dim = x.dim() - len(self.model.event_shape)
         num_examples = math.prod(x.shape[:batch_dim])
         check(num_examples > 0, "x", "hold at least one example", f"shape {tuple(x.shape)}")
+        if context is not None:
+            self.model.check_context_batch(context, tuple(x.shape[:batch_dim]))
         random_state = _random_state(x)
         loss = self._evaluate(x, context, batch_dim, validate=self._validates())
         if not math.isfinite(loss.item()):

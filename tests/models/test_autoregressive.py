@@ -59,6 +59,15 @@ def test_conditional_on_labels() -> None:
         model.sample(4)
 
 
+def test_a_context_of_more_dimensions_than_the_data_is_refused() -> None:
+    model, x = small(num_classes=3), torch.ones(3, 1, 2, 2)
+    loss, labels = ELBOLoss(model), torch.tensor([0, 1, 2])
+    loss(x, labels)  # the first call validates, the others do not
+    for wrong in (labels.expand(2, 3), labels[:2]):
+        with pytest.raises(ValueError, match=r"`context` must have a batch shape that expands to"):
+            loss(x, wrong)
+
+
 def test_a_label_is_enumerated_out() -> None:
     model = small(num_classes=3).double()
     x = every_image().double()
