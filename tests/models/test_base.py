@@ -141,9 +141,10 @@ def test_estimators_agree_in_value_and_gradient(estimator, kwargs, auxiliary) ->
 
     value, gradient = value_and_gradient(estimator)
     expected, expected_gradient = value_and_gradient(TraceMeanField_ELBO)
-    # The standard error of the sum over five examples at 20,000 draws is below 0.1 (measured .06).
-    torch.testing.assert_close(value, expected, atol=0.3, rtol=0)
-    torch.testing.assert_close(gradient, expected_gradient, atol=0.5, rtol=0.05)
+    # Spread over 12 seeds at beta = 4, the widest: .090 in value, .134 in the gradient's widest
+    # entry. Three standard errors of a difference of two such.
+    torch.testing.assert_close(value, expected, atol=3 * 0.090 * 2**0.5, rtol=0)
+    torch.testing.assert_close(gradient, expected_gradient, atol=3 * 0.134 * 2**0.5, rtol=0)
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
