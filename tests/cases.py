@@ -8,6 +8,8 @@ float64, moves every parameter and switches to eval mode.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -140,6 +142,71 @@ def conditional_real_nvp(*shape: int, context: Tensor = LABELS, **options: Any) 
     return Case(transforms.ConditionalRealNVP(shape, **options), shape, context)
 
 
+class ScaledFeatures(nn.Module):
+    """A transform with nflows' two methods, for where nflows is not installed."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(features))
+
+    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return inputs * self.log_scale.exp(), self.log_scale.sum().expand(len(inputs))
+
+    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return inputs * (-self.log_scale).exp(), -self.log_scale.sum().expand(len(inputs))
+
+
+def of_nflows(module: str, name: str, *arguments: Any, **options: Any) -> nn.Module:
+    """A transform of nflows."""
+    transform: nn.Module = getattr(importlib.import_module(f"nflows.{module}"), name)(
+        *arguments, **options
+    )
+    return transform
+
+
+def nflows_net(context: int | None = None) -> Callable[[int, int], nn.Module]:
+    """What nflows' couplings of vectors make their networks with."""
+    options = {"hidden_features": 5, "num_blocks": 1, "activation": torch.tanh}
+    return lambda inputs, outputs: of_nflows(
+        "nn.nets", "ResidualNet", inputs, outputs, context_features=context, **options
+    )
+
+
+def nflows_conv_net(inputs: int, outputs: int) -> nn.Module:
+    """The same for images."""
+    options = {"num_blocks": 1, "activation": torch.tanh}
+    return of_nflows("nn.nets", "ConvResidualNet", inputs, outputs, 4, **options)
+
+
+NFLOWS: Cases = {
+    "NFlowsTransform/coupling": lambda: Case(
+        transforms.NFlowsTransform(
+            of_nflows("transforms", "AffineCouplingTransform", [0, 1, 0, 1], nflows_net())
+        ),
+        (4,),
+    ),
+    "NFlowsTransform/image": lambda: Case(
+        transforms.NFlowsTransform(
+            of_nflows("transforms", "AffineCouplingTransform", [1, 0, 1], nflows_conv_net),
+            event_dim=3,
+        ),
+        (3, 2, 3),
+    ),
+}
+
+CONDITIONAL_NFLOWS: Cases = {
+    "ConditionalFlow/nflows": lambda: Case(
+        transforms.ConditionalFlow(
+            transforms.NFlowsTransform(
+                of_nflows("transforms", "AffineCouplingTransform", [0, 1, 0], nflows_net(2)),
+                context_shape=(2,),
+            )
+        ),
+        (3,),
+        features(2),
+    ),
+}
+
 TRANSFORMS: Cases = {
     "AdditiveCoupling": lambda: additive(transforms.Checkerboard(), 2, 3, 4),
     "AdditiveCoupling/vector": lambda: additive(transforms.HalfMask(), 5),
@@ -172,6 +239,7 @@ TRANSFORMS: Cases = {
     ),
     "Logit": lambda: Case(transforms.Logit(1), (4,)),
     "Logit/image": lambda: Case(transforms.Logit(3, margin=0.0), (2, 2, 3)),
+    "NFlowsTransform": lambda: Case(transforms.NFlowsTransform(ScaledFeatures(3)), (3,)),
     "RealNVP": lambda: real_nvp(5, num_couplings=4),
     "RealNVP/image": lambda: real_nvp(1, 4, 4),
     "RealNVP/image-into-unit-interval": lambda: real_nvp(1, 2, 2, logit_margin=0.05),
@@ -200,6 +268,10 @@ CONDITIONAL_TRANSFORMS: Cases = {
         3, context_shape=(2,), context=features(2)
     ),
 }
+
+if importlib.util.find_spec("nflows"):
+    TRANSFORMS |= NFLOWS
+    CONDITIONAL_TRANSFORMS |= CONDITIONAL_NFLOWS
 
 # distributions: small enough to be enumerated, if they are discrete
 DISTRIBUTIONS: Cases = {

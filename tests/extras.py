@@ -29,12 +29,18 @@ class SkipWhatNeedsAnExtra:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, None, None]:
         with _skipping():
+            if isinstance(item, pytest.DoctestItem) and _example_imports_an_extra(item):
+                pytest.skip("its example imports an extra")
             yield
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, None, None]:
         with _skipping():
             yield
+
+
+def _example_imports_an_extra(item: pytest.DoctestItem) -> bool:
+    return item.dtest is not None and any(imports_an_extra(e.source) for e in item.dtest.examples)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from pyro_genmodels.transforms.conditional import ConditionalFlow
 from pyro_genmodels.transforms.coupling import AdditiveCoupling, AffineCoupling
 from pyro_genmodels.transforms.logit import Logit
 from pyro_genmodels.transforms.masks import AlternatingMask, ChannelMask, Checkerboard, HalfMask
+from pyro_genmodels.transforms.nflows import NFlowsTransform
 from pyro_genmodels.transforms.realnvp import (
     ConditionalRealNVP,
     RealNVP,
@@ -26,6 +27,7 @@ __all__ = [
     "FlowTransform",
     "HalfMask",
     "Logit",
+    "NFlowsTransform",
     "RealNVP",
     "Squeeze",
     "conditional_real_nvp",
