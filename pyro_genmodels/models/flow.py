@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -11,15 +11,14 @@ import torch
 from pyro import distributions as dist
 from pyro.distributions.conditional import ConditionalTransform
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import nn
-from torch.distributions.transforms import AffineTransform, Transform, _InverseTransform
+from torch.distributions.transforms import AffineTransform, Transform
 
 from pyro_genmodels._checks import check_choice
 from pyro_genmodels._typing import EventShape, Tensor
 from pyro_genmodels.distributions.dequantization import UniformDequantization
 from pyro_genmodels.models._base import GenerativeModel
+from pyro_genmodels.models._foreign import FlowDensity, as_list, conditioned, forget, modules
 from pyro_genmodels.transforms import ConditionalFlow, RealNVP
-from pyro_genmodels.transforms._handover import HandOver
 
 
 class FlowModel(GenerativeModel):
@@ -86,9 +85,8 @@ class FlowModel(GenerativeModel):
         check_choice("base", base, ("normal", "logistic"))
         check_choice("dequantization", dequantization, ("uniform",))
         self.base, self.dequantization = base, dequantization
-        self.transforms = list(transforms) if isinstance(transforms, Sequence) else [transforms]
-        pieces = _pieces(self.transforms)
-        self.parts = nn.ModuleList(part for part in pieces if isinstance(part, nn.Module))
+        self.transforms = as_list(transforms)
+        self.parts = modules(self.transforms)
         self.register_buffer("origin", torch.zeros(()), persistent=False)
 
     def density(self, context: Tensor | None = None) -> dist.TransformedDistribution:
@@ -100,25 +98,16 @@ class FlowModel(GenerativeModel):
         Returns:
             A distribution of data, or of dequantised data in ``[0, num_levels)``.
         """
-        self._clear_foreign_caches()
-        transforms: list[Transform] = [
-            part.condition(context) if isinstance(part, ConditionalTransform) else part
-            for part in self.transforms
-        ]
+        forget(self.transforms)
+        transforms = conditioned(self.transforms, context)
         if self.num_levels is not None:
             event_dim = len(self.event_shape)
             transforms.append(AffineTransform(0.0, float(self.num_levels), event_dim=event_dim))
-        return dist.TransformedDistribution(self._noise(), transforms)
+        return FlowDensity(self._noise(), transforms)
 
-    def _clear_foreign_caches(self) -> None:
-        # The caches of Pyro's and torch's transforms outlive an optimizer step: the same x scored
-        # again would have the old density, or a graph that is gone.
-        for piece in _pieces(self.transforms):
-            if isinstance(piece, HandOver):
-                continue  # ours take care of themselves
-            for part in piece.modules() if isinstance(piece, nn.Module) else [piece]:
-                if isinstance(part, Transform):
-                    part._cached_x_y = None, None
+    def __getstate__(self) -> dict[str, Any]:
+        forget(self.transforms)
+        return super().__getstate__()
 
     def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
         """Sample ``"v"`` from the flow and observe its floor; or observe the flow itself."""
@@ -146,18 +135,6 @@ class FlowModel(GenerativeModel):
         noise = law(zero, zero + 1, validate_args=False)
         event: TorchDistributionMixin = noise.to_event(len(self.event_shape))
         return event
-
-
-def _pieces(transforms: Iterable[Any]) -> Iterator[Any]:
-    """Yield transforms, and what those wrap that are no modules: inverses and compositions."""
-    for part in transforms:
-        yield part
-        if isinstance(part, nn.Module):
-            continue
-        held = [getattr(part, "base_transform", None), getattr(part, "_flow", None)]
-        held += [*getattr(part, "parts", ()), *getattr(part, "transforms", ())]
-        held += [part.inv] if isinstance(part, _InverseTransform) else []
-        yield from _pieces(inner for inner in held if inner is not None)
 
 
 def realnvp(

@@ -1,0 +1,123 @@
+"""Transforms that are not of this package: what they remember, and what they cannot do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from pyro import distributions as dist
+from pyro.distributions.conditional import ConditionalTransform
+from torch import nn
+from torch.distributions.transforms import Transform, _InverseTransform
+
+from pyro_genmodels._checks import check
+from pyro_genmodels._typing import Tensor
+from pyro_genmodels.transforms._handover import HandOver
+
+
+def as_list(transforms: Any) -> list[Any]:
+    """Return one transform or several as a list."""
+    return list(transforms) if isinstance(transforms, Sequence) else [transforms]
+
+
+def pieces(transforms: Iterable[Any]) -> Iterator[Any]:
+    """Yield transforms, and what those wrap that are no modules: inverses and compositions."""
+    for part in transforms:
+        yield part
+        if isinstance(part, nn.Module):
+            continue
+        held = [getattr(part, "base_transform", None), getattr(part, "_flow", None)]
+        held += [*getattr(part, "parts", ()), *getattr(part, "transforms", ())]
+        held += [part.inv] if isinstance(part, _InverseTransform) else []
+        yield from pieces(inner for inner in held if inner is not None)
+
+
+def modules(transforms: Iterable[Any]) -> nn.ModuleList:
+    """Return the modules among the transforms and in them, for a model to own."""
+    return nn.ModuleList(part for part in pieces(transforms) if isinstance(part, nn.Module))
+
+
+def forget(transforms: Iterable[Any]) -> None:
+    """Drop what Pyro's and torch's transforms remember of earlier evaluations.
+
+    Their caches outlive an optimizer step: the same value scored again would have the old density,
+    or a graph that is gone. And what has a graph can be neither copied nor pickled.
+    """
+    for piece in pieces(transforms):
+        if isinstance(piece, HandOver):
+            continue  # ours take care of themselves
+        for part in piece.modules() if isinstance(piece, nn.Module) else [piece]:
+            if isinstance(part, Transform):
+                part._cached_x_y = None, None
+                _forget_results(part)
+
+
+def _forget_results(transform: Transform) -> None:
+    for name, value in vars(transform).items():
+        if name.startswith("_cache") and isinstance(value, Tensor):
+            setattr(transform, name, None)
+
+
+def conditioned(transforms: Iterable[Any], context: Tensor | None) -> list[Transform]:
+    """Return the transforms, those that are conditional at ``context``."""
+    return [t.condition(context) if isinstance(t, ConditionalTransform) else t for t in transforms]
+
+
+class FlowDensity(dist.TransformedDistribution):
+    """A ``TransformedDistribution`` that names the transform which goes in one direction only."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log-density in nats.
+
+        Raises:
+            ValueError: If a transform cannot go from data to noise.
+        """
+        try:
+            log_density: Tensor = super().log_prob(value)
+        except (KeyError, NotImplementedError) as error:
+            backwards = [t.inv for t in reversed(self.transforms)]
+            _name_the_one_way_street("data to noise, to score data", backwards, value, error)
+            raise
+        return log_density
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw without gradients.
+
+        Raises:
+            ValueError: If a transform cannot go from noise to data.
+        """
+        with torch.no_grad():
+            return self.rsample(sample_shape)
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw, differentiably if the noise can be.
+
+        Raises:
+            ValueError: If a transform cannot go from noise to data.
+        """
+        shape = torch.Size(sample_shape)
+        base: Any = self.base_dist
+        x: Tensor = base.rsample(shape) if base.has_rsample else base.sample(shape)
+        for transform in self.transforms:
+            try:
+                x = transform(x)
+            except (KeyError, NotImplementedError) as error:
+                _name_the_one_way_street("noise to data, to be sampled", [transform], x, error)
+                raise
+        return x
+
+
+def _name_the_one_way_street(
+    way: str, maps: Sequence[Callable[[Tensor], Tensor]], value: Tensor, error: Exception
+) -> None:
+    """Raise ``ValueError`` that names the first of these maps that cannot be evaluated."""
+    for function in maps:
+        try:
+            value = function(value)
+        except (KeyError, NotImplementedError):
+            rule = f"go from {way} (where one goes the other way only, give its `.inv`)"
+            try:
+                check(False, "transforms", rule, f"{function}, which does not")
+            except ValueError as named:
+                raise named from error
