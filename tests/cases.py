@@ -72,6 +72,11 @@ NETS: Cases = {
     ),
     "ConvDecoder": lambda: Case(nets.ConvDecoder(3, (2, 5, 4), channels=(4, 6)), (3,)),
     "ConvEncoder": lambda: Case(nets.ConvEncoder((2, 5, 4), 3, channels=(4, 6)), (2, 5, 4)),
+    "GlowNet": lambda: Case(nets.GlowNet(2, 3, hidden_channels=4), (2, 3, 4)),
+    "GlowNet/labels": lambda: Case(
+        nets.GlowNet(2, 3, hidden_channels=4, num_classes=3), (2, 3, 4), LABELS
+    ),
+    "GlowNet/prior": lambda: Case(nets.GlowNet(2, 3, hidden_channels=0), (2, 3, 4)),
     "MLP": lambda: Case(nets.MLP(3, 2, hidden=(4,)), (3,)),
     "MLP/labels": lambda: Case(nets.MLP(3, 2, hidden=(4,), num_classes=3), (3,), LABELS),
     "MLPDecoder": lambda: Case(nets.MLPDecoder(3, (2, 5, 4), hidden=(6,)), (3,)),
@@ -102,6 +107,7 @@ NETS: Cases = {
     ),
     "ProductQuantizer": lambda: Case(nets.ProductQuantizer([quantizer(1), quantizer(3)]), (4,)),
     "ResidualQuantizer": lambda: Case(nets.ResidualQuantizer([quantizer(4), quantizer(4)]), (4,)),
+    "RealNVPNet": lambda: Case(nets.RealNVPNet(2, 3, hidden_channels=4, num_blocks=1), (2, 3, 4)),
     "ResNet": lambda: Case(nets.ResNet(2, 3, hidden_channels=4, num_blocks=1), (2, 3, 4)),
     "ResNet/map": lambda: Case(
         nets.ResNet(2, 3, hidden_channels=4, num_blocks=1, context_shape=(1, 3, 4)),
@@ -109,25 +115,20 @@ NETS: Cases = {
         features(1, 3, 4),
     ),
     "VectorQuantizer": lambda: Case(quantizer(4), (4,)),
+    "WeightNormConv2d": lambda: Case(nets.WeightNormConv2d(2, 3, 3), (2, 3, 4)),
 }
 
 
-def coupling_net(shape: tuple[int, ...], outputs: int, **context: Any) -> nn.Module:
-    """A small network that a coupling of such events takes."""
-    if len(shape) == 1:
-        return nets.MLP(shape[0], outputs, hidden=(5,), activation="tanh", **context)
-    return nets.ConvNet(shape[0], outputs, hidden=(4,), activation="tanh", **context)
+def coupling(kind: str, mask: Any, *shape: int, **options: Any) -> Case:
+    """A coupling with a small smooth network."""
+    make = getattr(transforms, f"{kind}_coupling")
+    options = {"mask": mask, "hidden": (5,), "activation": "tanh"} | options
+    return Case(make(shape, **options), shape)
 
 
-def additive(mask: Any, *shape: int) -> Case:
-    """A NICE layer."""
-    return Case(transforms.AdditiveCoupling(mask, coupling_net(shape, shape[0])), shape)
-
-
-def affine(mask: Any, *shape: int, **context: Any) -> Case:
+def affine(mask: Any, *shape: int, **options: Any) -> Case:
     """A RealNVP layer."""
-    net = coupling_net(shape, 2 * shape[0], **context)
-    return Case(transforms.AffineCoupling(mask, net), shape)
+    return coupling("affine", mask, *shape, **options)
 
 
 def real_nvp(*shape: int, **options: Any) -> Case:
@@ -140,6 +141,24 @@ def conditional_real_nvp(*shape: int, context: Tensor = LABELS, **options: Any) 
     """A small conditional RealNVP and a batch of two contexts."""
     options = {"width": 4, "num_couplings": 2, "num_blocks": 1, "activation": "tanh"} | options
     return Case(transforms.ConditionalRealNVP(shape, **options), shape, context)
+
+
+def batch_norm(num_features: int, **options: Any) -> nn.Module:
+    """A batch norm that has seen data."""
+    layer = transforms.BatchNorm(num_features, **options)
+    layer.running_mean.copy_(torch.linspace(-1, 1, num_features))
+    layer.running_var.copy_(torch.linspace(0.5, 2, num_features))
+    return layer
+
+
+def nice(*shape: int, **options: Any) -> dict[str, Any]:
+    """Arguments of a small NICE."""
+    return {"event_shape": shape, "width": 4, "num_layers": 1, "activation": "tanh"} | options
+
+
+def glow(*shape: int, **options: Any) -> dict[str, Any]:
+    """Arguments of a small Glow."""
+    return {"event_shape": shape, "num_steps": 2, "width": 4} | options
 
 
 class ScaledFeatures(nn.Module):
@@ -207,9 +226,12 @@ CONDITIONAL_NFLOWS: Cases = {
     ),
 }
 
+
 TRANSFORMS: Cases = {
-    "AdditiveCoupling": lambda: additive(transforms.Checkerboard(), 2, 3, 4),
-    "AdditiveCoupling/vector": lambda: additive(transforms.HalfMask(), 5),
+    "ActNorm": lambda: Case(transforms.ActNorm(3, initialized=True), (3, 2, 3)),
+    "ActNorm/vector": lambda: Case(transforms.ActNorm(3, event_dim=1), (3,)),
+    "AdditiveCoupling": lambda: coupling("additive", transforms.Checkerboard(), 2, 3, 4),
+    "AdditiveCoupling/vector": lambda: coupling("additive", transforms.HalfMask(), 5),
     "AffineCoupling/alternating": lambda: affine(transforms.AlternatingMask(), 5),
     "AffineCoupling/alternating-inverted": lambda: affine(
         transforms.AlternatingMask(inverted=True), 5
@@ -224,9 +246,10 @@ TRANSFORMS: Cases = {
     ),
     "AffineCoupling/half": lambda: affine(transforms.HalfMask(), 5),
     "AffineCoupling/half-inverted": lambda: affine(transforms.HalfMask(inverted=True), 4),
-    "AffineCoupling/one-channel": lambda: affine(transforms.ChannelMask(), 1, 2, 3),
-    "AffineCoupling/one-element": lambda: affine(transforms.HalfMask(), 1),
-    "AffineCoupling/one-pixel": lambda: affine(transforms.Checkerboard(), 2, 1, 1),
+    "AffineCoupling/one-row": lambda: affine(transforms.Checkerboard(), 2, 1, 3, scale="sigmoid"),
+    "AffineCoupling/two-elements": lambda: affine(transforms.HalfMask(), 2, scale="exp"),
+    "BatchNorm": lambda: Case(batch_norm(3, event_dim=3), (3, 2, 3)),
+    "BatchNorm/vector": lambda: Case(batch_norm(3, event_dim=1), (3,)),
     "Chain": lambda: Case(
         transforms.Chain(
             [affine(transforms.HalfMask(), 5).part, affine(transforms.AlternatingMask(), 5).part]
@@ -237,20 +260,110 @@ TRANSFORMS: Cases = {
         transforms.Chain([transforms.Squeeze(), affine(transforms.ChannelMask(), 8, 2, 1).part]),
         (2, 4, 2),
     ),
+    "Chain/checkpoint": lambda: Case(
+        transforms.Chain(
+            [affine(transforms.HalfMask(), 3).part, affine(transforms.HalfMask(), 3).part],
+            checkpoint=True,
+        ),
+        (3,),
+    ),
+    "DiagonalScale": lambda: Case(transforms.DiagonalScale((2, 2, 3)), (2, 2, 3)),
+    "FactorOut": lambda: Case(
+        transforms.FactorOut(
+            affine(transforms.Checkerboard(), 1, 3, 2).part, nets.ConvNet(1, 4, hidden=(4,))
+        ),
+        (3, 3, 2),
+    ),
+    "FactorOut/no-prior": lambda: Case(
+        transforms.FactorOut(transforms.InvertibleLinear(2)), (4, 1, 3)
+    ),
+    "Glow": lambda: Case(transforms.Glow(**glow(1, 4, 4, num_scales=2)), (1, 4, 4)),
+    "Glow/additive": lambda: Case(
+        transforms.Glow(**glow(2, 2, 6, coupling="additive", lu=False)), (2, 2, 6)
+    ),
+    "Glow/checkpoint": lambda: Case(transforms.Glow(**glow(3, 2, 2, checkpoint=True)), (3, 2, 2)),
+    "Glow/spline": lambda: Case(
+        transforms.Glow(**glow(1, 4, 2, coupling="spline", learned_prior=False)), (1, 4, 2)
+    ),
+    "Glow/vector": lambda: Case(transforms.Glow(**glow(5)), (5,)),
+    "InvertibleLinear": lambda: Case(transforms.InvertibleLinear(3), (3, 2, 3)),
+    "InvertibleLinear/plain": lambda: Case(transforms.InvertibleLinear(3, lu=False), (3, 2, 3)),
+    "InvertibleLinear/plain-vector": lambda: Case(
+        transforms.InvertibleLinear(4, event_dim=1, lu=False), (4,)
+    ),
+    "InvertibleLinear/vector": lambda: Case(transforms.InvertibleLinear(4, event_dim=1), (4,)),
     "Logit": lambda: Case(transforms.Logit(1), (4,)),
     "Logit/image": lambda: Case(transforms.Logit(3, margin=0.0), (2, 2, 3)),
     "NFlowsTransform": lambda: Case(transforms.NFlowsTransform(ScaledFeatures(3)), (3,)),
+    "NICE": lambda: Case(transforms.NICE(**nice(5)), (5,)),
+    "NICE/image": lambda: Case(transforms.NICE(**nice(1, 3, 3)), (1, 3, 3)),
+    "Permute": lambda: Case(transforms.Permute([2, 0, 3, 1]), (4, 2, 2)),
+    "Permute/vector": lambda: Case(transforms.Permute([2, 0, 1], event_dim=1), (3,)),
     "RealNVP": lambda: real_nvp(5, num_couplings=4),
+    "RealNVP/batch-norm": lambda: real_nvp(1, 4, 4, batch_norm=True, activation="relu"),
+    "RealNVP/batch-norm-vector": lambda: real_nvp(4, batch_norm=True),
+    "RealNVP/checkpoint": lambda: real_nvp(1, 4, 4, checkpoint=True),
     "RealNVP/image": lambda: real_nvp(1, 4, 4),
     "RealNVP/image-into-unit-interval": lambda: real_nvp(1, 2, 2, logit_margin=0.05),
     "RealNVP/odd-image": lambda: real_nvp(3, 3, 5),
     "RealNVP/plane": lambda: real_nvp(2, num_couplings=4),
     "RealNVP/three-scales": lambda: real_nvp(1, 8, 4, num_scales=3, num_couplings=1),
+    "Reverse": lambda: Case(transforms.Reverse(), (3, 2, 2)),
+    "Reverse/vector": lambda: Case(transforms.Reverse(1), (3,)),
+    "SplineCoupling": lambda: coupling("spline", transforms.HalfMask(), 5, num_bins=4),
+    "SplineCoupling/alternating": lambda: coupling("spline", transforms.AlternatingMask(), 4),
+    "SplineCoupling/channels": lambda: coupling("spline", transforms.ChannelMask(), 3, 2, 3),
+    "SplineCoupling/checkerboard": lambda: coupling("spline", transforms.Checkerboard(), 1, 3, 5),
     "Squeeze": lambda: Case(transforms.Squeeze(), (2, 4, 2)),
     "Squeeze/alternating": lambda: Case(transforms.Squeeze(alternating=True), (3, 2, 4)),
 }
 
+
+def conditional(flow: Any, shape: tuple[int, ...], context: Tensor = LABELS) -> Case:
+    """A flow that waits for its context, and a batch of two."""
+    return Case(transforms.ConditionalFlow(flow), shape, context)
+
+
 CONDITIONAL_TRANSFORMS: Cases = {
+    "ConditionalFlow/act-norm": lambda: conditional(
+        transforms.ActNorm(3, num_classes=3), (3, 2, 2)
+    ),
+    "ConditionalFlow/act-norm-by-map": lambda: conditional(
+        transforms.ActNorm(2, context_shape=(1, 2, 3)), (2, 2, 3), features(1, 2, 3)
+    ),
+    "ConditionalFlow/factor-out": lambda: conditional(
+        transforms.FactorOut(
+            transforms.Permute([1, 0]), nets.ConvNet(2, 4, hidden=(4,), num_classes=3)
+        ),
+        (4, 2, 2),
+    ),
+    "ConditionalFlow/linear": lambda: conditional(
+        transforms.InvertibleLinear(3, event_dim=1, num_classes=3), (3,)
+    ),
+    "ConditionalFlow/linear-image": lambda: conditional(
+        transforms.InvertibleLinear(2, lu=False, context_shape=(2,)), (2, 1, 3), features(2)
+    ),
+    "ConditionalFlow/spline": lambda: conditional(
+        coupling("spline", transforms.HalfMask(), 4, num_classes=3).part, (4,)
+    ),
+    "ConditionalGlow": lambda: Case(
+        transforms.ConditionalGlow(
+            **glow(1, 4, 4, num_scales=2, num_classes=3, log_scale_factor=1)
+        ),
+        (1, 4, 4),
+        LABELS,
+    ),
+    "ConditionalGlow/map": lambda: Case(
+        transforms.ConditionalGlow(**glow(1, 2, 4, context_shape=(2, 2, 4))),
+        (1, 2, 4),
+        features(2, 2, 4),
+    ),
+    "ConditionalGlow/prior": lambda: Case(
+        transforms.ConditionalGlow(**glow(3, num_classes=3, condition="prior")), (3,), LABELS
+    ),
+    "ConditionalNICE": lambda: Case(
+        transforms.ConditionalNICE(**nice(1, 2, 2, context_shape=(2,))), (1, 2, 2), features(2)
+    ),
     "ConditionalFlow": lambda: Case(
         transforms.ConditionalFlow(affine(transforms.HalfMask(), 4, num_classes=3).part),
         (4,),

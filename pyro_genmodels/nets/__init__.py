@@ -10,11 +10,14 @@ from pyro_genmodels.nets.composite_quantizer import (
 from pyro_genmodels.nets.context import ContextEmbedding
 from pyro_genmodels.nets.conv import ConvNet, ResNet
 from pyro_genmodels.nets.dense import MLP
+from pyro_genmodels.nets.glow import GlowNet
 from pyro_genmodels.nets.masked import MaskedConv2d
 from pyro_genmodels.nets.pixelcnn import PixelCNNNet
 from pyro_genmodels.nets.quantizer import VectorQuantizer
+from pyro_genmodels.nets.realnvp import RealNVPNet
 from pyro_genmodels.nets.vae import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from pyro_genmodels.nets.vqvae import MapDecoder, MapEncoder
+from pyro_genmodels.nets.weight_norm import WeightNormConv2d
 
 __all__ = [
     "MLP",
@@ -23,6 +26,7 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "ConvNet",
+    "GlowNet",
     "MLPDecoder",
     "MLPEncoder",
     "MapDecoder",
@@ -33,8 +37,10 @@ __all__ = [
     "ProductQuantizer",
     "Quantized",
     "Quantizer",
+    "RealNVPNet",
     "ResNet",
     "ResidualQuantizer",
     "VectorQuantizer",
+    "WeightNormConv2d",
     "code_perplexity",
 ]

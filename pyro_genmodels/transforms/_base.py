@@ -17,6 +17,7 @@ from pyro_genmodels._checks import check, check_trailing
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets._batch import broadcast_shapes
+from pyro_genmodels.nets._first_data import awaits_data
 from pyro_genmodels.nets.context import context_event_dim
 from pyro_genmodels.transforms._handover import HandOver
 
@@ -44,6 +45,7 @@ class FlowTransform(Configured, HandOver, TransformModule):
     num_classes: int | None = None
     context_shape: torch.Size | None = None
     _generation = 0
+    _has_seen_data = False
 
     def __init__(
         self,
@@ -95,6 +97,33 @@ class FlowTransform(Configured, HandOver, TransformModule):
         check(tensor.dim() >= rank, argument, f"have at least {rank} dimensions", shape)
         check(tensor.is_floating_point(), argument, "be of a floating dtype", tensor.dtype)
 
+    def check_has_seen_data(self) -> None:
+        """Raise ``ValueError`` if training from noise would skip a first look at data."""
+        if not self.training or self._has_seen_data:
+            return
+        waits = awaits_data(self)
+        rule = "score data once in training mode, or call `initialize`, before noise"
+        check(not waits, "transform", rule, f"noise first, in {type(self).__name__}")
+        self._has_seen_data = True
+
+    @torch.no_grad()
+    def initialize(self, y: Float[Tensor, "*event"], context: Tensor | None = None) -> None:
+        """Let data set the first values of the parameters that take them from data.
+
+        What has had its first values keeps them.
+
+        Args:
+            y: A batch of data, some hundreds.
+            context: Their contexts, if the transform takes any.
+        """
+        was_training = self.training
+        self.train()
+        try:
+            self.check_event("y", y)
+            self.inverse_and_log_det(y.expand(self.broadcast_shape(y.shape, context)), context)
+        finally:
+            self.train(was_training)
+
     def broadcast_shape(self, shape: torch.Size, context: Tensor | None) -> torch.Size:
         """Return ``shape`` with its batch part broadcast against that of ``context``."""
         rank = self.domain.event_dim
@@ -129,4 +158,5 @@ class FlowTransform(Configured, HandOver, TransformModule):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self._forget()
+        self._has_seen_data = False
         super()._load_from_state_dict(*args, **kwargs)

@@ -55,6 +55,8 @@ class HandOver(Transform, ABC):
     def _run(self, tensor: Tensor, *, forward: bool) -> tuple[Tensor, Tensor]:
         flow, context = self._flow, self._context
         flow.check_event("x" if forward else "y", tensor)
+        if forward:
+            flow.check_has_seen_data()
         if tensor.dtype in (torch.float16, torch.bfloat16):
             tensor = tensor.float()  # log-determinants add up many small terms
         self.forward_shape(tensor.shape) if forward else self.inverse_shape(tensor.shape)

@@ -2,53 +2,122 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
+
 import torch
 from torch import Tensor, nn
 
+from pyro_genmodels._checks import check, check_choice, check_event_shape
 from pyro_genmodels._typing import Float, Num
+from pyro_genmodels.nets import MLP, ConvNet
 from pyro_genmodels.transforms._base import FlowTransform
-from pyro_genmodels.transforms.masks import Mask
+from pyro_genmodels.transforms.conditional import ConditionalFlow
+from pyro_genmodels.transforms.masks import Checkerboard, HalfMask, Mask
+
+ScaleName = Literal["tanh", "exp", "sigmoid"]
 
 
-class _Coupling(FlowTransform):
-    """A mask and a network that sees the part that the mask passes."""
+class Coupling(FlowTransform, ABC):
+    """A mask, a network that sees the part that passes, and an elementwise map of the other part.
 
-    def __init__(self, mask: Mask, net: nn.Module, cache_size: int) -> None:
-        super().__init__(mask.event_dim, cache_size=cache_size)
-        self.mask = mask
-        self.net = net
-        self.num_classes = getattr(net, "num_classes", None)
-        self.context_shape = getattr(net, "context_shape", None)
-
-    def _changes(self, x: Tensor) -> Tensor:
-        """Return 1 where elements change and 0 where they pass."""
-        event = x.shape[x.dim() - self.mask.event_dim :]
-        return (~self.mask(event, x.device)).to(x.dtype)
-
-    def _evaluate(self, passed: Tensor, context: Tensor | None) -> Tensor:
-        output: Tensor = self.net(passed) if context is None else self.net(passed, context)
-        # Under autocast the network answers in half precision; the map itself stays in x's.
-        return output.to(passed.dtype)
-
-    def _event_dims(self) -> list[int]:
-        return list(range(-self.mask.event_dim, 0))
-
-
-class AdditiveCoupling(_Coupling):
-    r"""Shifts one part of an event by a function of the other.
-
-    .. math:: y_a = x_a, \qquad y_b = x_b + m(x_a)
-
-    The Jacobian is unit triangular, so the log-determinant is zero.
+    A subclass writes the elementwise map, from data to noise and back, given its parameters.
 
     Args:
         mask: Which part passes unchanged.
-        shift: Network :math:`m`, from ``(*batch, *event)`` to the same shape. It sees zeros in
-            place of the part that changes.
+        net: Network that returns ``num_parameters`` values for each feature that changes, those of
+            one kind together: it takes as many features as the first and returns
+            ``num_parameters`` times as many as the second number of ``mask.sizes(event_shape)``.
+            Its ``num_classes`` and ``context_shape`` say what context it takes, if any.
+        num_parameters: Parameters of the elementwise map.
+        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
+    """
+
+    def __init__(
+        self, mask: Mask, net: nn.Module, *, num_parameters: int, cache_size: int = 0
+    ) -> None:
+        super().__init__(mask.event_dim, cache_size=cache_size)
+        self.mask = mask
+        self.net = net
+        self.num_parameters = num_parameters
+        self.num_classes = getattr(net, "num_classes", None)
+        self.context_shape = getattr(net, "context_shape", None)
+        self._known_shape: torch.Size | None = None
+
+    @abstractmethod
+    def _to_noise(self, y: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the noise of the changing elements and the log-slopes; ``None`` for zeros."""
+
+    @abstractmethod
+    def _to_data(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the data of the changing elements and the log-slopes; ``None`` for zeros."""
+
+    def forward_and_log_det(
+        self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
+    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+        """Return the data of the noise ``x`` and the log-determinant."""
+        return self._couple(x, context, self._to_data)
+
+    def inverse_and_log_det(
+        self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
+    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+        """Return the noise of the data ``y`` and the log-determinant."""
+        return self._couple(y, context, self._to_noise)
+
+    def _couple(
+        self,
+        x: Tensor,
+        context: Tensor | None,
+        change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]],
+    ) -> tuple[Tensor, Tensor]:
+        parameters = self._elementwise(x, context)
+        changed, log_slope = change(self.mask.changed(x), parameters)
+        y = self.mask.merge(x, changed)
+        if log_slope is None:
+            return y, x.new_zeros(x.shape[: x.dim() - self.mask.event_dim])
+        return y, log_slope.flatten(-self.mask.changed_dim).sum(-1)
+
+    def _elementwise(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """Return ``(*batch, num_parameters, *changed)``."""
+        shape = x.shape[x.dim() - self.mask.event_dim :]
+        if shape != self._known_shape:
+            self.mask.check(shape)
+            self._known_shape = shape
+        seen = self.mask.seen(x)
+        output: Tensor = self.net(seen) if context is None else self.net(seen, context)
+        features = self.mask.sizes(shape)[1]
+        expected = self.num_parameters * features
+        found = output.shape[-self.mask.event_dim]
+        check(
+            found == expected, "net", f"return {expected} features for events {tuple(shape)}", found
+        )
+        # Under autocast the network answers in half precision; the map itself stays in x's.
+        answers = self.mask.answers(output.to(x.dtype))
+        return answers.unflatten(-self.mask.changed_dim, (self.num_parameters, features))
+
+    def _split(self, parameters: Tensor) -> tuple[Tensor, ...]:
+        """Return each of the parameters in the shape of the changing elements."""
+        return parameters.unbind(-1 - self.mask.changed_dim)
+
+
+class AdditiveCoupling(Coupling):
+    r"""Shifts one part of an event by a function of the other.
+
+    .. math:: x_a = y_a, \qquad x_b = y_b + m(y_a)
+
+    from data :math:`y` to noise :math:`x`. The Jacobian is unit triangular, so the
+    log-determinant is zero.
+
+    Args:
+        mask: Which part passes unchanged.
+        net: Network :math:`m`: returns one value for each feature that changes; see
+            :class:`Coupling`.
         cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
-        ValueError: If an event has too few dimensions for the mask.
+        ValueError: If an event has too few dimensions for the mask, the mask leaves a part of it
+            empty, or the network returns another number of features.
 
     References:
         Dinh et al. (2014), NICE, eq. 3. https://arxiv.org/abs/1410.8516
@@ -60,80 +129,175 @@ class AdditiveCoupling(_Coupling):
         torch.Size([4, 1, 8, 8])
     """
 
-    def __init__(self, mask: Mask, shift: nn.Module, *, cache_size: int = 0) -> None:
-        super().__init__(mask, shift, cache_size)
+    def __init__(self, mask: Mask, net: nn.Module, *, cache_size: int = 0) -> None:
+        super().__init__(mask, net, num_parameters=1, cache_size=cache_size)
 
-    def _shift(self, passed_and_rest: Tensor, context: Tensor | None) -> Tensor:
-        changes = self._changes(passed_and_rest)
-        return self._evaluate(passed_and_rest * (1 - changes), context) * changes
+    def _to_noise(self, y: Tensor, parameters: Tensor) -> tuple[Tensor, None]:
+        return y + self._split(parameters)[0], None
 
-    def forward_and_log_det(
-        self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
-        """Return ``x`` shifted, and zero."""
-        return x + self._shift(x, context), self._zero(x)
-
-    def inverse_and_log_det(
-        self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
-        """Return ``y`` shifted back, and zero."""
-        return y - self._shift(y, context), self._zero(y)
-
-    def _zero(self, x: Tensor) -> Tensor:
-        return x.new_zeros(x.shape[: x.dim() - self.mask.event_dim])
+    def _to_data(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, None]:
+        return x - self._split(parameters)[0], None
 
 
-class AffineCoupling(_Coupling):
+class AffineCoupling(Coupling):
     r"""Scales and shifts one part of an event by functions of the other.
 
-    .. math:: y_a = x_a, \qquad y_b = x_b \, e^{r \tanh s(x_a)} + t(x_a)
+    .. math:: x_a = y_a, \qquad x_b = y_b \, e^{s(y_a)} + t(y_a)
 
-    The learned :math:`r` bounds every log-scale, so the map cannot overflow where it was not
-    trained; it starts at 2. (The paper's code writes :math:`(x_b + t)\,e^s`; the two describe the
-    same maps.)
+    from data :math:`y` to noise :math:`x`. The network's first value for an element, :math:`h`,
+    becomes its log-scale in one of three ways:
+
+    * ``"tanh"``: :math:`s = r \tanh h` with a learned :math:`r` that starts at 2 and bounds every
+      log-scale, so that the map cannot overflow where it was not trained (RealNVP's code);
+    * ``"exp"``: :math:`s = h` (RealNVP's paper; also a conditional Gaussian);
+    * ``"sigmoid"``: :math:`e^s = \sigma(h + 2) + 10^{-3}` (Glow's code, with the least scale that
+      later codes add: without it the inverse can overflow).
 
     Args:
         mask: Which part passes unchanged.
-        net: Network that returns :math:`s` and :math:`t`: from ``(*batch, C, H, W)`` to
-            ``(*batch, 2 C, H, W)``, or from ``(*batch, D)`` to ``(*batch, 2 D)``. It sees zeros in
-            place of the part that changes.
+        net: Network that returns :math:`h` for each feature that changes, and then :math:`t` for
+            each; see :class:`Coupling`.
+        scale: ``"tanh"``, ``"exp"`` or ``"sigmoid"``.
         cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
-        ValueError: If an event has too few dimensions for the mask.
+        ValueError: If an event has too few dimensions for the mask, the mask leaves a part of it
+            empty, or the network returns another number of features.
 
     References:
-        Dinh et al. (2017), RealNVP, eq. 4 and 7. https://arxiv.org/abs/1605.08803
+        Dinh et al. (2017), RealNVP, eq. 4 and 7. https://arxiv.org/abs/1605.08803. Kingma and
+        Dhariwal (2018), Glow, table 1. https://arxiv.org/abs/1807.03039
 
     Example:
         >>> from pyro_genmodels import nets, transforms
-        >>> layer = transforms.AffineCoupling(transforms.HalfMask(), nets.MLP(3, 6))
+        >>> layer = transforms.AffineCoupling(transforms.HalfMask(), nets.MLP(1, 4))
         >>> x = torch.randn(4, 3)
         >>> layer.log_abs_det_jacobian(x, layer(x)).shape
         torch.Size([4])
     """
 
-    def __init__(self, mask: Mask, net: nn.Module, *, cache_size: int = 0) -> None:
-        super().__init__(mask, net, cache_size)
-        self.rescale = nn.Parameter(torch.full((), 2.0))
+    SCALES: ClassVar[tuple[ScaleName, ...]] = ("tanh", "exp", "sigmoid")
 
-    def _log_scale_and_shift(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        changes, dim = self._changes(x), -self.mask.event_dim
-        output = self._evaluate(x * (1 - changes), context)
-        size = x.shape[dim]
-        log_scale = self.rescale * torch.tanh(output.narrow(dim, 0, size))
-        return log_scale * changes, output.narrow(dim, size, size) * changes
+    def __init__(
+        self, mask: Mask, net: nn.Module, *, scale: ScaleName = "tanh", cache_size: int = 0
+    ) -> None:
+        super().__init__(mask, net, num_parameters=2, cache_size=cache_size)
+        check_choice("scale", scale, self.SCALES)
+        self.scale = scale
+        self.rescale = nn.Parameter(torch.full((), 2.0)) if scale == "tanh" else None
 
-    def forward_and_log_det(
-        self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
-        """Return ``x`` scaled and shifted, and the sum of the log-scales."""
-        log_scale, shift = self._log_scale_and_shift(x, context)
-        return x * log_scale.exp() + shift, log_scale.sum(self._event_dims())
+    def _log_scale(self, raw: Tensor) -> Tensor:
+        if self.rescale is not None:
+            return self.rescale * torch.tanh(raw)
+        if self.scale == "exp":
+            return raw
+        return torch.log(torch.sigmoid(raw + 2) + 1e-3)
 
-    def inverse_and_log_det(
-        self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
-        """Return ``y`` shifted and scaled back, and minus the sum of the log-scales."""
-        log_scale, shift = self._log_scale_and_shift(y, context)
-        return (y - shift) * (-log_scale).exp(), -log_scale.sum(self._event_dims())
+    def _to_noise(self, y: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        raw, shift = self._split(parameters)
+        log_scale = self._log_scale(raw)
+        return torch.addcmul(shift, y, log_scale.exp()), log_scale
+
+    def _to_data(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        raw, shift = self._split(parameters)
+        log_scale = self._log_scale(raw)
+        return (x - shift) * torch.exp(-log_scale), -log_scale
+
+
+def default_mask(input_dim: int | Sequence[int], mask: Mask | None = None) -> Mask:
+    """Return the mask, or halves for vectors and a checkerboard for images."""
+    if mask is not None:
+        return mask
+    return HalfMask() if isinstance(input_dim, int) or len(input_dim) == 1 else Checkerboard()
+
+
+def coupling_net(
+    mask: Mask,
+    input_dim: int | Sequence[int],
+    num_parameters: int,
+    *,
+    context_dim: int | Sequence[int] | None = None,
+    hidden: Sequence[int] | None = None,
+    **options: Any,
+) -> nn.Module:
+    """Return a network for a coupling of such events, zero at the start.
+
+    Raises:
+        ValueError: If the mask leaves a part of the events empty.
+    """
+    shape = check_event_shape([input_dim] if isinstance(input_dim, int) else input_dim)
+    mask.check(shape)
+    seen, changed = mask.sizes(shape)
+    options = {"zero_init": True} | options
+    if context_dim is not None:
+        one = isinstance(context_dim, int)
+        options["context_shape"] = [context_dim] if one else context_dim
+    if len(shape) == 1:
+        return MLP(seen, num_parameters * changed, hidden=hidden or (64, 64), **options)
+    return ConvNet(seen, num_parameters * changed, hidden=hidden or (32, 32), **options)
+
+
+def additive_coupling(
+    input_dim: int | Sequence[int], *, mask: Mask | None = None, **options: Any
+) -> AdditiveCoupling:
+    """Return an :class:`AdditiveCoupling` of vectors or images with a network of its own.
+
+    Args:
+        input_dim: Length of vectors, or sizes of an event.
+        mask: Halves for vectors and a checkerboard for images if not given.
+        options: ``hidden`` widths and others, as for :class:`~pyro_genmodels.nets.MLP` or, for
+            images, :class:`~pyro_genmodels.nets.ConvNet`.
+
+    Example:
+        >>> additive_coupling(3, hidden=(8,))(torch.ones(2, 3)).shape
+        torch.Size([2, 3])
+    """
+    mask = default_mask(input_dim, mask)
+    return AdditiveCoupling(mask, coupling_net(mask, input_dim, 1, **options))
+
+
+def conditional_additive_coupling(
+    input_dim: int | Sequence[int], context_dim: int | Sequence[int], **options: Any
+) -> ConditionalFlow:
+    """Return an additive coupling that waits for context vectors of ``context_dim`` or maps.
+
+    Example:
+        >>> conditional_additive_coupling(3, 2).condition(torch.zeros(5, 2)).forward_shape((3,))
+        torch.Size([5, 3])
+    """
+    return ConditionalFlow(additive_coupling(input_dim, context_dim=context_dim, **options))
+
+
+def affine_coupling(
+    input_dim: int | Sequence[int],
+    *,
+    mask: Mask | None = None,
+    scale: ScaleName = "tanh",
+    **options: Any,
+) -> AffineCoupling:
+    """Return an :class:`AffineCoupling` of vectors or images with a network of its own.
+
+    Args:
+        input_dim: Length of vectors, or sizes of an event.
+        mask: Halves for vectors and a checkerboard for images if not given.
+        scale: As for :class:`AffineCoupling`.
+        options: As for :func:`additive_coupling`.
+
+    Example:
+        >>> affine_coupling((1, 4, 4))(torch.ones(2, 1, 4, 4)).shape
+        torch.Size([2, 1, 4, 4])
+    """
+    mask = default_mask(input_dim, mask)
+    return AffineCoupling(mask, coupling_net(mask, input_dim, 2, **options), scale=scale)
+
+
+def conditional_affine_coupling(
+    input_dim: int | Sequence[int], context_dim: int | Sequence[int], **options: Any
+) -> ConditionalFlow:
+    """Return an affine coupling that waits for context vectors of ``context_dim`` or maps.
+
+    Example:
+        >>> conditional_affine_coupling(3, 2).condition(torch.zeros(5, 2)).forward_shape((3,))
+        torch.Size([5, 3])
+    """
+    return ConditionalFlow(affine_coupling(input_dim, context_dim=context_dim, **options))

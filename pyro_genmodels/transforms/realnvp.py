@@ -1,4 +1,4 @@
-"""RealNVP: affine couplings, for images at several scales."""
+"""RealNVP: affine couplings of vectors, and of images over several scales."""
 
 from __future__ import annotations
 
@@ -6,32 +6,21 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pyro_genmodels._checks import check, check_event_shape, check_positive
-from pyro_genmodels._typing import Float, Num
-from pyro_genmodels.nets.context import context_event_dim
-from pyro_genmodels.nets.conv import ResNet
-from pyro_genmodels.nets.dense import MLP
+from pyro_genmodels.nets import MLP, RealNVPNet, ResNet
 from pyro_genmodels.transforms._base import FlowTransform
-from pyro_genmodels.transforms.chain import Chain, OnSqueezed
+from pyro_genmodels.transforms._layout import check_scales, image_couplings, vector_couplings
+from pyro_genmodels.transforms._whole import WholeFlow
+from pyro_genmodels.transforms.batch_norm import BatchNorm
+from pyro_genmodels.transforms.chain import Chain
 from pyro_genmodels.transforms.conditional import ConditionalFlow
 from pyro_genmodels.transforms.coupling import AffineCoupling
-from pyro_genmodels.transforms.logit import Logit
-from pyro_genmodels.transforms.masks import (
-    AlternatingMask,
-    ChannelMask,
-    Checkerboard,
-    HalfMask,
-    Mask,
-)
-
-# Of channels and width, the network of one coupling.
-NetFactory = Callable[[int, int], nn.Module]
+from pyro_genmodels.transforms.masks import Mask
 
 
-class RealNVP(FlowTransform):
+class RealNVP(WholeFlow):
     r"""Affine couplings whose masks take turns; images pass several scales.
 
     A vector passes couplings whose masks alternate between even and odd places and between the
@@ -41,11 +30,14 @@ class RealNVP(FlowTransform):
     the next scale, with twice the width. The last scale has one more checkerboard coupling and no
     channel masks. Noise has the size of the data, each pixel in its place.
 
-    Every coupling starts as the identity. Where the paper normalises by batch statistics, which
-    make a density depend on its minibatch, the networks here are residual without normalisation.
+    Every coupling starts as the identity. The paper normalises by batch statistics, in the
+    networks and after each coupling, which makes a density in training depend on its minibatch;
+    ``batch_norm=True`` is that architecture. By default the networks are residual without
+    normalisation.
 
     Args:
-        event_shape: ``D`` or ``(D,)`` for vectors, ``(C, H, W)`` for images of any size.
+        event_shape: ``D`` or ``(D,)`` for vectors, ``(C, H, W)`` for images of any size; at least
+            two elements or two pixels.
         num_couplings: Number of couplings of a vector, 16 if not given; for an image, their number
             in each group, 3 if not given.
         num_scales: Number of scales of an image. Two if not given, one if a side is odd or the
@@ -54,23 +46,29 @@ class RealNVP(FlowTransform):
             vectors and 24 for images if not given.
         num_blocks: Hidden layers of a vector's networks, residual blocks of an image's. 2 and 1
             if not given.
-        activation: Name of the networks' activation.
+        activation: Name of the networks' activation; the published networks have ReLU.
         dropout: Dropout probability in the networks. With dropout the map in training mode is
             random, and is a bijection only within one evaluation.
+        batch_norm: Batch-normalise after each coupling, and for images use the published networks
+            with batch and weight normalisation (see :class:`~pyro_genmodels.nets.RealNVPNet`).
         logit_margin: If given, data lie in the unit interval, and pass a :class:`Logit` of this
             margin (0.05 in the paper's code) to the real line.
+        checkpoint: In training, keep only what passes between the couplings, and evaluate each
+            anew in the backward pass: memory for about a third more time.
         num_classes: Condition on labels.
         context_shape: Condition on vectors ``(D,)`` or maps ``(C, H, W)``.
         cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
-        ValueError: If sizes are not positive, sides are not divisible as the scales need, or both
-            kinds of context are given.
+        ValueError: If sizes are not positive, sides are not divisible as the scales need, a scale
+            has nothing to couple, both kinds of context are given, or the published networks are
+            to have dropout or another activation.
 
     References:
         Dinh et al. (2017), Density estimation using Real NVP. https://arxiv.org/abs/1605.08803
 
     Example:
+        >>> import torch
         >>> import pyro.distributions as dist
         >>> noise = dist.Normal(torch.zeros(1, 8, 8), 1.0).to_event(3)
         >>> digits = dist.TransformedDistribution(noise, [RealNVP((1, 8, 8), width=8)])
@@ -88,45 +86,41 @@ class RealNVP(FlowTransform):
         num_blocks: int | None = None,
         activation: str = "relu",
         dropout: float = 0.0,
+        batch_norm: bool = False,
         logit_margin: float | None = None,
+        checkpoint: bool = False,
         num_classes: int | None = None,
         context_shape: Sequence[int] | None = None,
         cache_size: int = 0,
     ) -> None:
         shape = check_event_shape([event_shape] if isinstance(event_shape, int) else event_shape)
-        super().__init__(len(shape), event_shape=shape, cache_size=cache_size)
+        context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
+        super().__init__(shape, **context, cache_size=cache_size)
         is_image = len(shape) == 3
         num_couplings = _default("num_couplings", num_couplings, 3 if is_image else 16)
         width = _default("width", width, 24 if is_image else 128)
         num_blocks = _default("num_blocks", num_blocks, 1 if is_image else 2)
-        num_scales = _check_scales(num_scales, shape)
-        context_event_dim(num_classes, context_shape)  # checks them
-        self.num_classes = num_classes
-        self.context_shape = None if context_shape is None else torch.Size(context_shape)
-        options: dict[str, Any] = {"activation": activation, "dropout": dropout, "zero_init": True}
-        options |= {"num_classes": num_classes, "context_shape": context_shape}
-        if is_image:
-            net = partial(_image_net, num_blocks=num_blocks, **options)
-            parts = _image_couplings(net, shape[0], width, num_couplings, num_scales)
+        num_scales = check_scales(num_scales, shape)
+        if is_image and batch_norm:
+            plain = activation == "relu" and dropout == 0
+            check(plain, "batch_norm", "come with ReLU and without dropout", (activation, dropout))
+            net = partial(_published_net, num_blocks=num_blocks, **context)
         else:
-            net = partial(_vector_net, num_blocks=num_blocks, **options)
-            parts = _vector_couplings(net, shape[0], width, num_couplings)
-        if logit_margin is not None:
-            parts.append(Logit(len(shape), margin=logit_margin))
-        self.flow = Chain(parts)
-        self.codomain = self.flow.codomain
-
-    def forward_and_log_det(
-        self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
-        """Return the data of the noise ``x`` and the log-determinant."""
-        return self.flow.forward_and_log_det(x, context)
-
-    def inverse_and_log_det(
-        self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
-        """Return the noise of the data ``y`` and the log-determinant."""
-        return self.flow.inverse_and_log_det(y, context)
+            options = {"activation": activation, "dropout": dropout, "num_blocks": num_blocks}
+            net = partial(_image_net if is_image else _vector_net, **options, **context)
+        make = partial(_coupling, net=net, batch_norm=batch_norm)
+        if is_image:
+            parts = image_couplings(
+                make,
+                shape,
+                width,
+                num_couplings=num_couplings,
+                num_scales=num_scales,
+                checkpoint=checkpoint,
+            )
+        else:
+            parts = vector_couplings(make, shape[0], width, num_couplings)
+        self._compose(parts, checkpoint=checkpoint, logit_margin=logit_margin)
 
 
 def _default(argument: str, value: int | None, default: int) -> int:
@@ -134,61 +128,26 @@ def _default(argument: str, value: int | None, default: int) -> int:
     return default if value is None else value
 
 
-def _check_scales(num_scales: int | None, shape: torch.Size) -> int:
-    if len(shape) == 1:
-        check(num_scales in (None, 1), "num_scales", "be 1 for vectors", num_scales)
-        return 1
-    height, width = shape[1:]
-    if num_scales is None:
-        # A single pixel left to the second scale would have no neighbour to be shifted by.
-        return 1 if height % 2 or width % 2 or height * width == 4 else 2
-    check_positive(num_scales=num_scales)
-    factor = 2 ** (num_scales - 1)
-    rule = f"be divisible by {factor} for {num_scales} scales"
-    check(height % factor == 0, "height", rule, height)
-    check(width % factor == 0, "width", rule, width)
-    pixels = height * width // factor**2
-    rule = "leave the last scale two pixels or more"
-    check(pixels > 1 or num_scales == 1, "num_scales", rule, f"{num_scales} for {height}x{width}")
-    return num_scales
+def _vector_net(seen: int, answers: int, width: int, *, num_blocks: int, **options: Any) -> MLP:
+    return MLP(seen, answers, hidden=[width] * num_blocks, zero_init=True, **options)
 
 
-def _vector_net(size: int, width: int, *, num_blocks: int, **options: Any) -> nn.Module:
-    return MLP(size, 2 * size, hidden=[width] * num_blocks, **options)
+def _image_net(seen: int, answers: int, width: int, **options: Any) -> ResNet:
+    return ResNet(seen, answers, hidden_channels=width, zero_init=True, **options)
 
 
-def _image_net(channels: int, width: int, *, num_blocks: int, **options: Any) -> nn.Module:
-    return ResNet(channels, 2 * channels, hidden_channels=width, num_blocks=num_blocks, **options)
+def _published_net(seen: int, answers: int, width: int, **options: Any) -> RealNVPNet:
+    return RealNVPNet(seen, answers, hidden_channels=width, **options)
 
 
-def _vector_couplings(
-    net: NetFactory, size: int, width: int, num_couplings: int
-) -> list[FlowTransform]:
-    masks: list[Mask] = [AlternatingMask(), AlternatingMask(inverted=True)]
-    if size > 2:  # of two elements, the halves are the even and the odd places again
-        masks += [HalfMask(), HalfMask(inverted=True)]
-    return [AffineCoupling(masks[i % len(masks)], net(size, width)) for i in range(num_couplings)]
-
-
-def _image_couplings(
-    net: NetFactory, channels: int, width: int, num_couplings: int, num_scales: int
-) -> list[FlowTransform]:
-    """Return the couplings from noise to data, the later scales nested in one transform."""
-    if num_scales == 1:
-        return _group(Checkerboard, net, channels, width, num_couplings + 1)
-    later = _image_couplings(net, 2 * channels, 2 * width, num_couplings, num_scales - 1)
-    squeezed = _group(ChannelMask, net, 4 * channels, 2 * width, num_couplings)
-    return [
-        OnSqueezed(Chain(later), factor_out=True),
-        OnSqueezed(Chain(squeezed)),
-        *_group(Checkerboard, net, channels, width, num_couplings),
-    ]
-
-
-def _group(
-    mask: type[Mask], net: NetFactory, channels: int, width: int, count: int
-) -> list[FlowTransform]:
-    return [AffineCoupling(mask(inverted=i % 2 == 1), net(channels, width)) for i in range(count)]
+def _coupling(
+    mask: Mask, shape: Sequence[int], width: int, *, net: Callable[..., nn.Module], batch_norm: bool
+) -> FlowTransform:
+    seen, changed = mask.sizes(shape)
+    coupling = AffineCoupling(mask, net(seen, 2 * changed, width))
+    if not batch_norm:
+        return coupling
+    return Chain([BatchNorm(shape[0], event_dim=len(shape)), coupling])
 
 
 class ConditionalRealNVP(ConditionalFlow):
@@ -199,16 +158,14 @@ class ConditionalRealNVP(ConditionalFlow):
 
     Args:
         event_shape: ``D`` or ``(D,)`` for vectors, ``(C, H, W)`` for images.
-        num_couplings, num_scales, width, num_blocks, activation, dropout, logit_margin: As in
-            :class:`RealNVP`.
-        num_classes: Contexts are labels ``0 .. num_classes - 1``.
-        context_shape: Contexts are vectors ``(D,)`` or maps ``(C, H, W)``.
         cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
+        options: ``num_classes`` or ``context_shape``, and others as for :class:`RealNVP`.
 
     Raises:
         ValueError: As :class:`RealNVP`; also if neither kind of context is given.
 
     Example:
+        >>> import torch
         >>> import pyro.distributions as dist
         >>> flow = ConditionalRealNVP(2, num_classes=10)
         >>> noise = dist.Normal(torch.zeros(2), 1.0).to_event(1)
@@ -217,33 +174,9 @@ class ConditionalRealNVP(ConditionalFlow):
     """
 
     def __init__(
-        self,
-        event_shape: int | Sequence[int],
-        *,
-        num_couplings: int | None = None,
-        num_scales: int | None = None,
-        width: int | None = None,
-        num_blocks: int | None = None,
-        activation: str = "relu",
-        dropout: float = 0.0,
-        logit_margin: float | None = None,
-        num_classes: int | None = None,
-        context_shape: Sequence[int] | None = None,
-        cache_size: int = 0,
+        self, event_shape: int | Sequence[int], *, cache_size: int = 0, **options: Any
     ) -> None:
-        flow = RealNVP(
-            event_shape,
-            num_couplings=num_couplings,
-            num_scales=num_scales,
-            width=width,
-            num_blocks=num_blocks,
-            activation=activation,
-            dropout=dropout,
-            logit_margin=logit_margin,
-            num_classes=num_classes,
-            context_shape=context_shape,
-        )
-        super().__init__(flow, cache_size=cache_size)
+        super().__init__(RealNVP(event_shape, **options), cache_size=cache_size)
 
 
 def real_nvp(input_dim: int | Sequence[int], **options: Any) -> RealNVP:
@@ -263,6 +196,7 @@ def conditional_real_nvp(
     """Return a :class:`ConditionalRealNVP` for context vectors of ``context_dim`` or maps.
 
     Example:
+        >>> import torch
         >>> conditional_real_nvp(3, 2).condition(torch.zeros(5, 2)).forward_shape((3,))
         torch.Size([5, 3])
     """

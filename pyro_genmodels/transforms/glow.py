@@ -1,0 +1,265 @@
+"""Glow: steps of normalisation, a 1x1 convolution and a coupling, over several scales."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from pyro_genmodels._checks import check, check_choice, check_event_shape, check_positive
+from pyro_genmodels.nets import MLP, GlowNet
+from pyro_genmodels.transforms._base import FlowTransform
+from pyro_genmodels.transforms._layout import check_sides_divisible
+from pyro_genmodels.transforms._whole import WholeFlow
+from pyro_genmodels.transforms.act_norm import ActNorm
+from pyro_genmodels.transforms.chain import Chain
+from pyro_genmodels.transforms.conditional import ConditionalFlow
+from pyro_genmodels.transforms.coupling import AdditiveCoupling, AffineCoupling
+from pyro_genmodels.transforms.invertible_linear import InvertibleLinear
+from pyro_genmodels.transforms.masks import ChannelMask, HalfMask, Mask
+from pyro_genmodels.transforms.multiscale import FactorOut, OnSqueezed
+from pyro_genmodels.transforms.spline import SplineCoupling
+
+CouplingName = Literal["affine", "additive", "spline"]
+
+
+class Glow(WholeFlow):
+    r"""Steps of activation normalisation, an invertible 1x1 convolution and a coupling.
+
+    From data to noise, an image is at each scale squeezed, passes ``num_steps`` steps, and half of
+    its channels is factored out with a prior learned from the other half, which goes on to the
+    next scale; what is left at the last has a learned prior as well. Noise has the size of the
+    data. A vector passes steps only.
+
+    Every coupling and prior starts at zero; the normalisations take their first values from the
+    first data in training (see :class:`ActNorm`).
+
+    Args:
+        event_shape: ``D`` or ``(D,)`` for vectors, ``(C, H, W)`` for images with sides that are
+            divisible by 2 to the number of scales.
+        num_scales: Number of scales :math:`L` of an image; 3 or as many as the sides allow, if
+            not given. 1 for vectors.
+        num_steps: Steps :math:`K` at each scale.
+        width: Hidden channels of the coupling networks.
+        coupling: ``"affine"`` (with a sigmoid scale, as published), ``"additive"`` or
+            ``"spline"`` (Durkan et al. 2019).
+        lu: Learn the 1x1 convolutions by their LU factors.
+        learned_prior: Learn the priors of what is factored out and of what is left.
+        dropout: Dropout probability in the coupling networks; not in the paper.
+        log_scale_factor: How much faster the log-scales of normalisations and last convolutions
+            learn.
+        num_bins: Bins of spline couplings.
+        bound: Range of spline couplings.
+        checkpoint: In training, keep only what passes between the steps, and evaluate each anew
+            in the backward pass: memory for about a third more time.
+        num_classes: Condition on labels.
+        context_shape: Condition on vectors ``(D,)`` or, images only, on maps ``(C, H, W)``.
+        condition: What the context enters: ``"all"`` couplings and the last prior, or, as
+            published for labels, the ``"prior"`` alone.
+        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
+
+    Raises:
+        ValueError: If sizes are not positive, sides are not divisible as the scales need, both
+            kinds of context are given, or the prior is to be conditional without being learned.
+
+    References:
+        Kingma and Dhariwal (2018), Glow: Generative flow with invertible 1x1 convolutions.
+        https://arxiv.org/abs/1807.03039, and its code, for what the paper leaves out.
+
+    Example:
+        >>> flow = Glow((3, 8, 8), num_scales=2, num_steps=2, width=16)
+        >>> x = flow.inv(torch.rand(5, 3, 8, 8))
+        >>> flow(x).shape
+        torch.Size([5, 3, 8, 8])
+    """
+
+    def __init__(
+        self,
+        event_shape: int | Sequence[int],
+        *,
+        num_scales: int | None = None,
+        num_steps: int = 32,
+        width: int | None = None,
+        coupling: CouplingName = "affine",
+        lu: bool = True,
+        learned_prior: bool = True,
+        dropout: float = 0.0,
+        log_scale_factor: float = 3.0,
+        num_bins: int = 8,
+        bound: float = 4.0,
+        checkpoint: bool = False,
+        num_classes: int | None = None,
+        context_shape: Sequence[int] | None = None,
+        condition: Literal["all", "prior"] = "all",
+        cache_size: int = 0,
+    ) -> None:
+        shape = check_event_shape([event_shape] if isinstance(event_shape, int) else event_shape)
+        context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
+        super().__init__(shape, **context, cache_size=cache_size)
+        check_choice("coupling", coupling, ("affine", "additive", "spline"))
+        check_choice("condition", condition, ("all", "prior"))
+        conditional = self.context_event_dim is not None
+        rule = "be True if only the prior is conditional"
+        fits = learned_prior or not (conditional and condition == "prior")
+        check(fits, "learned_prior", rule, learned_prior)
+        width = width or (512 if len(shape) == 3 else 128)
+        check_positive(num_steps=num_steps, width=width)
+        num_scales = _check_scales(num_scales, shape)
+        net_context = context if condition == "all" else {}
+        factor = {"log_scale_factor": log_scale_factor}
+        net = partial(_net, width=width, dropout=dropout, factor=factor, **net_context)
+        make = partial(_make_coupling, kind=coupling, net=net, num_bins=num_bins, bound=bound)
+        build = _Builder(make, num_steps, lu, learned_prior, context, factor, checkpoint)
+        part = build.scale(shape, num_scales) if len(shape) == 3 else build.vectors(shape)
+        self._compose([part])
+
+
+class _Builder:
+    """Makes the parts of one Glow."""
+
+    def __init__(
+        self,
+        make: Callable[[Mask, Sequence[int]], FlowTransform],
+        num_steps: int,
+        lu: bool,
+        learned_prior: bool,
+        context: dict[str, Any],
+        factor: dict[str, float],
+        checkpoint: bool,
+    ) -> None:
+        self.make, self.num_steps, self.lu = make, num_steps, lu
+        self.learned_prior, self.context, self.checkpoint = learned_prior, context, checkpoint
+        self.factor = factor
+
+    def scale(self, shape: Sequence[int], num_scales: int) -> FlowTransform:
+        """Return one scale of images, and in it the scales after it."""
+        channels, height, width = shape
+        squeezed = 4 * channels, height // 2, width // 2
+        if num_scales == 1:
+            rest = self.prior(squeezed)
+        else:
+            later = self.scale((2 * channels, *squeezed[1:]), num_scales - 1)
+            net = GlowNet(2 * channels, 4 * channels, hidden_channels=0, **self.factor)
+            rest = [FactorOut(later, net if self.learned_prior else None)]
+        return OnSqueezed(Chain([*rest, self.steps(squeezed)]))
+
+    def vectors(self, shape: Sequence[int]) -> FlowTransform:
+        """Return the flow of vectors."""
+        return Chain([*self.prior(shape), self.steps(shape)])
+
+    def prior(self, shape: Sequence[int]) -> list[FlowTransform]:
+        """Return the map from a standard Gaussian to the learned prior of what is left."""
+        if not self.learned_prior:
+            return []
+        rank = len(shape)
+        return [ActNorm(shape[0], event_dim=rank, initialized=True, **self.factor, **self.context)]
+
+    def steps(self, shape: Sequence[int]) -> Chain:
+        """Return the steps of one scale."""
+        return Chain([self.step(shape) for _ in range(self.num_steps)], checkpoint=self.checkpoint)
+
+    def step(self, shape: Sequence[int]) -> Chain:
+        """Return a step: from data to noise normalisation, 1x1 convolution, coupling."""
+        rank = len(shape)
+        mask = ChannelMask() if rank == 3 else HalfMask()
+        linear = InvertibleLinear(shape[0], event_dim=rank, lu=self.lu)
+        norm = ActNorm(shape[0], event_dim=rank, **self.factor)
+        return Chain([self.make(mask, shape), linear, norm])
+
+
+def _check_scales(num_scales: int | None, shape: torch.Size) -> int:
+    if len(shape) == 1:
+        check(shape[0] > 1, "event_shape", "have two elements or more to couple", tuple(shape))
+        check(num_scales in (None, 1), "num_scales", "be 1 for vectors", num_scales)
+        return 1
+    if num_scales is None:
+        fits = [n for n in (3, 2, 1) if shape[1] % 2**n == 0 and shape[2] % 2**n == 0]
+        num_scales = fits[0] if fits else 1
+    check_sides_divisible(shape, num_scales, 2**num_scales)
+    return num_scales
+
+
+def _net(
+    rank: int,
+    seen: int,
+    answers: int,
+    *,
+    width: int,
+    dropout: float,
+    factor: dict[str, float],
+    **context: Any,
+) -> nn.Module:
+    if rank == 3:
+        options = {"hidden_channels": width, "dropout": dropout, **factor}
+        return GlowNet(seen, answers, **options, **context)
+    hidden = [width, width]
+    return MLP(seen, answers, hidden=hidden, dropout=dropout, zero_init=True, **context)
+
+
+def _make_coupling(
+    mask: Mask,
+    shape: Sequence[int],
+    *,
+    kind: CouplingName,
+    net: Callable[[int, int, int], nn.Module],
+    num_bins: int,
+    bound: float,
+) -> FlowTransform:
+    seen, changed = mask.sizes(shape)
+    if kind == "additive":
+        return AdditiveCoupling(mask, net(len(shape), seen, changed))
+    if kind == "affine":
+        return AffineCoupling(mask, net(len(shape), seen, 2 * changed), scale="sigmoid")
+    count = SplineCoupling.parameters_of(num_bins)
+    spline_net = net(len(shape), seen, count * changed)
+    return SplineCoupling(mask, spline_net, num_bins=num_bins, bound=bound)
+
+
+class ConditionalGlow(ConditionalFlow):
+    """Glow that waits for its context: labels, vectors or maps.
+
+    Args:
+        event_shape: ``D`` or ``(D,)`` for vectors, ``(C, H, W)`` for images.
+        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
+        options: ``num_classes`` or ``context_shape``, and others as for :class:`Glow`.
+
+    Raises:
+        ValueError: As :class:`Glow`; also if neither kind of context is given.
+
+    Example:
+        >>> flow = ConditionalGlow((1, 4, 4), num_classes=10, num_steps=1, width=8)
+        >>> flow.condition(torch.arange(10)).forward_shape((1, 4, 4))
+        torch.Size([10, 1, 4, 4])
+    """
+
+    def __init__(
+        self, event_shape: int | Sequence[int], *, cache_size: int = 0, **options: Any
+    ) -> None:
+        super().__init__(Glow(event_shape, **options), cache_size=cache_size)
+
+
+def glow(input_dim: int | Sequence[int], **options: Any) -> Glow:
+    """Return a :class:`Glow` for vectors of ``input_dim`` or events of that shape.
+
+    Example:
+        >>> glow(4, num_steps=2, width=8).event_shape
+        torch.Size([4])
+    """
+    return Glow(input_dim, **options)
+
+
+def conditional_glow(
+    input_dim: int | Sequence[int], context_dim: int | Sequence[int], **options: Any
+) -> ConditionalGlow:
+    """Return a :class:`ConditionalGlow` for context vectors of ``context_dim`` or maps.
+
+    Example:
+        >>> flow = conditional_glow(4, 2, num_steps=2, width=8)
+        >>> flow.condition(torch.zeros(5, 2)).forward_shape((4,))
+        torch.Size([5, 4])
+    """
+    shape = [context_dim] if isinstance(context_dim, int) else context_dim
+    return ConditionalGlow(input_dim, context_shape=shape, **options)
