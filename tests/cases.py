@@ -15,6 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pyro.distributions.transforms import (
+    affine_autoregressive,
+    conditional_affine_autoregressive,
+    planar,
+)
 from torch import Tensor, nn
 
 from pyro_genmodels import data, distributions, models, nets, transforms
@@ -154,6 +159,12 @@ def batch_norm(num_features: int, **options: Any) -> nn.Module:
 def nice(*shape: int, **options: Any) -> dict[str, Any]:
     """Arguments of a small NICE."""
     return {"event_shape": shape, "width": 4, "num_layers": 1, "activation": "tanh"} | options
+
+
+def spline_flow(*shape: int, **options: Any) -> dict[str, Any]:
+    """Arguments of a small neural spline flow."""
+    options = {"width": 4, "num_blocks": 1, "num_bins": 4, "activation": "tanh"} | options
+    return {"event_shape": shape, "num_couplings": 2, **options}
 
 
 def glow(*shape: int, **options: Any) -> dict[str, Any]:
@@ -297,6 +308,18 @@ TRANSFORMS: Cases = {
     "NFlowsTransform": lambda: Case(transforms.NFlowsTransform(ScaledFeatures(3)), (3,)),
     "NICE": lambda: Case(transforms.NICE(**nice(5)), (5,)),
     "NICE/image": lambda: Case(transforms.NICE(**nice(1, 3, 3)), (1, 3, 3)),
+    "NeuralSplineFlow": lambda: Case(
+        transforms.NeuralSplineFlow(**spline_flow(1, 4, 4)), (1, 4, 4)
+    ),
+    "NeuralSplineFlow/linear": lambda: Case(
+        transforms.NeuralSplineFlow(**spline_flow(5, linear=True)), (5,)
+    ),
+    "NeuralSplineFlow/odd-image": lambda: Case(
+        transforms.NeuralSplineFlow(**spline_flow(2, 3, 3)), (2, 3, 3)
+    ),
+    "NeuralSplineFlow/unit": lambda: Case(
+        transforms.NeuralSplineFlow(**spline_flow(4, domain="unit")), (4,)
+    ),
     "Permute": lambda: Case(transforms.Permute([2, 0, 3, 1]), (4, 2, 2)),
     "Permute/vector": lambda: Case(transforms.Permute([2, 0, 1], event_dim=1), (3,)),
     "RealNVP": lambda: real_nvp(5, num_couplings=4),
@@ -361,6 +384,9 @@ CONDITIONAL_TRANSFORMS: Cases = {
     "ConditionalGlow/prior": lambda: Case(
         transforms.ConditionalGlow(**glow(3, num_classes=3, condition="prior")), (3,), LABELS
     ),
+    "ConditionalNeuralSplineFlow": lambda: Case(
+        transforms.ConditionalNeuralSplineFlow(**spline_flow(3, num_classes=3)), (3,), LABELS
+    ),
     "ConditionalNICE": lambda: Case(
         transforms.ConditionalNICE(**nice(1, 2, 2, context_shape=(2,))), (1, 2, 2), features(2)
     ),
@@ -385,6 +411,15 @@ CONDITIONAL_TRANSFORMS: Cases = {
 if importlib.util.find_spec("nflows"):
     TRANSFORMS |= NFLOWS
     CONDITIONAL_TRANSFORMS |= CONDITIONAL_NFLOWS
+
+CONDITIONAL_TRANSFORMS |= {
+    "Dequantize": lambda: conditional(
+        transforms.Dequantize((2,)), (2,), torch.tensor([[0.0, 3.0], [7.0, 16.0]])
+    ),
+    "Dequantize/image": lambda: conditional(
+        transforms.Dequantize((1, 2, 3)), (1, 2, 3), torch.arange(12.0).reshape(2, 1, 2, 3)
+    ),
+}
 
 # distributions: small enough to be enumerated, if they are discrete
 DISTRIBUTIONS: Cases = {
@@ -434,6 +469,12 @@ DATA_DISTRIBUTIONS: Cases = {
     "Sprites": lambda: Case(data.Sprites()),
 }
 
+
+def dequantizer(*shape: int) -> transforms.ConditionalRealNVP:
+    """A small conditional flow of values within the levels."""
+    return conditional_real_nvp(*shape, num_scales=1, context_shape=shape).part
+
+
 # models: discrete ones small enough to be enumerated
 MODELS: Cases = {
     "AutoregressiveModel": lambda: Case(
@@ -460,6 +501,21 @@ MODELS: Cases = {
         ),
         context=LABELS,
     ),
+    "FlowModel/variational": lambda: Case(
+        models.FlowModel(
+            (3,), real_nvp(3, logit_margin=0.0).part, num_levels=3, dequantization="variational"
+        )
+    ),
+    "FlowModel/variational-labels": lambda: Case(
+        models.FlowModel(
+            (1, 2, 2),
+            conditional_real_nvp(1, 2, 2, num_scales=1, num_classes=3, logit_margin=0.0).part,
+            num_levels=3,
+            num_classes=3,
+            dequantization=dequantizer(1, 2, 2),
+        ),
+        context=LABELS,
+    ),
     "BetaVAE": lambda: Case(
         models.BetaVAE((1, 2, 2), num_levels=2, latent_dim=2, hidden=(6,), beta=4.0)
     ),
@@ -472,6 +528,42 @@ MODELS: Cases = {
     ),
     "VAE/categorical": lambda: Case(
         models.VAE((3,), num_levels=3, latent_dim=2, hidden=(6,), likelihood="categorical")
+    ),
+    "VAE/coupled-posterior": lambda: Case(
+        models.VAE(
+            (3,),
+            num_levels=2,
+            latent_dim=2,
+            hidden=(6,),
+            posterior_transforms=[
+                affine(transforms.HalfMask(), 2).part,
+                transforms.ConditionalFlow(
+                    transforms.AdditiveCoupling(
+                        transforms.HalfMask(inverted=True),
+                        coupling_net((2,), 2, context_shape=(2,)),
+                    )
+                ),
+            ],
+            posterior_features=2,
+        )
+    ),
+    "VAE/iaf": lambda: Case(
+        models.VAE(
+            (1, 2, 2),
+            num_levels=2,
+            latent_dim=2,
+            hidden=(6,),
+            num_classes=3,
+            posterior_transforms=[
+                conditional_affine_autoregressive(2, 3, hidden_dims=[6]),
+                affine_autoregressive(2, [6]),
+            ],
+            posterior_features=3,
+        ),
+        context=LABELS,
+    ),
+    "VAE/planar": lambda: Case(
+        models.VAE((3,), latent_dim=2, hidden=(6,), posterior_transforms=[planar(2), planar(2)])
     ),
     "VAE/continuous": lambda: Case(models.VAE((3,), latent_dim=2, hidden=(6,))),
     "VQVAE": lambda: Case(
@@ -514,6 +606,7 @@ NO_CASE: dict[str, str] = {}
 
 # Public names inside a module that are deliberately not exported, each with its reason.
 INTERNAL: dict[str, str] = {
+    "models.GaussianVAE": "what VAE and BetaVAE share",
     "nets.MaskedResidualBlock": "a part of PixelCNNNet",
     "transforms.ConditionedFlow": "what condition() returns; held to the laws as that",
     "transforms.OnSqueezed": "a part of RealNVP, for which Chain and Squeeze serve users",
