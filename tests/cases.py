@@ -536,12 +536,9 @@ MODELS: Cases = {
             latent_dim=2,
             hidden=(6,),
             posterior_transforms=[
-                affine(transforms.HalfMask(), 2).part,
-                transforms.ConditionalFlow(
-                    transforms.AdditiveCoupling(
-                        transforms.HalfMask(inverted=True),
-                        coupling_net((2,), 2, context_shape=(2,)),
-                    )
+                transforms.affine_coupling(2, hidden=(5,), activation="tanh"),
+                transforms.conditional_affine_coupling(
+                    2, 2, mask=transforms.HalfMask(inverted=True), hidden=(5,), activation="tanh"
                 ),
             ],
             posterior_features=2,
