@@ -15,10 +15,20 @@ from torch.distributions.transforms import AffineTransform, Transform
 
 from pyro_genmodels._checks import check_choice
 from pyro_genmodels._typing import EventShape, Tensor
+from pyro_genmodels.distributions._finite_logistic import FiniteLogistic
 from pyro_genmodels.distributions.dequantization import UniformDequantization
 from pyro_genmodels.models._base import GenerativeModel
 from pyro_genmodels.models._foreign import FlowDensity, as_list, conditioned, forget, modules
+from pyro_genmodels.models._variational_dequantization import (
+    VariationalDequantization,
+    make_dequantizer,
+)
 from pyro_genmodels.transforms import ConditionalFlow, RealNVP
+
+# Each takes zeros and ones: location and scale, or the ends.
+_BASES: Mapping[str, Any] = MappingProxyType(
+    {"normal": dist.Normal, "logistic": FiniteLogistic, "uniform": dist.Uniform}
+)
 
 
 class FlowModel(GenerativeModel):
@@ -37,15 +47,22 @@ class FlowModel(GenerativeModel):
         num_levels: As for every model; ``None`` for continuous data.
         num_classes: As for every model; needs a conditional transform.
         context_shape: As for every model; needs a conditional transform.
-        base: ``"normal"`` or ``"logistic"`` noise.
-        dequantization: ``"uniform"``.
+        base: ``"normal"`` or ``"logistic"`` noise; ``"uniform"``, on the unit box, for flows from
+            box to box.
+        dequantization: ``"uniform"`` noise within each level; ``"variational"``, noise from a small
+            flow that is given the data and is learned with the model, a bound that is tighter for
+            a second flow's cost in training and in evaluation; or your own conditional transform
+            in its place, whose events and contexts both have ``event_shape``. The context that it
+            sees are the data, scaled to [-1, 1], and not the labels or features of a conditional
+            model.
 
     Raises:
-        ValueError: If an argument is not among its choices.
+        ValueError: If an argument is not among its choices, or a dequantisation does not fit.
 
     References:
         Dinh et al. (2017), Density estimation using Real NVP. Theis et al. (2016), A note on the
-        evaluation of generative models (dequantisation).
+        evaluation of generative models (dequantisation). Ho et al. (2019), Flow++, section 3.1
+        (variational dequantisation). https://arxiv.org/abs/1902.00275
 
     Example:
         >>> from pyro_genmodels.transforms import RealNVP
@@ -77,14 +94,20 @@ class FlowModel(GenerativeModel):
         num_classes: int | None = None,
         context_shape: EventShape | None = None,
         base: str = "normal",
-        dequantization: str = "uniform",
+        dequantization: str | ConditionalTransform = "uniform",
     ) -> None:
         super().__init__(
             event_shape, num_levels=num_levels, num_classes=num_classes, context_shape=context_shape
         )
-        check_choice("base", base, ("normal", "logistic"))
-        check_choice("dequantization", dequantization, ("uniform",))
-        self.base, self.dequantization = base, dequantization
+        check_choice("base", base, _BASES)
+        self.base = base
+        flow = make_dequantizer(dequantization, self.event_shape, num_levels)
+        self.dequantization = "uniform" if flow is None else "variational"
+        self.dequantizer = (
+            None
+            if flow is None or num_levels is None
+            else VariationalDequantization(flow, self.event_shape, num_levels)
+        )
         self.transforms = as_list(transforms)
         self.parts = modules(self.transforms)
         self.register_buffer("origin", torch.zeros(()), persistent=False)
@@ -127,12 +150,18 @@ class FlowModel(GenerativeModel):
         if self.num_levels is None:
             return
         with self.latent_scale():
-            pyro.sample("v", UniformDequantization(x).to_event(len(self.event_shape)))
+            pyro.sample("v", self._dequantized(x))
+
+    def _dequantized(self, x: Tensor) -> TorchDistributionMixin:
+        if self.dequantizer is not None:
+            law: TorchDistributionMixin = self.dequantizer(x)
+        else:
+            law = UniformDequantization(x).to_event(len(self.event_shape))
+        return law
 
     def _noise(self) -> TorchDistributionMixin:
         zero = self.origin.expand(self.event_shape)
-        law: Any = dist.Normal if self.base == "normal" else dist.Logistic
-        noise = law(zero, zero + 1, validate_args=False)
+        noise = _BASES[self.base](zero, zero + 1, validate_args=False)
         event: TorchDistributionMixin = noise.to_event(len(self.event_shape))
         return event
 
@@ -144,7 +173,7 @@ def realnvp(
     num_classes: int | None = None,
     context_shape: EventShape | None = None,
     base: str = "normal",
-    dequantization: str = "uniform",
+    dequantization: str | ConditionalTransform = "uniform",
     logit_margin: float = 0.05,
     dropout: float = 0.25,
     **options: Any,

@@ -14,6 +14,7 @@ from pyro_genmodels.transforms.coupling import (
     conditional_additive_coupling,
     conditional_affine_coupling,
 )
+from pyro_genmodels.transforms.dequantize import Dequantize
 from pyro_genmodels.transforms.elementary import DiagonalScale, Permute, Reverse, permute
 from pyro_genmodels.transforms.glow import ConditionalGlow, Glow, conditional_glow, glow
 from pyro_genmodels.transforms.invertible_linear import (
@@ -54,6 +55,7 @@ __all__ = [
     "ConditionalNICE",
     "ConditionalRealNVP",
     "Coupling",
+    "Dequantize",
     "DiagonalScale",
     "FactorOut",
     "FlowTransform",
