@@ -25,6 +25,12 @@ from pyro_genmodels.transforms.invertible_linear import (
 from pyro_genmodels.transforms.logit import Logit
 from pyro_genmodels.transforms.masks import AlternatingMask, ChannelMask, Checkerboard, HalfMask
 from pyro_genmodels.transforms.multiscale import FactorOut
+from pyro_genmodels.transforms.neural_spline_flow import (
+    ConditionalNeuralSplineFlow,
+    NeuralSplineFlow,
+    conditional_neural_spline_flow,
+    neural_spline_flow,
+)
 from pyro_genmodels.transforms.nflows import NFlowsTransform
 from pyro_genmodels.transforms.nice import NICE, ConditionalNICE, conditional_nice, nice
 from pyro_genmodels.transforms.realnvp import (
@@ -53,6 +59,7 @@ __all__ = [
     "ConditionalFlow",
     "ConditionalGlow",
     "ConditionalNICE",
+    "ConditionalNeuralSplineFlow",
     "ConditionalRealNVP",
     "Coupling",
     "Dequantize",
@@ -64,6 +71,7 @@ __all__ = [
     "InvertibleLinear",
     "Logit",
     "NFlowsTransform",
+    "NeuralSplineFlow",
     "Permute",
     "RealNVP",
     "Reverse",
@@ -78,11 +86,13 @@ __all__ = [
     "conditional_affine_coupling",
     "conditional_glow",
     "conditional_invertible_linear",
+    "conditional_neural_spline_flow",
     "conditional_nice",
     "conditional_real_nvp",
     "conditional_spline_coupling",
     "glow",
     "invertible_linear",
+    "neural_spline_flow",
     "nice",
     "permute",
     "real_nvp",

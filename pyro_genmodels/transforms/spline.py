@@ -26,8 +26,8 @@ class SplineCoupling(Coupling):
     r"""Maps one part of an event by monotone splines that the other part determines.
 
     Each changing element passes a rational-quadratic spline of ``num_bins`` bins from
-    :math:`[-B, B]` onto itself, the identity outside. From data to noise, in the bin between the
-    knots :math:`(y_k, x_k)` and :math:`(y_{k+1}, x_{k+1})` with slopes :math:`d_k`,
+    :math:`[c - B, c + B]` onto itself, the identity outside. From data to noise, in the bin
+    between the knots :math:`(y_k, x_k)` and :math:`(y_{k+1}, x_{k+1})` with slopes :math:`d_k`,
     :math:`d_{k+1}`,
 
     .. math:: x = x_k + \frac{(x_{k+1} - x_k)\,(s\,\theta^2 + d_k\,\theta(1-\theta))}
@@ -42,6 +42,7 @@ class SplineCoupling(Coupling):
             heights and inner slopes, before they are normalised; see :class:`Coupling`.
         num_bins: Number of bins.
         bound: :math:`B`.
+        center: :math:`c`.
         cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
@@ -68,13 +69,14 @@ class SplineCoupling(Coupling):
         *,
         num_bins: int = 8,
         bound: float = 3.0,
+        center: float = 0.0,
         cache_size: int = 0,
     ) -> None:
         check(2 <= num_bins < 1 / LEAST_BIN, "num_bins", "be from 2 to 999", num_bins)
         check_positive(bound=bound)
         count = self.parameters_of(num_bins)
         super().__init__(mask, net, num_parameters=count, cache_size=cache_size)
-        self.num_bins, self.bound = num_bins, float(bound)
+        self.num_bins, self.bound, self.center = num_bins, float(bound), float(center)
 
     @staticmethod
     def parameters_of(num_bins: int) -> int:
@@ -82,12 +84,20 @@ class SplineCoupling(Coupling):
         return 3 * num_bins - 1
 
     def _to_noise(self, y: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        knots = self._knots(parameters)
-        return rational_quadratic_spline(y, *knots, bound=self.bound)
+        return self._map(y, parameters, inverse=False)
 
     def _to_data(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        return self._map(x, parameters, inverse=True)
+
+    def _map(self, x: Tensor, parameters: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
         knots = self._knots(parameters)
-        return rational_quadratic_spline(x, *knots, bound=self.bound, inverse=True)
+        if not self.center:
+            return rational_quadratic_spline(x, *knots, bound=self.bound, inverse=inverse)
+        centered = x - self.center
+        y, log_slope = rational_quadratic_spline(
+            centered, *knots, bound=self.bound, inverse=inverse
+        )
+        return y + self.center, log_slope
 
     def _knots(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Return positions ``(*batch, *changed, 2, bins + 1)`` and slopes likewise, without 2."""
