@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from pyro import distributions as dist
 from pyro.distributions.conditional import ConditionalTransform
+from pyro.distributions.util import sum_rightmost
 from torch import nn
-from torch.distributions.transforms import Transform, _InverseTransform
+from torch.distributions.transforms import ComposeTransform, Transform, _InverseTransform
 
 from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Tensor
@@ -65,20 +66,29 @@ def conditioned(transforms: Iterable[Any], context: Tensor | None) -> list[Trans
 
 
 class FlowDensity(dist.TransformedDistribution):
-    """A ``TransformedDistribution`` that names the transform which goes in one direction only."""
+    """A ``TransformedDistribution`` that names the transform which goes in one direction only.
+
+    Its latest draw can be scored all the same: from the noise that it was made of.
+    """
+
+    _drawn: tuple[Tensor, Tensor] | None = None
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log-density in nats.
 
         Raises:
-            ValueError: If a transform cannot go from data to noise.
+            ValueError: If a transform cannot go from data to noise, unless ``value`` is the latest
+                draw.
         """
         try:
             log_density: Tensor = super().log_prob(value)
         except (KeyError, NotImplementedError) as error:
-            backwards = [t.inv for t in reversed(self.transforms)]
-            _name_the_one_way_street("data to noise, to score data", backwards, value, error)
-            raise
+            retraced = self._retraced(value)
+            if retraced is None:
+                inverses = [(t, t.inv) for t in reversed(self.transforms)]
+                _name_the_one_way_street("data to noise, to score data", inverses, value, error)
+                raise
+            return retraced
         return log_density
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
@@ -98,26 +108,46 @@ class FlowDensity(dist.TransformedDistribution):
         """
         shape = torch.Size(sample_shape)
         base: Any = self.base_dist
-        x: Tensor = base.rsample(shape) if base.has_rsample else base.sample(shape)
+        noise: Tensor = base.rsample(shape) if base.has_rsample else base.sample(shape)
+        x = noise
         for transform in self.transforms:
             try:
                 x = transform(x)
             except (KeyError, NotImplementedError) as error:
-                _name_the_one_way_street("noise to data, to be sampled", [transform], x, error)
+                maps = [(transform, transform)]
+                _name_the_one_way_street("noise to data, to be sampled", maps, x, error)
                 raise
+        self._drawn = noise, x
         return x
+
+    def _retraced(self, value: Tensor) -> Tensor | None:
+        """Return the score of the latest draw: all is evaluated anew, so that nothing is old."""
+        if self._drawn is None or self._drawn[1] is not value:
+            return None
+        noise, whole = self._drawn[0], ComposeTransform(self.transforms)
+        forget(self.transforms)
+        y = whole(noise)
+        if not torch.equal(y, value):
+            return None
+        more: int = len(self.base_dist.event_shape) - whole.domain.event_dim
+        log_det = sum_rightmost(whole.log_abs_det_jacobian(noise, y), more)
+        log_density: Tensor = self.base_dist.log_prob(noise) - log_det
+        return log_density
 
 
 def _name_the_one_way_street(
-    way: str, maps: Sequence[Callable[[Tensor], Tensor]], value: Tensor, error: Exception
+    way: str,
+    maps: Sequence[tuple[Transform, Callable[[Tensor], Tensor]]],
+    value: Tensor,
+    error: Exception,
 ) -> None:
-    """Raise ``ValueError`` that names the first of these maps that cannot be evaluated."""
-    for function in maps:
+    """Raise ``ValueError`` that names the first transform whose map cannot be evaluated."""
+    for transform, function in maps:
         try:
             value = function(value)
         except (KeyError, NotImplementedError):
-            rule = f"go from {way} (where one goes the other way only, give its `.inv`)"
+            rule = f"go from {way} (one that goes the other way only does so as its `.inv`)"
             try:
-                check(False, "transforms", rule, f"{function}, which does not")
+                check(False, "transforms", rule, transform)
             except ValueError as named:
                 raise named from error
