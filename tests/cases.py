@@ -413,10 +413,10 @@ if importlib.util.find_spec("nflows"):
     CONDITIONAL_TRANSFORMS |= CONDITIONAL_NFLOWS
 
 CONDITIONAL_TRANSFORMS |= {
-    "Dequantize": lambda: conditional(
+    "ConditionalFlow/dequantize": lambda: conditional(
         transforms.Dequantize((2,)), (2,), torch.tensor([[0.0, 3.0], [7.0, 16.0]])
     ),
-    "Dequantize/image": lambda: conditional(
+    "ConditionalFlow/dequantize-image": lambda: conditional(
         transforms.Dequantize((1, 2, 3)), (1, 2, 3), torch.arange(12.0).reshape(2, 1, 2, 3)
     ),
 }
@@ -599,12 +599,20 @@ UNDECIDABLE: dict[tuple[str, str], str] = {
 }
 
 # Exported components that no line stands for, each with its reason.
-NO_CASE: dict[str, str] = {}
+NO_CASE: dict[str, str] = {
+    "transforms.Dequantize": "nothing without a context; held to the laws in a ConditionalFlow",
+}
 
 # Public names inside a module that are deliberately not exported, each with its reason.
 INTERNAL: dict[str, str] = {
+    "distributions.FiniteLogistic": "Pyro's Logistic, less its infinite draw",
     "models.GaussianVAE": "what VAE and BetaVAE share",
+    "nets.EdgeConv2d": "a part of GlowNet",
+    "nets.FirstData": "a flag, not a network",
     "nets.MaskedResidualBlock": "a part of PixelCNNNet",
+    "nets.NormalizedConv2d": "a part of GlowNet",
+    "nets.ZeroConv2d": "a part of GlowNet",
     "transforms.ConditionedFlow": "what condition() returns; held to the laws as that",
     "transforms.OnSqueezed": "a part of RealNVP, for which Chain and Squeeze serve users",
+    "transforms.WholeFlow": "the base of RealNVP, Glow and others, which compose it",
 }

@@ -18,7 +18,6 @@ from pyro_genmodels.training._batches import check_dataset, split
 from pyro_genmodels.training._random import seeded
 
 EXACT = "exact log-likelihood"
-DEQUANTIZED = "uniform-dequantisation bound"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +115,9 @@ def _evaluation(
             "importance_weighted": importance_weighted_bound(model, x, context, **options),
         }
         dequantized = _is_dequantized(model)
-        kind = DEQUANTIZED if dequantized else f"importance-weighted bound, {particles} samples"
+        kind = f"importance-weighted bound, {particles} samples"
+        if dequantized:
+            kind = f"{model.dequantization}-dequantisation bound"
         log_p = bounds["elbo" if dequantized else "importance_weighted"]
     distribution = getattr(source, "distribution", None)
     nats = Estimate.of(-log_p)

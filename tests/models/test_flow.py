@@ -130,8 +130,8 @@ def test_impossible_data_are_refused(value, message) -> None:
 
 def test_bad_construction() -> None:
     with pytest.raises(
-        ValueError, match="`base` must be one of 'normal', 'logistic'; got 'cauchy'"
+        ValueError, match="`base` must be one of 'normal', 'logistic', 'uniform'; got 'cauchy'"
     ):
         coupling_flow(3, base="cauchy")
-    with pytest.raises(ValueError, match="`dequantization` must be one of 'uniform'"):
+    with pytest.raises(ValueError, match="`dequantization` must be 'uniform', 'variational'"):
         coupling_flow(3, dequantization="none")
