@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,25 +37,71 @@ def _fresh_state() -> None:
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
 
 MASKS = st.sampled_from([transforms.Checkerboard, transforms.ChannelMask])
+VECTOR_MASKS = st.sampled_from([transforms.HalfMask, transforms.AlternatingMask])
+WHOLE_FLOWS = st.sampled_from(
+    [
+        lambda shape, n: transforms.RealNVP(shape, num_couplings=n, width=4, num_blocks=1),
+        lambda shape, n: transforms.NICE(shape, num_couplings=n, width=4, num_layers=1),
+        lambda shape, n: transforms.Glow(shape, num_steps=n, width=4, log_scale_factor=1),
+    ]
+)
+KINDS = st.sampled_from(["additive", "affine", "spline"])
+
+
+def small_coupling(kind: str, mask: Any, shape: tuple[int, ...]) -> Any:
+    """A coupling, or ``None`` where the mask leaves a part of such events empty."""
+    make = getattr(transforms, f"{kind}_coupling")
+    divisible = shape[0] if isinstance(mask, transforms.ChannelMask) else math.prod(shape[-2:])
+    if divisible > 1:
+        return testing.randomize_parameters(
+            make(shape, mask=mask, hidden=(3,), activation="tanh").eval()
+        )
+    with pytest.raises(ValueError, match="`mask` must leave no part of an event empty"):
+        make(shape, mask=mask)
+    return None
 
 
 @given(
-    shape=strategies.image_shapes(max_side=4), mask=MASKS, inverted=st.booleans(), data=st.data()
+    shape=strategies.image_shapes(max_side=4),
+    kind=KINDS,
+    mask=MASKS,
+    inverted=st.booleans(),
+    data=st.data(),
 )
 def test_coupling_of_any_image(
-    shape: tuple[int, int, int], mask: Any, inverted: bool, data: Any
+    shape: tuple[int, int, int], kind: str, mask: Any, inverted: bool, data: Any
 ) -> None:
-    net = nets.ConvNet(shape[0], 2 * shape[0], hidden=(3,), activation="tanh")
-    layer = transforms.AffineCoupling(mask(inverted=inverted), net)
-    x = data.draw(strategies.real_tensors(shape))
-    testing.randomize_parameters(layer).eval()
-    testing.check_inverse(layer, x)
-    testing.check_log_det(layer, x)
+    layer = small_coupling(kind, mask(inverted=inverted), shape)
+    if layer is not None:
+        x = data.draw(strategies.real_tensors(shape))
+        testing.check_inverse(layer, x)
+        testing.check_log_det(layer, x)
 
 
-@given(shape=strategies.vector_shapes(), count=st.integers(1, 4), data=st.data())
-def test_real_nvp_of_any_vector(shape: tuple[int], count: int, data: Any) -> None:
-    flow = transforms.RealNVP(shape, num_couplings=count, width=4, num_blocks=1)
+@given(
+    shape=strategies.vector_shapes(),
+    kind=KINDS,
+    mask=VECTOR_MASKS,
+    inverted=st.booleans(),
+    data=st.data(),
+)
+def test_coupling_of_any_vector(
+    shape: tuple[int], kind: str, mask: Any, inverted: bool, data: Any
+) -> None:
+    layer = small_coupling(kind, mask(inverted=inverted), shape)
+    if layer is not None:
+        x = data.draw(strategies.real_tensors(shape))
+        testing.check_inverse(layer, x)
+        testing.check_log_det(layer, x)
+
+
+@given(shape=strategies.vector_shapes(), make=WHOLE_FLOWS, count=st.integers(1, 4), data=st.data())
+def test_whole_flow_of_any_vector(shape: tuple[int], make: Any, count: int, data: Any) -> None:
+    if shape[0] == 1:
+        with pytest.raises(ValueError, match="`event_shape` must have two elements or more"):
+            make(shape, count)
+        return
+    flow = make(shape, count)
     x = data.draw(strategies.real_tensors(shape))
     testing.randomize_parameters(flow).eval()
     testing.check_inverse(flow, x)

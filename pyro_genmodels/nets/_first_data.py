@@ -44,6 +44,8 @@ class FirstData(nn.Module):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self._known = False
         super()._load_from_state_dict(*args, **kwargs)
+        # Asked now, so that a compiled graph need not ask.
+        self._known = not self.is_awaited
 
 
 def awaits_data(module: nn.Module) -> bool:

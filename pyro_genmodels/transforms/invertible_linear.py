@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pyro_genmodels._checks import check, check_choice, check_positive
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets._batch import over_batch
+from pyro_genmodels.nets._precision import full_precision
 from pyro_genmodels.nets.context import ContextEmbedding
 from pyro_genmodels.nets.dense import set_to_zero
 from pyro_genmodels.transforms._base import FlowTransform
@@ -110,7 +111,8 @@ class InvertibleLinear(FlowTransform):
             # Float64: the slogdet of a 48x48 kernel loses three digits in float32.
             return weight, torch.linalg.slogdet(weight.double()).logabsdet.to(weight.dtype)
         lower, upper, log_det = self._triangles(context)
-        return self.permutation @ (lower @ upper), log_det
+        with full_precision(lower):
+            return self.permutation @ (lower @ upper), log_det
 
     def _inverse_weight(self, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the inverse matrix and the log-determinant of the matrix."""
@@ -135,7 +137,7 @@ class InvertibleLinear(FlowTransform):
         found = x.shape[-self.domain.event_dim]
         check(found == self.num_features, "event", f"have {self.num_features} features", found)
         # Under autocast a product in half precision would lose what the data say.
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             if weight.dim() > 2:
                 flat = x.unsqueeze(-1) if self.domain.event_dim == 1 else x.flatten(-2)
                 return (weight @ flat).reshape(x.shape)

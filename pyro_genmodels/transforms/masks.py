@@ -40,11 +40,9 @@ class Mask(Configured, ABC):
 
     def check(self, event_shape: Sequence[int]) -> None:
         """Raise ``ValueError`` unless both parts of such an event have elements."""
-        rank = len(event_shape)
-        check(rank >= self.event_dim, "event_shape", f"have {self.event_dim} sizes", event_shape)
-        whole = self(event_shape)
-        fits = bool(whole.any()) and not bool(whole.all())
-        shape = tuple(event_shape)
+        rank, shape = len(event_shape), tuple(event_shape)
+        check(rank >= self.event_dim, "event_shape", f"have {self.event_dim} sizes", shape)
+        fits = self._divisible(event_shape) > 1
         check(fits, "mask", "leave no part of an event empty", f"{self} for events {shape}")
 
     @abstractmethod
@@ -72,6 +70,10 @@ class Mask(Configured, ABC):
     @abstractmethod
     def _passes(self, event_shape: Sequence[int], device: torch.device) -> Tensor: ...
 
+    @abstractmethod
+    def _divisible(self, event_shape: Sequence[int]) -> int:
+        """Return how many features or pixels there are to divide; two have one for each part."""
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(inverted={self.inverted})"
 
@@ -86,15 +88,22 @@ class _FeatureMask(Mask, ABC):
     @abstractmethod
     def _join(self, first: Tensor, second: Tensor) -> Tensor: ...
 
+    @abstractmethod
+    def _count(self, features: int) -> int:
+        """Return how many features are in the first part."""
+
     @property
     def _features(self) -> int:
         return -self.event_dim
 
+    def _divisible(self, event_shape: Sequence[int]) -> int:
+        return event_shape[self._features]
+
     def sizes(self, event_shape: Sequence[int]) -> tuple[int, int]:
         """Return the number of features that pass, and that change."""
-        passes = self((event_shape[self._features], *(1,) * (self.event_dim - 1)))
-        count = int(passes.sum())
-        return count, passes.numel() - count
+        features = event_shape[self._features]
+        first = self._count(features)
+        return (features - first, first) if self.inverted else (first, features - first)
 
     def seen(self, x: Float[Tensor, "*event"]) -> Float[Tensor, "*seen"]:
         """Return the features that pass."""
@@ -117,6 +126,9 @@ class _FeatureMask(Mask, ABC):
 
 
 class _HalvesMask(_FeatureMask, ABC):
+    def _count(self, features: int) -> int:
+        return features // 2
+
     def _passes(self, event_shape: Sequence[int], device: torch.device) -> Tensor:
         size = event_shape[self._features]
         passes = torch.arange(size, device=device) < size // 2
@@ -169,6 +181,9 @@ class AlternatingMask(_FeatureMask):
     def _passes(self, event_shape: Sequence[int], device: torch.device) -> Tensor:
         return torch.arange(event_shape[-1], device=device) % 2 == 0
 
+    def _count(self, features: int) -> int:
+        return (features + 1) // 2
+
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x[..., ::2], x[..., 1::2]
 
@@ -192,6 +207,9 @@ class Checkerboard(Mask):
 
     event_dim = 3
     changed_dim = 2  # channels, and the changing pixels in one row
+
+    def _divisible(self, event_shape: Sequence[int]) -> int:
+        return event_shape[-2] * event_shape[-1]
 
     def _passes(self, event_shape: Sequence[int], device: torch.device) -> Tensor:
         rows = torch.arange(event_shape[-2], device=device)[:, None]

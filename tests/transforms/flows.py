@@ -19,23 +19,29 @@ FLOWS: dict[str, tuple[tuple[int, ...], Callable[[], FlowTransform]]] = {
     "affine channels 3x2x3": (
         (3, 2, 3),
         lambda: transforms.AffineCoupling(
-            transforms.ChannelMask(inverted=True), nets.ResNet(3, 6, hidden_channels=8)
+            transforms.ChannelMask(inverted=True), nets.ResNet(2, 2, hidden_channels=8)
         ),
     ),
-    "affine channels 1x2x2": (
-        (1, 2, 2),
+    "affine channels 2x2x2": (
+        (2, 2, 2),
         lambda: transforms.AffineCoupling(transforms.ChannelMask(), nets.ConvNet(1, 2)),
     ),
     "affine half 5": (
         (5,),
-        lambda: transforms.AffineCoupling(transforms.HalfMask(), nets.MLP(5, 10, hidden=(8,))),
+        lambda: transforms.AffineCoupling(transforms.HalfMask(), nets.MLP(2, 6, hidden=(8,))),
     ),
-    "affine alternating 1": (
-        (1,),
+    "affine alternating 2": (
+        (2,),
         lambda: transforms.AffineCoupling(
             transforms.AlternatingMask(inverted=True), nets.MLP(1, 2, hidden=(8,))
         ),
     ),
+    "spline half 3": (
+        (3,),
+        lambda: transforms.spline_coupling(3, hidden=(8,), num_bins=4),
+    ),
+    "act_norm 3": ((3,), lambda: transforms.act_norm(3)),
+    "linear 3x2x2": ((3, 2, 2), lambda: transforms.InvertibleLinear(3)),
     "squeeze": ((2, 4, 2), lambda: transforms.Squeeze()),
     "squeeze alternating": ((2, 2, 4), lambda: transforms.Squeeze(alternating=True)),
     "logit": ((4,), lambda: transforms.Logit(1)),
@@ -45,7 +51,7 @@ FLOWS: dict[str, tuple[tuple[int, ...], Callable[[], FlowTransform]]] = {
             [transforms.RealNVP(3, width=8, num_couplings=2), transforms.Logit(1)]
         ),
     ),
-    "real_nvp 1": ((1,), lambda: transforms.RealNVP(1, width=8)),
+    "real_nvp 2": ((2,), lambda: transforms.RealNVP(2, width=8)),
     "real_nvp 5": ((5,), lambda: transforms.RealNVP(5, width=8)),
     "real_nvp 1x4x4": ((1, 4, 4), lambda: transforms.RealNVP((1, 4, 4), width=4)),
     "real_nvp 1x8x8 3 scales": (
@@ -57,6 +63,17 @@ FLOWS: dict[str, tuple[tuple[int, ...], Callable[[], FlowTransform]]] = {
         lambda: transforms.RealNVP((3, 5, 3), width=4, logit_margin=0.05),
     ),
     "real_nvp 2x4x6": ((2, 4, 6), lambda: transforms.RealNVP((2, 4, 6), width=4)),
+    "real_nvp 1x4x4 batch norm": (
+        (1, 4, 4),
+        lambda: transforms.RealNVP((1, 4, 4), width=4, num_couplings=1, batch_norm=True),
+    ),
+    "nice 1x2x3": ((1, 2, 3), lambda: transforms.NICE((1, 2, 3), width=8, num_layers=1)),
+    "glow 4": ((4,), lambda: transforms.Glow(4, num_steps=2, width=8)),
+    "glow 1x4x4": ((1, 4, 4), lambda: transforms.Glow((1, 4, 4), num_steps=2, width=8)),
+    "glow 1x2x2 spline": (
+        (1, 2, 2),
+        lambda: transforms.Glow((1, 2, 2), num_steps=2, width=8, coupling="spline", lu=False),
+    ),
 }
 
 CONTEXTS: dict[str, tuple[dict[str, object], Callable[[tuple[int, ...]], Tensor]]] = {
@@ -68,9 +85,11 @@ CONTEXTS: dict[str, tuple[dict[str, object], Callable[[tuple[int, ...]], Tensor]
 
 def randomized(module: nn.Module) -> nn.Module:
     """Move every parameter: initial values hide mistakes (zero-initialised nets do nothing)."""
-    for parameter in module.parameters():
+    for name, parameter in module.named_parameters():
         fan_in = parameter[0].numel() if parameter.dim() > 1 else 4
-        nn.init.normal_(parameter, std=fan_in**-0.5)
+        # These learn three times as fast as others: so many layers of them would overflow.
+        std = 0.1 if name.endswith("log_scale") else fan_in**-0.5
+        nn.init.normal_(parameter, std=std)
     return module.eval()
 
 
@@ -90,7 +109,7 @@ class Count:
 
     def __init__(self, module: nn.Module) -> None:
         self.calls = 0
-        kinds = (nets.MLP, nets.ConvNet, nets.ResNet)
+        kinds = (nets.MLP, nets.ConvNet, nets.ResNet, nets.GlowNet, nets.RealNVPNet)
         self.networks = [m for m in module.modules() if isinstance(m, kinds)]
         for network in self.networks:
             network.register_forward_hook(self._note)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pyro_genmodels import transforms
+from pyro_genmodels import nets, transforms
 from tests.transforms.flows import CONTEXTS, FLOWS, make, randomized
 
 
@@ -25,7 +25,9 @@ def test_log_det_is_that_of_the_full_jacobian(name):
     assert ((back + log_det).abs() <= 1e-9 * (1 + log_det.abs())).all()
 
 
-@pytest.mark.parametrize("name", [n for n in FLOWS if "affine" in n or "real_nvp" in n])
+@pytest.mark.parametrize(
+    "name", [n for n in FLOWS if n.startswith(("affine", "real_nvp", "spline", "glow"))]
+)
 def test_randomised_maps_have_a_log_det_to_get_wrong(name):
     flow, x = make(name)
     assert flow.forward_and_log_det(x)[1].abs().max() > 0.05
@@ -83,12 +85,22 @@ def test_conditional_log_det(shape, context):
 
 def test_affine_coupling_is_its_equation():
     flow, x = make("affine half 5")
-    passed = x * torch.tensor([1.0, 1, 0, 0, 0])
-    s, t = flow.net(passed).split(5, dim=-1)
-    expected = torch.cat(
-        [x[..., :2], (x * torch.exp(flow.rescale * torch.tanh(s)) + t)[..., 2:]], dim=-1
-    )
-    torch.testing.assert_close(flow(x), expected)
+    s, t = flow.net(x[..., :2]).split(3, dim=-1)
+    s = flow.rescale * torch.tanh(s)
+    expected = torch.cat([x[..., :2], x[..., 2:] * torch.exp(s) + t], dim=-1)
+    torch.testing.assert_close(flow.inv(x), expected)
+    torch.testing.assert_close(flow.inv.log_abs_det_jacobian(x, expected), s.sum(-1))
+
+
+@pytest.mark.parametrize("scale", ["tanh", "exp", "sigmoid"])
+def test_scales_of_affine_couplings(scale):
+    net = nets.MLP(1, 2, hidden=(4,))
+    flow = randomized(transforms.AffineCoupling(transforms.HalfMask(), net, scale=scale)).double()
+    y = torch.randn(5, 2, dtype=torch.float64)
+    h, t = net(y[:, :1]).unbind(-1)
+    expected = {"tanh": lambda: torch.exp(flow.rescale * torch.tanh(h)), "exp": h.exp}
+    factor = expected.get(scale, lambda: torch.sigmoid(h + 2) + 1e-3)()
+    torch.testing.assert_close(flow.inv(y)[:, 1], y[:, 1] * factor + t)
 
 
 def test_alternating_squeeze_puts_opposite_corners_first():
@@ -119,4 +131,4 @@ def test_a_factored_out_checkerboard_skips_the_later_scales():
     x = torch.randn(1, 4, 4)
     changed = (later.forward_and_log_det(x)[0] != x)[0]
     rows, columns = torch.meshgrid(torch.arange(4), torch.arange(4), indexing="ij")
-    assert (changed == ((rows + columns) % 2 == 1)).all()
+    assert (changed == ((rows + columns) % 2 == 0)).all()
