@@ -116,6 +116,33 @@ def test_parts_are_described_dotted_or_in_yaml(tmp_path: Path) -> None:
     assert training.load(tmp_path / "dotted").net.num_levels == 17  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["variational"],
+        ["ConditionalRealNVP", "--model.dequantization.context_shape", "[1, 8, 8]"],
+    ],
+    ids=["by-name", "a-flow"],
+)
+def test_a_learned_dequantisation_is_an_option(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--model.width", "4", "--model.num_couplings", "1", "--num_samples", "0"]
+    words = [
+        "train",
+        "realnvp",
+        "--data",
+        "digits",
+        *QUICK,
+        *small,
+        "--model.dequantization",
+        *words,
+    ]
+    assert main([*words, "--run", str(tmp_path)]) == 0
+    assert "variational-dequantisation bound" in capsys.readouterr().out
+    assert training.load(tmp_path).dequantizer is not None  # type: ignore[attr-defined]
+
+
 def test_a_conditional_model_takes_the_labels(tmp_path: Path) -> None:
     words = ["train", "vae", "--data", "digits", "--conditional", *SMALL, *QUICK]
     assert main([*words, "--run", str(tmp_path / "run")]) == 0

@@ -24,7 +24,13 @@ from torch import Tensor, nn
 from pyro_genmodels import nets, testing
 from pyro_genmodels._configuration import build, configuration
 from pyro_genmodels.models import ELBOLoss, FlowModel, realnvp
-from pyro_genmodels.transforms import ActNorm, ConditionalFlow, ConditionalRealNVP, RealNVP
+from pyro_genmodels.transforms import (
+    ActNorm,
+    ConditionalFlow,
+    ConditionalRealNVP,
+    Dequantize,
+    RealNVP,
+)
 
 LEVELS = 4
 ESTIMATORS = [Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO, TraceEnum_ELBO, RenyiELBO]
@@ -62,15 +68,20 @@ def midpoints(dim: int, per_cell: int, cells: int = 1) -> Tensor:
     return torch.cartesian_prod(*[axis] * dim).reshape(-1, dim)
 
 
+def exact_evidence(model: FlowModel, x: Tensor) -> Tensor:
+    """The flow's mass within the cell of each datum, integrated on a grid."""
+    dim = model.event_shape[0]
+    grid = midpoints(dim, 10_000 if dim == 1 else 200)
+    with torch.no_grad():
+        log_density = model.density().log_prob(x[:, None] + grid)
+    return log_density.logsumexp(1) - math.log(len(grid))
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_the_bounds_lie_below_the_exact_probability(name: str) -> None:
-    """P(x) is the flow's mass within the cell of x, here integrated on a grid."""
     model = moved(MODELS[name])
-    dim = model.event_shape[0]
-    x, grid = all_data(dim), midpoints(dim, 10_000 if dim == 1 else 200)
-    with torch.no_grad():
-        log_evidence = model.density().log_prob(x[:, None] + grid).logsumexp(1)
-    log_evidence = log_evidence - math.log(len(grid))
+    x = all_data(model.event_shape[0])
+    log_evidence = exact_evidence(model, x)
     testing.check_bounds(model, x, log_evidence=log_evidence, num_particles=20_000)
     with pytest.raises(AssertionError, match="log-evidence"):
         testing.check_bounds(model, x, log_evidence=log_evidence - 0.2, num_particles=20_000)
@@ -99,6 +110,29 @@ def test_the_guide_is_a_law_on_the_cell(name: str) -> None:
             density = model.dequantizer(x.double()).log_prob(grid).exp()
         assert bool((density[(grid.floor() != x).any(-1)] == 0).all())
         torch.testing.assert_close(density.sum().item() / per_cell**dim, 1.0, atol=1e-2, rtol=0)
+
+
+MUTANTS: dict[str, Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]] = {
+    "half of the cell": lambda v, log_det, x: ((v + x) / 2, log_det),
+    "two cells": lambda v, log_det, x: (2 * v - x, log_det),
+    "no log-determinant": lambda v, log_det, x: (v, 0 * log_det),
+    "its sign flipped": lambda v, log_det, x: (v, -log_det),
+    "another datum's cell": lambda v, log_det, x: (v - x + x.flip(0), log_det),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_mistakes_show(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, original = moved(one_pixel), Dequantize.forward_and_log_det
+    x = all_data(1)
+    log_evidence = exact_evidence(model, x)
+
+    def mistaken(self: Dequantize, noise: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        return MUTANTS[mutant](*original(self, noise, context), context)
+
+    monkeypatch.setattr(Dequantize, "forward_and_log_det", mistaken)
+    with pytest.raises(AssertionError, match=r"standard errors|effective"):
+        testing.check_bounds(model, x, log_evidence=log_evidence, num_particles=20_000)
 
 
 @pytest.mark.parametrize("shape", [(3,), (1, 4, 4), (3, 3, 5)], ids=str)
@@ -220,7 +254,7 @@ def trained_elbo(dequantization: str) -> float:
     loss = ELBOLoss(model)
     optimizer = torch.optim.Adam(loss.parameters(), 1e-2)
     x = torch.arange(LEVELS)[:, None].expand(-1, 2)
-    for _ in range(300):
+    for _ in range(200):
         optimizer.zero_grad()
         loss(x.repeat(32, 1)).backward()
         optimizer.step()
