@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from pyro_genmodels import distributions, models, nets, testing, transforms
 from pyro_genmodels.models._latent_scale import LatentScale
 from pyro_genmodels.models._registration import RegisteredModule
+from pyro_genmodels.nets._gated import VerticalConv2d
 from pyro_genmodels.nets.masked import MaskedConv2d
 from pyro_genmodels.transforms import _slot
 from pyro_genmodels.transforms._slot import Slot
@@ -126,22 +127,250 @@ def test_randomizing_is_what_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
 # Inverses
 
 
-def test_inverse_by_the_wrong_half(monkeypatch: pytest.MonkeyPatch) -> None:
-    layer = testing.randomize_parameters(image_coupling()).eval()
-    x = points(layer, 3, 2, 3, 4)
+def is_bijection(layer: Any, x: Tensor) -> None:
+    testing.check_inverse(layer, x)
+    testing.check_log_det(layer, x)
+
+
+def mask_mutant(method: str, change: Callable[..., Any]) -> Mutation:
+    """Replace a method of the checkerboard by ``change(original, self, ...)``."""
 
     def mutate(patch: pytest.MonkeyPatch) -> None:
-        original = transforms.AffineCoupling._log_scale_and_shift
+        original = getattr(transforms.Checkerboard, method)
+        patch.setattr(
+            transforms.Checkerboard, method, lambda *arguments: change(original, *arguments)
+        )
 
-        def unmasked(self: Any, value: Tensor, context: Tensor | None) -> Any:
-            mask, self.mask = self.mask, transforms.Checkerboard(inverted=True)
-            result = original(self, value, context) if value.requires_grad else None
-            self.mask = mask
-            return result or original(self, value.roll(1, -1), context)
+    return mutate
 
-        patch.setattr(transforms.AffineCoupling, "_log_scale_and_shift", unmasked)
 
-    assert_caught(lambda: testing.check_inverse(layer, x), mutate, monkeypatch, "inverse|forward")
+def swapped_rows(original: Any, self: Any, x: Tensor, changed: Tensor) -> Tensor:
+    return original(self, x, changed.roll(1, -1))  # type: ignore[no-any-return]
+
+
+MASK_MUTANTS: dict[str, tuple[Mutation, str]] = {
+    "shows what changes": (mask_mutant("seen", lambda _, self, x: x), "inverse|forward"),
+    "puts pixels in others' places": (mask_mutant("merge", swapped_rows), "inverse|forward"),
+    "overwrites what passes": (
+        mask_mutant("merge", lambda original, self, x, c: original(self, 0 * x, c)),
+        "slogdet",  # no round trip could be expected of a singular map, says the other law
+    ),
+}
+
+
+@pytest.mark.parametrize("mutant", MASK_MUTANTS)
+def test_mask(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = testing.randomize_parameters(image_coupling()).eval()
+    x = points(layer, 3, 2, 3, 4)
+    mutation, message = MASK_MUTANTS[mutant]
+    assert_caught(lambda: is_bijection(layer, x), mutation, monkeypatch, message)
+
+
+def test_answers_of_the_wrong_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Still a bijection, but no coupling of this mask: the values tell."""
+    layer = testing.randomize_parameters(image_coupling()).eval()
+    x = points(layer, 1, 2, 3, 4)[0]
+
+    def law() -> None:
+        h, shift = layer.net(layer.mask.seen(x)).chunk(2)
+        scale = torch.exp(layer.rescale * torch.tanh(h))
+        expected = torch.where(layer.mask(x.shape), x, x * scale + shift)
+        assert torch.allclose(layer.inv(x), expected), "the map is its equation"
+
+    mutation = mask_mutant("answers", lambda original, self, output: self.changed(output.flip(-1)))
+    assert_caught(law, mutation, monkeypatch, "its equation")
+
+
+# Normalisations, linear maps, splines, scales
+
+
+def method_of(part: Any, name: str, change: Callable[..., Any]) -> Mutation:
+    """Replace a method's result ``r`` by ``change(r, self, *arguments)``."""
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        original = getattr(part, name)
+
+        def method(self: Any, *arguments: Any, **options: Any) -> Any:
+            return change(original(self, *arguments, **options), self, *arguments)
+
+        patch.setattr(part, name, method)
+
+    return mutate
+
+
+def with_log_det(change: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+    """Change the second of a method's two results."""
+    return lambda result, *_: (result[0], change(result[1]))
+
+
+def both_ways(part: Any, change: Callable[[Tensor], Tensor]) -> Mutation:
+    """Change the log-determinant of either direction."""
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        for name in ("forward_and_log_det", "inverse_and_log_det"):
+            method_of(part, name, with_log_det(change))(patch)
+
+    return mutate
+
+
+def transposed(result: Any, self: Any, context: Any) -> Any:
+    """The inverse that a rotation would have."""
+    weight, log_det = self._weight(context)
+    return weight.mT, log_det
+
+
+def spline(patch: pytest.MonkeyPatch, change: Callable[[Tensor], Tensor]) -> None:
+    from pyro_genmodels.transforms import spline as module
+
+    original = module.rational_quadratic_spline
+
+    def changed(*arguments: Any, **options: Any) -> Any:
+        value, log_slope = original(*arguments, **options)
+        return value, change(log_slope)
+
+    patch.setattr(module, "rational_quadratic_spline", changed)
+
+
+def act_norm() -> transforms.ActNorm:
+    return transforms.ActNorm(2, initialized=True)
+
+
+def linear(**options: Any) -> transforms.InvertibleLinear:
+    torch.manual_seed(0)
+    return transforms.InvertibleLinear(2, **options)
+
+
+def batch_norm() -> transforms.BatchNorm:
+    layer = transforms.BatchNorm(2, epsilon=0.1)
+    layer.running_var.mul_(0.5)
+    return layer
+
+
+def spline_coupling() -> transforms.SplineCoupling:
+    return transforms.spline_coupling((2, 3, 4), hidden=(4,), activation="tanh", num_bins=4)
+
+
+def factor_out() -> transforms.FactorOut:
+    torch.manual_seed(0)
+    prior = nets.ConvNet(1, 2, hidden=(4,), activation="tanh")
+    return transforms.FactorOut(transforms.ActNorm(1, initialized=True), prior)
+
+
+def one_pixel_only(log_det: Tensor) -> Tensor:
+    return log_det / 12
+
+
+PART_MUTANTS: dict[str, tuple[Callable[[], Any], Mutation, str]] = {
+    "ActNorm: dropped H*W": (act_norm, both_ways(transforms.ActNorm, one_pixel_only), "slogdet"),
+    "ActNorm: flipped sign": (act_norm, both_ways(transforms.ActNorm, lambda d: -d), "slogdet"),
+    "ActNorm: factor forgotten in the log-det": (
+        act_norm,
+        method_of(transforms.ActNorm, "_total", lambda r, self, *_: r / self.log_scale_factor),
+        "slogdet",
+    ),
+    "1x1: dropped H*W": (
+        linear,
+        both_ways(transforms.InvertibleLinear, one_pixel_only),
+        "slogdet",
+    ),
+    "1x1, plain: dropped H*W": (
+        lambda: linear(lu=False),
+        both_ways(transforms.InvertibleLinear, one_pixel_only),
+        "slogdet",
+    ),
+    "1x1: flipped sign": (linear, both_ways(transforms.InvertibleLinear, torch.neg), "slogdet"),
+    "1x1: transposed instead of inverse": (
+        linear,
+        method_of(transforms.InvertibleLinear, "_inverse_weight", transposed),
+        "inverse|forward",
+    ),
+    "spline: halved log-det": (
+        spline_coupling,
+        lambda patch: spline(patch, lambda d: d / 2),
+        "slogdet",
+    ),
+    "spline: flipped sign": (spline_coupling, lambda patch: spline(patch, torch.neg), "slogdet"),
+    "BatchNorm: no epsilon in its log-det": (
+        batch_norm,
+        method_of(
+            transforms.BatchNorm,
+            "_total",
+            lambda r, self, x, _: r.sign() * 0.5 * 12 * self.running_var.log().sum().abs(),
+        ),
+        "slogdet",
+    ),
+    "factored-out prior: log-det forgotten": (
+        factor_out,
+        both_ways(transforms.AffineCoupling, torch.zeros_like),
+        "slogdet",
+    ),
+    "diagonal scale: flipped sign": (
+        lambda: transforms.DiagonalScale((2, 3, 4)),
+        both_ways(transforms.DiagonalScale, torch.neg),
+        "slogdet",
+    ),
+}
+
+
+@pytest.mark.parametrize("mutant", PART_MUTANTS)
+def test_part(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, mutation, message = PART_MUTANTS[mutant]
+    layer = testing.randomize_parameters(make()).eval()
+    x = points(layer, 3, 2, 3, 4)
+
+    assert_caught(lambda: is_bijection(layer, x), mutation, monkeypatch, message)
+
+
+def other_half(name: str) -> Mutation:
+    """Take the half that goes on for the one that does not."""
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        other = {"seen": "changed", "changed": "seen"}[name]
+        patch.setattr(transforms.ChannelMask, name, getattr(transforms.ChannelMask, other))
+
+    return mutate
+
+
+@pytest.mark.parametrize("half", ["seen", "changed"])
+def test_factored_out_half(half: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A half that is carried on in the place of the other, or a prior that sees its own half."""
+    layer = testing.randomize_parameters(factor_out()).eval()
+    x = points(layer, 3, 2, 3, 4)
+
+    assert_caught(lambda: is_bijection(layer, x), other_half(half), monkeypatch, "slogdet")
+
+
+def test_prior_of_the_wrong_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prior changes the half that goes on: a bijection, but no factored-out half."""
+    torch.manual_seed(0)
+    layer, x = testing.randomize_parameters(factor_out()).eval(), points(None, 3, 2, 3, 4)
+
+    def law() -> None:
+        y = x.clone()
+        y[:, 1:] += 1
+        before, after = layer.inv(x)[:, :1], layer.inv(y)[:, :1]
+        assert torch.equal(before, after), "what goes on does not see what was factored out"
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        assert layer.prior is not None
+        patch.setattr(layer.prior, "mask", transforms.ChannelMask(inverted=True))
+
+    assert_caught(law, mutate, monkeypatch, "factored out")
+
+
+def test_act_norm_that_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = transforms.ActNorm(2).train()
+    layer.initialize(points(layer, 9, 2, 3, 4))
+
+    def law() -> None:
+        before = [p.clone() for p in layer.parameters()]
+        layer.inv(5 + points(layer, 9, 2, 3, 4) * 3)
+        assert all(map(torch.equal, before, layer.parameters())), "initialises once"
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(type(layer.first_data), "is_due", property(lambda self: self.training))
+
+    assert_caught(law, mutate, monkeypatch, "initialises once")
 
 
 def test_squeeze_that_scrambles_on_the_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,6 +551,59 @@ def test_receptive_field(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
         testing.check_receptive_field(colour_net(), (3, 3, 3), expected, num_levels=4)
 
     assert_caught(law, mask_with(FIELDS[mutant]), monkeypatch, "missing pairs")
+
+
+def gated_net() -> nets.GatedPixelCNNNet:
+    torch.manual_seed(0)
+    net = nets.GatedPixelCNNNet((1, 5, 5), 3, hidden_channels=8, num_layers=3, kernel_size=3)
+    return vivid(testing.randomize_parameters(net).eval())
+
+
+def shifts(every_layer: bool) -> Mutation:
+    """Shift the vertical stack again in each layer, or never."""
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        original = VerticalConv2d.__init__
+
+        def init(self: Any, *arguments: Any, **options: Any) -> None:
+            original(self, *arguments, **options)
+            self.shift = every_layer
+
+        patch.setattr(VerticalConv2d, "__init__", init)
+
+    return mutate
+
+
+VERTICAL_MUTANTS = {
+    "not shifted": (shifts(every_layer=False), "unexpected pairs"),
+    "shifted in every layer": (shifts(every_layer=True), "missing pairs"),
+}
+
+
+@pytest.mark.parametrize("mutant", VERTICAL_MUTANTS)
+def test_vertical_stack(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = testing.raster_field((1, 5, 5))
+
+    def law() -> None:
+        testing.check_receptive_field(gated_net(), (1, 5, 5), expected, num_levels=3)
+
+    mutation, message = VERTICAL_MUTANTS[mutant]
+    assert_caught(law, mutation, monkeypatch, message)
+
+
+def test_gated_sampler_that_forgets_the_row_above(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyro_genmodels.nets._gated_cache import VerticalCache
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(VerticalCache, "make_room", lambda self: self.newest.zero_())
+
+    law = distributions.GatedPixelCNN(gated_net())
+    assert_caught(
+        lambda: testing.check_sampling_methods_agree(law, sample_shape=(100,)),
+        mutate,
+        monkeypatch,
+        "draws as 'cached' does",
+    )
 
 
 # Samplers and masses

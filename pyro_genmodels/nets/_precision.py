@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """Switch autocast off on the device of ``x``; the meta device, which computes nothing, has none.
+    """Switch autocast off on the device of ``x``; the meta device has none.
 
     Args:
         x: A tensor of the computation.
