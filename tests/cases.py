@@ -60,6 +60,11 @@ class Case:
 Cases = dict[str, Callable[[], Case]]
 
 
+def gated_net(*shape: int, **options: Any) -> nets.GatedPixelCNNNet:
+    """A small gated PixelCNN."""
+    return nets.GatedPixelCNNNet(shape, 3, **{"hidden_channels": 6, "num_layers": 1, **options})
+
+
 def quantizer(dim: int) -> nets.VectorQuantizer:
     """Codes that are in place before any data are seen."""
     return nets.VectorQuantizer(dim, 5, initialization="random")
@@ -77,6 +82,14 @@ NETS: Cases = {
     ),
     "ConvDecoder": lambda: Case(nets.ConvDecoder(3, (2, 5, 4), channels=(4, 6)), (3,)),
     "ConvEncoder": lambda: Case(nets.ConvEncoder((2, 5, 4), 3, channels=(4, 6)), (2, 5, 4)),
+    "GatedPixelCNNNet": lambda: Case(gated_net(1, 4, 5), (1, 4, 5)),
+    "GatedPixelCNNNet/colours": lambda: Case(gated_net(3, 3, 4, hidden_channels=7), (3, 3, 4)),
+    "GatedPixelCNNNet/one-pixel-wide": lambda: Case(gated_net(2, 5, 1), (2, 5, 1)),
+    "GatedPixelCNNNet/one-layer": lambda: Case(gated_net(2, 2, 3, num_layers=0), (2, 2, 3)),
+    "GatedPixelCNNNet/labels": lambda: Case(gated_net(1, 3, 3, num_classes=3), (1, 3, 3), LABELS),
+    "GatedPixelCNNNet/map": lambda: Case(
+        gated_net(1, 3, 4, context_shape=(2, 3, 4)), (1, 3, 4), features(2, 3, 4)
+    ),
     "GlowNet": lambda: Case(nets.GlowNet(2, 3, hidden_channels=4), (2, 3, 4)),
     "GlowNet/labels": lambda: Case(
         nets.GlowNet(2, 3, hidden_channels=4, num_classes=3), (2, 3, 4), LABELS
@@ -429,6 +442,17 @@ DISTRIBUTIONS: Cases = {
     "DiscretizedLogistic/narrow": lambda: Case(
         distributions.DiscretizedLogistic(features(3), features(3) - 8, 17)
     ),
+    "GatedPixelCNN": lambda: Case(distributions.GatedPixelCNN(gated_net(1, 2, 3))),
+    "GatedPixelCNN/colours": lambda: Case(distributions.GatedPixelCNN(gated_net(3, 1, 2))),
+    "GatedPixelCNN/one-pixel-wide": lambda: Case(
+        distributions.GatedPixelCNN(gated_net(2, 3, 1, num_layers=2))
+    ),
+    "GatedPixelCNN/labels": lambda: Case(
+        distributions.GatedPixelCNN(gated_net(1, 2, 2, num_classes=3), LABELS)
+    ),
+    "GatedPixelCNN/map": lambda: Case(
+        distributions.GatedPixelCNN(gated_net(1, 2, 2, context_shape=(2, 2, 2)), features(2, 2, 2))
+    ),
     "PixelCNN": lambda: Case(
         distributions.PixelCNN(nets.PixelCNNNet((1, 2, 3), 3, hidden_channels=4, num_blocks=1))
     ),
@@ -482,6 +506,9 @@ MODELS: Cases = {
             nets.PixelCNNNet((1, 2, 2), 3, hidden_channels=4, num_blocks=1, num_classes=3)
         ),
         context=LABELS,
+    ),
+    "AutoregressiveModel/gated": lambda: Case(
+        models.AutoregressiveModel(gated_net(1, 2, 2), distribution="GatedPixelCNN")
     ),
     "FlowModel": lambda: Case(
         models.FlowModel(
@@ -609,7 +636,10 @@ INTERNAL: dict[str, str] = {
     "models.GaussianVAE": "what VAE and BetaVAE share",
     "nets.EdgeConv2d": "a part of GlowNet",
     "nets.FirstData": "a flag, not a network",
+    "nets.GatedLayer": "a part of GatedPixelCNNNet",
     "nets.MaskedResidualBlock": "a part of PixelCNNNet",
+    "nets.MaskedRowConv2d": "a part of GatedPixelCNNNet",
+    "nets.VerticalConv2d": "a part of GatedPixelCNNNet",
     "nets.NormalizedConv2d": "a part of GlowNet",
     "nets.ZeroConv2d": "a part of GlowNet",
     "transforms.ConditionedFlow": "what condition() returns; held to the laws as that",

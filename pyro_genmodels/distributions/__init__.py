@@ -3,12 +3,14 @@
 from pyro_genmodels.distributions._autoregressive import AutoregressiveDistribution
 from pyro_genmodels.distributions.dequantization import UniformDequantization
 from pyro_genmodels.distributions.discretized_logistic import DiscretizedLogistic
+from pyro_genmodels.distributions.gated_pixelcnn import GatedPixelCNN
 from pyro_genmodels.distributions.pixelcnn import PixelCNN
 from pyro_genmodels.distributions.uniform import UniformLevels
 
 __all__ = [
     "AutoregressiveDistribution",
     "DiscretizedLogistic",
+    "GatedPixelCNN",
     "PixelCNN",
     "UniformDequantization",
     "UniformLevels",

@@ -5,7 +5,7 @@ from pyro_genmodels.models._latent_scale import LatentScale
 from pyro_genmodels.models._loss import ELBOLoss, NonFiniteELBOError
 from pyro_genmodels.models._shared_pass import SharedPass
 from pyro_genmodels.models._vector_quantized import VectorQuantizedModel
-from pyro_genmodels.models.autoregressive import AutoregressiveModel, pixelcnn
+from pyro_genmodels.models.autoregressive import AutoregressiveModel, gated_pixelcnn, pixelcnn
 from pyro_genmodels.models.code_prior import CodePrior, UniformPrior
 from pyro_genmodels.models.flow import FlowModel, realnvp
 from pyro_genmodels.models.likelihoods import (
@@ -39,6 +39,7 @@ __all__ = [
     "SharedPass",
     "UniformPrior",
     "VectorQuantizedModel",
+    "gated_pixelcnn",
     "pixelcnn",
     "realnvp",
 ]

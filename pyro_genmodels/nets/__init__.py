@@ -10,6 +10,7 @@ from pyro_genmodels.nets.composite_quantizer import (
 from pyro_genmodels.nets.context import ContextEmbedding
 from pyro_genmodels.nets.conv import ConvNet, ResNet
 from pyro_genmodels.nets.dense import MLP
+from pyro_genmodels.nets.gated_pixelcnn import GatedPixelCNNNet
 from pyro_genmodels.nets.glow import GlowNet
 from pyro_genmodels.nets.masked import MaskedConv2d
 from pyro_genmodels.nets.pixelcnn import PixelCNNNet
@@ -26,6 +27,7 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "ConvNet",
+    "GatedPixelCNNNet",
     "GlowNet",
     "MLPDecoder",
     "MLPEncoder",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from pyro_genmodels.nets.masked import MaskedConv2d, group_bounds
@@ -77,3 +79,28 @@ def dense_groups(layer: MaskedConv2d, x: Tensor) -> list[tuple[Tensor, Tensor, T
         (x[:, : ins[c + 1]], weight[: ins[c + 1], a:b].contiguous(), layer.bias[a:b])
         for c, (a, b) in enumerate(itertools.pairwise(outs))
     ]
+
+
+class OutputEvaluation:
+    """The 1x1 layers at the end, at one sub-pixel after another."""
+
+    def __init__(self, layers: Sequence[MaskedConv2d], residual: Tensor) -> None:
+        groups = layers[0].num_groups
+        self._residual = group_views(residual, groups)
+        actives = [residual.new_empty(len(residual), layer.in_channels) for layer in layers]
+        self._first = group_views(actives[0], groups)
+        self._logits = residual.new_empty(len(residual), layers[-1].out_channels // groups)
+        self._steps = []
+        for layer, x, y in zip(layers, actives, [*actives[1:], None], strict=True):
+            targets = [self._logits] * groups if y is None else group_views(y, groups)
+            self._steps.append(list(zip(dense_groups(layer, x), targets, strict=True)))
+
+    def step(self, c: int) -> Tensor:
+        """Return the logits for colour ``c``."""
+        torch.clamp_min(self._residual[c], 0, out=self._first[c])
+        *hidden, last = self._steps
+        for step in hidden:
+            (x, weight, bias), target = step[c]
+            torch.addmm(bias, x, weight, out=target).relu_()
+        (x, weight, bias), target = last[c]
+        return torch.addmm(bias, x, weight, out=target)

@@ -1,0 +1,180 @@
+"""Gated layers of a vertical and a horizontal stack: together they see the whole past."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pyro_genmodels._checks import check
+from pyro_genmodels._typing import Float
+from pyro_genmodels.nets.masked import causal_mask
+
+
+class VerticalConv2d(nn.Conv2d):
+    """Convolution over the rows above a pixel, and its own if not ``shift``.
+
+    Of a ``k x k`` kernel the ``k // 2`` rows above the centre, or with its own row one more. Only
+    the first layer of a stack is shifted: behind it no row holds anything of itself.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Odd size of the whole kernel.
+        shift: Whether the pixel's own row is left out.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, shift: bool
+    ) -> None:
+        check(kernel_size % 2 == 1, "kernel_size", "be odd", kernel_size)
+        least = 3 if shift else 1
+        check(kernel_size >= least, "kernel_size", f"be at least {least}", kernel_size)
+        rows = kernel_size // 2 + (not shift)
+        super().__init__(in_channels, out_channels, (rows, kernel_size))
+        self.shift = shift
+
+    def forward(
+        self, x: Float[Tensor, "batch in height width"]
+    ) -> Float[Tensor, "batch out height width"]:
+        """Return the convolution."""
+        rows, columns = self.weight.shape[2:]
+        # Padded below as well and cut: cheaper than a copy of the input, padded on three sides.
+        y = F.conv2d(x, self.weight, self.bias, padding=(rows - 1 + self.shift, columns // 2))
+        return y[:, :, : x.shape[2]]
+
+
+class MaskedRowConv2d(nn.Module):
+    """Convolution over the pixels to the left, and of the own pixel the earlier colours.
+
+    Args:
+        in_channels: Channels of the input, in groups by colour.
+        out_channels: Channels of each part of the output, in groups by colour.
+        columns: Number of pixels seen, the own one included.
+        kind: "A" hides a sub-pixel's own colour, "B" shows it.
+        num_groups: Number of colours, generated in order.
+        parts: How many outputs to make, one after another in the channels.
+        bias: Whether to add one.
+    """
+
+    mask: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        columns: int = 1,
+        *,
+        kind: str = "B",
+        num_groups: int,
+        parts: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        mask = torch.ones(out_channels, in_channels, 1, columns, dtype=torch.bool)
+        mask[..., -1:] = causal_mask(in_channels, out_channels, 1, kind=kind, num_groups=num_groups)
+        self.kind, self.num_groups = kind, num_groups
+        self.register_buffer("mask", mask.repeat(parts, 1, 1, 1), persistent=False)
+        self.weight = nn.Parameter(torch.empty(self.mask.shape))
+        self.bias = nn.Parameter(torch.empty(parts * out_channels)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weight and bias from U(-b, b), b = 1 / sqrt(number of unmasked inputs)."""
+        inputs = self.mask.sum((1, 2, 3)).clamp(min=1)
+        with torch.no_grad():
+            bound = inputs.to(self.weight.dtype).rsqrt()
+            self.weight.uniform_(-1, 1).mul_(bound[:, None, None, None])
+            if self.bias is not None:
+                self.bias.uniform_(-1, 1).mul_(bound)
+
+    @property
+    def masked_weight(self) -> Float[Tensor, "out in 1 columns"]:
+        """The weight with zeros where the mask forbids."""
+        return self.weight * self.mask
+
+    def forward(
+        self, x: Float[Tensor, "batch in height width"]
+    ) -> Float[Tensor, "batch out height width"]:
+        """Return the convolution."""
+        left = self.weight.shape[3] - 1
+        y = F.conv2d(x, self.masked_weight, self.bias, padding=(0, left))
+        return y[..., : x.shape[3]] if left else y
+
+
+def gated(x: Float[Tensor, "batch channels ..."]) -> Float[Tensor, "batch half ..."]:
+    """Return ``tanh(a) * sigmoid(b)`` of the two halves of the channels.
+
+    Example:
+        >>> gated(torch.tensor([[100.0, 0.0]]))
+        tensor([[0.5000]])
+    """
+    a, b = x.chunk(2, 1)
+    return a.tanh() * b.sigmoid()
+
+
+class GatedLayer(nn.Module):
+    r"""One layer of both stacks.
+
+    .. math:: a = W_v * v + U c, \quad v' = g(a), \qquad y = g(W_h * h + L a + V c)
+
+    with :math:`g` the gate; :math:`h' = h + R y`, and :math:`S y` is the skip connection. The
+    vertical features need no groups: what is above is there with all its colours.
+
+    Args:
+        in_channels: Channels of both inputs.
+        channels: Features of each stack.
+        kernel_size: Odd size of the kernel that the two stacks share out.
+        skip_channels: Features that go to the network's output.
+        num_groups: Number of colours.
+        kind: "A" for the first layer, which is shifted and has no residual connection.
+        last: Leave out what only a further layer would read.
+        dropout: Share of the gated features dropped, in training mode.
+        context: Number of a context's features.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        kernel_size: int,
+        *,
+        skip_channels: int,
+        num_groups: int,
+        kind: str = "B",
+        last: bool = False,
+        dropout: float = 0.0,
+        context: int | None = None,
+    ) -> None:
+        super().__init__()
+        first, gates, groups = kind == "A", 2 * channels, num_groups
+        self.channels, self.kind = channels, kind
+        self.vertical = VerticalConv2d(in_channels, gates, kernel_size, shift=first)
+        self.horizontal = MaskedRowConv2d(
+            in_channels, channels, kernel_size // 2 + 1, kind=kind, num_groups=groups, parts=2
+        )
+        self.link = nn.Conv2d(gates, gates, 1, bias=False)
+        self.context = None if context is None else nn.Conv2d(context, 2 * gates, 1, bias=False)
+        self.dropout = nn.Dropout(dropout)
+        # The biases of the first layer serve for the sums over all layers.
+        self.skip = MaskedRowConv2d(channels, skip_channels, num_groups=groups, bias=first)
+        self.residual = None
+        if not last:
+            self.residual = MaskedRowConv2d(channels, channels, num_groups=groups, bias=first)
+
+    def forward(
+        self, v: Tensor, h: Tensor, features: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the vertical and the horizontal features, and the skip connection's."""
+        above, beside = self.vertical(v), self.horizontal(h)
+        if self.context is not None:
+            to_above, to_beside = self.context(features).chunk(2, 1)
+            above, beside = above + to_above, beside + to_beside
+        y = self.dropout(gated(beside + self.link(above)))
+        skip = cast(Tensor, self.skip(y))
+        if self.residual is None:
+            return v, h, skip
+        branch = self.residual(y)
+        return self.dropout(gated(above)), branch if self.kind == "A" else h + branch, skip
