@@ -152,7 +152,7 @@ def _train(
     journal = Journal(folder)
     beside = [journal, Pictures(folder), *([Progress()] if settings.progress else []), *callbacks]
     pyro.set_rng_seed(settings.seed)
-    module = TrainingModule(model.train(), source, settings)
+    module = TrainingModule(model.train(), source, settings, lambda: journal.seconds)
     with _quiet():
         trainer = _trainer(folder, settings, beside)
         try:

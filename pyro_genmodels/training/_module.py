@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -41,12 +42,18 @@ class TrainingModule(lightning.LightningModule):
         model: The model to train.
         source: Its data.
         settings: How to train.
+        seconds: Tells how long training has gone on.
     """
 
     def __init__(
-        self, model: GenerativeModel, source: DataSource, settings: TrainingSettings
+        self,
+        model: GenerativeModel,
+        source: DataSource,
+        settings: TrainingSettings,
+        seconds: Callable[[], float],
     ) -> None:
         super().__init__()
+        self.seconds = seconds
         self.loss = ELBOLoss(model)
         self.source, self.settings = source, settings
         self.description = describe(model, source)
@@ -106,14 +113,20 @@ class TrainingModule(lightning.LightningModule):
 
     def _rate(self, step: int) -> float:
         settings = self.settings
-        total = max(1, int(self.trainer.estimated_stepping_batches))
-        progress = min(1.0, step / total)
+        progress = self._progress(step)
         course: float = {
             "constant": 1.0,
             "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
             "exponential": 0.01**progress,
         }[settings.schedule]
         return course * min(1.0, (step + 1) / (settings.warmup_steps + 1))
+
+    def _progress(self, step: int) -> float:
+        """Return how much of the training is over, from 0 to 1."""
+        limit = self.settings.max_time
+        if self.settings.schedule_by == "time" and limit is not None:
+            return min(1.0, self.seconds() / limit)
+        return min(1.0, step / max(1, int(self.trainer.estimated_stepping_batches)))
 
     def on_fit_start(self) -> None:
         """Start the average, on the device where the parameters now are."""

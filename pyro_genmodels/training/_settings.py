@@ -27,6 +27,9 @@ class TrainingSettings:
         weight_decay: Weight decay of the optimizer.
         schedule: Course of the learning rate: constant, to zero along a half cosine, or
             exponentially to a hundredth.
+        schedule_by: What the course runs over: all ``"steps"``, or ``"time"`` up to ``max_time``,
+            so that it ends with a limited time on a machine of any speed (one device only; such a
+            run cannot be repeated to the bit).
         warmup_steps: Steps over which the learning rate rises linearly from zero.
         gradient_clip: Largest norm of the whole gradient; none by default.
         ema_decay: Decay of the averaged weights that are validated, kept and loaded; none averages
@@ -52,6 +55,7 @@ class TrainingSettings:
     optimizer: Literal["adam", "adamw", "adamax", "rmsprop", "sgd"] = "adam"
     weight_decay: float = 0.0
     schedule: Literal["constant", "cosine", "exponential"] = "constant"
+    schedule_by: Literal["steps", "time"] = "steps"
     warmup_steps: int = 0
     gradient_clip: float | None = None
     ema_decay: float | None = None
@@ -69,6 +73,10 @@ class TrainingSettings:
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("schedule", self.schedule, SCHEDULES)
         check_choice("precision", self.precision, PRECISIONS)
+        check_choice("schedule_by", self.schedule_by, ("steps", "time"))
+        timed = self.max_time is not None and self.devices == 1
+        rule = "be 'steps' without max_time, and on several devices"
+        check(timed or self.schedule_by == "steps", "schedule_by", rule, repr(self.schedule_by))
         for name in ("max_epochs", "batch_size", "learning_rate", "devices"):
             check_positive(**{name: getattr(self, name)})
         for name in ("max_time", "gradient_clip", "patience", "checkpoint_every"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 from pathlib import Path
 from typing import Any
@@ -221,3 +222,22 @@ def test_a_diverging_model_is_named_though_its_prior_validates(tmp_path: Path) -
     vae = models.VAE((3,), latent_dim=2, hidden=(8,))
     with pytest.raises(RuntimeError, match=r"epoch 1, step 2: .* site 'z' .* must be finite"):
         training.fit(vae, data.InMemory(x), run=tmp_path, **settings)
+
+
+def test_a_schedule_by_time_ends_with_the_time(tmp_path: Path) -> None:
+    rates: list[float] = []
+
+    class Watch(lightning.Callback):
+        def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    settings = {**QUICK, "max_epochs": 10_000, "schedule": "cosine", "schedule_by": "time"}
+    training.fit(Tiny(), source(), run=tmp_path, max_time=1.0, callbacks=[Watch()], **settings)
+    assert rates[-1] < 0.02 * max(rates)
+    assert all(later <= rate for rate, later in itertools.pairwise(rates))
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_time": 1.0, "devices": 2}], ids=str)
+def test_a_schedule_by_time_needs_a_limit_and_one_device(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="`schedule_by` must be 'steps' without max_time"):
+        training.TrainingSettings(schedule_by="time", **settings)
