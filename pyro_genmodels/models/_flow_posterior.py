@@ -12,7 +12,7 @@ from torch.distributions import Transform
 
 from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Float, Tensor
-from pyro_genmodels.models._foreign import FlowDensity, as_list, conditioned, forget, modules
+from pyro_genmodels.models._foreign import FlowDensity, as_list, conditioned, modules
 
 PosteriorTransforms: TypeAlias = (
     Transform | ConditionalTransform | Sequence[Transform | ConditionalTransform]
@@ -22,8 +22,8 @@ PosteriorTransforms: TypeAlias = (
 class FlowPosterior(nn.Module):
     r"""What transforms make of the encoder's Gaussian.
 
-    .. math:: z = f_T \circ \dots \circ f_1(\epsilon; h(x)), \quad
-        \epsilon \sim N(\mu(x), \mathrm{diag}\,\sigma^2(x))
+    .. math:: z = f_T \circ \dots \circ f_1(z_0; h(x)), \quad
+        z_0 \sim N(\mu(x), \mathrm{diag}\,\sigma^2(x))
 
     Args:
         transforms: Transforms of vectors, or of their entries, in the order of sampling; those
@@ -59,7 +59,6 @@ class FlowPosterior(nn.Module):
             gaussian: The encoder's distribution of vectors.
             features: Its extra features.
         """
-        forget(self.transforms)
         context = features if self.num_features else None
         return FlowDensity(gaussian, conditioned(self.transforms, context))
 

@@ -59,9 +59,14 @@ class VAE(GaussianVAE):
         inverse autoregressive flow. https://arxiv.org/abs/1606.04934
 
     Example:
+        >>> import torch
         >>> vae = VAE((1, 8, 8), num_levels=17, network="conv")
         >>> vae.sample(4).shape, vae.reconstruct(torch.zeros(3, 1, 8, 8)).shape
         (torch.Size([4, 1, 8, 8]), torch.Size([3, 1, 8, 8]))
+        >>> from pyro.distributions.transforms import affine_autoregressive
+        >>> vae = VAE((5,), latent_dim=3, posterior_transforms=affine_autoregressive(3))
+        >>> vae.encode(torch.zeros(2, 5)).rsample().shape
+        torch.Size([2, 3])
     """
 
     training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType(
