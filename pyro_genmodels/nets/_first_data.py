@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyro_genmodels._checks import check
 from pyro_genmodels.nets._ranks import sum_over_ranks
 
 
@@ -79,8 +80,14 @@ def standardizing(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """Return the shift and the log-scale that give each feature mean zero and deviation one.
 
     A feature that does not vary beyond rounding is only shifted.
+
+    Raises:
+        ValueError: If the data are not finite: they would set parameters that nothing could mend.
     """
     mean, deviation = moments(x, dim)
+    if deviation.device.type != "meta":
+        finite = bool(torch.isfinite(deviation).all())
+        check(finite, "y", "be finite where it sets first values", "inf or nan")
     varies = deviation > 1e-6 * (1 + mean.abs())
     log_scale = -torch.log(torch.where(varies, deviation, 1.0))
     return (-mean).to(x.dtype), log_scale.to(x.dtype)

@@ -166,8 +166,12 @@ def _solve(rise: Tensor, height: Tensor, mean_slope: Tensor, slope: Tensor, bend
     a = height * (mean_slope - slope) + rise * bend
     b = height * slope - rise * bend
     c = -mean_slope * rise
-    # The form of the root that subtracts no nearly equal numbers.
-    return 2 * c / (-b - torch.sqrt((b**2 - 4 * a * c).clamp_min(0)))
+    root = torch.sqrt((b**2 - 4 * a * c).clamp_min(0))
+    # Of the root's two forms the one that subtracts no nearly equal numbers, by one division: a
+    # second one, not taken, could spoil the gradient.
+    positive = b >= 0
+    theta = torch.where(positive, 2 * c, root - b) / torch.where(positive, -b - root, 2 * a)
+    return theta.clamp(0, 1)
 
 
 def spline_coupling(
