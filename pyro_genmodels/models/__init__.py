@@ -7,7 +7,8 @@ from pyro_genmodels.models._shared_pass import SharedPass
 from pyro_genmodels.models._vector_quantized import VectorQuantizedModel
 from pyro_genmodels.models.autoregressive import AutoregressiveModel, gated_pixelcnn, pixelcnn
 from pyro_genmodels.models.code_prior import CodePrior, UniformPrior
-from pyro_genmodels.models.flow import FlowModel, realnvp
+from pyro_genmodels.models.flow import FlowModel
+from pyro_genmodels.models.flows import glow, nice, realnvp
 from pyro_genmodels.models.likelihoods import (
     BernoulliLikelihood,
     CategoricalLikelihood,
@@ -40,6 +41,8 @@ __all__ = [
     "UniformPrior",
     "VectorQuantizedModel",
     "gated_pixelcnn",
+    "glow",
+    "nice",
     "pixelcnn",
     "realnvp",
 ]

@@ -23,7 +23,6 @@ from pyro_genmodels.models._variational_dequantization import (
     VariationalDequantization,
     make_dequantizer,
 )
-from pyro_genmodels.transforms import ConditionalFlow, RealNVP
 
 # Each takes zeros and ones: location and scale, or the ends.
 _BASES: Mapping[str, Any] = MappingProxyType(
@@ -164,61 +163,3 @@ class FlowModel(GenerativeModel):
         noise = _BASES[self.base](zero, zero + 1, validate_args=False)
         event: TorchDistributionMixin = noise.to_event(len(self.event_shape))
         return event
-
-
-def realnvp(
-    event_shape: EventShape,
-    *,
-    num_levels: int | None = None,
-    num_classes: int | None = None,
-    context_shape: EventShape | None = None,
-    base: str = "normal",
-    dequantization: str | ConditionalTransform = "uniform",
-    logit_margin: float = 0.05,
-    dropout: float = 0.25,
-    **options: Any,
-) -> FlowModel:
-    """Make a RealNVP model of vectors or images.
-
-    Args:
-        event_shape: ``(D,)`` or ``(C, H, W)``.
-        num_levels: Levels of discrete data; ``None`` for continuous data.
-        num_classes: The model is conditional on a label below this number.
-        context_shape: The model is conditional on a vector or a feature map.
-        base: As for :class:`FlowModel`.
-        dequantization: As for :class:`FlowModel`.
-        logit_margin: Distance from 0 and 1 that discrete data, scaled to the unit interval, are
-            brought to before the logit; continuous data are taken as they are.
-        dropout: Share of the coupling networks' features dropped in training. Not in the paper;
-            without it a thousand images are soon learned by heart. 0 for data without end.
-        options: Others, as for :class:`~pyro_genmodels.transforms.RealNVP`.
-
-    Returns:
-        The model; its transform is ``model.transforms[0]``.
-
-    References:
-        Dinh et al. (2017), Density estimation using Real NVP. https://arxiv.org/abs/1605.08803
-
-    Example:
-        >>> realnvp((1, 8, 8), num_levels=17).sample(2).shape
-        torch.Size([2, 1, 8, 8])
-    """
-    flow: Any = RealNVP(
-        event_shape,
-        logit_margin=None if num_levels is None else logit_margin,
-        num_classes=num_classes,
-        context_shape=context_shape,
-        dropout=dropout,
-        **options,
-    )
-    if flow.context_event_dim is not None:
-        flow = ConditionalFlow(flow)
-    return FlowModel(
-        event_shape,
-        flow,
-        num_levels=num_levels,
-        num_classes=num_classes,
-        context_shape=context_shape,
-        base=base,
-        dequantization=dequantization,
-    )
