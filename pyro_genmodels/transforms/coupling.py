@@ -186,22 +186,23 @@ class AffineCoupling(Coupling):
         self.scale = scale
         self.rescale = nn.Parameter(torch.full((), 2.0)) if scale == "tanh" else None
 
-    def _log_scale(self, raw: Tensor) -> Tensor:
-        if self.rescale is not None:
-            return self.rescale * torch.tanh(raw)
-        if self.scale == "exp":
-            return raw
-        return torch.log(torch.sigmoid(raw + 2) + 1e-3)
+    def _scales(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Return scale and log-scale."""
+        if self.scale == "sigmoid":
+            scale = torch.sigmoid(raw + 2) + 1e-3
+            return scale, scale.log()
+        log_scale = raw if self.rescale is None else self.rescale * torch.tanh(raw)
+        return log_scale.exp(), log_scale
 
     def _to_noise(self, y: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         raw, shift = self._split(parameters)
-        log_scale = self._log_scale(raw)
-        return torch.addcmul(shift, y, log_scale.exp()), log_scale
+        scale, log_scale = self._scales(raw)
+        return torch.addcmul(shift, y, scale), log_scale
 
     def _to_data(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         raw, shift = self._split(parameters)
-        log_scale = self._log_scale(raw)
-        return (x - shift) * torch.exp(-log_scale), -log_scale
+        scale, log_scale = self._scales(raw)
+        return (x - shift) / scale, -log_scale
 
 
 def default_mask(input_dim: int | Sequence[int], mask: Mask | None = None) -> Mask:
