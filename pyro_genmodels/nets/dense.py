@@ -86,6 +86,8 @@ class MLP(Configured, nn.Module):
         self.context = ContextEmbedding(widths[1], num_classes=num_classes, context_shape=flat)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         self.activation = make_activation(activation)
+        if isinstance(self.activation, nn.ReLU):
+            self.activation.inplace = True  # what it is given is nobody else's
         self.dropout = nn.Dropout(dropout)
         if zero_init:
             set_to_zero(self.layers[-1])

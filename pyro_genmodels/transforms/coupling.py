@@ -71,21 +71,23 @@ class Coupling(FlowTransform, ABC):
         context: Tensor | None,
         change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]],
     ) -> tuple[Tensor, Tensor]:
-        parameters = self._elementwise(x, context)
-        changed, log_slope = change(self.mask.changed(x), parameters)
-        y = self.mask.merge(x, changed)
+        self._check_shape(x.shape[x.dim() - self.mask.event_dim :])
+        seen, changed = self.mask.divide(x)
+        changed, log_slope = change(changed, self._elementwise(seen, x, context))
+        y = self.mask.merge(seen, changed)
         if log_slope is None:
             return y, x.new_zeros(x.shape[: x.dim() - self.mask.event_dim])
         return y, log_slope.flatten(-self.mask.changed_dim).sum(-1)
 
-    def _elementwise(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """Return ``(*batch, num_parameters, *changed)``."""
-        shape = x.shape[x.dim() - self.mask.event_dim :]
+    def _check_shape(self, shape: torch.Size) -> None:
         if shape != self._known_shape:
             self.mask.check(shape)
             self._known_shape = shape
-        seen = self.mask.seen(x)
+
+    def _elementwise(self, seen: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
+        """Return ``(*batch, num_parameters, *changed)``."""
         output: Tensor = self.net(seen) if context is None else self.net(seen, context)
+        shape = x.shape[x.dim() - self.mask.event_dim :]
         features = self.mask.sizes(shape)[1]
         expected = self.num_parameters * features
         found = output.shape[-self.mask.event_dim]

@@ -18,7 +18,7 @@ class Mask(Configured, ABC):
 
     A network sees :meth:`seen`, as many features as the first number of :meth:`sizes`, and
     answers with a multiple of the second, of which :meth:`answers` takes what belongs to the
-    elements that change. :meth:`merge` puts those back.
+    elements that change. :meth:`merge` puts those and what was seen together.
 
     Args:
         inverted: Swap the parts.
@@ -57,15 +57,21 @@ class Mask(Configured, ABC):
     def changed(self, x: Float[Tensor, "*event"]) -> Float[Tensor, "*changed"]:
         """Return the elements that change."""
 
+    def divide(
+        self, x: Float[Tensor, "*event"]
+    ) -> tuple[Float[Tensor, "*seen"], Float[Tensor, "*changed"]]:
+        """Return what the network sees and the elements that change."""
+        return self.seen(x), self.changed(x)
+
     @abstractmethod
     def answers(self, output: Float[Tensor, "*output"]) -> Float[Tensor, "*answers"]:
         """Return what of a network's output belongs to the elements that change."""
 
     @abstractmethod
     def merge(
-        self, x: Float[Tensor, "*event"], changed: Float[Tensor, "*changed"]
+        self, seen: Float[Tensor, "*seen"], changed: Float[Tensor, "*changed"]
     ) -> Float[Tensor, "*event"]:
-        """Return ``x`` with other values of the elements that change."""
+        """Return the event of which the network sees ``seen``, with these that change."""
 
     @abstractmethod
     def _passes(self, event_shape: Sequence[int], device: torch.device) -> Tensor: ...
@@ -107,21 +113,27 @@ class _FeatureMask(Mask, ABC):
 
     def seen(self, x: Float[Tensor, "*event"]) -> Float[Tensor, "*seen"]:
         """Return the features that pass."""
-        return self._split(x)[1 if self.inverted else 0]
+        return self.divide(x)[0]
 
     def changed(self, x: Float[Tensor, "*event"]) -> Float[Tensor, "*changed"]:
         """Return the features that change."""
-        return self._split(x)[0 if self.inverted else 1]
+        return self.divide(x)[1]
+
+    def divide(
+        self, x: Float[Tensor, "*event"]
+    ) -> tuple[Float[Tensor, "*seen"], Float[Tensor, "*changed"]]:
+        """Return the features that pass and those that change."""
+        first, second = self._split(x)
+        return (second, first) if self.inverted else (first, second)
 
     def answers(self, output: Float[Tensor, "*output"]) -> Float[Tensor, "*answers"]:
         """Return the whole output."""
         return output
 
     def merge(
-        self, x: Float[Tensor, "*event"], changed: Float[Tensor, "*changed"]
+        self, seen: Float[Tensor, "*seen"], changed: Float[Tensor, "*changed"]
     ) -> Float[Tensor, "*event"]:
         """Return the features that pass and the others in their order."""
-        seen = self.seen(x)
         return self._join(changed, seen) if self.inverted else self._join(seen, changed)
 
 
@@ -136,8 +148,10 @@ class _HalvesMask(_FeatureMask, ABC):
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         size, dim = x.shape[self._features], self._features
-        # Not by chunk, which Pyro's tracing of a second batch size trips on.
-        return x.narrow(dim, 0, size // 2), x.narrow(dim, size // 2, size - size // 2)
+        # Not by chunk, which Pyro's tracing of a second batch size trips on; nor by narrow, whose
+        # gradients are two whole events, mostly zeros.
+        first, second = x.split([size // 2, size - size // 2], dim)
+        return first, second
 
     def _join(self, first: Tensor, second: Tensor) -> Tensor:
         return torch.cat([first, second], dim=self._features)
@@ -234,13 +248,13 @@ class Checkerboard(Mask):
         return self.changed(output)
 
     def merge(
-        self, x: Float[Tensor, "*event"], changed: Float[Tensor, "*channels pixels"]
+        self, seen: Float[Tensor, "*event"], changed: Float[Tensor, "*channels pixels"]
     ) -> Float[Tensor, "*event"]:
         """Return the image with other values of the pixels that change."""
-        height, width = x.shape[-2:]
+        height, width = seen.shape[-2:]
         sizes = [(height - row + 1) // 2 * ((width - self._column(row) + 1) // 2) for row in (0, 1)]
         parts = changed.split(sizes, dim=-1)
-        rows = [self._merge_rows(x[..., row::2, :], parts[row], row) for row in (0, 1)]
+        rows = [self._merge_rows(seen[..., row::2, :], parts[row], row) for row in (0, 1)]
         return _interleave(*rows, dim=-2)
 
     def _merge_rows(self, rows: Tensor, changed: Tensor, row: int) -> Tensor:

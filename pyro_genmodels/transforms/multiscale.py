@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from pyro_genmodels._typing import Float, Num
@@ -91,9 +90,10 @@ class FactorOut(FlowTransform):
     ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
         """Return the data of the noise ``x`` and the log-determinant."""
         self.mask.check(x.shape[-3:])
-        kept, context_here = self.mask.seen(x), context_for(self.transform, context)
+        kept, out = self.mask.divide(x)
+        context_here = context_for(self.transform, context)
         kept, log_det = self.transform.forward_and_log_det(kept, context_here)
-        y = torch.cat([kept, self.mask.changed(x)], dim=-3)
+        y = self.mask.merge(kept, out)
         if self.prior is None:
             return y, log_det
         y, log_det_of_prior = self.prior.forward_and_log_det(y, context_for(self.prior, context))
@@ -108,6 +108,7 @@ class FactorOut(FlowTransform):
         if self.prior is not None:
             context_here = context_for(self.prior, context)
             y, log_det_of_prior = self.prior.inverse_and_log_det(y, context_here)
-        kept, context_here = self.mask.seen(y), context_for(self.transform, context)
+        kept, out = self.mask.divide(y)
+        context_here = context_for(self.transform, context)
         kept, log_det = self.transform.inverse_and_log_det(kept, context_here)
-        return torch.cat([kept, self.mask.changed(y)], dim=-3), log_det + log_det_of_prior
+        return self.mask.merge(kept, out), log_det + log_det_of_prior

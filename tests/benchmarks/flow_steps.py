@@ -57,10 +57,11 @@ def our_glow(levels: int, steps: int, width: int, **options: bool) -> Flow:
     return Ours(flow, (3, 32, 32))
 
 
-def our_vector(size: int, couplings: int, hidden: list[int]) -> Flow:
+def our_vector(size: int, couplings: int, hidden: list[int], *, scale: str = "exp") -> Flow:
     def coupling(index: int) -> transforms.AffineCoupling:
         net = nets.MLP(size // 2, size, hidden=hidden)
-        return transforms.AffineCoupling(transforms.HalfMask(inverted=index % 2 == 1), net)
+        mask = transforms.HalfMask(inverted=index % 2 == 1)
+        return transforms.AffineCoupling(mask, net, scale=scale)
 
     return Ours(transforms.Chain([coupling(i) for i in range(couplings)]), (size,))
 
@@ -160,7 +161,7 @@ def report_glow(how: How) -> None:
 def report_vector(how: How) -> None:
     sizes = {"size": 64, "couplings": 8, "hidden": [128, 128]}
     x = torch.randn(4096, 64)
-    flows = {"ours": our_vector(**sizes)}
+    flows = {"ours": our_vector(**sizes), "ours, tanh": our_vector(**sizes, scale="tanh")}
     flows |= {name: make(**sizes) for name, make in available(VECTOR_PEERS).items()}
     bare = bare_step(**sizes, x=x)
     compare("RealNVP, 8 couplings, MLP 128-128, 4096 of 64", flows, x, bare, how)
