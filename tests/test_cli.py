@@ -143,6 +143,32 @@ def test_a_learned_dequantisation_is_an_option(
     assert training.load(tmp_path).dequantizer is not None  # type: ignore[attr-defined]
 
 
+def test_a_preset_gives_way_to_options_and_data(tmp_path: Path) -> None:
+    config = {"model": {"num_layers": 2}, "batch_size": 500}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
+    words = ["train", "nice", "--data", "digits", "--preset", "MNIST", *QUICK, "--num_samples", "0"]
+    words += ["--config", str(tmp_path / "mine.yaml"), "--model.width", "8"]
+    folder = tmp_path / "run"
+    assert main([*words, "--run", str(folder)]) == 0
+    used = yaml.safe_load((folder / "config.yaml").read_text())
+    model = {name: used["model"][name] for name in ("width", "num_layers", "base", "event_shape")}
+    assert model == {"width": 8, "num_layers": 2, "base": "logistic", "event_shape": [1, 8, 8]}
+    settings = {name: used[name] for name in ("batch_size", "schedule", "learning_rate")}
+    assert settings == {"batch_size": 500, "schedule": "constant", "learning_rate": 1e-3}
+    assert used["model"]["num_levels"] == 17
+    resume = ["train", "--run", str(folder), "--resume", "--max_epochs", "2"]
+    assert main([*resume, "--preset", "mnist"]) == 1
+    assert main(resume) == 0
+
+
+@pytest.mark.parametrize("name", ["glow", "nice"])
+def test_flows_train_at_small_sizes(name: str, tmp_path: Path) -> None:
+    words = ["train", name, "--data", "digits", *QUICK, "--model.width", "4", "--conditional"]
+    words += ["--model.num_steps", "1"] if name == "glow" else []
+    assert main([*words, "--run", str(tmp_path / "run")]) == 0
+    assert main(["sample", str(tmp_path / "run"), "--num", "2", "--label", "3"]) == 0
+
+
 def test_a_conditional_model_takes_the_labels(tmp_path: Path) -> None:
     words = ["train", "vae", "--data", "digits", "--conditional", *SMALL, *QUICK]
     assert main([*words, "--run", str(tmp_path / "run")]) == 0
@@ -170,6 +196,8 @@ EVIL = "model:\n  encoder: {class: trap.Evil}\n"
         ("train vae --data digitz", "unknown data 'digitz': did you mean Digits"),
         ("train --data digits", "must be given NAME"),
         ("train vae", "must be given --data"),
+        ("train glow --data digits --preset cifar", "unknown preset 'cifar': did you mean cifar10"),
+        ("train vae --data digits --preset cifar10", "`preset` must be left out: VAE has no pres"),
         ("train vae --data digits --max_epochs x", "max_epochs"),
         ("train vae --data digits --max_epochs 0 --run {tmp}/r", "`max_epochs` must be positive"),
         ("train vae --data digits --model.latent_dim x", "model.latent_dim"),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pyro_genmodels import data, models
+from pyro_genmodels._checks import check
 from pyro_genmodels.data import DataSource, ExactDistribution
 from pyro_genmodels.models import GenerativeModel
 
@@ -49,6 +50,22 @@ def find(name: str, among: Mapping[str, Any], kind: str) -> str:
     listed = ", ".join(choices)
     hint = f"did you mean {listed}?" if close else f"there are {listed}."
     raise ValueError(f"unknown {kind} '{name}': {hint}")
+
+
+def over_preset(config: dict[str, Any], name: str, variant: str | None) -> dict[str, Any]:
+    """Return a preset's options with a configuration's in their place; shapes are the data's.
+
+    Raises:
+        ValueError: If the model has no preset of that name.
+    """
+    if variant is None:
+        return config
+    group = models.presets().get(name, {})
+    rule = f"be left out: {name} has no presets"
+    check(bool(group), "preset", rule, variant)
+    found = group[find(str(variant), group, "preset")]
+    model = {k: v for k, v in found["model"].items() if k not in ("event_shape", "num_levels")}
+    return {**found["training"], **config, "model": {**model, **(config.get("model") or {})}}
 
 
 def summary(maker: Any) -> str:

@@ -22,13 +22,13 @@ from pyro_genmodels.cli._components import (
     gather,
     register_component_types,
 )
-from pyro_genmodels.cli._names import data_makers, family, find, model_makers
+from pyro_genmodels.cli._names import data_makers, family, find, model_makers, over_preset
 from pyro_genmodels.data import DataSource, Sampled
 from pyro_genmodels.models import GenerativeModel
 from pyro_genmodels.training import TrainingSettings
 
 _HEADER = "# Options of `pyro-genmodels train`; train anew with: train --config THIS_FILE\n"
-_NAMES = ("name", "source")
+_NAMES = ("name", "source", "preset")
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ def make_plan(arguments: argparse.Namespace, words: list[str], config: dict[str,
     of_data = [word for word in words if word.startswith("--data.")]
     source, data = _make_source(source_name, of_data, config.get("data") or {})
     rest = {k: v for k, v in config.items() if k not in (*_NAMES, "data")}
+    rest = over_preset(rest, name, arguments.preset or config.get("preset"))
     parser = _model_parser(name, _facts(source, conditional=arguments.conditional))
     others = [word for word in words if not word.startswith("--data.")]
     parsed = _parse(parser, others, rest)
@@ -116,6 +117,8 @@ def make_plan(arguments: argparse.Namespace, words: list[str], config: dict[str,
 def _check_resumed(arguments: argparse.Namespace, config: dict[str, Any]) -> None:
     """Raise ``ValueError`` for another model's or other data's name than the resumed run's."""
     given = (("name", arguments.name, model_makers()), ("source", arguments.data, data_makers()))
+    if arguments.resume:
+        check(arguments.preset is None, "preset", "be left out to resume", arguments.preset)
     for key, name, among in given:
         if arguments.resume and name is not None and config.get(key) is not None:
             rule = f"be {config[key]}, as in the run to resume, or left out"

@@ -16,11 +16,12 @@ _FOLDER_VARIABLE = "PYRO_GENMODELS_RUN"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that do not depend on the model and the data."""
     parser.usage = (
-        "pyro-genmodels train NAME --data SOURCE [--run DIR] [--config FILE] [--resume | "
-        "--overwrite] [--conditional] [--model.X ...] [--data.X ...] [--SETTING ...]"
+        "pyro-genmodels train NAME --data SOURCE [--run DIR] [--preset PRESET] [--config FILE] "
+        "[--resume | --overwrite] [--conditional] [--model.X ...] [--data.X ...] [--SETTING ...]"
     )
     parser.add_argument("--data", metavar="SOURCE", help="data; see `list`")
     parser.add_argument("--run", dest="run_folder", type=Path, metavar="DIR", help="run folder")
+    parser.add_argument("--preset", metavar="PRESET", help="published sizes; see `list`")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML of options")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --run")
     parser.add_argument("--overwrite", action="store_true", help="train anew into --run")

@@ -8,7 +8,7 @@ from pyro_genmodels.models._vector_quantized import VectorQuantizedModel
 from pyro_genmodels.models.autoregressive import AutoregressiveModel, gated_pixelcnn, pixelcnn
 from pyro_genmodels.models.code_prior import CodePrior, UniformPrior
 from pyro_genmodels.models.flow import FlowModel
-from pyro_genmodels.models.flows import glow, nice, realnvp
+from pyro_genmodels.models.flows import glow, nice, realnvp, spline_flow
 from pyro_genmodels.models.likelihoods import (
     BernoulliLikelihood,
     CategoricalLikelihood,
@@ -16,6 +16,7 @@ from pyro_genmodels.models.likelihoods import (
     GaussianLikelihood,
     Likelihood,
 )
+from pyro_genmodels.models.presets import preset, presets
 from pyro_genmodels.models.vae import VAE, BetaVAE
 from pyro_genmodels.models.vqvae import VQVAE
 from pyro_genmodels.models.vqvae2 import VQVAE2
@@ -44,5 +45,8 @@ __all__ = [
     "glow",
     "nice",
     "pixelcnn",
+    "preset",
+    "presets",
     "realnvp",
+    "spline_flow",
 ]

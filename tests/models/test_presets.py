@@ -1,0 +1,147 @@
+"""Presets: each makes a model, of as many parameters as the published layers add up to."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pyro_genmodels import models, training
+from pyro_genmodels.cli._names import model_makers
+
+PRESETS = [(name, key) for name, group in models.presets().items() for key in group]
+every_preset = pytest.mark.parametrize(("name", "key"), PRESETS)
+
+
+def count(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+# Counts layer by layer, from the papers and their code.
+
+
+def glow(steps: int, levels: int, *, additive: bool = False, channels: int = 3) -> int:
+    """Glow's code with width 512, and two differences.
+
+    The code's top prior is a convolution of an image of zeros, of whose weights only those of the
+    mark of the border do anything; ours is what that leaves inside, a mean and a log-scale of each
+    channel. Convolutions between the normalisations of couplings have no bias, there as here.
+    """
+    width, total = 512, 0
+    for level in range(levels):
+        channels *= 4  # squeezed
+        half, answers = channels // 2, channels // 2 if additive else channels
+        normalisation, mixing = 2 * channels, channels**2
+        # Each 3x3 convolution sees one more channel, the mark of the border.
+        first = (half + 1) * 9 * width + 2 * width
+        second = width * width + 2 * width
+        last = (width + 1) * 9 * answers + 2 * answers  # bias and log-scale
+        total += steps * (normalisation + mixing + first + second + last)
+        if level < levels - 1:
+            total += (half + 1) * 9 * channels + 2 * channels  # split prior
+            channels = half
+    return total + 2 * channels  # learned top prior
+
+
+def realnvp_coupling(seen: int, changed: int, width: int, blocks: int) -> int:
+    """A coupling's network: weight-normalised convolutions have a length and a bias a channel."""
+    first = (2 * seen + 1) * 9 * width + 2 * width  # both signs, and the mask
+    block = 2 * (9 * width**2 + 2 * width) + 2 * 2 * width  # and two batch norms
+    skips = (blocks + 1) * (width**2 + 2 * width)
+    last = 2 * width + width * 2 * changed + 2 * changed  # batch norm, then 1x1
+    return first + blocks * block + skips + last + 1  # and the scalar scale of tanh
+
+
+def realnvp(scales: int, width: int, blocks: int, channels: int = 3) -> int:
+    """RealNVP's code; the batch norms between couplings have no parameters."""
+    total = 0
+    for scale in range(scales):
+        last = scale == scales - 1
+        total += (4 if last else 3) * realnvp_coupling(channels, channels, width, blocks)
+        if not last:
+            total += 3 * realnvp_coupling(2 * channels, 2 * channels, 2 * width, blocks)
+        channels, width = 2 * channels, 2 * width
+    return total
+
+
+def nice(size: int, width: int, layers: int) -> int:
+    """Four couplings of halves, and a scale of each element."""
+    half = size // 2
+    network = half * width + width + (layers - 1) * (width**2 + width) + width * half + half
+    return 4 * network + size
+
+
+EXPECTED = {
+    ("glow", "cifar10"): glow(32, 3),
+    ("glow", "imagenet32"): glow(48, 3),
+    ("glow", "imagenet64"): glow(48, 4),
+    ("glow", "celeba256"): glow(32, 6, additive=True),
+    ("realnvp", "cifar10"): realnvp(2, 64, 8),
+    ("realnvp", "imagenet32"): realnvp(4, 32, 4),
+    ("realnvp", "imagenet64"): realnvp(5, 32, 2),
+    ("realnvp", "celeba64"): realnvp(5, 32, 2),
+    ("nice", "mnist"): nice(784, 1000, 5),
+    ("nice", "cifar10"): nice(3072, 2000, 4),
+    ("nice", "svhn"): nice(3072, 2000, 4),
+    ("nice", "tfd"): nice(2304, 5000, 4),
+}
+
+
+@every_preset
+def test_parameters_add_up(name: str, key: str) -> None:
+    with torch.device("meta"):
+        model = models.preset(name, key)
+    assert all(p.device.type == "meta" for p in model.parameters())
+    assert count(model) == EXPECTED[name, key]
+
+
+def test_glow_for_cifar10_has_its_44_million() -> None:
+    assert abs(EXPECTED["glow", "cifar10"] - 44e6) < 1e6
+
+
+def test_the_lu_form_has_as_many_parameters() -> None:
+    with torch.device("meta"):
+        assert count(models.preset("glow", "cifar10", lu=True)) == EXPECTED["glow", "cifar10"]
+
+
+def test_normalisations_between_couplings_add_none() -> None:
+    options = {"num_blocks": 1, "width": 4}
+    with torch.device("meta"):
+        plain = models.preset("realnvp", "cifar10", **options)
+    norms = [m for m in plain.modules() if type(m).__name__ == "BatchNorm"]
+    assert len(norms) == 10
+    assert sum(count(norm) for norm in norms) == 0
+
+
+@every_preset
+def test_every_option_is_one(name: str, key: str) -> None:
+    found = models.presets()[name][key]
+    assert set(found) == {"model", "training"}
+    assert name in model_makers()
+    settings = training.TrainingSettings(**found["training"])
+    assert settings.schedule == "constant"
+    assert settings.ema_decay is None
+    # What a preset leaves out is not about the training's course.
+    unsaid = set(dict(models.FlowModel.training_defaults)) - set(found["training"])
+    assert unsaid <= {"max_epochs", "batch_size"}
+
+
+def test_options_take_the_place_of_the_papers() -> None:
+    model = models.preset("nice", "mnist", width=8, num_layers=1, event_shape=(6,), num_levels=None)
+    assert count(model) == nice(6, 8, 1)
+
+
+def test_the_table_is_a_copy() -> None:
+    models.presets()["glow"]["cifar10"]["model"]["width"] = 1
+    assert models.presets()["glow"]["cifar10"]["model"]["width"] == 512
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "message"),
+    [
+        ("glo", "cifar10", "`name` must be one of .*glow.*; got .glo."),
+        ("glow", "mnist", "`variant` must be one of .*celeba256.*; got .mnist."),
+    ],
+)
+def test_unknown_names(name: str, key: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        models.preset(name, key)
