@@ -49,16 +49,16 @@ class Dependencies(NamedTuple):
     def state(self) -> tuple[tuple[bool, ...], list[Tensor]]:
         """Return the training flags and the tensors of all sub-modules, shared ones repeated."""
         training: list[bool] = []
-        tensors = [] if self.context is None else [self.context]
-        waiting = [self.module]
+        tensors: list[Tensor | None] = [self.context]
+        modules: list[nn.Module | None] = [self.module]
         # By hand: nn.Module's own iterators cost a tenth of a small flow's evaluation.
-        while waiting:
-            module = waiting.pop()
-            training.append(module.training)
-            owned = (*module._parameters.values(), *module._buffers.values())
-            tensors += [tensor for tensor in owned if tensor is not None]
-            waiting += [child for child in module._modules.values() if child is not None]
-        return tuple(training), tensors
+        for module in modules:  # which grows meanwhile
+            if module is not None:
+                training.append(module.training)
+                tensors += module._parameters.values()
+                tensors += module._buffers.values()
+                modules += module._modules.values()
+        return tuple(training), [tensor for tensor in tensors if tensor is not None]
 
 
 def in_functorch() -> bool:
@@ -89,11 +89,18 @@ def _snapshot(tensors: Iterable[Tensor]) -> list[Tensor]:
     """Copy values spread over the tensors, joined to one for each device and dtype."""
     groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for tensor in tensors:
-        flat = tensor.detach().reshape(-1)
-        step = max(1, flat.numel() // _SPREAD)
-        pieces = [flat] if step == 1 else [flat[::step], flat[-1:]]
-        groups.setdefault((flat.device, flat.dtype), []).extend(pieces)
+        groups.setdefault((tensor.device, tensor.dtype), []).append(_spread(tensor))
     return [torch.cat(flats) for flats in groups.values()]
+
+
+def _spread(tensor: Tensor) -> Tensor:
+    """Return a view of all values of a small tensor, of some of a large one, its last with them."""
+    flat, count = tensor.detach().reshape(-1), tensor.numel()
+    step = count // _SPREAD
+    if step < 2:
+        return flat
+    start = flat.storage_offset() + (count - 1) % step
+    return flat.as_strided(((count - 1) // step + 1,), (flat.stride(0) * step,), start)
 
 
 @dataclass(eq=False)
