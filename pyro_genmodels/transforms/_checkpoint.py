@@ -40,7 +40,8 @@ def _contexts(part: nn.Module) -> tuple[AbstractContextManager[None], AbstractCo
 @contextmanager
 def _buffers_kept(part: nn.Module) -> Iterator[None]:
     """Leave buffers as they were: running statistics move once for each batch, not twice."""
-    kept = [(buffer, buffer.clone()) for buffer in part.buffers() if buffer.is_floating_point()]
+    # Also counts of batches; flags, as those of first values, are set for good.
+    kept = [(buffer, buffer.clone()) for buffer in part.buffers() if buffer.dtype != torch.bool]
     try:
         yield
     finally:
