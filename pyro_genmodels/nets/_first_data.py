@@ -68,7 +68,7 @@ def moments(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     Returns:
         Two tensors ``(features,)`` in float64.
     """
-    x = x.movedim(dim, -1).flatten(0, -2).double()
+    x = x.movedim(dim, -1).reshape(-1, x.shape[dim]).double()
     count = x.new_tensor([float(x.shape[0])])
     total = sum_over_ranks(torch.cat([x.sum(0), count]))
     mean, count = total[:-1] / total[-1], total[-1]

@@ -95,7 +95,12 @@ class ActNorm(FlowTransform):
         shift, log_scale = self._values(y, context)
         return (y + shift) * torch.exp(log_scale), self._total(y, log_scale)
 
+    def _check_features(self, x: Tensor) -> None:
+        found = x.shape[-self.domain.event_dim]
+        check(found == self.num_features, "event", f"have {self.num_features} features", found)
+
     def _standardize(self, y: Tensor) -> None:
+        self._check_features(y)
         shift, log_scale = standardizing(y, -self.domain.event_dim)
         set_values(self.shift, shift)
         set_values(self.log_scale, log_scale / self.log_scale_factor)
@@ -103,12 +108,13 @@ class ActNorm(FlowTransform):
 
     def _values(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return shift and log-scale, of as many dimensions as an event or more."""
+        self._check_features(x)
         rank = self.domain.event_dim
-        found = x.shape[-rank]
-        check(found == self.num_features, "event", f"have {self.num_features} features", found)
         ones = (1,) * (rank - 1)
         shift = self.shift.reshape(-1, *ones)
         log_scale = self.log_scale_factor * self.log_scale.reshape(-1, *ones)
+        if context is None and self.context_event_dim is None:
+            return shift, log_scale
         features = self.embedding(context, size=x.shape[1 - rank :] if rank == 3 else None)
         if features is None:
             return shift, log_scale

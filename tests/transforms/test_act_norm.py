@@ -194,6 +194,21 @@ def test_initialize_of_a_conditional_flow() -> None:
     assert not awaits_data(twin)
 
 
+@pytest.mark.parametrize("batch", [(), (1,), (2, 3)])
+def test_first_data_of_any_batch_shape(batch) -> None:
+    norm, y = transforms.act_norm(3), torch.randn(*batch, 3)
+    x = norm.inv(y)
+    torch.testing.assert_close(x.reshape(-1, 3).mean(0), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(norm(x), y)
+
+
+def test_no_data_at_all_set_nothing() -> None:
+    norm = transforms.act_norm(3)
+    with pytest.raises(ValueError, match="`y` must be finite where it sets first values"):
+        norm.inv(torch.zeros(0, 3))
+    assert awaits_data(norm)
+
+
 def test_data_that_are_not_finite_set_nothing() -> None:
     norm = layer()
     before, y = values(norm), data("ActNorm")
