@@ -60,7 +60,11 @@ class EdgeConv2d(nn.Module):
 def _channels_last(x: Tensor) -> Tensor:
     """Put a pixel's channels side by side in memory, where convolutions on a CPU are faster."""
     # Not by `contiguous(memory_format=...)`, which vmap does not know.
-    return x.movedim(1, -1).contiguous().movedim(-1, 1) if x.device.type == "cpu" else x
+    if x.device.type != "cpu":
+        return x
+    if x.dtype == torch.float64:
+        return x.contiguous()  # torch's double convolution is no faster, and not under vmap(grad)
+    return x.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 class NormalizedConv2d(EdgeConv2d):
