@@ -28,6 +28,8 @@ def over_batch(function: Callable[..., Tensor], *arguments: tuple[Tensor | None,
         >>> over_batch(lambda x, y: x.flatten(1) + y[:, None], (images, 3), (labels, 0)).shape
         torch.Size([5, 4, 192])
     """
+    if _have_one_dimension(arguments):
+        return function(*(t for t, _ in arguments))
     batch = broadcast_batch(*arguments)
     size = math.prod(batch)
     flat = [
@@ -36,6 +38,12 @@ def over_batch(function: Callable[..., Tensor], *arguments: tuple[Tensor | None,
     ]
     output = function(*flat)
     return output.reshape(batch + output.shape[1:])
+
+
+def _have_one_dimension(arguments: Sequence[tuple[Tensor | None, int]]) -> bool:
+    """Whether all batch shapes are of one dimension already, and equal."""
+    given = [(t, rank) for t, rank in arguments if t is not None]
+    return all(t.dim() == rank + 1 for t, rank in given) and len({len(t) for t, _ in given}) == 1
 
 
 def broadcast_batch(*arguments: tuple[Tensor | None, int]) -> torch.Size:

@@ -77,7 +77,7 @@ class Coupling(FlowTransform, ABC):
         y = self.mask.merge(seen, changed)
         if log_slope is None:
             return y, x.new_zeros(x.shape[: x.dim() - self.mask.event_dim])
-        return y, log_slope.flatten(-self.mask.changed_dim).sum(-1)
+        return y, log_slope.sum(list(range(-self.mask.changed_dim, 0)))
 
     def _check_shape(self, shape: torch.Size) -> None:
         if shape != self._known_shape:

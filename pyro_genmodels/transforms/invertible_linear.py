@@ -110,26 +110,29 @@ class InvertibleLinear(FlowTransform):
             weight = self._moved(self.weight, context)
             # Float64: the slogdet of a 48x48 kernel loses three digits in float32.
             return weight, torch.linalg.slogdet(weight.double()).logabsdet.to(weight.dtype)
-        lower, upper, log_det = self._triangles(context)
-        with full_precision(lower):
-            return self.permutation @ (lower @ upper), log_det
+        factors, upper, log_det = self._upper(context)
+        with full_precision(factors):
+            product = upper + factors.tril(-1) @ upper  # L's diagonal is one
+            return self.permutation @ product, log_det
 
     def _inverse_weight(self, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the inverse matrix and the log-determinant of the matrix."""
-        lower, upper, log_det = self._triangles(context)
+        factors, upper, log_det = self._upper(context)
         inner = torch.linalg.solve_triangular(
-            lower, self.permutation.mT.expand_as(lower), upper=False, unitriangular=True
+            factors, self.permutation.mT.expand_as(factors), upper=False, unitriangular=True
         )
         return torch.linalg.solve_triangular(upper, inner, upper=True), log_det
 
-    def _triangles(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _upper(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the factors in one matrix, the upper one alone, and the log-determinant."""
         factors = self._moved(self.factors, context)
         log_sizes = factors.diagonal(dim1=-2, dim2=-1)
-        identity = torch.eye(self.num_features, dtype=factors.dtype, device=factors.device)
         diagonal = torch.diag_embed(self.signs * log_sizes.exp())
-        return factors.tril(-1) + identity, factors.triu(1) + diagonal, log_sizes.sum(-1)
+        return factors, factors.triu(1) + diagonal, log_sizes.sum(-1)
 
     def _moved(self, matrix: Tensor, context: Tensor | None) -> Tensor:
+        if context is None and self.context_event_dim is None:
+            return matrix  # a module call that does nothing costs as much as a product
         moves = self.embedding(context)
         return matrix if moves is None else matrix + moves.unflatten(-1, matrix.shape)
 
@@ -143,6 +146,9 @@ class InvertibleLinear(FlowTransform):
                 return (weight @ flat).reshape(x.shape)
             if self.domain.event_dim == 1:
                 return F.linear(x, weight)
+            if x.device.type == "cpu":
+                # Its result has a pixel's channels side by side, as convolutions are faster there.
+                return F.linear(x.movedim(-3, -1), weight).movedim(-1, -3)
             return over_batch(lambda flat: F.conv2d(flat, weight[:, :, None, None]), (x, 3))
 
     def _total(self, x: Tensor, log_det: Tensor) -> Tensor:
