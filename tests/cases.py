@@ -65,6 +65,12 @@ def gated_net(*shape: int, **options: Any) -> nets.GatedPixelCNNNet:
     return nets.GatedPixelCNNNet(shape, 3, **{"hidden_channels": 6, "num_layers": 1, **options})
 
 
+def snail_net(*shape: int, **options: Any) -> nets.PixelSNAILNet:
+    """A small PixelSNAIL."""
+    sizes = {"hidden_channels": 6, "num_blocks": 1, "num_layers": 1}
+    return nets.PixelSNAILNet(shape, 3, **{**sizes, **options})
+
+
 def quantizer(dim: int) -> nets.VectorQuantizer:
     """Codes that are in place before any data are seen."""
     return nets.VectorQuantizer(dim, 5, initialization="random")
@@ -86,6 +92,7 @@ NETS: Cases = {
     "GatedPixelCNNNet/colours": lambda: Case(gated_net(3, 3, 4, hidden_channels=7), (3, 3, 4)),
     "GatedPixelCNNNet/one-pixel-wide": lambda: Case(gated_net(2, 5, 1), (2, 5, 1)),
     "GatedPixelCNNNet/one-layer": lambda: Case(gated_net(2, 2, 3, num_layers=0), (2, 2, 3)),
+    "GatedPixelCNNNet/embedding": lambda: Case(gated_net(2, 3, 3, embedding_size=2), (2, 3, 3)),
     "GatedPixelCNNNet/labels": lambda: Case(gated_net(1, 3, 3, num_classes=3), (1, 3, 3), LABELS),
     "GatedPixelCNNNet/map": lambda: Case(
         gated_net(1, 3, 4, context_shape=(2, 3, 4)), (1, 3, 4), features(2, 3, 4)
@@ -122,6 +129,16 @@ NETS: Cases = {
         nets.PixelCNNNet((1, 3, 3), 4, hidden_channels=4, num_blocks=1, num_classes=3),
         (1, 3, 3),
         LABELS,
+    ),
+    "PixelSNAILNet": lambda: Case(snail_net(1, 4, 5, num_blocks=2), (1, 4, 5)),
+    "PixelSNAILNet/codes": lambda: Case(
+        snail_net(1, 4, 3, embedding_size=3, num_layers=0), (1, 4, 3)
+    ),
+    "PixelSNAILNet/colours": lambda: Case(snail_net(3, 3, 4, hidden_channels=7), (3, 3, 4)),
+    "PixelSNAILNet/one-pixel-wide": lambda: Case(snail_net(2, 5, 1), (2, 5, 1)),
+    "PixelSNAILNet/labels": lambda: Case(snail_net(1, 3, 3, num_classes=3), (1, 3, 3), LABELS),
+    "PixelSNAILNet/map": lambda: Case(
+        snail_net(1, 3, 4, context_shape=(2, 3, 4)), (1, 3, 4), features(2, 3, 4)
     ),
     "ProductQuantizer": lambda: Case(nets.ProductQuantizer([quantizer(1), quantizer(3)]), (4,)),
     "ResidualQuantizer": lambda: Case(nets.ResidualQuantizer([quantizer(4), quantizer(4)]), (4,)),
@@ -472,6 +489,20 @@ DISTRIBUTIONS: Cases = {
             features(2, 2, 2),
         )
     ),
+    "PixelSNAIL": lambda: Case(distributions.PixelSNAIL(snail_net(1, 2, 3, num_blocks=2))),
+    "PixelSNAIL/codes": lambda: Case(
+        distributions.PixelSNAIL(
+            snail_net(1, 2, 2, embedding_size=3, context_shape=(2,)), features(2)
+        )
+    ),
+    "PixelSNAIL/colours": lambda: Case(distributions.PixelSNAIL(snail_net(3, 1, 2))),
+    "PixelSNAIL/one-pixel-wide": lambda: Case(distributions.PixelSNAIL(snail_net(2, 3, 1))),
+    "PixelSNAIL/labels": lambda: Case(
+        distributions.PixelSNAIL(snail_net(1, 2, 2, num_classes=3), LABELS)
+    ),
+    "PixelSNAIL/map": lambda: Case(
+        distributions.PixelSNAIL(snail_net(1, 2, 2, context_shape=(2, 2, 2)), features(2, 2, 2))
+    ),
     "UniformDequantization": lambda: Case(
         distributions.UniformDequantization(torch.arange(3.0).double())
     ),
@@ -509,6 +540,9 @@ MODELS: Cases = {
     ),
     "AutoregressiveModel/gated": lambda: Case(
         models.AutoregressiveModel(gated_net(1, 2, 2), distribution="GatedPixelCNN")
+    ),
+    "AutoregressiveModel/attention": lambda: Case(
+        models.AutoregressiveModel(snail_net(1, 2, 2), distribution="PixelSNAIL")
     ),
     "FlowModel": lambda: Case(
         models.FlowModel(
@@ -636,7 +670,10 @@ INTERNAL: dict[str, str] = {
     "models.GaussianVAE": "what VAE and BetaVAE share",
     "nets.EdgeConv2d": "a part of GlowNet",
     "nets.FirstData": "a flag, not a network",
+    "nets.CausalAttention": "a part of PixelSNAILNet",
     "nets.GatedLayer": "a part of GatedPixelCNNNet",
+    "nets.GatedStackNet": "what GatedPixelCNNNet and PixelSNAILNet share",
+    "nets.LevelInput": "a part of GatedPixelCNNNet and PixelSNAILNet",
     "nets.MaskedResidualBlock": "a part of PixelCNNNet",
     "nets.MaskedRowConv2d": "a part of GatedPixelCNNNet",
     "nets.VerticalConv2d": "a part of GatedPixelCNNNet",

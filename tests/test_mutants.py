@@ -591,6 +591,21 @@ def test_vertical_stack(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_caught(law, mutation, monkeypatch, message)
 
 
+def test_attention_to_the_pixel_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys in their own places: the usual causal mask, whose diagonal is the answer."""
+    torch.manual_seed(0)
+    net = nets.PixelSNAILNet((1, 3, 3), 3, hidden_channels=8, num_blocks=1, num_layers=0)
+    vivid(testing.randomize_parameters(net).eval())
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr("pyro_genmodels.nets._attention.shifted", lambda x: x)
+
+    def law() -> None:
+        testing.check_autoregressive(net, (1, 3, 3), num_levels=3)
+
+    assert_caught(law, mutate, monkeypatch, "leaks, the first")
+
+
 def test_gated_sampler_that_forgets_the_row_above(monkeypatch: pytest.MonkeyPatch) -> None:
     from pyro_genmodels.nets._gated_cache import VerticalCache
 

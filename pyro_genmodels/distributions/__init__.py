@@ -5,6 +5,7 @@ from pyro_genmodels.distributions.dequantization import UniformDequantization
 from pyro_genmodels.distributions.discretized_logistic import DiscretizedLogistic
 from pyro_genmodels.distributions.gated_pixelcnn import GatedPixelCNN
 from pyro_genmodels.distributions.pixelcnn import PixelCNN
+from pyro_genmodels.distributions.pixelsnail import PixelSNAIL
 from pyro_genmodels.distributions.uniform import UniformLevels
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "DiscretizedLogistic",
     "GatedPixelCNN",
     "PixelCNN",
+    "PixelSNAIL",
     "UniformDequantization",
     "UniformLevels",
 ]

@@ -5,7 +5,12 @@ from pyro_genmodels.models._latent_scale import LatentScale
 from pyro_genmodels.models._loss import ELBOLoss, NonFiniteELBOError
 from pyro_genmodels.models._shared_pass import SharedPass
 from pyro_genmodels.models._vector_quantized import VectorQuantizedModel
-from pyro_genmodels.models.autoregressive import AutoregressiveModel, gated_pixelcnn, pixelcnn
+from pyro_genmodels.models.autoregressive import (
+    AutoregressiveModel,
+    gated_pixelcnn,
+    pixelcnn,
+    pixelsnail,
+)
 from pyro_genmodels.models.code_prior import CodePrior, UniformPrior
 from pyro_genmodels.models.flow import FlowModel
 from pyro_genmodels.models.flows import glow, nice, realnvp, spline_flow
@@ -45,6 +50,7 @@ __all__ = [
     "glow",
     "nice",
     "pixelcnn",
+    "pixelsnail",
     "preset",
     "presets",
     "realnvp",

@@ -14,6 +14,7 @@ from pyro_genmodels.nets.gated_pixelcnn import GatedPixelCNNNet
 from pyro_genmodels.nets.glow import GlowNet
 from pyro_genmodels.nets.masked import MaskedConv2d
 from pyro_genmodels.nets.pixelcnn import PixelCNNNet
+from pyro_genmodels.nets.pixelsnail import PixelSNAILNet
 from pyro_genmodels.nets.quantizer import VectorQuantizer
 from pyro_genmodels.nets.realnvp import RealNVPNet
 from pyro_genmodels.nets.vae import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
@@ -36,6 +37,7 @@ __all__ = [
     "MaskedConv2d",
     "MultiHeadQuantizer",
     "PixelCNNNet",
+    "PixelSNAILNet",
     "ProductQuantizer",
     "Quantized",
     "Quantizer",

@@ -7,7 +7,6 @@ before it, the 2 of its value out of the weights behind it.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Sequence
 from typing import cast
@@ -86,7 +85,7 @@ class LayerEvaluation:
         layer: The layer; its weights are laid out once, here.
         gated: Where the gated features ``(batch, channels)`` of a pixel go.
         width: Number of pixels in a row.
-        features: Features of the context, ``(batch, F)`` or ``(batch, F, H, W)``.
+        features: Features of the context, ``(batch, F, H, W)`` or ``(batch, F, 1, 1)``.
     """
 
     def __init__(
@@ -101,44 +100,49 @@ class LayerEvaluation:
         link = layer.link.weight[:, :, 0, 0].t() * scale / scale[:, None]
         window = layer.horizontal.masked_weight[:, :, 0].permute(2, 1, 0).flatten(0, 1) * scale
         self._link = link[:, order].contiguous()
-        self._weights = _colour_weights(window[:, order], self.row.stops, self._bounds, parts=2)
+        self._weights = colour_weights(window[:, order], self.row.stops, self._bounds, parts=2)
         self._constants = _Constants(layer, scale, order, width, features)
         above = gated.new_empty(width, batch, len(scale))
         self._above, self._halves = above.flatten(0, 1), above.chunk(2, -1)
         self._gates = torch.empty_like(above)
-        self._following: VerticalCache | None = None
+        self._above_to: VerticalCache | None = None
+        self._branches: list[list[tuple[Tensor, ...]]] | None = None
+        self.targets = self.row.targets
+        self._steps = [[self._gate_step(j, c) for c in range(groups)] for j in range(width)]
 
-    def feed(self, following: VerticalCache) -> None:
-        """Have the vertical features written where the following layer reads them."""
-        self._following = following
+    def feed_above(self, following: VerticalCache | None) -> None:
+        """Have the vertical features written where the next gated layer reads them."""
+        self._above_to = following
+
+    def feed(self, beside: list[list[Tensor]]) -> None:
+        """Have the horizontal features written where the next layer reads them."""
+        conv = cast(MaskedRowConv2d, self._layer.residual)
+        self._branches = branches(conv, self._gated, self.targets, beside)
 
     def start_row(self, row: int) -> None:
         """Make the vertical stack's share of a row."""
         above, beside = self._constants.at(row)
         self.vertical.evaluate(above, self._above)
         torch.addmm(beside, self._above, self._link, out=self._gates.flatten(0, 1))
-        if self._following is not None:
+        if self._above_to is not None:
             self._above.tanh_()
-            tanh, sigmoid = self._halves
-            self._following.make_room()
-            torch.addcmul(tanh, tanh, sigmoid, out=self._following.newest)
+            self._above_to.make_room()
+            torch.addcmul(self._halves[0], *self._halves, out=self._above_to.newest)
 
-    def gate_step(self, j: int, c: int) -> tuple[Tensor, ...]:
-        """Return colour ``c``'s gates at pixel ``j``, what is added, their halves, the target."""
+    def step(self, j: int, c: int) -> None:
+        """Make colour ``c``'s features of pixel ``j``."""
+        gates, window, weight, tanh, sigmoid, gated = self._steps[j][c]
+        gates.addmm_(window, weight).tanh_()
+        torch.addcmul(tanh, tanh, sigmoid, out=gated)
+        if self._branches is not None:
+            past, seen, weight, target = self._branches[j][c]
+            torch.addmm(past, seen, weight, out=target)
+
+    def _gate_step(self, j: int, c: int) -> tuple[Tensor, ...]:
         start, stop = self._bounds[c : c + 2]
         gates = self._gates[j, :, 2 * start : 2 * stop]
         gated = self._gated[:, start:stop]
         return gates, self.row.windows[j][c], self._weights[c], *gates.chunk(2, 1), gated
-
-    def branch_step(self, following: PixelRow, j: int, c: int) -> tuple[Tensor, ...]:
-        """Return what the residual branch adds to, its two factors, and the target."""
-        gated, weight, bias = self._branches[c]
-        past = self.row.targets[j][c] if bias is None else bias
-        return past, gated, weight, following.targets[j][c]
-
-    @functools.cached_property
-    def _branches(self) -> list[tuple[Tensor, Tensor, Tensor | None]]:
-        return colour_products(cast(MaskedRowConv2d, self._layer.residual), self._gated)
 
 
 class _Constants:
@@ -154,8 +158,9 @@ class _Constants:
         self._rows: Tensor | None = None
         if layer.context is not None and features is not None:
             self._weight = (layer.context.weight[:, :, 0, 0].t() * scale)[:, columns]
-            if features.dim() == 2:  # the same everywhere
-                self._bias = torch.addmm(self._bias, features, self._weight).repeat(width, 1)
+            if features.shape[2:].numel() == 1:  # the same everywhere
+                everywhere = torch.addmm(self._bias, features.flatten(1), self._weight)
+                self._bias = everywhere.repeat(width, 1)
             else:
                 self._rows = features.permute(2, 3, 0, 1).flatten(1, 2)
 
@@ -182,6 +187,26 @@ def gate_order(bounds: Sequence[int]) -> Tensor:
     return torch.cat([halves[:, a:b].flatten() for a, b in itertools.pairwise(bounds)])
 
 
+def branches(
+    conv: MaskedRowConv2d,
+    gated: Tensor,
+    past: Sequence[Sequence[Tensor]],
+    targets: Sequence[Sequence[Tensor]],
+) -> list[list[tuple[Tensor, ...]]]:
+    """Return for each pixel and colour the arguments of the residual branch's product.
+
+    A branch with a bias is a first layer's, which is added to nothing else.
+    """
+    products = colour_products(conv, gated)
+    return [
+        [
+            (old if bias is None else bias, seen, weight, new)
+            for old, (seen, weight, bias), new in zip(*pixel, strict=True)
+        ]
+        for pixel in zip(past, [products] * len(past), targets, strict=True)
+    ]
+
+
 def colour_products(
     conv: MaskedRowConv2d, gated: Tensor
 ) -> list[tuple[Tensor, Tensor, Tensor | None]]:
@@ -190,12 +215,12 @@ def colour_products(
     stops = group_bounds(size, groups)[1:]
     outs = group_bounds(conv.weight.shape[0], groups)
     # Gated features are doubled.
-    weights = _colour_weights(0.5 * conv.masked_weight[:, :, 0, 0].t(), stops, outs)
+    weights = colour_weights(0.5 * conv.masked_weight[:, :, 0, 0].t(), stops, outs)
     biases = [None] * groups if conv.bias is None else group_views(conv.bias[None], groups)
     return [(gated[:, :s], w, b) for s, w, b in zip(stops, weights, biases, strict=True)]
 
 
-def _colour_weights(
+def colour_weights(
     weight: Tensor, stops: Sequence[int], outs: Sequence[int], parts: int = 1
 ) -> list[Tensor]:
     return [

@@ -1,6 +1,7 @@
 """What a PixelCNN sample costs over a forward pass: ``tests/benchmarks/pixelcnn_sampling.py``.
 
-Batch 16 of 1x28x28 binary images, at several sizes of the network. One process, the variants
+Batch 16 of 1x28x28 binary images, PixelCNN at several sizes and the gated PixelCNN, of which at
+most 2.2 forward passes are asked with ``--threads 2``. One process, the variants
 interleaved so that a change of the machine's speed meets all alike; medians and their ratios.
 Naive sampling takes one forward pass an element, 784 here, and is not run.
 """
@@ -15,14 +16,30 @@ from collections.abc import Callable
 import torch
 
 from pyro_genmodels.distributions import PixelCNN
-from pyro_genmodels.nets import PixelCNNNet
+from pyro_genmodels.nets import AutoregressiveNet, GatedPixelCNNNet, PixelCNNNet
 from pyro_genmodels.testing import randomize_parameters
 
 EVENT_SHAPE, BATCH = (1, 28, 28), 16
-SIZES = {
-    "32 maps, 5 blocks": (32, 5),
-    "64 maps, 8 blocks": (64, 8),
-    "128 maps, 15 blocks": (128, 15),
+
+
+def pixelcnn(hidden: int, blocks: int) -> AutoregressiveNet:
+    """A PixelCNN for the images."""
+    return PixelCNNNet(EVENT_SHAPE, 2, hidden_channels=hidden, num_blocks=blocks)
+
+
+def gated(hidden: int, layers: int, kernel: int = 3) -> AutoregressiveNet:
+    """A gated PixelCNN for the images."""
+    return GatedPixelCNNNet(
+        EVENT_SHAPE, 2, hidden_channels=hidden, num_layers=layers, layer_kernel_size=kernel
+    )
+
+
+NETS: dict[str, Callable[[], AutoregressiveNet]] = {
+    "32 maps, 5 blocks": lambda: pixelcnn(32, 5),
+    "64 maps, 8 blocks": lambda: pixelcnn(64, 8),
+    "128 maps, 15 blocks": lambda: pixelcnn(128, 15),
+    "gated, 64 x 8 layers": lambda: gated(64, 8),
+    "the same, 5x5 kernels": lambda: gated(64, 8, 5),
 }
 
 
@@ -46,11 +63,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", default="", help="part of the names to run")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"{'network':22}{'forward':>10}{'cached':>10}{'/ forward':>10}{'parallel / forward':>20}")
-    for name, (hidden, blocks) in SIZES.items():
-        net = PixelCNNNet(EVENT_SHAPE, 2, hidden_channels=hidden, num_blocks=blocks).eval()
+    for name, make in NETS.items():
+        if options.only not in name:
+            continue
+        net = make().eval()
         law = PixelCNN(randomize_parameters(net, 0.2))
         x = law.sample((BATCH,))
         with torch.inference_mode():

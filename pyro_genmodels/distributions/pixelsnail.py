@@ -1,0 +1,56 @@
+"""The PixelSNAIL distribution."""
+
+from __future__ import annotations
+
+from pyro_genmodels._checks import check
+from pyro_genmodels._typing import Num, Tensor
+from pyro_genmodels.distributions._autoregressive import AutoregressiveDistribution
+from pyro_genmodels.distributions._output import OutputLaw, Softmax
+from pyro_genmodels.nets import PixelSNAILNet
+
+
+class PixelSNAIL(AutoregressiveDistribution):
+    r"""Distribution over images, one softmax over levels a sub-pixel, by a network with attention.
+
+    .. math:: p(x \mid c) = \prod_t \mathrm{softmax}(f(x_{<t}, c))_{x_t}
+
+    over the sub-pixels in raster order, the channels of a pixel one after another.
+
+    Args:
+        net: Network that gives the logits.
+        context: Labels, vectors or maps, if the network takes any; its batch shape is the
+            distribution's.
+        validate_args: Whether to check values; Pyro's global setting by default.
+
+    Raises:
+        ValueError: If the network is another, for which :class:`PixelCNN` is the general name, or
+            the context is not what it was declared to take.
+
+    References:
+        Chen et al. (2018), PixelSNAIL: an improved autoregressive generative model.
+        https://arxiv.org/abs/1712.09763
+
+    Example:
+        >>> import torch
+        >>> net = PixelSNAILNet((1, 8, 8), 17, hidden_channels=8, num_classes=10)
+        >>> digits = PixelSNAIL(net, torch.arange(10))
+        >>> x = digits.sample((2,))
+        >>> x.shape, digits.log_prob(x).shape
+        (torch.Size([2, 10, 1, 8, 8]), torch.Size([2, 10]))
+    """
+
+    def __init__(
+        self,
+        net: PixelSNAILNet,
+        context: Num[Tensor, ...] | None = None,
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        rule = "be a PixelSNAILNet"
+        check(isinstance(net, PixelSNAILNet), "net", rule, type(net).__name__)
+        super().__init__(net, context, validate_args=validate_args)
+
+    @property
+    def law(self) -> OutputLaw:
+        """A softmax over levels."""
+        return Softmax(self.net.num_levels)
