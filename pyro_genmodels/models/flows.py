@@ -59,7 +59,7 @@ def nice(
         torch.Size([2, 1, 4, 4])
     """
     context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
-    made = {"width": width, "num_layers": num_layers, "dropout": dropout}
+    made: dict[str, Any] = {"width": width, "num_layers": num_layers, "dropout": dropout}
     flow = NICE(event_shape, **made, **context, **options)
     return _model(flow, num_levels, base=base, dequantization=dequantization)
 
@@ -158,7 +158,7 @@ def glow(
         torch.Size([2, 1, 8, 8])
     """
     context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
-    made = {"num_steps": num_steps, "width": width, "dropout": dropout}
+    made: dict[str, Any] = {"num_steps": num_steps, "width": width, "dropout": dropout}
     flow = Glow(event_shape, **made, **context, **options)
     return _model(flow, num_levels, base=base, dequantization=dequantization)
 

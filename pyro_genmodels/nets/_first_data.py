@@ -49,6 +49,13 @@ class FirstData(nn.Module):
         self._known = not self.is_awaited
 
 
+def expect_no_data(module: nn.Module) -> None:
+    """Leave the values of every part as they are when the first data come."""
+    for part in module.modules():
+        if isinstance(part, FirstData):
+            part.done()
+
+
 def awaits_data(module: nn.Module) -> bool:
     """Whether some part of a module has yet to see its first data."""
     return any(isinstance(part, FirstData) and part.is_awaited for part in module.modules())

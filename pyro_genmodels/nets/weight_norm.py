@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -24,7 +25,6 @@ class WeightNormConv2d(Configured, nn.Module):
         Salimans and Kingma (2016), Weight Normalization, eq. 2. https://arxiv.org/abs/1602.07868
 
     Example:
-        >>> import torch
         >>> WeightNormConv2d(2, 3, 3)(torch.zeros(5, 2, 7, 9)).shape
         torch.Size([5, 3, 7, 9])
     """
@@ -46,4 +46,5 @@ class WeightNormConv2d(Configured, nn.Module):
 
 
 def _norm(kernels: Tensor) -> Tensor:
-    return kernels.flatten(1).norm(dim=1)[:, None, None, None]
+    norm: Tensor = torch.linalg.vector_norm(kernels, dim=(1, 2, 3), keepdim=True)
+    return norm

@@ -143,6 +143,13 @@ class FlowTransform(Configured, HandOver, TransformModule):
             if isinstance(module, FlowTransform):
                 module._forget()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle takes along: no pending evaluation, no tie to Pyro."""
+        for parameter in self.parameters():
+            # Pyro leaves a weak reference on each parameter it has seen, which does not pickle.
+            parameter.__dict__.pop("unconstrained", None)
+        return super().__getstate__()
+
     def _forget(self) -> None:
         self._generation += 1
         self._slot = self._traced = None

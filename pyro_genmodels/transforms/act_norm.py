@@ -150,6 +150,5 @@ def conditional_act_norm(input_dim: int, context_dim: int, **options: Any) -> Co
         >>> conditional_act_norm(3, 2).condition(torch.zeros(5, 2)).forward_shape((3,))
         torch.Size([5, 3])
     """
-    return ConditionalFlow(
-        ActNorm(input_dim, **{"event_dim": 1, "context_shape": (context_dim,)} | options)
-    )
+    given: dict[str, Any] = {"event_dim": 1, "context_shape": (context_dim,), **options}
+    return ConditionalFlow(ActNorm(input_dim, **given))

@@ -96,7 +96,9 @@ class Coupling(FlowTransform, ABC):
         )
         # Under autocast the network answers in half precision; the map itself stays in x's.
         answers = self.mask.answers(output.to(x.dtype))
-        return answers.unflatten(-self.mask.changed_dim, (self.num_parameters, features))
+        split = (self.num_parameters, features)
+        parameters: Tensor = answers.unflatten(-self.mask.changed_dim, split)
+        return parameters
 
     def _split(self, parameters: Tensor) -> tuple[Tensor, ...]:
         """Return each of the parameters in the shape of the changing elements."""

@@ -11,6 +11,7 @@ from torch import nn
 
 from pyro_genmodels._checks import check, check_choice, check_event_shape, check_positive
 from pyro_genmodels.nets import MLP, GlowNet
+from pyro_genmodels.nets._first_data import expect_no_data
 from pyro_genmodels.transforms._base import FlowTransform
 from pyro_genmodels.transforms._layout import check_sides_divisible
 from pyro_genmodels.transforms._whole import WholeFlow
@@ -55,6 +56,8 @@ class Glow(WholeFlow):
         bound: Range of spline couplings.
         checkpoint: In training, keep only what passes between the steps, and evaluate each anew
             in the backward pass: memory for about a third more time.
+        initialized: Take no first values from data: for a flow that training calls from noise,
+            such as the guide of a posterior.
         num_classes: Condition on labels.
         context_shape: Condition on vectors ``(D,)`` or, images only, on maps ``(C, H, W)``.
         condition: What the context enters: ``"all"`` couplings and the last prior, or, as
@@ -91,6 +94,7 @@ class Glow(WholeFlow):
         num_bins: int = 8,
         bound: float = 4.0,
         checkpoint: bool = False,
+        initialized: bool = False,
         num_classes: int | None = None,
         context_shape: Sequence[int] | None = None,
         condition: Literal["all", "prior"] = "all",
@@ -109,12 +113,14 @@ class Glow(WholeFlow):
         check_positive(num_steps=num_steps, width=width)
         num_scales = _check_scales(num_scales, shape)
         net_context = context if condition == "all" else {}
-        factor = {"log_scale_factor": log_scale_factor}
+        factor: dict[str, Any] = {"log_scale_factor": log_scale_factor}
         net = partial(_net, width=width, dropout=dropout, factor=factor, **net_context)
         make = partial(_make_coupling, kind=coupling, net=net, num_bins=num_bins, bound=bound)
         build = _Builder(make, num_steps, lu, learned_prior, context, factor, checkpoint)
         part = build.scale(shape, num_scales) if len(shape) == 3 else build.vectors(shape)
         self._compose([part])
+        if initialized:
+            expect_no_data(self)
 
 
 class _Builder:
@@ -127,7 +133,7 @@ class _Builder:
         lu: bool,
         learned_prior: bool,
         context: dict[str, Any],
-        factor: dict[str, float],
+        factor: dict[str, Any],
         checkpoint: bool,
     ) -> None:
         self.make, self.num_steps, self.lu = make, num_steps, lu
@@ -189,11 +195,11 @@ def _net(
     *,
     width: int,
     dropout: float,
-    factor: dict[str, float],
+    factor: dict[str, Any],
     **context: Any,
 ) -> nn.Module:
     if rank == 3:
-        options = {"hidden_channels": width, "dropout": dropout, **factor}
+        options: dict[str, Any] = {"hidden_channels": width, "dropout": dropout, **factor}
         return GlowNet(seen, answers, **options, **context)
     hidden = [width, width]
     return MLP(seen, answers, hidden=hidden, dropout=dropout, zero_init=True, **context)

@@ -177,7 +177,5 @@ def conditional_invertible_linear(
         >>> conditional_invertible_linear(3, 2).condition(torch.zeros(5, 2)).forward_shape((3,))
         torch.Size([5, 3])
     """
-    shape = (context_dim,)
-    return ConditionalFlow(
-        InvertibleLinear(input_dim, **{"event_dim": 1, "context_shape": shape} | options)
-    )
+    given: dict[str, Any] = {"event_dim": 1, "context_shape": (context_dim,), **options}
+    return ConditionalFlow(InvertibleLinear(input_dim, **given))

@@ -10,6 +10,7 @@ from torch import Tensor
 from pyro_genmodels._checks import check, check_event_shape, check_positive
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets import MLP
+from pyro_genmodels.transforms._base import FlowTransform
 from pyro_genmodels.transforms._whole import WholeFlow
 from pyro_genmodels.transforms.conditional import ConditionalFlow
 from pyro_genmodels.transforms.coupling import AdditiveCoupling
@@ -71,12 +72,13 @@ class NICE(WholeFlow):
         check_positive(num_couplings=num_couplings, width=width, num_layers=num_layers)
         size = shape.numel()
         check(size > 1, "event_shape", "have two elements or more to couple", tuple(shape))
-        options = {"hidden": [width] * num_layers, "activation": activation, "dropout": dropout}
-        couplings = []
+        options: dict[str, Any] = {"hidden": [width] * num_layers, "activation": activation}
+        options |= {"dropout": dropout, "zero_init": True, **context}
+        couplings: list[FlowTransform] = []
         for index in range(num_couplings):
             mask = AlternatingMask(inverted=index % 2 == 1)
-            net = MLP(*mask.sizes((size,)), zero_init=True, **options, **context)
-            couplings.append(AdditiveCoupling(mask, net))
+            seen, changed = mask.sizes((size,))
+            couplings.append(AdditiveCoupling(mask, MLP(seen, changed, **options)))
         self._compose([DiagonalScale((size,)), *couplings], checkpoint=checkpoint)
 
     def forward_and_log_det(

@@ -101,13 +101,16 @@ class RealNVP(WholeFlow):
         width = _default("width", width, 24 if is_image else 128)
         num_blocks = _default("num_blocks", num_blocks, 1 if is_image else 2)
         num_scales = check_scales(num_scales, shape)
+        options: dict[str, Any] = {"num_blocks": num_blocks, **context}
         if is_image and batch_norm:
             plain = activation == "relu" and dropout == 0
             check(plain, "batch_norm", "come with ReLU and without dropout", (activation, dropout))
-            net = partial(_published_net, num_blocks=num_blocks, **context)
         else:
-            options = {"activation": activation, "dropout": dropout, "num_blocks": num_blocks}
-            net = partial(_image_net if is_image else _vector_net, **options, **context)
+            options |= {"activation": activation, "dropout": dropout}
+        make_net: Callable[..., nn.Module] = _vector_net
+        if is_image:
+            make_net = _published_net if batch_norm else _image_net
+        net = partial(make_net, **options)
         make = partial(_coupling, net=net, batch_norm=batch_norm)
         if is_image:
             parts = image_couplings(

@@ -489,3 +489,12 @@ def test_copies_of_a_users_module_after_a_step(name, how):
     train(other.train(), x, 2)
     assert not torch.equal(density(other.flow.eval(), VECTOR).log_prob(y), before)
     assert torch.equal(ours.log_prob(y), before)
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_bare_flow_that_pyro_has_seen_is_pickled(name: str) -> None:
+    flow = make(name, (3,))
+    pyro.module("flow", flow)
+    copied = pickle.loads(pickle.dumps(flow))
+    x = torch.randn(2, 3)
+    assert torch.equal(copied(x), flow(x))
