@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
-from torch.distributions import Transform
+from torch.distributions import Distribution, Transform
 from torch.distributions.transforms import _InverseTransform
 
 from pyro_genmodels._checks import check
-from pyro_genmodels.transforms._slot import Dependencies, Slot
+from pyro_genmodels.transforms._slot import Dependencies, Slot, in_functorch
 
 if TYPE_CHECKING:
     from pyro_genmodels.transforms._base import FlowTransform
@@ -62,9 +62,11 @@ class HandOver(Transform, ABC):
         self.forward_shape(tensor.shape) if forward else self.inverse_shape(tensor.shape)
         shape = flow.broadcast_shape(tensor.shape, context)
         tensor = tensor if tensor.shape == shape else tensor.expand(shape)
-        if forward:
-            return flow.forward_and_log_det(tensor, context)
-        return flow.inverse_and_log_det(tensor, context)
+        evaluate = flow.forward_and_log_det if forward else flow.inverse_and_log_det
+        result, log_det = evaluate(tensor, context)
+        if _validates(result):
+            _check_finite("x" if forward else "y", tensor, result, log_det)
+        return result, log_det
 
     __hash__ = object.__hash__
 
@@ -151,3 +153,19 @@ class HandOver(Transform, ABC):
         state = self.__dict__.copy()
         state.update(_inv=None, _slot=None, _traced=None)
         return state
+
+
+def _validates(tensor: Tensor) -> bool:
+    """Whether values are to be looked at, and can be."""
+    if torch.compiler.is_compiling() or tensor.device.type == "meta" or in_functorch():
+        return False
+    return bool(Distribution._validate_args)
+
+
+def _check_finite(argument: str, given: Tensor, result: Tensor, log_det: Tensor) -> None:
+    """Raise ``ValueError`` if an overflow would go on as NaN, or as a density of zero."""
+    # The squares' sum: that of noise is its Gaussian log-density, which overflows before noise.
+    sizes = [torch.linalg.vector_norm(t.detach()) for t in (result, log_det)]
+    rule = f"have a finite image and log-determinant in {result.dtype}, as what is trained on has"
+    if not bool(torch.isfinite(sizes[0] + sizes[1])):
+        check(False, argument, rule, f"values up to {given.detach().abs().max():.3g}")

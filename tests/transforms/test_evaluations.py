@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels import models, nets, transforms
-from tests.transforms.flows import flow_distribution, randomized
+from pyro_genmodels import models, nets, testing, transforms
+from tests.transforms.flows import flow_distribution
 
 IMAGE = (1, 4, 4)
 NETWORKS = (nets.MLP, nets.ResNet, nets.ConvNet, nets.GlowNet, nets.RealNVPNet)
@@ -76,6 +76,8 @@ def calls(counts: dict[nn.Module, int]) -> list[int]:
 
 
 def check_counts(module: nn.Module, flow: Any, shape: tuple[int, ...], networks: int) -> None:
+    with torch.no_grad():
+        flow_distribution(flow, shape).log_prob(torch.randn(3, *shape))  # first values
     counts, once = counter(module), [1] * networks
     for grad in (True, False):
         for training in (True, False):
@@ -95,7 +97,7 @@ def check_counts(module: nn.Module, flow: Any, shape: tuple[int, ...], networks:
 @pytest.mark.parametrize("name", FLOWS)
 def test_plain(name: str) -> None:
     make, networks = FLOWS[name]
-    flow = randomized(make())
+    flow = testing.randomize_parameters(make(), 0.1)
     check_counts(flow, flow, tuple(flow.event_shape), networks)
 
 
@@ -104,7 +106,7 @@ def test_plain(name: str) -> None:
 def test_conditional(name: str, kind: str) -> None:
     make, networks = TWINS[name]
     options, context = CONTEXTS[kind]
-    twin = randomized(make(**options))
+    twin = testing.randomize_parameters(make(**options), 0.1)
     check_counts(twin, twin.condition(context), IMAGE, networks)
 
 
