@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,14 @@ from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import EventShape, Float, Int, Num
 from pyro_genmodels.nets._batch import over_batch
 from pyro_genmodels.nets.context import ContextEmbedding
+
+_LONGEST_PART = 64
+
+
+def raster_indices(event_shape: EventShape) -> Int[Tensor, " elements"]:
+    """Return the indices of a flattened event's elements, row by row, pixel by pixel."""
+    indices = torch.arange(torch.Size(event_shape).numel()).view(torch.Size(event_shape))
+    return indices.movedim(0, -1).reshape(-1)
 
 
 class AutoregressiveNet(Configured, nn.Module, ABC):
@@ -26,7 +35,8 @@ class AutoregressiveNet(Configured, nn.Module, ABC):
         num_levels: Elements are integers ``0 .. num_levels - 1``.
         context_features: Number of features that a context is brought to.
         num_classes: Contexts are labels.
-        context_shape: Contexts are vectors ``(D,)`` or maps ``(C, H, W)``.
+        context_shape: Contexts are vectors ``(D,)``, maps ``(C, H, W)`` or sequences ``(C, L)``.
+        context_ranks: Ranks of ``context_shape`` that the network can use.
 
     Raises:
         ValueError: If a size is impossible, or both kinds of context are asked for.
@@ -40,6 +50,7 @@ class AutoregressiveNet(Configured, nn.Module, ABC):
         context_features: int = 1,
         num_classes: int | None = None,
         context_shape: EventShape | None = None,
+        context_ranks: Iterable[int] = (1, 3),
     ) -> None:
         super().__init__()
         self.event_shape = check_event_shape(event_shape)
@@ -47,13 +58,16 @@ class AutoregressiveNet(Configured, nn.Module, ABC):
         self.num_levels = num_levels
         self.num_classes = num_classes
         self.context = ContextEmbedding(
-            context_features, num_classes=num_classes, context_shape=context_shape
+            context_features,
+            num_classes=num_classes,
+            context_shape=context_shape,
+            ranks=context_ranks,
         )
         self.context_shape = self.context.context_shape
 
     @property
     def context_event_dim(self) -> int | None:
-        """Rank of one context (label 0, vector 1, map 3); ``None`` if there is none."""
+        """Rank of one context (label 0, vector 1, sequence 2, map 3); ``None`` if there is none."""
         return self.context.event_dim
 
     @property
@@ -72,13 +86,17 @@ class AutoregressiveNet(Configured, nn.Module, ABC):
 
         For images: row by row, in a row pixel by pixel, in a pixel channel by channel.
         """
-        indices = torch.arange(self.event_shape.numel(), device=self.device)
-        return indices.view(self.event_shape).movedim(0, -1).reshape(-1)
+        return raster_indices(self.event_shape).to(self.device)
 
     @property
     def row_length(self) -> int:
-        """Number of successive elements whose intermediate results are kept together."""
-        return self.event_shape.numel() // (self.event_shape[1] if len(self.event_shape) > 2 else 1)
+        """Number of successive elements whose noise is drawn, and whose draws are checked, at once.
+
+        A row of an image; of a sequence a part, so that long ones take no more memory.
+        """
+        if len(self.event_shape) < 3:
+            return min(self.event_shape.numel(), _LONGEST_PART)
+        return self.event_shape.numel() // self.event_shape[1]
 
     def forward(
         self, x: Num[Tensor, ...], context: Num[Tensor, ...] | None = None
@@ -106,18 +124,20 @@ class AutoregressiveNet(Configured, nn.Module, ABC):
         """Return what :meth:`evaluate` takes of a context.
 
         Returns:
-            ``(*batch, F)``, for a map ``(*batch, F, H, W)``; ``None`` for none.
+            ``(*batch, F)``, for a map ``(*batch, F, H, W)``, for a sequence ``(*batch, F, T)``
+            with a feature for each element; ``None`` for none.
 
         Raises:
             ValueError: If the context is missing, unwanted, out of range or of another shape.
         """
-        size = self.event_shape[1:] if len(self.event_shape) == 3 else None
-        return self.context(context, size)  # type: ignore[no-any-return]
+        shape: EventShape = self.event_shape
+        size = shape if self.context_event_dim == 2 else shape[1:]
+        return self.context(context, size or None)  # type: ignore[no-any-return]
 
     @property
     def features_event_dim(self) -> int:
-        """Rank of one context's features: 3 for maps, else 1."""
-        return 3 if self.context_event_dim == 3 else 1
+        """Rank of one context's features: 3 for maps, 2 for sequences, else 1."""
+        return max(1, self.context_event_dim or 0)
 
     @abstractmethod
     def evaluate(

@@ -1,8 +1,8 @@
-"""What a part is conditioned on: labels, vectors or maps, brought to a number of features."""
+"""What a part is conditioned on: labels, vectors, sequences or maps, brought to features."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import torch
@@ -16,9 +16,13 @@ from pyro_genmodels.nets._batch import over_batch
 
 
 def context_event_dim(
-    num_classes: int | None = None, context_shape: Sequence[int] | None = None
+    num_classes: int | None = None,
+    context_shape: Sequence[int] | None = None,
+    ranks: Iterable[int] = (1, 3),
 ) -> int | None:
-    """Return the event rank of a context: label 0, vector 1, map 3; ``None`` if there is none.
+    """Return the event rank of a context, ``None`` if there is none.
+
+    A label has 0, a vector 1, a sequence 2, a map 3; ``ranks`` are those that are taken.
 
     Raises:
         ValueError: If both are given, or one of them is impossible.
@@ -29,20 +33,23 @@ def context_event_dim(
         return 0
     if context_shape is None:
         return None
-    return len(check_event_shape(context_shape, argument="context_shape"))
+    return len(check_event_shape(context_shape, ranks=ranks, argument="context_shape"))
 
 
 class ContextEmbedding(Configured, nn.Module):
     r"""Maps a context to features that a network adds to its own.
 
     A label looks up a row, a vector goes through a linear map, a map :math:`(C, H, W)` through a
-    3x3 convolution. With neither argument there is no context: the only input is ``None``, and so
-    is the output, so that a network need not ask whether it is conditional.
+    3x3 convolution, a sequence :math:`(C, L)` through one of width 3. With neither argument there
+    is no context: the only input is ``None``, and so is the output, so that a network need not ask
+    whether it is conditional.
 
     Args:
         features: Number of features to make.
         num_classes: Contexts are labels ``0 .. num_classes - 1`` of shape ``(*batch,)``.
-        context_shape: Contexts are vectors ``(*batch, D)`` or maps ``(*batch, C, H, W)``.
+        context_shape: Contexts are vectors ``(*batch, D)``, maps ``(*batch, C, H, W)`` or, where
+            ``ranks`` say so, sequences ``(*batch, C, L)``.
+        ranks: Ranks that ``context_shape`` may have.
 
     Raises:
         ValueError: If both are given, or sizes are not positive.
@@ -60,12 +67,13 @@ class ContextEmbedding(Configured, nn.Module):
         *,
         num_classes: int | None = None,
         context_shape: Sequence[int] | None = None,
+        ranks: Iterable[int] = (1, 3),
     ) -> None:
         super().__init__()
         check_positive(features=features)
         self.features = features
         self.num_classes = num_classes
-        self.event_dim = context_event_dim(num_classes, context_shape)
+        self.event_dim = context_event_dim(num_classes, context_shape, ranks)
         self.context_shape = None if context_shape is None else torch.Size(context_shape)
         self.embed = self._make_embedding()
 
@@ -76,7 +84,8 @@ class ContextEmbedding(Configured, nn.Module):
             return None
         if self.event_dim == 1:
             return nn.Linear(self.context_shape[0], self.features)
-        return nn.Conv2d(self.context_shape[0], self.features, 3, padding=1)
+        convolution = nn.Conv1d if self.event_dim == 2 else nn.Conv2d
+        return convolution(self.context_shape[0], self.features, 3, padding=1)
 
     def forward(
         self, context: Num[Tensor, "*context"] | None, size: Sequence[int] | None = None
@@ -84,11 +93,13 @@ class ContextEmbedding(Configured, nn.Module):
         """Return the features of a context.
 
         Args:
-            context: Labels, vectors or maps with any leading batch shape.
-            size: Height and width wanted of a map's features, resampled by averaging.
+            context: Labels, vectors, sequences or maps with any leading batch shape.
+            size: Height and width wanted of a map's features, or length of a sequence's,
+                resampled by averaging.
 
         Returns:
-            ``(*batch, features)`` for labels and vectors, ``(*batch, features, H, W)`` for maps.
+            ``(*batch, features)`` for labels and vectors, ``(*batch, features, H, W)`` for maps,
+            ``(*batch, features, L)`` for sequences.
 
         Raises:
             ValueError: If the context is missing, unwanted, out of range or of another shape.
@@ -101,7 +112,7 @@ class ContextEmbedding(Configured, nn.Module):
         context = context.to(next(self.embed.parameters()).dtype)
         if self.event_dim == 1:
             return cast(Tensor, self.embed(context))
-        features = over_batch(self.embed, (context, 3))
+        features = over_batch(self.embed, (context, self.event_dim or 0))
         return features if size is None else _resized(features, size)
 
     def check(self, context: Tensor | None) -> None:
@@ -155,7 +166,9 @@ def _may_read(tensor: Tensor) -> bool:
 
 
 def _resized(features: Tensor, size: Sequence[int]) -> Tensor:
-    height, width = size
-    if tuple(features.shape[-2:]) == (height, width):
+    sizes = tuple(size)
+    if tuple(features.shape[-len(sizes) :]) == sizes:
         return features
-    return over_batch(lambda x: F.adaptive_avg_pool2d(x, (height, width)), (features, 3))
+    if len(sizes) == 1:
+        return over_batch(lambda x: F.adaptive_avg_pool1d(x, sizes[0]), (features, 2))
+    return over_batch(lambda x: F.adaptive_avg_pool2d(x, sizes), (features, 3))  # type: ignore[arg-type]
