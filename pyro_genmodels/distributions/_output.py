@@ -42,6 +42,10 @@ class OutputLaw(ABC):
     ) -> Float[Tensor, "*batch"]:
         """Return how far a draw is from being another one, in units of the parameters."""
 
+    def magnitude(self, parameters: Float[Tensor, "*batch parameters"]) -> Float[Tensor, "*batch"]:
+        """Return the size of the largest parameter, in proportion to which they are rounded."""
+        return parameters.abs().amax(-1)
+
 
 class Softmax(OutputLaw):
     """A softmax over levels, drawn by the Gumbel trick.

@@ -159,7 +159,7 @@ class SamplingTask:
         skip = max(self.num_given - first, 0)
         if skip >= parameters.shape[1] or not len(lead):
             return
-        largest = parameters.abs().amax((1, 2))
+        largest = self.law.magnitude(parameters).amax(1)
         check(
             bool(torch.isfinite(largest).all()),
             "net",

@@ -1,0 +1,61 @@
+"""The PixelCNN++ distribution."""
+
+from __future__ import annotations
+
+from pyro_genmodels._checks import check
+from pyro_genmodels._typing import Num, Tensor
+from pyro_genmodels.distributions._autoregressive import AutoregressiveDistribution
+from pyro_genmodels.distributions._logistic_mixture import LogisticMixture
+from pyro_genmodels.distributions._output import OutputLaw
+from pyro_genmodels.nets import PixelCNNPlusPlusNet
+
+
+class PixelCNNPlusPlus(AutoregressiveDistribution):
+    r"""Distribution over images, one discretised mixture of logistics a pixel.
+
+    .. math:: p(x \mid c) = \prod_{\text{pixels}} \sum_k \pi_k \prod_i
+        P\big(x_i; \mu_{ki} + \textstyle\sum_{j<i} \alpha_{kij} x_j, s_{ki}\big)
+
+    over the pixels in raster order, whose parameters the network gives from the pixels before.
+    Exact for every parameter, hence normalised before any training; samples are the very integers
+    that are scored. A temperature divides the components' logits and multiplies their scales.
+
+    Args:
+        net: The network.
+        context: Labels, vectors or maps, if the network takes any; its batch shape is the
+            distribution's.
+        validate_args: Whether to check values; Pyro's global setting by default.
+
+    Raises:
+        ValueError: If the network is another, or the context is not what it was declared to take.
+
+    References:
+        Salimans et al. (2017), PixelCNN++. https://arxiv.org/abs/1701.05517
+
+    Example:
+        >>> import torch
+        >>> net = PixelCNNPlusPlusNet((1, 4, 4), 17, hidden_channels=4, num_classes=10)
+        >>> digits = PixelCNNPlusPlus(net, torch.arange(10))
+        >>> x = digits.sample((2,), method="parallel")
+        >>> x.shape, digits.log_prob(x).shape
+        (torch.Size([2, 10, 1, 4, 4]), torch.Size([2, 10]))
+    """
+
+    net: PixelCNNPlusPlusNet
+
+    def __init__(
+        self,
+        net: PixelCNNPlusPlusNet,
+        context: Num[Tensor, ...] | None = None,
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        rule = "be a PixelCNNPlusPlusNet"
+        check(isinstance(net, PixelCNNPlusPlusNet), "net", rule, type(net).__name__)
+        super().__init__(net, context, validate_args=validate_args)
+
+    @property
+    def law(self) -> OutputLaw:
+        """A discretised mixture of logistics."""
+        linked = self.net.event_shape[0] > 1
+        return LogisticMixture(self.net.num_levels, self.net.num_mixtures, linked=linked)
