@@ -71,6 +71,29 @@ def snail_net(*shape: int, **options: Any) -> nets.PixelSNAILNet:
     return nets.PixelSNAILNet(shape, 3, **{**sizes, **options})
 
 
+def made(*shape: int, num_levels: int = 3, **options: Any) -> nets.MADENet:
+    """A small MADE."""
+    return nets.MADENet(shape, num_levels, **{"hidden": (9, 8), **options})
+
+
+def ngram(*shape: int, **options: Any) -> nets.NGramNet:
+    """A small n-gram network."""
+    options = {"order": 2, "embedding_features": 3, "hidden": (5,)} | options
+    return nets.NGramNet(shape, 3, **options)
+
+
+def char_rnn(*shape: int, **options: Any) -> nets.CharRNNNet:
+    """A small recurrent network."""
+    options = {"hidden_features": 5, "embedding_features": 4} | options
+    return nets.CharRNNNet(shape, 3, **options)
+
+
+def wavenet(*shape: int, **options: Any) -> nets.WaveNetNet:
+    """A small WaveNet."""
+    options = {"channels": 4, "skip_channels": 5, "layers_per_block": 2} | options
+    return nets.WaveNetNet(shape, 3, **{"num_blocks": 1, **options})
+
+
 def quantizer(dim: int) -> nets.VectorQuantizer:
     """Codes that are in place before any data are seen."""
     return nets.VectorQuantizer(dim, 5, initialization="random")
@@ -82,6 +105,10 @@ NETS: Cases = {
     "ContextEmbedding/map": lambda: Case(
         nets.ContextEmbedding(3, context_shape=(2, 4, 5)), (2, 4, 5)
     ),
+    "CharRNNNet": lambda: Case(char_rnn(5), (5,)),
+    "CharRNNNet/image": lambda: Case(char_rnn(2, 2, 2, cell="lstm", num_layers=1), (2, 2, 2)),
+    "CharRNNNet/labels": lambda: Case(char_rnn(4, cell="lstm", num_classes=3), (4,), LABELS),
+    "CharRNNNet/sequence": lambda: Case(char_rnn(4, context_shape=(2, 4)), (4,), features(2, 4)),
     "ConvNet": lambda: Case(nets.ConvNet(2, 3, hidden=(4,)), (2, 3, 4)),
     "ConvNet/labels": lambda: Case(
         nets.ConvNet(2, 3, hidden=(4,), num_classes=3), (2, 3, 4), LABELS
@@ -102,6 +129,16 @@ NETS: Cases = {
         nets.GlowNet(2, 3, hidden_channels=4, num_classes=3), (2, 3, 4), LABELS
     ),
     "GlowNet/prior": lambda: Case(nets.GlowNet(2, 3, hidden_channels=0), (2, 3, 4)),
+    "MADENet": lambda: Case(made(5), (5,)),
+    "MADENet/direct": lambda: Case(made(1, 2, 3, hidden=(3,), direct=True), (1, 2, 3)),
+    "MADENet/labels": lambda: Case(
+        made(2, 2, 2, num_levels=2, order="random", num_classes=3), (2, 2, 2), LABELS
+    ),
+    "MADENet/masks": lambda: Case(
+        made(4, order=[2, 0, 3, 1], num_masks=3, one_hot=False, context_shape=(2,)),
+        (4,),
+        features(2),
+    ),
     "MLP": lambda: Case(nets.MLP(3, 2, hidden=(4,)), (3,)),
     "MLP/labels": lambda: Case(nets.MLP(3, 2, hidden=(4,), num_classes=3), (3,), LABELS),
     "MLPDecoder": lambda: Case(nets.MLPDecoder(3, (2, 5, 4), hidden=(6,)), (3,)),
@@ -116,6 +153,11 @@ NETS: Cases = {
     ),
     "MaskedConv2d": lambda: Case(nets.MaskedConv2d(3, 6, 3, kind="A", num_groups=3), (3, 4, 5)),
     "MultiHeadQuantizer": lambda: Case(nets.MultiHeadQuantizer(quantizer(2), 2), (4,)),
+    "NGramNet": lambda: Case(ngram(6), (6,)),
+    "NGramNet/image": lambda: Case(
+        ngram(2, 2, 2, direct=True, context_shape=(1, 3, 2)), (2, 2, 2), features(1, 3, 2)
+    ),
+    "NGramNet/labels": lambda: Case(ngram(4, num_classes=3), (4,), LABELS),
     "PixelCNNNet": lambda: Case(
         nets.PixelCNNNet((1, 5, 4), 5, hidden_channels=6, num_blocks=2), (1, 5, 4)
     ),
@@ -150,6 +192,10 @@ NETS: Cases = {
         features(1, 3, 4),
     ),
     "VectorQuantizer": lambda: Case(quantizer(4), (4,)),
+    "WaveNetNet": lambda: Case(wavenet(7), (7,)),
+    "WaveNetNet/image": lambda: Case(wavenet(1, 2, 3, kernel_size=3), (1, 2, 3)),
+    "WaveNetNet/labels": lambda: Case(wavenet(4, num_classes=3), (4,), LABELS),
+    "WaveNetNet/sequence": lambda: Case(wavenet(4, context_shape=(2, 3)), (4,), features(2, 3)),
     "WeightNormConv2d": lambda: Case(nets.WeightNormConv2d(2, 3, 3), (2, 3, 4)),
 }
 
@@ -453,6 +499,10 @@ CONDITIONAL_TRANSFORMS |= {
 
 # distributions: small enough to be enumerated, if they are discrete
 DISTRIBUTIONS: Cases = {
+    "CharRNN": lambda: Case(distributions.CharRNN(char_rnn(5))),
+    "CharRNN/lstm": lambda: Case(
+        distributions.CharRNN(char_rnn(4, cell="lstm", num_classes=3), LABELS)
+    ),
     "DiscretizedLogistic": lambda: Case(
         distributions.DiscretizedLogistic(features(3), features(3) - 1, 256)
     ),
@@ -469,6 +519,21 @@ DISTRIBUTIONS: Cases = {
     ),
     "GatedPixelCNN/map": lambda: Case(
         distributions.GatedPixelCNN(gated_net(1, 2, 2, context_shape=(2, 2, 2)), features(2, 2, 2))
+    ),
+    "MADE": lambda: Case(distributions.MADE(made(4))),
+    "MADE/binary": lambda: Case(distributions.MADE(made(1, 2, 3, num_levels=2, order="random"))),
+    "MADE/direct": lambda: Case(
+        distributions.MADE(made(4, hidden=(4,), direct=True, num_classes=3), LABELS)
+    ),
+    "MADE/masks": lambda: Case(
+        distributions.MADE(
+            made(4, order=[2, 0, 3, 1], num_masks=3, one_hot=False, context_shape=(2,)),
+            features(2),
+        )
+    ),
+    "NGram": lambda: Case(distributions.NGram(ngram(5))),
+    "NGram/sequence": lambda: Case(
+        distributions.NGram(ngram(4, direct=True, context_shape=(2, 6)), features(2, 6))
     ),
     "PixelCNN": lambda: Case(
         distributions.PixelCNN(nets.PixelCNNNet((1, 2, 3), 3, hidden_channels=4, num_blocks=1))
@@ -507,6 +572,13 @@ DISTRIBUTIONS: Cases = {
         distributions.UniformDequantization(torch.arange(3.0).double())
     ),
     "UniformLevels": lambda: Case(distributions.UniformLevels((1, 3), 4)),
+    "WaveNet": lambda: Case(distributions.WaveNet(wavenet(6))),
+    "WaveNet/image": lambda: Case(
+        distributions.WaveNet(wavenet(2, 1, 2, kernel_size=3, num_classes=3), LABELS)
+    ),
+    "WaveNet/sequence": lambda: Case(
+        distributions.WaveNet(wavenet(4, context_shape=(2, 3)), features(2, 3))
+    ),
 }
 
 # data: distributions with a known optimum
@@ -519,6 +591,7 @@ DATA_DISTRIBUTIONS: Cases = {
     "Ising": lambda: Case(data.Ising(2, 3)),
     "Ising/strong": lambda: Case(data.Ising(3, 2, beta=0.8)),
     "LogisticField": lambda: Case(data.LogisticField(1, 2, channels=2, num_levels=5)),
+    "MarkovChain": lambda: Case(data.MarkovChain(5, num_levels=3, order=2)),
     "Mosaic": lambda: Case(data.Mosaic(2, tile_size=2, num_codes=3)),
     "PPCA": lambda: Case(data.PPCA(4, latent_dim=2)),
     "Sprites": lambda: Case(data.Sprites()),
@@ -543,6 +616,13 @@ MODELS: Cases = {
     ),
     "AutoregressiveModel/attention": lambda: Case(
         models.AutoregressiveModel(snail_net(1, 2, 2), distribution="PixelSNAIL")
+    ),
+    "AutoregressiveModel/made": lambda: Case(
+        models.AutoregressiveModel(made(4, num_masks=2), distribution="MADE")
+    ),
+    "AutoregressiveModel/sequence": lambda: Case(
+        models.AutoregressiveModel(wavenet(4, context_shape=(2, 4)), distribution="WaveNet"),
+        context=features(2, 4),
     ),
     "FlowModel": lambda: Case(
         models.FlowModel(
@@ -674,8 +754,11 @@ INTERNAL: dict[str, str] = {
     "nets.GatedLayer": "a part of GatedPixelCNNNet",
     "nets.GatedStackNet": "what GatedPixelCNNNet and PixelSNAILNet share",
     "nets.LevelInput": "a part of GatedPixelCNNNet and PixelSNAILNet",
+    "nets.MaskedLinear": "a part of MADENet",
     "nets.MaskedResidualBlock": "a part of PixelCNNNet",
     "nets.MaskedRowConv2d": "a part of GatedPixelCNNNet",
+    "nets.RecurrentLayer": "a part of CharRNNNet",
+    "nets.WaveNetLayer": "a part of WaveNetNet",
     "nets.VerticalConv2d": "a part of GatedPixelCNNNet",
     "nets.NormalizedConv2d": "a part of GlowNet",
     "nets.ZeroConv2d": "a part of GlowNet",

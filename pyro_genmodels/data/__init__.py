@@ -9,7 +9,9 @@ from pyro_genmodels.data.gaussian import PPCA, GaussianTexture
 from pyro_genmodels.data.in_memory import FromFile, InMemory
 from pyro_genmodels.data.ising import Ising
 from pyro_genmodels.data.logistic_field import LogisticField
+from pyro_genmodels.data.markov import MarkovChain
 from pyro_genmodels.data.mosaic import Mosaic
+from pyro_genmodels.data.mu_law import mu_law_decode, mu_law_encode
 from pyro_genmodels.data.photos import Photos
 from pyro_genmodels.data.plane import Checkerboard, EightGaussians
 from pyro_genmodels.data.sampled import Sampled
@@ -35,8 +37,11 @@ __all__ = [
     "InMemory",
     "Ising",
     "LogisticField",
+    "MarkovChain",
     "Mosaic",
     "Photos",
     "Sampled",
     "Sprites",
+    "mu_law_decode",
+    "mu_law_encode",
 ]

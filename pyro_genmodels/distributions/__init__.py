@@ -6,14 +6,19 @@ from pyro_genmodels.distributions.discretized_logistic import DiscretizedLogisti
 from pyro_genmodels.distributions.gated_pixelcnn import GatedPixelCNN
 from pyro_genmodels.distributions.pixelcnn import PixelCNN
 from pyro_genmodels.distributions.pixelsnail import PixelSNAIL
+from pyro_genmodels.distributions.sequences import MADE, CharRNN, NGram, WaveNet
 from pyro_genmodels.distributions.uniform import UniformLevels
 
 __all__ = [
+    "MADE",
     "AutoregressiveDistribution",
+    "CharRNN",
     "DiscretizedLogistic",
     "GatedPixelCNN",
+    "NGram",
     "PixelCNN",
     "PixelSNAIL",
     "UniformDequantization",
     "UniformLevels",
+    "WaveNet",
 ]

@@ -22,6 +22,7 @@ from pyro_genmodels.models.likelihoods import (
     Likelihood,
 )
 from pyro_genmodels.models.presets import preset, presets
+from pyro_genmodels.models.sequences import char_rnn, made, ngram, wavenet
 from pyro_genmodels.models.vae import VAE, BetaVAE
 from pyro_genmodels.models.vqvae import VQVAE
 from pyro_genmodels.models.vqvae2 import VQVAE2
@@ -46,8 +47,11 @@ __all__ = [
     "SharedPass",
     "UniformPrior",
     "VectorQuantizedModel",
+    "char_rnn",
     "gated_pixelcnn",
     "glow",
+    "made",
+    "ngram",
     "nice",
     "pixelcnn",
     "pixelsnail",
@@ -55,4 +59,5 @@ __all__ = [
     "presets",
     "realnvp",
     "spline_flow",
+    "wavenet",
 ]

@@ -12,30 +12,37 @@ from pyro_genmodels.nets.conv import ConvNet, ResNet
 from pyro_genmodels.nets.dense import MLP
 from pyro_genmodels.nets.gated_pixelcnn import GatedPixelCNNNet
 from pyro_genmodels.nets.glow import GlowNet
+from pyro_genmodels.nets.made import MADENet
 from pyro_genmodels.nets.masked import MaskedConv2d
+from pyro_genmodels.nets.ngram import NGramNet
 from pyro_genmodels.nets.pixelcnn import PixelCNNNet
 from pyro_genmodels.nets.pixelsnail import PixelSNAILNet
 from pyro_genmodels.nets.quantizer import VectorQuantizer
 from pyro_genmodels.nets.realnvp import RealNVPNet
+from pyro_genmodels.nets.recurrent import CharRNNNet
 from pyro_genmodels.nets.vae import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from pyro_genmodels.nets.vqvae import MapDecoder, MapEncoder
+from pyro_genmodels.nets.wavenet import WaveNetNet
 from pyro_genmodels.nets.weight_norm import WeightNormConv2d
 
 __all__ = [
     "MLP",
     "AutoregressiveNet",
+    "CharRNNNet",
     "ContextEmbedding",
     "ConvDecoder",
     "ConvEncoder",
     "ConvNet",
     "GatedPixelCNNNet",
     "GlowNet",
+    "MADENet",
     "MLPDecoder",
     "MLPEncoder",
     "MapDecoder",
     "MapEncoder",
     "MaskedConv2d",
     "MultiHeadQuantizer",
+    "NGramNet",
     "PixelCNNNet",
     "PixelSNAILNet",
     "ProductQuantizer",
@@ -45,6 +52,7 @@ __all__ = [
     "ResNet",
     "ResidualQuantizer",
     "VectorQuantizer",
+    "WaveNetNet",
     "WeightNormConv2d",
     "code_perplexity",
 ]

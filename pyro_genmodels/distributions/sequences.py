@@ -1,0 +1,152 @@
+"""Distributions over sequences and vectors: MADE, WaveNet, recurrent and n-gram."""
+
+from __future__ import annotations
+
+from abc import ABC
+from typing import ClassVar
+
+from pyro_genmodels._checks import check
+from pyro_genmodels._typing import Num, Tensor
+from pyro_genmodels.distributions._autoregressive import AutoregressiveDistribution
+from pyro_genmodels.distributions._output import OutputLaw, Softmax
+from pyro_genmodels.nets import AutoregressiveNet, CharRNNNet, MADENet, NGramNet, WaveNetNet
+
+
+class _Symbols(AutoregressiveDistribution, ABC):
+    """A softmax over levels an element, by one kind of network."""
+
+    network: ClassVar[type[AutoregressiveNet]]
+
+    def __init__(
+        self,
+        net: AutoregressiveNet,
+        context: Num[Tensor, ...] | None = None,
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        kind = self.network
+        check(isinstance(net, kind), "net", f"be a {kind.__name__}", type(net).__name__)
+        super().__init__(net, context, validate_args=validate_args)
+
+    @property
+    def law(self) -> OutputLaw:
+        """A softmax over levels."""
+        return Softmax(self.net.num_levels)
+
+
+class MADE(_Symbols):
+    r"""Distribution over vectors of levels by a masked fully connected network.
+
+    .. math:: p(x \mid c) = \prod_t \mathrm{softmax}(f(x_{<t}, c))_{x_t}
+
+    over the elements in the network's order; with several masks the mean of such products. Cached
+    sampling costs one pass of the network in all.
+
+    Args:
+        net: A :class:`~pyro_genmodels.nets.MADENet`.
+        context: Labels or vectors, if the network takes any; its batch shape is the
+            distribution's.
+        validate_args: Whether to check values; Pyro's global setting by default.
+
+    Raises:
+        ValueError: If the network is another, or the context is not what it takes.
+
+    References:
+        Germain et al. (2015), MADE: Masked autoencoder for distribution estimation.
+        https://arxiv.org/abs/1502.03509
+
+    Example:
+        >>> from pyro_genmodels.nets import MADENet
+        >>> law = MADE(MADENet((6,), 2, hidden=(16,), order="random"))
+        >>> law.log_prob(law.sample((5,))).shape
+        torch.Size([5])
+    """
+
+    network = MADENet
+
+
+class NGram(_Symbols):
+    r"""Distribution over sequences of symbols, each given the last n.
+
+    .. math:: p(s \mid c) = \prod_t \mathrm{softmax}(f(s_{t-n}, \dots, s_{t-1}, c))_{s_t}
+
+    Args:
+        net: A :class:`~pyro_genmodels.nets.NGramNet`.
+        context: Labels, vectors or sequences, if the network takes any; its batch shape is the
+            distribution's.
+        validate_args: Whether to check values; Pyro's global setting by default.
+
+    Raises:
+        ValueError: If the network is another, or the context is not what it takes.
+
+    References:
+        Bengio et al. (2003), A neural probabilistic language model.
+        https://www.jmlr.org/papers/v3/bengio03a.html
+
+    Example:
+        >>> from pyro_genmodels.nets import NGramNet
+        >>> text = NGram(NGramNet((12,), 26, order=3))
+        >>> text.log_prob(text.sample((5,))).shape
+        torch.Size([5])
+    """
+
+    network = NGramNet
+
+
+class CharRNN(_Symbols):
+    r"""Distribution over sequences of symbols by a recurrent network.
+
+    .. math:: p(s \mid c) = \prod_t \mathrm{softmax}(f(h_t))_{s_t}, \qquad
+        h_t = \mathrm{cell}(s_{t-1}, c, h_{t-1})
+
+    Args:
+        net: A :class:`~pyro_genmodels.nets.CharRNNNet`.
+        context: Labels, vectors or sequences, if the network takes any; its batch shape is the
+            distribution's.
+        validate_args: Whether to check values; Pyro's global setting by default.
+
+    Raises:
+        ValueError: If the network is another, or the context is not what it takes.
+
+    References:
+        Graves (2013), Generating sequences with recurrent neural networks.
+        https://arxiv.org/abs/1308.0850
+
+    Example:
+        >>> from pyro_genmodels.nets import CharRNNNet
+        >>> text = CharRNN(CharRNNNet((12,), 26, hidden_features=16))
+        >>> text.log_prob(text.sample((5,))).shape
+        torch.Size([5])
+    """
+
+    network = CharRNNNet
+
+
+class WaveNet(_Symbols):
+    r"""Distribution over sequences, such as audio in 8 bits, by dilated causal convolutions.
+
+    .. math:: p(s \mid c) = \prod_t \mathrm{softmax}(f(s_{t-R}, \dots, s_{t-1}, c))_{s_t}
+
+    where R is the network's receptive field.
+
+    Args:
+        net: A :class:`~pyro_genmodels.nets.WaveNetNet`.
+        context: Labels or vectors (global conditioning) or sequences (local), if the network takes
+            any; its batch shape is the distribution's.
+        validate_args: Whether to check values; Pyro's global setting by default.
+
+    Raises:
+        ValueError: If the network is another, or the context is not what it takes.
+
+    References:
+        van den Oord et al. (2016), WaveNet: A generative model for raw audio.
+        https://arxiv.org/abs/1609.03499
+
+    Example:
+        >>> from pyro_genmodels.nets import WaveNetNet
+        >>> audio = WaveNet(WaveNetNet((64,), 256, channels=8, num_blocks=1, layers_per_block=4))
+        >>> audio.log_prob(audio.sample((2,))).shape
+        torch.Size([2])
+    """
+
+    network = WaveNetNet
