@@ -97,10 +97,15 @@ class NormalizedConv2d(EdgeConv2d):
         scale = self.scale
         return super().forward(x, scale, self.shift * scale)
 
-    def without_scale(self, x: Tensor) -> Tensor:
-        """Return the normalised convolution divided by :attr:`scale`."""
+    def rectified_without_scale(self, x: Tensor) -> Tensor:
+        """Return the positive part of a normalised 1x1 convolution, divided by :attr:`scale`."""
         self._see(x)
-        return self._convolve(x, self.weight, self.shift)
+        if x.device.type != "cpu":
+            return F.relu(self._convolve(x, self.weight, self.shift), inplace=True)
+        # One product for all pixels: torch's convolution may loop over the images of a small batch
+        # and return another layout in memory, which all that follows would pay for.
+        h = F.linear(x.movedim(1, -1), self.weight.flatten(1), self.shift)
+        return F.relu(h, inplace=True).movedim(-1, 1)
 
     def _see(self, x: Tensor) -> None:
         if self.first_data.is_due:
@@ -217,7 +222,7 @@ class GlowNet(Configured, nn.Module):
         first, second = cast("list[NormalizedConv2d]", list(self.hidden))
         h = first(x) if features is None else first(x) + features
         # A positive scale passes a rectifier, and costs less in the last kernel than in this.
-        h = F.relu(second.without_scale(F.relu(h, inplace=True)), inplace=True)
+        h = second.rectified_without_scale(F.relu(h, inplace=True))
         if self.training and self.dropout.p > 0:
             h = self.dropout(h)
         return cast(Tensor, self.last(h, input_scale=second.scale))
