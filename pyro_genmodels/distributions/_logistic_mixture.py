@@ -14,9 +14,9 @@ _NEVER_DRAWN = -60.0
 
 
 class LogisticMixture(OutputLaw):
-    """A mixture of logistic densities cut into levels; parameters are logits, locations, log-scales.
+    """A mixture of logistic densities cut into levels.
 
-    Drawn by the Gumbel trick for the component and by inversion for the level. The temperature
+    The parameters are K logits, K locations and K log-scales. Drawn by the Gumbel trick for the component and by inversion for the level. The temperature
     divides the components' logits and multiplies their scales.
 
     Args:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -108,20 +110,30 @@ def linked_mixture(
         For each channel K logits, K locations and K log-scales, beside each other.
     """
     channels = pixel.shape[-1]
-    numbers = raw.unflatten(-1, (link_count(channels), -1))
-    logits, locs, log_scales, links = numbers.split(
-        [1, channels, channels, link_count(channels) - 1 - 2 * channels], -2
-    )
-    logits = F.log_softmax(logits[..., 0, :], -1)
-    log_scales = log_scales.clamp(min_log_scale, LOG_SCALE_BOUND)
-    scaled, links = pixel * (2 / (num_levels - 1)) - 1, links.tanh()
-    outputs = []
-    for i in range(channels):
-        first = i * (i - 1) // 2
-        before = scaled[..., :i, None] * links[..., first : first + i, :]
-        loc, log_scale = locs[..., i, :] + before.sum(-2), log_scales[..., i, :]
-        outputs.append(torch.cat([logits, loc, log_scale], -1))
-        if i + 1 < channels:
-            mass = logistic_log_mass(pixel[..., i, None], loc, log_scale, num_levels)
-            logits = F.log_softmax(logits + mass, -1)
+    laws = channel_laws(raw, channels, num_levels, min_log_scale=min_log_scale)
+    outputs = [next(laws)]
+    outputs += [laws.send(pixel[..., i]) for i in range(channels - 1)]
     return torch.stack(outputs, -2)
+
+
+def channel_laws(
+    raw: Tensor, num_channels: int, num_levels: int, *, min_log_scale: float
+) -> Generator[Tensor, Tensor, None]:
+    """Yield the law of each channel in turn, having been sent the level of the one before."""
+    numbers = raw.unflatten(-1, (link_count(num_channels), -1))
+    logits, locs, log_scales = numbers[..., : 1 + 2 * num_channels, :].split(
+        [1, num_channels, num_channels], -2
+    )
+    log_scales = log_scales.clamp(min_log_scale, LOG_SCALE_BOUND)
+    links = numbers[..., 1 + 2 * num_channels :, :].tanh()
+    logits, scaled = F.log_softmax(logits[..., 0, :], -1), []
+    for i in range(num_channels):
+        loc, log_scale, first = locs[..., i, :], log_scales[..., i, :], i * (i - 1) // 2
+        for j, level in enumerate(scaled):
+            loc = loc + level * links[..., first + j, :]
+        level = yield torch.cat([logits, loc, log_scale], -1)
+        if i + 1 < num_channels:
+            level = level[..., None]
+            mass = logistic_log_mass(level, loc, log_scale, num_levels)
+            logits = F.log_softmax(logits + mass, -1)
+            scaled.append(level * (2 / (num_levels - 1)) - 1)

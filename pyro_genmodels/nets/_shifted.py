@@ -1,4 +1,4 @@
-"""PixelCNN++'s layers: weight-normed convolutions that reach up, or up and left, and their gates."""
+"""PixelCNN++'s layers: weight-normed convolutions that reach up, or up and left; gated blocks."""
 
 from __future__ import annotations
 
