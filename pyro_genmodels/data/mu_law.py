@@ -68,7 +68,8 @@ def mu_law_decode(levels: Num[Tensor, "*shape"], num_levels: int = 256) -> Float
     mu = _mu(num_levels)
     dtype = levels.dtype if levels.is_floating_point() else torch.get_default_dtype()
     y = levels.to(dtype) / mu * 2 - 1
-    return y.sign() * (y.abs() * math.log1p(mu)).expm1() / mu
+    # Rounding could lead out of [-1, 1].
+    return (y.sign() * (y.abs() * math.log1p(mu)).expm1() / mu).clamp(-1, 1)
 
 
 def _mu(num_levels: int) -> int:

@@ -26,6 +26,8 @@ CASES: dict[str, Callable[[], data.ExactDistribution]] = {
     "bars coin": lambda: data.BarsAndStripes(3, coin=True),
     "bars large": lambda: data.BarsAndStripes(16),
     "sprites": lambda: data.Sprites(16),
+    "markov chain": lambda: data.MarkovChain(),
+    "markov chain, order 2": lambda: data.MarkovChain(7, num_levels=3, order=2, seed=1),
     "mosaic": lambda: data.Mosaic(),
     "mosaic grey": lambda: data.Mosaic(2, tile_size=3, num_codes=5, num_levels=7, seed=4),
     "logistic field": lambda: data.LogisticField(8, 8),

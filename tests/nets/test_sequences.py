@@ -12,8 +12,20 @@ import torch
 from torch import Tensor
 
 from pyro_genmodels._configuration import build, configuration
-from pyro_genmodels.nets import AutoregressiveNet, CharRNNNet, MADENet, NGramNet, WaveNetNet
-from pyro_genmodels.testing import check_receptive_field, randomize_parameters
+from pyro_genmodels.nets import (
+    AutoregressiveNet,
+    CharRNNNet,
+    MADENet,
+    NGramNet,
+    WaveNetNet,
+    _masked_linear,
+    wavenet,
+)
+from pyro_genmodels.testing import (
+    check_autoregressive,
+    check_receptive_field,
+    randomize_parameters,
+)
 
 LENGTH = 11
 
@@ -268,3 +280,40 @@ def test_dropout_acts_in_training_mode_only(make: Callable[..., AutoregressiveNe
 def test_bad_arguments_are_named(make: Callable[[], object], named: str) -> None:
     with pytest.raises(ValueError, match=f"`{named}` must"):
         make()
+
+
+# --- broken on purpose ---------------------------------------------------------------------------
+
+
+def test_the_laws_see_a_made_without_its_shift(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Output degrees as the input's: each element would see itself."""
+    net = ready(MADENet((5,), 3, hidden=(20,), direct=True))
+    degrees = MADENet.degrees
+    wrong = lambda self, mask: [*degrees(self, mask)[:-1], degrees(self, mask)[-1] + 1]  # noqa: E731
+    monkeypatch.setattr(MADENet, "degrees", wrong)
+    with pytest.raises(AssertionError, match="no sub-pixel sees itself"):
+        check_autoregressive(net, (5,), num_levels=3)
+
+
+def test_the_laws_see_an_ensemble_weighted_by_its_own_element(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    net = ready(MADENet((5,), 3, hidden=(20,), num_masks=3))
+    with monkeypatch.context() as patch:
+        patch.setattr(_masked_linear.F, "pad", lambda x, _: torch.cat([x, x[..., -1:]], -1))
+        with pytest.raises(AssertionError, match="no sub-pixel sees itself"):
+            check_autoregressive(net, (5,), num_levels=3)
+
+
+def test_sampling_sees_a_queue_that_is_one_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = ready(WaveNetNet((LENGTH,), 3, channels=5, num_blocks=1, layers_per_block=2))
+    x = torch.randint(3, (2, LENGTH)).double()
+    taps = wavenet.Queue.taps
+
+    def late(self: wavenet.Queue, x: Tensor) -> Tensor:
+        found = taps(self, x)
+        self._position = (self._position + 1) % self._reach
+        return found
+
+    monkeypatch.setattr(wavenet.Queue, "taps", late)
+    assert not torch.allclose(stepped(net, x, None), net(x), atol=1e-6)
