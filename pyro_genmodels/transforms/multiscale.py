@@ -68,6 +68,7 @@ class FactorOut(FlowTransform):
         Dhariwal (2018), Glow, section 3.4 and its code. https://arxiv.org/abs/1807.03039
 
     Example:
+        >>> import torch
         >>> from pyro_genmodels import nets, transforms
         >>> rest = transforms.InvertibleLinear(2)
         >>> layer = FactorOut(rest, nets.ConvNet(2, 4, zero_init=True))
