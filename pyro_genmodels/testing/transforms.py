@@ -80,6 +80,8 @@ def _check_round_trip(law: str, transform: Any, at: Tensor, before: Tensor, afte
     require_law(bool(torch.isfinite(after).all()), law, "the round trip is not finite")
     event_dim = before.dim() - (at.dim() - transform.domain.event_dim)
     bound = tolerance(before.dtype) * condition_number(transform, at)
+    # An infinite bound would pass anything.
+    require_law(bool(torch.isfinite(bound).all()), law, "the Jacobian is singular there")
     require_within(law, _largest(after - before, event_dim), bound)
 
 
