@@ -111,11 +111,11 @@ class MaskedEvaluation:
         """Return outputs that see the units below a degree."""
         known = self._bounds[-1][degree]
         weight = self._weights[-1][:known, own]
-        y = self._biases[-1][:, own] + self._units[-1][:, :known] @ weight
+        y = torch.addmm(self._biases[-1][:, own], self._units[-1][:, :known], weight)
         if self._direct is None:
             return y
         seen = self._bounds[0][degree]
-        return y + self._units[0][:, :seen] @ self._direct[:seen, own]
+        return y.addmm_(self._units[0][:, :seen], self._direct[:seen, own])
 
     def append(self, degree: int, inputs: Tensor) -> None:
         """Take the inputs of a degree, and compute the hidden units that waited for them."""
@@ -124,7 +124,7 @@ class MaskedEvaluation:
         for index in range(1, len(self._units)):
             seen, own = bounds[index - 1][1], slice(*bounds[index])
             weight, x = self._weights[index - 1][:seen, own], self._units[index - 1][:, :seen]
-            y = self._biases[index - 1][:, own] + x @ weight
+            y = torch.addmm(self._biases[index - 1][:, own], x, weight)
             self._units[index][:, own] = self._activation(y)
 
 
