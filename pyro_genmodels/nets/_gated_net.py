@@ -26,7 +26,7 @@ class GatedStackNet(AutoregressiveNet):
         event_shape: ``(C, H, W)``.
         num_levels: Levels of a sub-pixel.
         hidden_channels: Features of each stack.
-        output_channels: Features of the skip connections; twice the hidden ones by default.
+        output_channels: Features of the skip connections; as many as hidden ones by default.
         embedding_size: Size of a vector looked up for each level; levels as numbers by default.
         dropout: Share of the features behind a gate that is dropped in training mode.
         num_classes: Contexts are labels.
@@ -55,7 +55,7 @@ class GatedStackNet(AutoregressiveNet):
             context_shape=context_shape,
         )
         groups = self.event_shape[0]
-        outputs = 2 * hidden_channels if output_channels is None else output_channels
+        outputs = hidden_channels if output_channels is None else output_channels
         for name, size in (("hidden_channels", hidden_channels), ("output_channels", outputs)):
             check(size >= groups, name, f"be at least the image's channels, {groups}", size)
         self._common: dict[str, Any] = {

@@ -30,7 +30,7 @@ class GatedPixelCNNNet(GatedStackNet):
         kernel_size: Size of the first layer's kernel.
         layer_kernel_size: Size of the other layers' kernels.
         output_channels: Features of the skip connections and of the 1x1 layer at the end;
-            ``2 * hidden_channels`` by default.
+            ``hidden_channels`` by default.
         embedding_size: Size of a vector looked up for each level: for codes, whose numbers mean
             nothing. By default levels enter as numbers.
         dropout: Share of features dropped behind each gate, in training mode.

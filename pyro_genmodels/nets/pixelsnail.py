@@ -36,7 +36,7 @@ class PixelSNAILNet(GatedStackNet):
         head_size: Features of a head's keys and values; by default half the hidden ones are
             shared out between the heads.
         output_channels: Features of the skip connections and of the 1x1 layer at the end;
-            ``2 * hidden_channels`` by default.
+            ``hidden_channels`` by default.
         embedding_size: Size of a vector looked up for each level: for codes, whose numbers mean
             nothing. By default levels enter as numbers.
         dropout: Share of features dropped behind each gate, in training mode.

@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", default="", help="part of the names to run")
+    parser.add_argument("--no-parallel", action="store_true", help="leave parallel sampling out")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"{'network':22}{'forward':>10}{'cached':>10}{'/ forward':>10}{'parallel / forward':>20}")
@@ -73,16 +74,17 @@ def main() -> None:
         net = make().eval()
         law = PixelCNN(randomize_parameters(net, 0.2))
         x = law.sample((BATCH,))
+        variants: dict[str, Callable[[], object]] = {
+            "forward": lambda net=net, x=x: net(x),
+            "cached": lambda law=law: law.sample((BATCH,)),
+            "parallel": lambda law=law: law.sample((BATCH,), method="parallel"),
+        }
+        if options.no_parallel:
+            del variants["parallel"]
         with torch.inference_mode():
-            time_of = medians(
-                {
-                    "forward": lambda net=net, x=x: net(x),
-                    "cached": lambda law=law: law.sample((BATCH,)),
-                    "parallel": lambda law=law: law.sample((BATCH,), method="parallel"),
-                },
-                options.repeats,
-            )
-        forward, cached, parallel = time_of.values()
+            time_of = medians(variants, options.repeats)
+        forward, cached = time_of["forward"], time_of["cached"]
+        parallel = time_of.get("parallel", float("nan"))
         line = f"{name:22}{forward:9.3f}s{cached:9.3f}s{cached / forward:10.2f}"
         print(f"{line}{parallel / forward:20.1f}", flush=True)
 
