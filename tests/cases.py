@@ -94,6 +94,12 @@ def wavenet(*shape: int, **options: Any) -> nets.WaveNetNet:
     return nets.WaveNetNet(shape, 3, **{"num_blocks": 1, **options})
 
 
+def plus_plus_net(*shape: int, **options: Any) -> nets.PixelCNNPlusPlusNet:
+    """A small PixelCNN++."""
+    small = {"hidden_channels": 4, "num_resnets": 1, "num_scales": 1, "num_mixtures": 2}
+    return nets.PixelCNNPlusPlusNet(shape, 3, **{**small, **options})
+
+
 def quantizer(dim: int) -> nets.VectorQuantizer:
     """Codes that are in place before any data are seen."""
     return nets.VectorQuantizer(dim, 5, initialization="random")
@@ -181,6 +187,18 @@ NETS: Cases = {
     "PixelSNAILNet/labels": lambda: Case(snail_net(1, 3, 3, num_classes=3), (1, 3, 3), LABELS),
     "PixelSNAILNet/map": lambda: Case(
         snail_net(1, 3, 4, context_shape=(2, 3, 4)), (1, 3, 4), features(2, 3, 4)
+    ),
+    "PixelCNNPlusPlusNet": lambda: Case(plus_plus_net(1, 4, 8, num_scales=3), (1, 4, 8)),
+    "PixelCNNPlusPlusNet/colours": lambda: Case(plus_plus_net(3, 2, 4, num_scales=2), (3, 2, 4)),
+    "PixelCNNPlusPlusNet/one-pixel-wide": lambda: Case(plus_plus_net(2, 3, 1), (2, 3, 1)),
+    "PixelCNNPlusPlusNet/no-resnets": lambda: Case(
+        plus_plus_net(1, 2, 2, num_resnets=0, num_scales=2), (1, 2, 2)
+    ),
+    "PixelCNNPlusPlusNet/labels": lambda: Case(
+        plus_plus_net(1, 2, 3, num_classes=3), (1, 2, 3), LABELS
+    ),
+    "PixelCNNPlusPlusNet/map": lambda: Case(
+        plus_plus_net(1, 2, 4, num_scales=2, context_shape=(2, 2, 4)), (1, 2, 4), features(2, 2, 4)
     ),
     "ProductQuantizer": lambda: Case(nets.ProductQuantizer([quantizer(1), quantizer(3)]), (4,)),
     "ResidualQuantizer": lambda: Case(nets.ResidualQuantizer([quantizer(4), quantizer(4)]), (4,)),
@@ -509,6 +527,14 @@ DISTRIBUTIONS: Cases = {
     "DiscretizedLogistic/narrow": lambda: Case(
         distributions.DiscretizedLogistic(features(3), features(3) - 8, 17)
     ),
+    "DiscretizedLogisticMixture": lambda: Case(
+        distributions.DiscretizedLogisticMixture(
+            torch.tensor([[0.0, 1.0, -1.0], [2.0, 0.0, 0.5]], dtype=torch.float64),
+            torch.tensor([[-0.5, 0.3, 1.2], [0.0, -0.9, 0.4]], dtype=torch.float64),
+            torch.tensor([-7.0, -1.0, -2.5], dtype=torch.float64),
+            17,
+        )
+    ),
     "GatedPixelCNN": lambda: Case(distributions.GatedPixelCNN(gated_net(1, 2, 3))),
     "GatedPixelCNN/colours": lambda: Case(distributions.GatedPixelCNN(gated_net(3, 1, 2))),
     "GatedPixelCNN/one-pixel-wide": lambda: Case(
@@ -545,6 +571,21 @@ DISTRIBUTIONS: Cases = {
         distributions.PixelCNN(
             nets.PixelCNNNet((1, 2, 2), 3, hidden_channels=4, num_blocks=1, num_classes=3), LABELS
         )
+    ),
+    "PixelCNNPlusPlus": lambda: Case(distributions.PixelCNNPlusPlus(plus_plus_net(1, 2, 3))),
+    "PixelCNNPlusPlus/colours": lambda: Case(
+        distributions.PixelCNNPlusPlus(plus_plus_net(3, 1, 2, num_mixtures=3))
+    ),
+    "PixelCNNPlusPlus/labels": lambda: Case(
+        distributions.PixelCNNPlusPlus(plus_plus_net(1, 2, 2, num_scales=2, num_classes=3), LABELS)
+    ),
+    "PixelCNNPlusPlus/map": lambda: Case(
+        distributions.PixelCNNPlusPlus(
+            plus_plus_net(2, 2, 1, context_shape=(2, 2, 1)), features(2, 2, 1)
+        )
+    ),
+    "PixelCNNPlusPlus/one-component": lambda: Case(
+        distributions.PixelCNNPlusPlus(plus_plus_net(3, 2, 1, num_mixtures=1))
     ),
     "PixelCNN/map": lambda: Case(
         distributions.PixelCNN(
@@ -623,6 +664,9 @@ MODELS: Cases = {
     "AutoregressiveModel/sequence": lambda: Case(
         models.AutoregressiveModel(wavenet(4, context_shape=(2, 4)), distribution="WaveNet"),
         context=features(2, 4),
+    ),
+    "AutoregressiveModel/plus-plus": lambda: Case(
+        models.AutoregressiveModel(plus_plus_net(1, 2, 2), distribution="PixelCNNPlusPlus")
     ),
     "FlowModel": lambda: Case(
         models.FlowModel(
@@ -751,6 +795,10 @@ INTERNAL: dict[str, str] = {
     "nets.EdgeConv2d": "a part of GlowNet",
     "nets.FirstData": "a flag, not a network",
     "nets.CausalAttention": "a part of PixelSNAILNet",
+    "nets.GatedPair": "a part of PixelCNNPlusPlusNet",
+    "nets.GatedResidual": "a part of PixelCNNPlusPlusNet",
+    "nets.ShiftedConv2d": "a part of PixelCNNPlusPlusNet",
+    "nets.StreamPair": "a part of PixelCNNPlusPlusNet",
     "nets.GatedLayer": "a part of GatedPixelCNNNet",
     "nets.GatedStackNet": "what GatedPixelCNNNet and PixelSNAILNet share",
     "nets.LevelInput": "a part of GatedPixelCNNNet and PixelSNAILNet",

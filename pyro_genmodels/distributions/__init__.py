@@ -3,8 +3,10 @@
 from pyro_genmodels.distributions._autoregressive import AutoregressiveDistribution
 from pyro_genmodels.distributions.dequantization import UniformDequantization
 from pyro_genmodels.distributions.discretized_logistic import DiscretizedLogistic
+from pyro_genmodels.distributions.discretized_logistic_mixture import DiscretizedLogisticMixture
 from pyro_genmodels.distributions.gated_pixelcnn import GatedPixelCNN
 from pyro_genmodels.distributions.pixelcnn import PixelCNN
+from pyro_genmodels.distributions.pixelcnn_pp import PixelCNNPlusPlus
 from pyro_genmodels.distributions.pixelsnail import PixelSNAIL
 from pyro_genmodels.distributions.sequences import MADE, CharRNN, NGram, WaveNet
 from pyro_genmodels.distributions.uniform import UniformLevels
@@ -14,9 +16,11 @@ __all__ = [
     "AutoregressiveDistribution",
     "CharRNN",
     "DiscretizedLogistic",
+    "DiscretizedLogisticMixture",
     "GatedPixelCNN",
     "NGram",
     "PixelCNN",
+    "PixelCNNPlusPlus",
     "PixelSNAIL",
     "UniformDequantization",
     "UniformLevels",

@@ -16,8 +16,9 @@ _NEVER_DRAWN = -60.0
 class LogisticMixture(OutputLaw):
     """A mixture of logistic densities cut into levels.
 
-    The parameters are K logits, K locations and K log-scales. Drawn by the Gumbel trick for the component and by inversion for the level. The temperature
-    divides the components' logits and multiplies their scales.
+    The parameters are K logits, K locations and K log-scales. Drawn by the Gumbel trick for the
+    component and by inversion for the level. The temperature divides the components' logits and
+    multiplies their scales.
 
     Args:
         num_levels: Number of levels.
@@ -35,8 +36,8 @@ class LogisticMixture(OutputLaw):
         """Return the log-probability of ``level``."""
         # Half precision would lose the likelihood's third digit.
         wide = torch.promote_types(parameters.dtype, torch.float32)
-        level = level.expand(parameters.shape[:-1])
-        return mixture_log_mass(level, *parameters.to(wide).chunk(3, -1), self.num_levels)
+        logits, loc, log_scale = parameters.to(wide).chunk(3, -1)
+        return mixture_log_mass(level, logits, loc, log_scale, self.num_levels)
 
     def noise(
         self, batch_size: int, elements: int, generator: torch.Generator

@@ -102,7 +102,8 @@ class DiscretizedLogisticMixture(TorchDistribution):
         uniform = uniform.clamp(min=torch.finfo(uniform.dtype).tiny)
         position = loc + (uniform.log() - torch.log1p(-uniform)) * scale
         top = self.num_levels - 1
-        return ((position + 1) * (top / 2)).round().clamp(0, top)
+        levels: Tensor = ((position + 1) * (top / 2)).round().clamp(0, top)
+        return levels
 
     def enumerate_support(self, expand: bool = True) -> Float[Tensor, "*shape"]:
         """Return every level, along a new leading dimension."""

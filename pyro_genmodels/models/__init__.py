@@ -21,6 +21,7 @@ from pyro_genmodels.models.likelihoods import (
     GaussianLikelihood,
     Likelihood,
 )
+from pyro_genmodels.models.pixelcnn_pp import pixelcnn_pp
 from pyro_genmodels.models.presets import preset, presets
 from pyro_genmodels.models.sequences import char_rnn, made, ngram, wavenet
 from pyro_genmodels.models.vae import VAE, BetaVAE
@@ -54,6 +55,7 @@ __all__ = [
     "ngram",
     "nice",
     "pixelcnn",
+    "pixelcnn_pp",
     "pixelsnail",
     "preset",
     "presets",

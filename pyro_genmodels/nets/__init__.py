@@ -16,6 +16,7 @@ from pyro_genmodels.nets.made import MADENet
 from pyro_genmodels.nets.masked import MaskedConv2d
 from pyro_genmodels.nets.ngram import NGramNet
 from pyro_genmodels.nets.pixelcnn import PixelCNNNet
+from pyro_genmodels.nets.pixelcnn_pp import PixelCNNPlusPlusNet
 from pyro_genmodels.nets.pixelsnail import PixelSNAILNet
 from pyro_genmodels.nets.quantizer import VectorQuantizer
 from pyro_genmodels.nets.realnvp import RealNVPNet
@@ -44,6 +45,7 @@ __all__ = [
     "MultiHeadQuantizer",
     "NGramNet",
     "PixelCNNNet",
+    "PixelCNNPlusPlusNet",
     "PixelSNAILNet",
     "ProductQuantizer",
     "Quantized",

@@ -126,7 +126,8 @@ def channel_laws(
     )
     log_scales = log_scales.clamp(min_log_scale, LOG_SCALE_BOUND)
     links = numbers[..., 1 + 2 * num_channels :, :].tanh()
-    logits, scaled = F.log_softmax(logits[..., 0, :], -1), []
+    logits = F.log_softmax(logits[..., 0, :], -1)
+    scaled: list[Tensor] = []
     for i in range(num_channels):
         loc, log_scale, first = locs[..., i, :], log_scales[..., i, :], i * (i - 1) // 2
         for j, level in enumerate(scaled):

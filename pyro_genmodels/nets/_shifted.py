@@ -54,7 +54,8 @@ class ShiftedConv2d(nn.Module):
     def weight(self) -> Tensor:
         """The kernels: directions brought to their lengths."""
         factor = self.length / self.direction.flatten(1).norm(dim=1)
-        return self.direction * factor[:, None, None, None]
+        weight: Tensor = self.direction * factor[:, None, None, None]
+        return weight
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolution; the first data in training set its lengths and bias."""
@@ -121,7 +122,8 @@ class GatedResidual(nn.Module):
         if self.context is not None:
             y = y + self.context(features)
         value, gate = y.chunk(2, 1)
-        return x + value * gate.sigmoid()
+        result: Tensor = x + value * gate.sigmoid()
+        return result
 
 
 def pointwise(in_channels: int, out_channels: int) -> ShiftedConv2d:

@@ -7,14 +7,13 @@ left for a pixel (``step``) is one product with the pixel to its left and itself
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyro_genmodels.nets._shifted import GatedPair, GatedResidual, ShiftedConv2d, StreamPair
+from pyro_genmodels.nets._shifted import GatedResidual, ShiftedConv2d, StreamPair
 
 
 def _concat_elu(x: Tensor) -> Tensor:
@@ -156,7 +155,8 @@ class Doubling:
 
     def row(self, x: Tensor) -> Tensor:
         """Return two rows ``(2, batch, 2 width, channels)`` from one."""
-        return self._row(x.movedim(-1, 1)[:, :, None]).permute(2, 0, 3, 1)
+        y: Tensor = self._row(x.movedim(-1, 1)[:, :, None])
+        return y.permute(2, 0, 3, 1)
 
     def put(self, column: int, x: Tensor) -> None:
         """Take the next pixel, of which four are made."""
@@ -167,101 +167,6 @@ class Doubling:
     def pixel(self, row: int, column: int) -> Tensor:
         """Return a pixel of the row (0 or 1)."""
         return self._pixels[row, :, column // 2, column % 2]
-
-
-class ScaleEvaluation:
-    """One size of the network, and in it the smaller ones.
-
-    Args:
-        down: Layers of the way down, from this size on.
-        up: Layers of the way up, to this size.
-        batch_size: Number of images.
-        width: Width of this size.
-        by_height: The context's features for this size and the smaller ones, from large to small.
-    """
-
-    def __init__(
-        self,
-        down: Iterable[nn.Module],
-        up: Iterable[nn.Module],
-        batch_size: int,
-        width: int,
-        by_height: dict[int, Tensor | None],
-    ) -> None:
-        down, up, features = list(down), list(up), list(by_height.values())
-        self._features, self._height = features[0], 0
-        smaller = next((i for i, x in enumerate(down) if not isinstance(x, GatedPair)), None)
-        self._inner: ScaleEvaluation | None = None
-        self._row = 0
-        if smaller is not None:
-            larger = max(i for i, x in enumerate(up) if not isinstance(x, GatedPair))
-            halving = cast(StreamPair, down[smaller])
-            self._halving_row = RowConv(cast(ShiftedConv2d, halving.up), batch_size, width)
-            self._halving = PixelConv(cast(ShiftedConv2d, halving.left), batch_size, width)
-            self._doubling = Doubling(cast(StreamPair, up[larger]), batch_size, width // 2)
-            rest = dict(list(by_height.items())[1:])
-            inside = (down[smaller + 1 :], up[:larger])
-            self._inner = ScaleEvaluation(*inside, batch_size, width // 2, rest)
-            down, up = down[:smaller], up[larger + 1 :]
-        self._down = [_Pair(cast(GatedPair, x), batch_size, width) for x in down]
-        self._up = [_Pair(cast(GatedPair, x), batch_size, width) for x in up]
-
-    def start_row(self, above: Tensor) -> Tensor:
-        """Take the next row ``(batch, width, channels)`` of the first stream; return its end."""
-        features, results = self._features_of_row(), [above]
-        for pair in self._down:
-            results.append(pair.start_row(results[-1], None, features))
-        x = results.pop() if self._inner is None else self._row_from_inside(results[-1])
-        for pair in self._up:
-            x = pair.start_row(x, results.pop(), features)
-        self._row += 1
-        return x
-
-    def step(self, column: int, x: Tensor) -> Tensor:
-        """Take the next pixel ``(batch, channels)`` of the second stream; return its end."""
-        results = [x]
-        for pair in self._down:
-            results.append(pair.pixel.step(column, results[-1], None))
-        x = results.pop() if self._inner is None else self._pixel_from_inside(column, results[-1])
-        for pair in self._up:
-            x = pair.pixel.step(column, x, results.pop())
-        return x
-
-    def _row_from_inside(self, x: Tensor) -> Tensor:
-        inner = cast(ScaleEvaluation, self._inner)
-        if self._row % 2 == 0:
-            self._halving.start_row()
-            self._rows = self._doubling.row(inner.start_row(self._halving_row(x)))
-        else:
-            self._halving_row.feed(x)
-        return self._rows[self._row % 2]
-
-    def _pixel_from_inside(self, column: int, x: Tensor) -> Tensor:
-        inner, odd = cast(ScaleEvaluation, self._inner), (self._row - 1) % 2
-        self._halving.put(column, x)
-        if odd == 0 and column % 2 == 0:
-            y = inner.step(column // 2, self._halving(column // 2))
-            self._doubling.put(column // 2, y)
-        return self._doubling.pixel(odd, column)
-
-    def _features_of_row(self) -> Tensor | None:
-        features = self._features
-        if features is None or features.shape[-2] == 1:
-            return features
-        return features[:, :, self._row : self._row + 1]
-
-
-class _Pair:
-    """A gated block of each stream."""
-
-    def __init__(self, pair: GatedPair, batch_size: int, width: int) -> None:
-        self.row = GatedRow(cast(GatedResidual, pair.up), batch_size, width)
-        self.pixel = GatedPixel(cast(GatedResidual, pair.left), batch_size, width)
-
-    def start_row(self, x: Tensor, shortcut: Tensor | None, features: Tensor | None) -> Tensor:
-        y = self.row(x, shortcut, features)
-        self.pixel.start_row(y, features)
-        return y
 
 
 def _matrix(layer: ShiftedConv2d) -> tuple[Tensor, Tensor]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_genmodels._checks import check, check_event_shape, check_positive
-from pyro_genmodels._typing import EventShape, Float, Num
+from pyro_genmodels._typing import EventShape, Float
 from pyro_genmodels.nets._autoregressive import AutoregressiveNet, IncrementalEvaluation
-from pyro_genmodels.nets._logistic import channel_laws, link_count, linked_mixture
+from pyro_genmodels.nets._logistic import link_count, linked_mixture
 from pyro_genmodels.nets._shifted import (
     GatedPair,
     ShiftedConv2d,
@@ -19,7 +19,7 @@ from pyro_genmodels.nets._shifted import (
     pointwise,
     resize,
 )
-from pyro_genmodels.nets._shifted_cache import PixelConv, RowConv, ScaleEvaluation
+from pyro_genmodels.nets._shifted_scales import PixelCNNPlusPlusEvaluation
 
 Streams = tuple[Tensor, Tensor]
 
@@ -105,7 +105,7 @@ class PixelCNNPlusPlusNet(AutoregressiveNet):
         self.first_row = ShiftedConv2d(channels + 1, width, (1, 3), left=False)
         self.first_column = ShiftedConv2d(channels + 1, width, (2, 1), left=True)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        options = {"dropout": dropout, "context": context}
+        options: dict[str, Any] = {"dropout": dropout, "context": context}
         for scale in range(scales):
             if scale > 0:
                 self.down.append(resize(width, "down"))
@@ -185,68 +185,3 @@ class PixelCNNPlusPlusNet(AutoregressiveNet):
 
 def _moved_down(x: Tensor) -> Tensor:
     return F.pad(x, (0, 0, 1, -1))
-
-
-class PixelCNNPlusPlusEvaluation(IncrementalEvaluation):
-    """Evaluates a :class:`PixelCNNPlusPlusNet` pixel by pixel, each multiplication done once.
-
-    The stream of the rows above is made a row at a time, with all that the other stream takes of
-    it and of its own row above; what is left for a pixel are the taps of its own row.
-    """
-
-    def __init__(self, net: PixelCNNPlusPlusNet, batch_size: int, features: Tensor | None) -> None:
-        self._net, (self._colours, _, self._width) = net, net.event_shape
-        self._row = self._column = self._colour = 0
-        like = net.first_row.direction
-        self._above = RowConv(net.first_above, batch_size, self._width)
-        self._beside = RowConv(net.first_row, batch_size, self._width)
-        self._left = PixelConv(net.first_column, batch_size, self._width)
-        self._image_row = like.new_ones(batch_size, self._width, self._colours + 1)
-        by_height = net.features_by_height(features)
-        self._scales = ScaleEvaluation(net.down, net.up, batch_size, self._width, by_height)
-        self._last = net.last.weight[:, :, 0, 0].t().contiguous()
-        self._pixel = like.new_empty(batch_size, self._colours)
-
-    def parameters(self) -> Float[Tensor, "batch parameters"]:
-        """Return the next sub-pixel's parameters."""
-        if self._colour > 0:
-            return self._laws.send(self._pixel[:, self._colour - 1])
-        if self._column == 0:
-            self._start_row()
-        self._laws = channel_laws(
-            self._raw(self._column),
-            self._colours,
-            self._net.num_levels,
-            min_log_scale=self._net.min_log_scale,
-        )
-        return next(self._laws)
-
-    def append(self, level: Num[Tensor, " batch"]) -> None:
-        """Take the next sub-pixel's value."""
-        self._pixel[:, self._colour] = level
-        self._colour += 1
-        if self._colour == self._colours:
-            scaled = self._pixel * (2 / (self._net.num_levels - 1)) - 1
-            self._image_row[:, self._column, :-1] = scaled
-            self._left.put(self._column, self._image_row[:, self._column])
-            self._colour, self._column = 0, self._column + 1
-        if self._column == self._width:
-            self._column, self._row = 0, self._row + 1
-
-    def _start_row(self) -> None:
-        if self._row == 0:
-            size = (*self._image_row.shape[:2], len(self._net.first_above.bias))
-            above = self._image_row.new_zeros(size)
-            self._from_above = above
-        else:
-            above = self._above(self._image_row)
-            self._from_above = self._beside(self._image_row)
-        self._left.start_row()
-        self._scales.start_row(above)
-
-    def _raw(self, column: int) -> Tensor:
-        x = self._from_above[:, column]
-        if column > 0:
-            x = x + self._left(column - 1)
-        x = self._scales.step(column, x)
-        return torch.addmm(self._net.last.bias, F.elu(x), self._last)

@@ -1,0 +1,160 @@
+"""The discretised mixture of logistics: exact at every parameter, alone and linked over colours."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_genmodels.distributions import (
+    DiscretizedLogistic,
+    DiscretizedLogisticMixture,
+    PixelCNNPlusPlus,
+)
+from pyro_genmodels.distributions._logistic_mixture import LogisticMixture
+from pyro_genmodels.nets import PixelCNNPlusPlusNet
+from pyro_genmodels.nets._logistic import linked_mixture, logistic_log_mass
+from pyro_genmodels.testing import (
+    check_normalized,
+    check_sampler,
+    check_sampling_methods_agree,
+    randomize_parameters,
+)
+
+SCALES = [-40.0, -20.0, -7.0, -3.0, 0.0, 5.0, 40.0]
+LOCATIONS = [-50.0, -1.0, -0.3, 0.0, 1 / 255, 0.999, 1.0, 3.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("num_levels", [2, 3, 17, 256])
+def test_sums_to_one_at_every_parameter(num_levels: int, dtype: torch.dtype) -> None:
+    loc, log_scale = torch.tensor(list(itertools.product(LOCATIONS, SCALES)), dtype=dtype).T
+    levels = torch.arange(num_levels)[:, None]
+    totals = logistic_log_mass(levels, loc, log_scale, num_levels).exp().sum(0)
+    torch.testing.assert_close(totals, torch.ones_like(totals), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_are_finite_at_every_parameter(dtype: torch.dtype) -> None:
+    loc, log_scale = torch.tensor(list(itertools.product(LOCATIONS, SCALES)), dtype=dtype).T
+    loc, log_scale = loc.clone().requires_grad_(), log_scale.clone().requires_grad_()
+    logistic_log_mass(torch.arange(256)[:, None], loc, log_scale, 256).sum().backward()
+    assert loc.grad.isfinite().all()
+    assert log_scale.grad.isfinite().all()
+
+
+def test_one_component_is_the_discretized_logistic() -> None:
+    loc, log_scale = torch.randn(5, 1).double(), torch.randn(5, 1).double()
+    mixture = DiscretizedLogisticMixture(torch.zeros(1).double(), loc, log_scale, 17)
+    single = DiscretizedLogistic(loc[:, 0], log_scale[:, 0], 17)
+    value = torch.randint(17, (3, 5))
+    torch.testing.assert_close(mixture.log_prob(value), single.log_prob(value))
+    for name in ("mean", "variance"):
+        torch.testing.assert_close(getattr(mixture, name), getattr(single, name))
+    torch.testing.assert_close(mixture.entropy(), single.entropy())
+
+
+def published(raw: Tensor, pixel: Tensor, num_levels: int) -> Tensor:
+    """Log-mass of pixels by the paper's formula: one mixture over whole pixels."""
+    logits, mean, log_scale, link = raw.unflatten(-1, (10, -1)).split([1, 3, 3, 3], -2)
+    x, link = pixel * (2 / (num_levels - 1)) - 1, link.tanh()
+    red, green = x[..., 0, None], x[..., 1, None]
+    means = [
+        mean[..., 0, :],
+        mean[..., 1, :] + link[..., 0, :] * red,
+        mean[..., 2, :] + link[..., 1, :] * red + link[..., 2, :] * green,
+    ]
+    half = 1 / (num_levels - 1)
+    total = logits[..., 0, :].log_softmax(-1)
+    for i in range(3):
+        centred, scale = x[..., i, None] - means[i], log_scale[..., i, :].exp()
+        above = torch.where(x[..., i, None] > 1 - half, 1.0, ((centred + half) / scale).sigmoid())
+        below = torch.where(x[..., i, None] < half - 1, 0.0, ((centred - half) / scale).sigmoid())
+        total = total + (above - below).log()
+    return total.logsumexp(-1)
+
+
+@pytest.mark.parametrize("num_levels", [2, 5, 256])
+def test_linked_channels_are_the_published_mixture_over_pixels(num_levels: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    raw = torch.randn(50, 40, generator=generator, dtype=torch.float64)
+    pixel = torch.randint(num_levels, (50, 3), generator=generator).double()
+    parameters = linked_mixture(raw, pixel, num_levels)
+    nats = LogisticMixture(num_levels, 4, linked=True).log_prob(parameters, pixel).sum(-1)
+    torch.testing.assert_close(nats, published(raw, pixel, num_levels))
+
+
+ENUMERABLE = {"2x2x3 binary": ((3, 2, 2), 2), "2x1x3, 4 levels": ((3, 2, 1), 4)}
+ENUMERABLE["3x3x1 binary"] = ((1, 3, 3), 2)
+
+
+def make(
+    event_shape: tuple[int, ...], num_levels: int, *, scale: float = 0.7, **options: object
+) -> PixelCNNPlusPlus:
+    small = {"hidden_channels": 4, "num_resnets": 1, "num_scales": 1, "num_mixtures": 3}
+    net = PixelCNNPlusPlusNet(event_shape, num_levels, **{**small, **options}).double()
+    # In training the first data would set parameters anew.
+    randomize_parameters(net, scale).eval()
+    labels = None if net.num_classes is None else torch.arange(net.num_classes)
+    return PixelCNNPlusPlus(net, labels)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_classes": 2}])
+@pytest.mark.parametrize("size", ENUMERABLE)
+def test_images_sum_to_one_before_training(size: str, options: dict[str, int]) -> None:
+    check_normalized(make(*ENUMERABLE[size], **options))
+
+
+def test_images_sum_to_one_at_256_levels() -> None:
+    check_normalized(make((1, 1, 2), 256))
+    check_normalized(make((2, 1, 1), 256, num_classes=2))
+
+
+@pytest.mark.parametrize("method", ["cached", "parallel"])
+def test_sampler_draws_what_is_scored(method: str) -> None:
+    check_sampler(make((3, 2, 1), 4, num_classes=2), method=method, num_samples=10_000)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("event_shape", "levels"), [((1, 4, 4), 17), ((3, 2, 4), 256)])
+def test_methods_draw_the_same_values(
+    event_shape: tuple[int, ...], levels: int, dtype: torch.dtype
+) -> None:
+    law = make(event_shape, levels, num_scales=2)
+    law.net.to(dtype)
+    check_sampling_methods_agree(law, sample_shape=(4,))
+
+
+def test_completes_a_pixel_from_its_first_channel() -> None:
+    law = make((3, 1, 1), 3, scale=1.0)
+    whole = torch.cartesian_prod(*[torch.arange(3.0)] * 3).double().view(27, 3, 1, 1)
+    table = law.log_prob(whole).exp().view(3, 3, 3)
+    given = torch.tensor([2.0, 0.0, 0.0]).double().view(3, 1, 1)
+    draws = law.sample((20_000,), given=given, num_given=1).long().flatten(1)
+    assert (draws[:, 0] == 2).all()
+    found = (draws[:, 1] * 3 + draws[:, 2]).bincount(minlength=9) / len(draws)
+    expected = (table[2] / table[2].sum()).flatten().detach()
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=0.02)
+
+
+def test_cold_samples_are_the_likeliest_components_middles() -> None:
+    law = make((3, 2, 2), 5)
+    x = law.sample((3,), temperature=0)
+    assert (x == x[0]).all()
+    assert not (law.sample((3,), temperature=2.0) == x).all()
+
+
+def test_every_parameter_has_a_gradient() -> None:
+    law = make((3, 4, 4), 5, num_scales=2, num_classes=2)
+    law.log_prob(law.sample((4,))).sum().backward()
+    assert all((p.grad != 0).any() for p in law.net.parameters())
+
+
+def test_bad_mixtures_are_errors() -> None:
+    one = torch.zeros(1)
+    with pytest.raises(ValueError, match="`num_levels` must"):
+        DiscretizedLogisticMixture(one, one, one, 1)
+    with pytest.raises(ValueError, match="`logits` must"):
+        DiscretizedLogisticMixture(one[0], one[0], one[0], 2)
