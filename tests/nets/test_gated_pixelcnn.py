@@ -21,8 +21,14 @@ from tests.cases import vivid
 Offsets = set[tuple[int, int]]
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
 def network(event_shape: tuple[int, ...], num_levels: int = 3, **options: Any) -> GatedPixelCNNNet:
-    options = {"hidden_channels": 8, "num_layers": 1, **options}
+    # Wide enough that at no place all rectifiers are off, which would hide what is seen.
+    options = {"hidden_channels": 24, "num_layers": 1, **options}
     return randomize_parameters(GatedPixelCNNNet(event_shape, num_levels, **options).double())
 
 
@@ -61,8 +67,7 @@ def test_enough_layers_see_every_earlier_sub_pixel(event_shape: tuple[int, ...])
 
 @pytest.mark.parametrize("context_shape", [(2,), (2, 6, 8)])
 def test_a_context_opens_no_leak_and_reaches_every_logit(context_shape: tuple[int, ...]) -> None:
-    torch.manual_seed(0)  # a place whose rectifiers are all off would show no context
-    net = network((3, 3, 4), hidden_channels=24, context_shape=context_shape)
+    net = network((3, 3, 4), context_shape=context_shape)
     one, two = torch.randn(2, *context_shape, dtype=torch.float64)
     check_autoregressive(lambda x: net(x, one), (3, 3, 4), num_levels=3)
     x = torch.zeros(3, 3, 4)
