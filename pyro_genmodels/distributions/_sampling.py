@@ -18,6 +18,8 @@ to its fixed point. The result is the float64 network's sample, whatever method,
 from __future__ import annotations
 
 import contextlib
+import copy
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -35,6 +37,9 @@ METHODS = ("cached", "parallel", "naive")
 # 5 in usual networks (2 to 15 blocks, 1 to 3 colours), by 26 with weights far out of proportion; a
 # tie compares two logits.
 ROUNDING = 64.0
+# Rounds of the fixed-point map after which an image that rounding led astray is drawn anew from
+# there: at hundreds of levels one in two is, and the map would take hundreds of rounds.
+PATIENCE = 8
 
 
 @dataclass
@@ -136,16 +141,30 @@ class SamplingTask:
             name: value.double() if value.is_floating_point() else value
             for name, value in (*self.net.named_parameters(), *self.net.named_buffers())
         }
-        while True:
+        for trial in itertools.count(1):
             inputs = self._in_event_order(x)
             evaluation = _Evaluation(self.net)
             state = {f"net.{name}": value for name, value in wide.items()}
             parameters = self._in_order(functional_call(evaluation, state, (inputs, features)))
             drawn = self.law.draw(parameters, noise).to(x.dtype)
             drawn[:, : self.num_given] = x[:, : self.num_given]
-            if torch.equal(drawn, x):
-                return x
-            x = drawn
+            first = _first_difference(drawn, x)
+            if first == self.size:
+                break
+            x = self._redrawn(drawn, noise, features, first) if trial % PATIENCE == 0 else drawn
+        return x
+
+    def _redrawn(self, x: Tensor, noise: Tensor, features: Tensor | None, known: int) -> Tensor:
+        """Draw all but the first elements anew, one after another, if the network has a cache."""
+        state = copy.deepcopy(self.net).double().incremental(len(x), features)
+        if isinstance(state, WholeEvaluation):
+            return x
+        for position in range(self.size):
+            parameters = state.parameters()
+            if position > known:  # the first one to differ was drawn given the right ones
+                x[:, position] = self.law.draw(parameters, noise[:, position])
+            state.append(x[:, position])
+        return x
 
     def _start(self) -> tuple[Tensor, Tensor]:
         size = (self.batch_size, self.size)
@@ -187,6 +206,12 @@ class SamplingTask:
         from tqdm.auto import tqdm
 
         return tqdm(total=self.size, desc="sampling", unit="element")  # type: ignore[no-any-return]
+
+
+def _first_difference(x: Tensor, y: Tensor) -> int:
+    """Return the first position at which some image differs, the number of positions if none."""
+    differs = (x != y).any(0).nonzero()
+    return int(differs[0]) if len(differs) else x.shape[1]
 
 
 class _Bar:

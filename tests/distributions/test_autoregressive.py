@@ -74,6 +74,29 @@ def test_a_wrong_start_is_corrected(method: str, monkeypatch: pytest.MonkeyPatch
     assert torch.equal(seeded_sample(law, method=method), expected)
 
 
+@pytest.mark.parametrize("known", [0, 11])
+def test_images_that_rounding_led_astray_are_drawn_anew_from_there(
+    known: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    law = PixelCNN(network((1, 8, 8), 17))
+    given = {"given": torch.full((1, 8, 8), 3), "num_given": known}
+    expected = seeded_sample(law, **given)
+    rounds, settle = [], SamplingTask._settled
+
+    def count(*_: object) -> None:
+        rounds.append(None)
+
+    def wrong(self: SamplingTask, x: Tensor, images: Tensor) -> Tensor:
+        law.net.first.register_forward_hook(count)
+        return settle(self, torch.where(torch.arange(64) < known, x, 16 - x), images)
+
+    monkeypatch.setattr(_sampling, "ROUNDING", 1e9)
+    monkeypatch.setattr(SamplingTask, "_settled", wrong)
+    monkeypatch.setattr(_sampling, "PATIENCE", 2)
+    assert torch.equal(seeded_sample(law, **given), expected)
+    assert len(rounds) <= 3
+
+
 def test_exact_ties_go_the_same_way_everywhere() -> None:
     net = network((1, 4, 4))
     with torch.no_grad():

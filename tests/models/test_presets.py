@@ -70,6 +70,20 @@ def nice(size: int, width: int, layers: int) -> int:
     return 4 * network + size
 
 
+def pixelcnn_pp(width: int, resnets: int, mixtures: int) -> int:
+    """PixelCNN++'s code: kernels of 2x3 and 2x2, a length and a bias for each channel."""
+    pairs_down, pairs_up = 3 * resnets, 3 * resnets + 2
+    taps = 6 + 4
+    pair = 2 * width * 3 * width * taps + 2 * 3 * width * 2  # both convolutions, both streams
+    seen = 2 * width * width + 2 * width  # the second stream sees the first
+    shortcuts = 2 * (2 * width * width) + 2 * width
+    resizes = 4 * (width * width * taps + 2 * 2 * width)
+    first = (3 + 1) * width * (6 + 3 + 2) + 3 * 2 * width
+    last = width * 10 * mixtures + 2 * 10 * mixtures
+    beside = pairs_down * seen + pairs_up * (seen + shortcuts)
+    return first + (pairs_down + pairs_up) * pair + beside + resizes + last
+
+
 EXPECTED = {
     ("glow", "cifar10"): glow(32, 3),
     ("glow", "imagenet32"): glow(48, 3),
@@ -83,6 +97,7 @@ EXPECTED = {
     ("nice", "cifar10"): nice(3072, 2000, 4),
     ("nice", "svhn"): nice(3072, 2000, 4),
     ("nice", "tfd"): nice(2304, 5000, 4),
+    ("pixelcnn_pp", "cifar10"): pixelcnn_pp(160, 5, 10),
 }
 
 
@@ -119,7 +134,7 @@ def test_every_option_is_one(name: str, key: str) -> None:
     assert name in model_makers()
     settings = training.TrainingSettings(**found["training"])
     assert settings.schedule == "constant"
-    assert settings.ema_decay is None
+    assert settings.ema_decay == (0.9995 if name == "pixelcnn_pp" else None)
     # What a preset leaves out is not about the training's course.
     unsaid = set(dict(models.FlowModel.training_defaults)) - set(found["training"])
     assert unsaid <= {"max_epochs", "batch_size"}
