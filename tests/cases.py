@@ -212,6 +212,7 @@ NETS: Cases = {
     "VectorQuantizer": lambda: Case(quantizer(4), (4,)),
     "WaveNetNet": lambda: Case(wavenet(7), (7,)),
     "WaveNetNet/image": lambda: Case(wavenet(1, 2, 3, kernel_size=3), (1, 2, 3)),
+    "WaveNetNet/mixture": lambda: Case(wavenet(5, num_mixtures=2), (5,)),
     "WaveNetNet/labels": lambda: Case(wavenet(4, num_classes=3), (4,), LABELS),
     "WaveNetNet/sequence": lambda: Case(wavenet(4, context_shape=(2, 3)), (4,), features(2, 3)),
     "WeightNormConv2d": lambda: Case(nets.WeightNormConv2d(2, 3, 3), (2, 3, 4)),
@@ -617,6 +618,9 @@ DISTRIBUTIONS: Cases = {
     "WaveNet/image": lambda: Case(
         distributions.WaveNet(wavenet(2, 1, 2, kernel_size=3, num_classes=3), LABELS)
     ),
+    "WaveNet/mixture": lambda: Case(
+        distributions.WaveNet(wavenet(5, num_mixtures=2, num_classes=3), LABELS)
+    ),
     "WaveNet/sequence": lambda: Case(
         distributions.WaveNet(wavenet(4, context_shape=(2, 3)), features(2, 3))
     ),
@@ -806,6 +810,7 @@ INTERNAL: dict[str, str] = {
     "nets.MaskedResidualBlock": "a part of PixelCNNNet",
     "nets.MaskedRowConv2d": "a part of GatedPixelCNNNet",
     "nets.RecurrentLayer": "a part of CharRNNNet",
+    "nets.Amplitude": "a part of WaveNetNet",
     "nets.WaveNetLayer": "a part of WaveNetNet",
     "nets.VerticalConv2d": "a part of GatedPixelCNNNet",
     "nets.NormalizedConv2d": "a part of GlowNet",

@@ -8,6 +8,7 @@ from typing import ClassVar
 from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Num, Tensor
 from pyro_genmodels.distributions._autoregressive import AutoregressiveDistribution
+from pyro_genmodels.distributions._logistic_mixture import LogisticMixture
 from pyro_genmodels.distributions._output import OutputLaw, Softmax
 from pyro_genmodels.nets import AutoregressiveNet, CharRNNNet, MADENet, NGramNet, WaveNetNet
 
@@ -127,7 +128,8 @@ class WaveNet(_Symbols):
 
     .. math:: p(s \mid c) = \prod_t \mathrm{softmax}(f(s_{t-R}, \dots, s_{t-1}, c))_{s_t}
 
-    where R is the network's receptive field.
+    where R is the network's receptive field; or in place of the softmax a discretised mixture of
+    logistics, if the network was made with ``num_mixtures``.
 
     Args:
         net: A :class:`~pyro_genmodels.nets.WaveNetNet`.
@@ -149,4 +151,12 @@ class WaveNet(_Symbols):
         torch.Size([2])
     """
 
+    net: WaveNetNet
     network = WaveNetNet
+
+    @property
+    def law(self) -> OutputLaw:
+        """A softmax over levels, or a discretised mixture of logistics."""
+        if self.net.num_mixtures is None:
+            return super().law
+        return LogisticMixture(self.net.num_levels, self.net.num_mixtures)

@@ -91,7 +91,7 @@ class SequenceNet(AutoregressiveNet):
         logits: Tensor = self.logits(symbols, self._steps(features))
         if not in_order:
             logits = logits[:, self.order.argsort()]
-        return logits.reshape(*x.shape, self.num_levels)
+        return logits.reshape(*x.shape, logits.shape[-1])
 
     def incremental(
         self, batch_size: int, features: Float[Tensor, "batch ..."] | None

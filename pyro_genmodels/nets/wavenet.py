@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import cast
 
@@ -63,13 +64,29 @@ class WaveNetLayer(nn.Module):
         return x if self.residual is None else x + self.residual(z), self.skip(z)
 
 
+class Amplitude(nn.Linear):
+    """Brings a level in as one number in [-1, 1], the symbol before the first as a flag."""
+
+    def __init__(self, num_levels: int, features: int) -> None:
+        super().__init__(2, features)
+        self.num_levels = num_levels
+
+    def forward(self, symbols: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch features"]:
+        """Return the features of symbols."""
+        first = symbols == self.num_levels
+        amplitude = symbols.to(self.weight.dtype) * (2 / (self.num_levels - 1)) - 1
+        inputs = torch.stack([amplitude.masked_fill(first, 0), first.to(amplitude)], -1)
+        return super().forward(inputs)
+
+
 class WaveNetNet(SequenceNet):
     r"""Blocks of causal convolutions, dilated by 1, 2, 4, ..., with gates, residuals and skips.
 
     With kernels of two, one block up to dilation 512 sees the 1024 symbols before each, as in the
     paper. Symbols enter by an embedding, a 1x1 convolution of their one-hot code (the paper draws
     a wider one), and before the first stands a symbol of its own. For audio at 8 bits see
-    :func:`~pyro_genmodels.data.mu_law_encode`.
+    :func:`~pyro_genmodels.data.mu_law_encode`. For more bits, ``num_mixtures`` makes the output a
+    discretised mixture of logistics and the input one number, as in Parallel WaveNet.
 
     Sampling keeps a queue in each layer, of as many steps as its kernel spans, so a step costs one
     small product a layer, and memory does not grow with the sequence.
@@ -82,13 +99,15 @@ class WaveNetNet(SequenceNet):
         num_blocks: Number of blocks, each of which begins again at dilation 1.
         layers_per_block: Layers of a block, the last dilated by ``2**(layers_per_block - 1)``.
         kernel_size: Taps of each convolution.
+        num_mixtures: Components of a mixture of logistics; ``None`` for a softmax over levels.
         dropout: Share of each layer's input dropped, in training mode; not in the paper.
         num_classes: Contexts are labels (global conditioning).
         context_shape: Contexts are vectors ``(D,)`` (global), or local: sequences ``(C, L)``, for
             an image maps ``(C, H, W)``. A shorter sequence is repeated to fit, a longer averaged.
 
     Shape:
-        ``(*batch, *event_shape)`` to logits ``(*batch, *event_shape, num_levels)``.
+        ``(*batch, *event_shape)`` to logits ``(*batch, *event_shape, num_levels)``, or to a
+        mixture's logits, locations and log-scales ``(*batch, *event_shape, 3 * num_mixtures)``.
 
     Raises:
         ValueError: If a size is impossible.
@@ -96,6 +115,8 @@ class WaveNetNet(SequenceNet):
     References:
         van den Oord et al. (2016), WaveNet: A generative model for raw audio.
         https://arxiv.org/abs/1609.03499
+        van den Oord et al. (2018), Parallel WaveNet (mixture output).
+        https://arxiv.org/abs/1711.10433
         Le Paine et al. (2016), Fast WaveNet generation algorithm. https://arxiv.org/abs/1611.09482
 
     Example:
@@ -116,12 +137,14 @@ class WaveNetNet(SequenceNet):
         num_blocks: int = 2,
         layers_per_block: int = 6,
         kernel_size: int = 2,
+        num_mixtures: int | None = None,
         dropout: float = 0.0,
         num_classes: int | None = None,
         context_shape: EventShape | None = None,
     ) -> None:
         check_positive(channels=channels, skip_channels=skip_channels, num_blocks=num_blocks)
         check_positive(layers_per_block=layers_per_block)
+        check_positive(num_mixtures=1 if num_mixtures is None else num_mixtures)
         check(kernel_size >= 2, "kernel_size", "be at least 2", kernel_size)
         check(0 <= dropout < 1, "dropout", "be in [0, 1)", dropout)
         super().__init__(
@@ -133,7 +156,12 @@ class WaveNetNet(SequenceNet):
         )
         context = None if self.context_event_dim is None else channels
         dilations = [2**layer for _ in range(num_blocks) for layer in range(layers_per_block)]
-        self.embedding = nn.Embedding(num_levels + 1, channels)
+        self.num_mixtures = num_mixtures
+        self.embedding = (
+            nn.Embedding(num_levels + 1, channels)
+            if num_mixtures is None
+            else Amplitude(num_levels, channels)
+        )
         self.layers = nn.ModuleList(
             WaveNetLayer(
                 channels,
@@ -147,7 +175,17 @@ class WaveNetNet(SequenceNet):
             for index, dilation in enumerate(dilations)
         )
         self.hidden = nn.Linear(skip_channels, skip_channels)
-        self.output = nn.Linear(skip_channels, num_levels)
+        outputs = num_levels if num_mixtures is None else 3 * num_mixtures
+        self.output = nn.Linear(skip_channels, outputs)
+        if num_mixtures is not None:
+            self._spread_components(num_mixtures)
+
+    @torch.no_grad()
+    def _spread_components(self, count: int) -> None:
+        """Start with the components side by side over [-1, 1], as wide as their distance."""
+        _, loc, log_scale = self.output.bias.chunk(3)
+        loc.copy_((2 * torch.arange(count) + 1) / count - 1)
+        log_scale.fill_(-math.log(count))
 
     @property
     def receptive_field(self) -> int:

@@ -9,6 +9,7 @@ import torch
 
 from pyro_genmodels.data import MarkovChain
 from pyro_genmodels.models import AutoregressiveModel, ELBOLoss, char_rnn, made, ngram, wavenet
+from pyro_genmodels.testing import check_sampling_methods_agree
 
 LENGTH = 16
 
@@ -79,3 +80,20 @@ def test_short_forms_take_images_and_contexts(make: Callable[..., Autoregressive
     x = model.sample(4, torch.tensor([0, 1]))
     assert x.shape == (4, 2, 1, 2, 3)
     assert model.log_weights(x, torch.tensor([0, 1])).shape == (1, 4, 2)
+
+
+def test_sixteen_bits_by_a_mixture() -> None:
+    """No table over levels anywhere: 65536 of them cost what 2 do."""
+    model = wavenet((24,), num_levels=2**16, num_mixtures=3, num_blocks=1, layers_per_block=3)
+    assert sum(p.numel() for p in model.parameters()) < 50_000
+    check_sampling_methods_agree(model.law())
+    wave = torch.sin(0.7 * torch.arange(24) + 6.3 * torch.rand(256, 1))
+    x, loss = ((wave + 1) / 2 * (2**16 - 1)).round(), ELBOLoss(model)
+    optimizer = torch.optim.Adam(loss.parameters(), lr=0.01)
+    nats = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        nats.append(loss(x))
+        nats[-1].backward()
+        optimizer.step()
+    assert nats[-1] < nats[0] - 24  # nats: each step's values e times as likely

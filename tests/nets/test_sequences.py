@@ -42,6 +42,9 @@ SMALL: dict[str, Callable[..., AutoregressiveNet]] = {
     "wavenet": lambda shape, **kw: WaveNetNet(
         shape, 3, channels=5, skip_channels=6, layers_per_block=2, **kw
     ),
+    "wavenet of mixtures": lambda shape, **kw: WaveNetNet(
+        shape, 3, channels=5, skip_channels=6, layers_per_block=2, num_mixtures=2, **kw
+    ),
     "wavenet of three taps": lambda shape, **kw: WaveNetNet(
         shape, 3, channels=5, skip_channels=6, num_blocks=1, layers_per_block=2, kernel_size=3, **kw
     ),
@@ -123,11 +126,11 @@ def stepped(net: AutoregressiveNet, x: Tensor, context: Tensor | None) -> Tensor
     with torch.no_grad():
         features = net.context_features(context)
         state, order = net.incremental(len(x), features), net.order
-        found = torch.zeros(len(x), net.event_shape.numel(), net.num_levels, dtype=x.dtype)
+        found = []
         for index in order.tolist():
-            found[:, index] = state.parameters()
+            found.append(state.parameters().clone())
             state.append(x.flatten(1)[:, index])
-    return found.reshape(*x.shape, -1)
+    return torch.stack(found, 1)[:, order.argsort()].reshape(*x.shape, -1)
 
 
 @every
@@ -273,6 +276,7 @@ def test_dropout_acts_in_training_mode_only(make: Callable[..., AutoregressiveNe
         (lambda: CharRNNNet((4,), 2, dropout=1.0), "dropout"),
         (lambda: WaveNetNet((4,), 2, kernel_size=1), "kernel_size"),
         (lambda: WaveNetNet((4,), 2, layers_per_block=0), "layers_per_block"),
+        (lambda: WaveNetNet((4,), 2, num_mixtures=0), "num_mixtures"),
         (lambda: WaveNetNet((1, 2, 2), 2, context_shape=(2, 4)), "context_shape"),
         (lambda: WaveNetNet((4,), 2, num_classes=3, context_shape=(3,)), "context_shape"),
     ],
