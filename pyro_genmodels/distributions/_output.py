@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Float, Num
 
 
@@ -63,6 +64,10 @@ class Softmax(OutputLaw):
         self, parameters: Float[Tensor, "*batch parameters"], level: Num[Tensor, ...]
     ) -> Float[Tensor, "*batch"]:
         """Return the log-probability of ``level``."""
+        # Another law's parameters would give levels that need not sum to one.
+        given = parameters.shape[-1]
+        rule = f"give {self.num_levels} logits an element for a softmax"
+        check(given == self.num_levels, "net", rule, f"{given} parameters")
         index = level.long().expand(parameters.shape[:-1])[..., None]
         # Half precision would lose the likelihood's third digit.
         wide = torch.promote_types(parameters.dtype, torch.float32)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pyro_genmodels.data import MarkovChain
+from pyro_genmodels.distributions import PixelCNN
 from pyro_genmodels.models import AutoregressiveModel, ELBOLoss, char_rnn, made, ngram, wavenet
 from pyro_genmodels.testing import check_sampling_methods_agree
 
@@ -80,6 +81,12 @@ def test_short_forms_take_images_and_contexts(make: Callable[..., Autoregressive
     x = model.sample(4, torch.tensor([0, 1]))
     assert x.shape == (4, 2, 1, 2, 3)
     assert model.log_weights(x, torch.tensor([0, 1])).shape == (1, 4, 2)
+
+
+def test_a_mixtures_parameters_are_no_logits() -> None:
+    net = wavenet((3,), num_levels=4, num_mixtures=2).net
+    with pytest.raises(ValueError, match="`net` must give 4 logits an element"):
+        PixelCNN(net).log_prob(torch.zeros(3))
 
 
 def test_sixteen_bits_by_a_mixture() -> None:
