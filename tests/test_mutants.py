@@ -622,6 +622,91 @@ def test_gated_sampler_that_forgets_the_row_above(monkeypatch: pytest.MonkeyPatc
     )
 
 
+def plus_plus(*shape: int, num_levels: int = 3, **options: Any) -> nets.PixelCNNPlusPlusNet:
+    torch.manual_seed(0)
+    small = {"hidden_channels": 4, "num_resnets": 1, "num_scales": 2, "num_mixtures": 2}
+    net = nets.PixelCNNPlusPlusNet(shape, num_levels, **{**small, **options})
+    return testing.randomize_parameters(net).eval()
+
+
+def test_streams_that_are_not_shifted(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = plus_plus(1, 4, 4)
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr("pyro_genmodels.nets.pixelcnn_pp._moved_down", lambda x: x)
+
+    def law() -> None:
+        testing.check_autoregressive(net, (1, 4, 4), num_levels=3)
+
+    assert_caught(law, mutate, monkeypatch, "leaks, the first")
+
+
+def test_transposed_convolution_that_is_off_by_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyro_genmodels.nets._shifted import ShiftedConv2d
+
+    net, original = plus_plus(1, 4, 4), ShiftedConv2d._convolve
+
+    def up(self: Any, x: Tensor) -> Tensor:
+        y = original(self, x)
+        return y if self.step != "up" else nn.functional.pad(y, (0, 0, -1, 1))
+
+    def law() -> None:
+        testing.check_autoregressive(net, (1, 4, 4), num_levels=3)
+
+    assert_caught(
+        law,
+        lambda patch: patch.setattr(ShiftedConv2d, "_convolve", up),
+        monkeypatch,
+        "leaks, the first",
+    )
+
+
+def test_sampler_that_forgets_a_row_above(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyro_genmodels.nets._shifted_cache import RowConv
+
+    original = RowConv.feed
+
+    def forgetful(self: Any, row: Tensor) -> None:
+        original(self, row)
+        self._rows[0].zero_()
+
+    law = distributions.PixelCNNPlusPlus(plus_plus(1, 6, 4, num_levels=17))
+    assert_caught(
+        lambda: testing.check_sampling_methods_agree(law, sample_shape=(20,)),
+        lambda patch: patch.setattr(RowConv, "feed", forgetful),
+        monkeypatch,
+        "draws as 'cached' does",
+    )
+
+
+def test_weights_that_ignore_the_earlier_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Channels drawn from components of their own, each by the pixel's weights, still sum to one.
+
+    The published formula, one component for all channels, is what tells: tests of the mixture.
+    """
+    from pyro_genmodels.nets import _logistic
+    from tests.distributions.test_logistic_mixture import (
+        test_linked_channels_are_the_published_mixture_over_pixels as published,
+    )
+
+    original = _logistic.channel_laws
+
+    def unlinked(raw: Tensor, channels: int, levels: int, **options: Any) -> Any:
+        laws = original(raw, channels, levels, **options)
+        law = next(laws)
+        weights = law.chunk(3, -1)[0]
+        for i in range(channels):
+            level = yield torch.cat([weights, *law.chunk(3, -1)[1:]], -1)
+            law = laws.send(level) if i + 1 < channels else law
+
+    assert_caught(
+        lambda: published(5),
+        lambda patch: patch.setattr(_logistic, "channel_laws", unlinked),
+        monkeypatch,
+        "not close",
+    )
+
+
 # Samplers and masses
 
 

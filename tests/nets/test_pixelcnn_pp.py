@@ -111,6 +111,33 @@ def test_weights_are_normed_for_each_output_channel_in_transposed_layers_too() -
         torch.testing.assert_close(norms, layer.length)
 
 
+def test_memory_of_sampling_grows_with_rows_not_with_their_number() -> None:
+    def kept(height: int) -> int:
+        net = network(1, height, 8, num_scales=3)
+        own = {p.untyped_storage().data_ptr() for p in net.parameters()}
+        state, sizes, seen = net.incremental(2, None), {}, set()
+        for _ in range(8 * 5):  # into a later row
+            state.parameters()
+            state.append(torch.zeros(2))
+        stack: list[object] = [state]
+        while stack:
+            x = stack.pop()
+            if id(x) in seen:
+                continue
+            seen.add(id(x))
+            if isinstance(x, Tensor):
+                if x.untyped_storage().data_ptr() not in own:
+                    sizes[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            elif isinstance(x, list | tuple):
+                stack += x
+            elif hasattr(x, "__dict__") and not isinstance(x, torch.nn.Module):
+                stack += vars(x).values()
+        return sum(sizes.values())
+
+    with torch.inference_mode():
+        assert kept(64) == kept(8)
+
+
 def test_sides_that_cannot_be_halved_are_an_error() -> None:
     with pytest.raises(ValueError, match="sides divisible by 4"):
         PixelCNNPlusPlusNet((1, 8, 6), 2)
