@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from pyro.distributions import TorchDistribution
 from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 
 from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Float, Num, Tensor
-
-_LOG_SCALE_BOUND = 40.0  # exp(40), times gradients summed over a batch, is finite in float32
+from pyro_genmodels.nets._logistic import LOG_SCALE_BOUND, logistic_log_mass
 
 
 class DiscretizedLogistic(TorchDistribution):
@@ -49,7 +47,7 @@ class DiscretizedLogistic(TorchDistribution):
 
     arg_constraints: ClassVar[dict[str, Any]] = {
         "loc": constraints.real,
-        "log_scale": constraints.interval(-_LOG_SCALE_BOUND, _LOG_SCALE_BOUND),
+        "log_scale": constraints.interval(-LOG_SCALE_BOUND, LOG_SCALE_BOUND),
     }
     has_enumerate_support = True
 
@@ -85,16 +83,7 @@ class DiscretizedLogistic(TorchDistribution):
         """Return the log-mass of each level, in nats."""
         if self._validate_args:
             self._validate_sample(value)
-        half_width = 1 / (self.num_levels - 1)
-        precision = torch.exp(-self.log_scale)
-        centred = value.to(self.loc.dtype) * (2 * half_width) - 1 - self.loc
-        below_upper = F.logsigmoid((centred + half_width) * precision)
-        above_lower = F.logsigmoid((half_width - centred) * precision)
-        # 1 - exp(-2h/s) through expm1: the difference itself vanishes for wide scales.
-        inside = torch.log(-torch.expm1(-2 * half_width * precision))
-        lowest, highest = value == 0, value == self.num_levels - 1
-        upper_tail = torch.where(lowest, below_upper, below_upper + above_lower + inside)
-        return torch.where(highest, above_lower, upper_tail)
+        return logistic_log_mass(value, self.loc, self.log_scale, self.num_levels)
 
     @torch.no_grad()
     def sample(self, sample_shape: Any = ()) -> Float[Tensor, "*shape"]:

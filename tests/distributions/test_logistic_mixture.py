@@ -158,3 +158,12 @@ def test_bad_mixtures_are_errors() -> None:
         DiscretizedLogisticMixture(one, one, one, 1)
     with pytest.raises(ValueError, match="`logits` must"):
         DiscretizedLogisticMixture(one[0], one[0], one[0], 2)
+
+
+@pytest.mark.parametrize("log_scale", [-12.0, -7.0])
+def test_a_narrow_single_component_sums_to_one_in_float32(log_scale: float) -> None:
+    for loc in LOCATIONS:
+        check_normalized(
+            DiscretizedLogistic(torch.tensor(loc), torch.tensor(log_scale), 256),
+            dtype=torch.float32,
+        )
