@@ -32,29 +32,21 @@ class EdgeConv2d(nn.Module):
     ) -> None:
         super().__init__()
         self.kernel_size = kernel_size
-        marks = 1 if kernel_size > 1 else 0
-        shape = (out_channels, in_channels + marks, kernel_size, kernel_size)
+        shape = (out_channels, in_channels, kernel_size, kernel_size)
         self.weight = nn.Parameter(torch.randn(shape) * std)
+        # The marks' kernel is apart, since a part of a kernel would be copied at each call.
+        marked = (out_channels, 1, kernel_size, kernel_size)
+        self.edge = nn.Parameter(torch.randn(marked) * std) if kernel_size > 1 else None
 
-    def forward(
-        self, x: Tensor, scale: Tensor, bias: Tensor, *, input_scale: Tensor | None = None
-    ) -> Tensor:
-        """Return ``scale * convolution(input_scale * x) + bias``, numbers for each channel."""
-        # Scales go into the kernel, which is smaller than the images.
-        scales = scale[:, None] if input_scale is None else torch.outer(scale, input_scale)
-        return self._convolve(x, self.weight * scales[:, :, None, None], bias)
-
-    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        if self.kernel_size == 1:
+    def _convolve(self, x: Tensor, weight: Tensor, edge: Tensor | None, bias: Tensor) -> Tensor:
+        if edge is None:
             return F.conv2d(x, weight, bias)
         padding = self.kernel_size // 2
         marks = F.pad(x.new_zeros(1, 1, *x.shape[-2:]), (padding,) * 4, value=1.0)
-        if x.shape[1] < len(weight):
+        if x.shape[1] < len(weight):  # one more of few channels is cheaper than a sum of many
             marked = torch.cat([F.pad(x, (padding,) * 4), marks.expand(len(x), -1, -1, -1)], dim=1)
-            return F.conv2d(_channels_last(marked), weight, bias)
-        # A copy of many channels would cost more than what the marks add: one image for the batch.
-        of_image, of_marks = weight.split([x.shape[1], 1], dim=1)
-        return F.conv2d(x, of_image, bias, padding=padding) + F.conv2d(marks, of_marks)
+            return F.conv2d(_channels_last(marked), torch.cat([weight, edge], dim=1), bias)
+        return F.conv2d(x, weight, padding=padding) + F.conv2d(marks, edge, bias)
 
 
 def _channels_last(x: Tensor) -> Tensor:
@@ -91,17 +83,20 @@ class NormalizedConv2d(EdgeConv2d):
         """What each channel of the result is multiplied by."""
         return torch.exp(self.log_scale_factor * self.log_scale)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         """Return the normalised convolution; the first data in training set its scale and shift."""
         self._see(x)
         scale = self.scale
-        return super().forward(x, scale, self.shift * scale)
+        # Scales go into the kernels, which are smaller than the image that they would pass.
+        of_kernel = scale[:, None, None, None]
+        edge = None if self.edge is None else self.edge * of_kernel
+        return self._convolve(x, self.weight * of_kernel, edge, self.shift * scale)
 
     def rectified_without_scale(self, x: Tensor) -> Tensor:
         """Return the positive part of a normalised 1x1 convolution, divided by :attr:`scale`."""
         self._see(x)
         if x.device.type != "cpu":
-            return F.relu(self._convolve(x, self.weight, self.shift), inplace=True)
+            return F.relu(self._convolve(x, self.weight, self.edge, self.shift), inplace=True)
         # One product for all pixels: torch's convolution may loop over the images of a small batch
         # and return another layout in memory, which all that follows would pay for.
         h = F.linear(x.movedim(1, -1), self.weight.flatten(1), self.shift)
@@ -113,7 +108,7 @@ class NormalizedConv2d(EdgeConv2d):
 
     @torch.no_grad()
     def _standardize(self, x: Tensor) -> None:
-        result = self._convolve(x, self.weight, torch.zeros_like(self.shift))
+        result = self._convolve(x, self.weight, self.edge, torch.zeros_like(self.shift))
         shift, log_scale = standardizing(result, 1)
         set_values(self.shift, shift)
         set_values(self.log_scale, log_scale / self.log_scale_factor)
@@ -138,14 +133,11 @@ class ZeroConv2d(EdgeConv2d):
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.log_scale = nn.Parameter(torch.zeros(out_channels))
 
-    def forward(  # type: ignore[override]
-        self, x: Tensor, *, input_scale: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, *, input_scale: Tensor | None = None) -> Tensor:
         """Return the scaled convolution of ``input_scale * x``."""
+        weight = self.weight if input_scale is None else self.weight * input_scale[:, None, None]
         scale = torch.exp(self.log_scale_factor * self.log_scale)
-        if input_scale is not None:
-            input_scale = F.pad(input_scale, (0, 1), value=1.0)  # the marks have none
-        return super().forward(x, scale, self.bias * scale, input_scale=input_scale)
+        return self._convolve(x, weight, self.edge, self.bias) * scale[:, None, None]
 
 
 class GlowNet(Configured, nn.Module):
