@@ -69,7 +69,8 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
     ) -> None:
         super().__init__()
         self.event_shape = check_event_shape(event_shape)
-        check(num_levels is None or num_levels >= 2, "num_levels", "be at least 2", num_levels)
+        whole = num_levels is None or (num_levels == int(num_levels) and num_levels >= 2)
+        check(whole, "num_levels", "be a whole number of at least 2", num_levels)
         check(num_classes is None or num_classes >= 1, "num_classes", "be positive", num_classes)
         both = num_classes is not None and context_shape is not None
         check(not both, "context_shape", "be None when num_classes is given", context_shape)

@@ -13,10 +13,17 @@ from pyro.poutine.indep_messenger import IndepMessenger
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
+from pyro_genmodels._checks import check
+
 
 @contextmanager
 def plates(batch: Sequence[int]) -> Iterator[None]:
-    """One plate a batch dimension, at that very dimension; the last is called ``data``."""
+    """One plate a batch dimension, at that very dimension; the last is called ``data``.
+
+    Raises:
+        ValueError: If there is nothing in the batch, of which Pyro makes no plate.
+    """
+    check(0 not in batch, "x", "hold one example or more", f"batch shape {tuple(batch)}")
     if len(batch) == 1:  # nearly always, and a stack costs as much as the plate
         with _BatchPlate("data", batch[0], dim=-1):
             yield

@@ -18,6 +18,7 @@ from pyro_genmodels._typing import EventShape, Tensor
 from pyro_genmodels.distributions._finite_logistic import FiniteLogistic
 from pyro_genmodels.distributions.dequantization import UniformDequantization
 from pyro_genmodels.models._base import GenerativeModel
+from pyro_genmodels.models._flow_check import check_transforms
 from pyro_genmodels.models._foreign import FlowDensity, as_list, conditioned, forget, modules
 from pyro_genmodels.models._variational_dequantization import (
     VariationalDequantization,
@@ -108,6 +109,7 @@ class FlowModel(GenerativeModel):
             else VariationalDequantization(flow, self.event_shape, num_levels)
         )
         self.transforms = as_list(transforms)
+        check_transforms(self.transforms, self.event_shape, num_classes, self.context_shape)
         self.parts = modules(self.transforms)
         self.register_buffer("origin", torch.zeros(()), persistent=False)
 

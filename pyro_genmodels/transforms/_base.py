@@ -44,6 +44,8 @@ class FlowTransform(Configured, HandOver, TransformModule):
 
     num_classes: int | None = None
     context_shape: torch.Size | None = None
+    maps_everything = True
+    """Whether a value without a finite image is a mistake, rather than outside of the support."""
     _generation = 0
     _has_seen_data = False
 

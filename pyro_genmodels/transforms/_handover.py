@@ -7,8 +7,9 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
-from torch.distributions import Distribution, Transform
+from torch.distributions import Transform
 from torch.distributions.transforms import _InverseTransform
 
 from pyro_genmodels._checks import check
@@ -64,7 +65,7 @@ class HandOver(Transform, ABC):
         tensor = tensor if tensor.shape == shape else tensor.expand(shape)
         evaluate = flow.forward_and_log_det if forward else flow.inverse_and_log_det
         result, log_det = evaluate(tensor, context)
-        if _validates(result):
+        if flow.maps_everything and _validates(result):
             _check_finite("x" if forward else "y", tensor, result, log_det)
         return result, log_det
 
@@ -159,7 +160,8 @@ def _validates(tensor: Tensor) -> bool:
     """Whether values are to be looked at, and can be."""
     if torch.compiler.is_compiling() or tensor.device.type == "meta" or in_functorch():
         return False
-    return bool(Distribution._validate_args)
+    # Pyro's switch, not torch's, which other libraries turn off as they are imported.
+    return bool(is_validation_enabled())
 
 
 def _check_finite(argument: str, given: Tensor, result: Tensor, log_det: Tensor) -> None:

@@ -66,7 +66,11 @@ class ActNorm(FlowTransform):
     ) -> None:
         check_positive(num_features=num_features, log_scale_factor=log_scale_factor)
         check_choice("event_dim", event_dim, (1, 3))
-        super().__init__(event_dim, cache_size=cache_size)
+        super().__init__(
+            event_dim,
+            event_shape=torch.Size([num_features]) if event_dim == 1 else None,
+            cache_size=cache_size,
+        )
         self.num_features, self.log_scale_factor = num_features, float(log_scale_factor)
         self.first_data = FirstData(seen=initialized)
         self.shift = nn.Parameter(torch.zeros(num_features))

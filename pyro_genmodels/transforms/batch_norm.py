@@ -58,7 +58,11 @@ class BatchNorm(FlowTransform):
         check_positive(num_features=num_features, momentum=momentum, epsilon=epsilon)
         check(momentum <= 1, "momentum", "be at most 1", momentum)
         check_choice("event_dim", event_dim, (1, 3))
-        super().__init__(event_dim, cache_size=cache_size)
+        super().__init__(
+            event_dim,
+            event_shape=torch.Size([num_features]) if event_dim == 1 else None,
+            cache_size=cache_size,
+        )
         self.num_features, self.momentum, self.epsilon = num_features, momentum, epsilon
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.ones(num_features))

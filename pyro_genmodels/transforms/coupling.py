@@ -238,8 +238,10 @@ def coupling_net(
         one = isinstance(context_dim, int)
         options["context_shape"] = [context_dim] if one else context_dim
     if len(shape) == 1:
-        return MLP(seen, num_parameters * changed, hidden=hidden or (64, 64), **options)
-    return ConvNet(seen, num_parameters * changed, hidden=hidden or (32, 32), **options)
+        hidden = (64, 64) if hidden is None else hidden
+        return MLP(seen, num_parameters * changed, hidden=hidden, **options)
+    hidden = (32, 32) if hidden is None else hidden
+    return ConvNet(seen, num_parameters * changed, hidden=hidden, **options)
 
 
 def additive_coupling(

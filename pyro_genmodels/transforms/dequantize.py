@@ -25,8 +25,8 @@ class Dequantize(FlowTransform):
     would be another value: results are kept below the next integer. Nor is a result exactly zero,
     the end of the range, whose logit is infinite. The log-determinant is that of the unrounded
     value. Only the way back from a value that this transform did not just make has to read
-    :math:`y` off the fractional part, of which float32 keeps 16 bits at level 255; a value
-    outside of the cell has the log-determinant of an impossible one, minus infinity in a density.
+    :math:`y` off the fractional part, of which float32 keeps 16 bits at level 255. A value outside
+    of the cell has the log-determinant of an impossible one, minus infinity in a density.
 
     Args:
         event_shape: Sizes of an event, ``(D,)`` or ``(C, H, W)``; the context, integers in a
@@ -46,6 +46,8 @@ class Dequantize(FlowTransform):
         tensor([[  0.5000,   3.5000, 255.5000],
                 [  0.5000,   3.5000, 255.5000]])
     """
+
+    maps_everything = False
 
     def __init__(self, event_shape: Sequence[int], *, cache_size: int = 0) -> None:
         shape = check_event_shape(event_shape)

@@ -109,7 +109,7 @@ class Glow(WholeFlow):
         rule = "be True if only the prior is conditional"
         fits = learned_prior or not (conditional and condition == "prior")
         check(fits, "learned_prior", rule, learned_prior)
-        width = width or (512 if len(shape) == 3 else 128)
+        width = (512 if len(shape) == 3 else 128) if width is None else width
         check_positive(num_steps=num_steps, width=width)
         num_scales = _check_scales(num_scales, shape)
         net_context = context if condition == "all" else {}

@@ -68,7 +68,11 @@ class InvertibleLinear(FlowTransform):
         check_choice("event_dim", event_dim, (1, 3))
         flat = context_shape is None or len(context_shape) == 1
         check(flat, "context_shape", "be that of a vector", context_shape)
-        super().__init__(event_dim, cache_size=cache_size)
+        super().__init__(
+            event_dim,
+            event_shape=torch.Size([num_features]) if event_dim == 1 else None,
+            cache_size=cache_size,
+        )
         self.num_features, self.lu = num_features, lu
         rotation = torch.linalg.qr(torch.randn(num_features, num_features)).Q
         if lu:

@@ -16,6 +16,7 @@ from pyro.distributions.transforms import (
 from pyro.infer import SVI, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 from torch.distributions.transforms import ComposeTransform
 
+from pyro_genmodels import transforms
 from pyro_genmodels.models import ELBOLoss, FlowModel
 from pyro_genmodels.transforms import RealNVP
 
@@ -135,3 +136,36 @@ def test_bad_construction() -> None:
         coupling_flow(3, base="cauchy")
     with pytest.raises(ValueError, match="`dequantization` must be 'uniform', 'variational'"):
         coupling_flow(3, dequantization="none")
+
+
+@pytest.mark.parametrize(
+    ("shape", "make", "options", "message"),
+    [
+        ((3,), lambda: [], {}, "be one transform or more"),
+        ((3,), lambda: RealNVP(4), {}, r"noise of shape \(3,\) to data of that shape; RealNVP"),
+        ((3,), lambda: transforms.ActNorm(3), {}, "ActNorm for events of 3 dimensions"),
+        ((3,), lambda: transforms.act_norm(4), {}, "ActNorm cannot"),
+        ((4, 2, 2), lambda: transforms.Squeeze(), {}, r"got data of shape \(16, 1, 1\)"),
+        ((3,), lambda: RealNVP(3), {"num_classes": 3}, "be conditional in a conditional model"),
+        ((3,), lambda: labelled(3), {}, "take no context in a model without"),
+        (
+            (3,),
+            lambda: labelled(3),
+            {"num_classes": 4},
+            "model's context, 4 classes; got 3 classes",
+        ),
+        ((3,), lambda: RealNVP(3, num_classes=3), {"num_classes": 3}, "be conditional in a"),
+    ],
+)
+def test_transforms_that_do_not_fit_are_refused_at_once(shape, make, options, message) -> None:
+    with pytest.raises(ValueError, match=f"`transforms` must .*{message}"):
+        FlowModel(shape, make(), **options)
+
+
+def labelled(num_classes: int) -> transforms.ConditionalRealNVP:
+    return transforms.ConditionalRealNVP(3, num_classes=num_classes)
+
+
+def test_an_empty_batch_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"`x` must hold one example or more; got batch shape"):
+        coupling_flow(3).log_weights(torch.zeros(2, 0, 3))

@@ -277,7 +277,7 @@ def test_configuration_rebuilds(make) -> None:
     [
         ({"latent_dim": 0}, "`latent_dim` must be positive; got 0"),
         ({"hidden": (0,)}, "must be positive"),
-        ({"num_levels": 1}, "`num_levels` must be at least 2; got 1"),
+        ({"num_levels": 1}, "`num_levels` must be a whole number of at least 2; got 1"),
         ({"activation": "swish2"}, "`activation` must be one of"),
         ({"num_classes": 3, "context_shape": (2,)}, "context_shape"),
         ({"warmup_steps": -1}, "`warmup_steps` must be at least 0"),
