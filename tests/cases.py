@@ -215,7 +215,6 @@ NETS: Cases = {
     "WaveNetNet/mixture": lambda: Case(wavenet(5, num_mixtures=2), (5,)),
     "WaveNetNet/labels": lambda: Case(wavenet(4, num_classes=3), (4,), LABELS),
     "WaveNetNet/sequence": lambda: Case(wavenet(4, context_shape=(2, 3)), (4,), features(2, 3)),
-    "WeightNormConv2d": lambda: Case(nets.WeightNormConv2d(2, 3, 3), (2, 3, 4)),
 }
 
 
@@ -794,6 +793,7 @@ NO_CASE: dict[str, str] = {
 
 # Public names inside a module that are deliberately not exported, each with its reason.
 INTERNAL: dict[str, str] = {
+    "nets.WeightNormConv2d": "a layer of RealNVPNet",
     "distributions.FiniteLogistic": "Pyro's Logistic, less its infinite draw",
     "models.GaussianVAE": "what VAE and BetaVAE share",
     "nets.EdgeConv2d": "a part of GlowNet",

@@ -24,7 +24,6 @@ from pyro_genmodels.nets.recurrent import CharRNNNet
 from pyro_genmodels.nets.vae import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from pyro_genmodels.nets.vqvae import MapDecoder, MapEncoder
 from pyro_genmodels.nets.wavenet import WaveNetNet
-from pyro_genmodels.nets.weight_norm import WeightNormConv2d
 
 __all__ = [
     "MLP",
@@ -55,6 +54,5 @@ __all__ = [
     "ResidualQuantizer",
     "VectorQuantizer",
     "WaveNetNet",
-    "WeightNormConv2d",
     "code_perplexity",
 ]

@@ -95,7 +95,7 @@ class NormalizedConv2d(EdgeConv2d):
     def rectified_without_scale(self, x: Tensor) -> Tensor:
         """Return the positive part of a normalised 1x1 convolution, divided by :attr:`scale`."""
         self._see(x)
-        if x.device.type != "cpu":
+        if x.device.type != "cpu" or x.dtype == torch.float64:  # see _channels_last
             return F.relu(self._convolve(x, self.weight, self.edge, self.shift), inplace=True)
         # One product for all pixels: torch's convolution may loop over the images of a small batch
         # and return another layout in memory, which all that follows would pay for.

@@ -30,9 +30,9 @@ class Chain(FlowTransform):
         ValueError: If there are none, or their event ranks or contexts differ.
 
     Example:
-        >>> from pyro_genmodels import nets, transforms
+        >>> from pyro_genmodels import transforms
         >>> masks = [transforms.HalfMask(), transforms.HalfMask(inverted=True)]
-        >>> flow = Chain([transforms.AffineCoupling(m, nets.MLP(3, 6)) for m in masks])
+        >>> flow = Chain([transforms.affine_coupling(3, mask=mask) for mask in masks])
         >>> flow.inv(flow(torch.zeros(2, 3))).shape
         torch.Size([2, 3])
     """

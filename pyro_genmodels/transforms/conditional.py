@@ -51,9 +51,8 @@ class ConditionalFlow(Configured, ConditionalTransformModule):
         ValueError: If the flow takes no context.
 
     Example:
-        >>> from pyro_genmodels import nets, transforms
-        >>> net = nets.MLP(3, 6, num_classes=10)
-        >>> flow = ConditionalFlow(transforms.AffineCoupling(transforms.HalfMask(), net))
+        >>> from pyro_genmodels import transforms
+        >>> flow = ConditionalFlow(transforms.affine_coupling(3, num_classes=10))
         >>> flow.condition(torch.tensor([4, 2]))(torch.zeros(3)).shape
         torch.Size([2, 3])
     """

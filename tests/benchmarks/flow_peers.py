@@ -60,7 +60,7 @@ def _mlp(sizes: list[int]) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def _convs(seen: int, answers: int, width: int) -> nn.Sequential:
+def convolutions(seen: int, answers: int, width: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(seen, width, 3, padding=1),
         nn.ReLU(),
@@ -95,7 +95,7 @@ def nflows_glow(levels: int, steps: int, width: int) -> Flow:
     def step(channels: int) -> list[nn.Module]:
         mask = torch.arange(channels) >= channels // 2  # positive where elements change
         coupling = parts.AffineCouplingTransform(
-            mask, lambda seen, answers: _WithoutContext(_convs(seen, answers, width))
+            mask, lambda seen, answers: _WithoutContext(convolutions(seen, answers, width))
         )
         return [parts.ActNorm(channels), parts.OneByOneConvolution(channels), coupling]
 

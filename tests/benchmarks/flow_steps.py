@@ -20,10 +20,11 @@ from typing import NamedTuple
 
 import pyro.distributions as dist
 import torch
-from flow_peers import GLOW_PEERS, VECTOR_PEERS, Flow, available
+from flow_peers import GLOW_PEERS, VECTOR_PEERS, Flow, available, convolutions
 from torch import Tensor, nn
 
 from pyro_genmodels import nets, transforms
+from pyro_genmodels.transforms.multiscale import OnSqueezed
 
 Run = Callable[[], object]
 Times = dict[str, list[float]]
@@ -55,6 +56,23 @@ class Ours(nn.Module):
 def our_glow(levels: int, steps: int, width: int, **options: bool) -> Flow:
     flow = transforms.Glow((3, 32, 32), num_scales=levels, num_steps=steps, width=width, **options)
     return Ours(flow, (3, 32, 32))
+
+
+def our_glow_of_their_networks(levels: int, steps: int, width: int) -> Flow:
+    """The peers' configuration: plain convolutions, and a standard Gaussian of what is left out."""
+
+    def step(channels: int) -> transforms.FlowTransform:
+        net = convolutions(channels // 2, channels, width)
+        coupling = transforms.AffineCoupling(transforms.ChannelMask(), net, scale="sigmoid")
+        parts = [coupling, transforms.InvertibleLinear(channels), transforms.ActNorm(channels)]
+        return transforms.Chain(parts)
+
+    def scale(channels: int, left: int) -> transforms.FlowTransform:
+        later = [transforms.FactorOut(scale(2 * channels, left - 1))] if left > 1 else []
+        chain = [*later, *(step(4 * channels) for _ in range(steps))]
+        return OnSqueezed(transforms.Chain(chain))
+
+    return Ours(scale(3, levels), (3, 32, 32))
 
 
 def our_vector(size: int, couplings: int, hidden: list[int], *, scale: str = "exp") -> Flow:
@@ -151,8 +169,8 @@ def _runs(name: str, run: Run) -> bool:
 def report_glow(how: How) -> None:
     sizes = {"levels": 3, "steps": 8, "width": 512}
     flows = {
-        "ours": our_glow(**sizes),
-        "ours, priors fixed": our_glow(**sizes, learned_prior=False),
+        "ours, their networks": our_glow_of_their_networks(**sizes),
+        "Glow as published": our_glow(**sizes),
     }
     flows |= {name: make(**sizes) for name, make in available(GLOW_PEERS).items()}
     compare("Glow 3x8, width 512, 8 of 3x32x32", flows, torch.rand(8, 3, 32, 32), None, how)
