@@ -12,6 +12,7 @@ from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.transforms._base import FlowTransform
 from pyro_genmodels.transforms._checkpoint import checkpointed
+from pyro_genmodels.transforms._slot import in_functorch
 
 
 class Chain(FlowTransform):
@@ -81,7 +82,8 @@ class Chain(FlowTransform):
         context: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         context = context_for(part, context)
-        if self.checkpoint and torch.is_grad_enabled() and not _saves_memory_itself(part):
+        anew = self.checkpoint and torch.is_grad_enabled() and not in_functorch()
+        if anew and not _saves_memory_itself(part):
             return checkpointed(part, function, x, context)
         return function(x, context)
 

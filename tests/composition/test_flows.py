@@ -376,6 +376,7 @@ def test_a_replayed_draw_is_scored_anew_after_a_step(name):
 
 @each_shape
 @each_flow
+@pyro.validation_enabled(False)  # torch 2.6 looks at values, which vmap has none of
 def test_functional_transforms(name, shape):
     flow = make(name, shape)
     x = noise(shape).sample((3, 2))
