@@ -45,14 +45,10 @@ def _check_contexts(
         if isinstance(part, FlowTransform):
             rule = "wait for their context: wrap them in ConditionalFlow"
             check(part.context_event_dim is None, _ARGUMENT, rule, type(part).__name__)
-        elif isinstance(part, ConditionalFlow) and not _reads_data(part.flow):
+        elif isinstance(part, ConditionalFlow):
             taken = part.flow.num_classes, part.flow.context_shape
             rule = f"take the model's context, {_described(*declared)}"
             check(taken == declared, _ARGUMENT, rule, _described(*taken))
-
-
-def _reads_data(flow: FlowTransform) -> bool:
-    return flow.context_event_dim is None
 
 
 def _described(num_classes: int | None, context_shape: torch.Size | None) -> str:

@@ -70,19 +70,21 @@ def check_inverse(transform: Any, x: Tensor, *, y: Tensor | None = None, seed: i
         there = transform(x.clone()).clone()
         back, preimage = transform.inv(there), transform.inv(y.clone()).clone()
         forth = transform(preimage)
-    regular = bool(torch.isfinite(condition_number(transform, x)).all())
+    condition = condition_number(transform, x)
+    # Its bound would be infinite and pass anything. Where y lies off the image that is no mistake.
+    regular = bool(torch.isfinite(condition).all())
     require_law(regular, "inverse(forward(x)) = x", "the Jacobian is singular there")
-    _check_round_trip("inverse(forward(x)) = x", transform, x, x, back)
-    _check_round_trip("forward(inverse(y)) = y", transform, preimage, y, forth)
+    _check_round_trip("inverse(forward(x)) = x", condition, x, back)
+    condition = condition_number(transform, preimage)
+    _check_round_trip("forward(inverse(y)) = y", condition, y, forth)
 
 
-def _check_round_trip(law: str, transform: Any, at: Tensor, before: Tensor, after: Tensor) -> None:
+def _check_round_trip(law: str, condition: Tensor, before: Tensor, after: Tensor) -> None:
     problem = f"shape {tuple(after.shape)} where {tuple(before.shape)} was due"
     require_law(after.shape == before.shape, law, problem)
     require_law(bool(torch.isfinite(after).all()), law, "the round trip is not finite")
-    event_dim = before.dim() - (at.dim() - transform.domain.event_dim)
-    bound = tolerance(before.dtype) * condition_number(transform, at)
-    require_within(law, _largest(after - before, event_dim), bound)
+    bound = tolerance(before.dtype) * condition
+    require_within(law, _largest(after - before, before.dim() - condition.dim()), bound)
 
 
 def check_log_det(transform: Any, x: Tensor) -> None:
