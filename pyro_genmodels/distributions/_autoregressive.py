@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_genmodels._checks import check, check_choice, check_levels, check_trailing
 from pyro_genmodels._typing import Float, Num
-from pyro_genmodels.distributions._output import OutputLaw
+from pyro_genmodels.distributions._output import OutputLaw, Softmax
 from pyro_genmodels.distributions._sampling import METHODS, SamplingTask
 from pyro_genmodels.nets import AutoregressiveNet
 from pyro_genmodels.nets._batch import event_of
@@ -34,8 +34,12 @@ class AutoregressiveDistribution(TorchDistribution, ABC):
         validate_args: Whether to check values; Pyro's global setting by default.
 
     Raises:
-        ValueError: If the context is not what the network was declared to take.
+        ValueError: If the network is not of the kind that the distribution is named after, or the
+            context is not what it was declared to take.
     """
+
+    network: ClassVar[type[AutoregressiveNet]] = AutoregressiveNet  # type: ignore[type-abstract]
+    """The kind of network that the distribution is named after."""
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {
         "context": constraints.dependent
@@ -48,8 +52,8 @@ class AutoregressiveDistribution(TorchDistribution, ABC):
         *,
         validate_args: bool | None = None,
     ) -> None:
-        rule = "be an AutoregressiveNet"
-        check(isinstance(net, AutoregressiveNet), "net", rule, type(net).__name__)
+        kind = self.network
+        check(isinstance(net, kind), "net", f"be of type {kind.__name__}", type(net).__name__)
         net.context.check(context)
         self.net, self.context = net, context
         batch_shape = torch.Size()
@@ -200,3 +204,12 @@ class AutoregressiveDistribution(TorchDistribution, ABC):
         """Name the network's class and the shapes."""
         shapes = f"batch_shape={tuple(self.batch_shape)}, event_shape={tuple(self.event_shape)}"
         return f"{type(self).__name__}({type(self.net).__name__}, {shapes})"
+
+
+class SoftmaxAutoregressive(AutoregressiveDistribution, ABC):
+    """One softmax over levels an element."""
+
+    @property
+    def law(self) -> OutputLaw:
+        """A softmax over levels."""
+        return Softmax(self.net.num_levels)

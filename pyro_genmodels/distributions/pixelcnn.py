@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pyro_genmodels.distributions._autoregressive import AutoregressiveDistribution
-from pyro_genmodels.distributions._output import OutputLaw, Softmax
+from pyro_genmodels.distributions._autoregressive import SoftmaxAutoregressive
 
 
-class PixelCNN(AutoregressiveDistribution):
+class PixelCNN(SoftmaxAutoregressive):
     r"""Distribution over images, one softmax over levels a sub-pixel.
 
     .. math:: p(x \mid c) = \prod_t \mathrm{softmax}(f(x_{<t}, c))_{x_t}
@@ -31,8 +30,3 @@ class PixelCNN(AutoregressiveDistribution):
         >>> x.shape, digits.log_prob(x).shape
         (torch.Size([2, 10, 1, 8, 8]), torch.Size([2, 10]))
     """
-
-    @property
-    def law(self) -> OutputLaw:
-        """A softmax over levels."""
-        return Softmax(self.net.num_levels)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pyro_genmodels._checks import check
-from pyro_genmodels._typing import Num, Tensor
 from pyro_genmodels.distributions._autoregressive import AutoregressiveDistribution
 from pyro_genmodels.distributions._logistic_mixture import LogisticMixture
 from pyro_genmodels.distributions._output import OutputLaw
@@ -42,17 +40,7 @@ class PixelCNNPlusPlus(AutoregressiveDistribution):
     """
 
     net: PixelCNNPlusPlusNet
-
-    def __init__(
-        self,
-        net: PixelCNNPlusPlusNet,
-        context: Num[Tensor, ...] | None = None,
-        *,
-        validate_args: bool | None = None,
-    ) -> None:
-        rule = "be a PixelCNNPlusPlusNet"
-        check(isinstance(net, PixelCNNPlusPlusNet), "net", rule, type(net).__name__)
-        super().__init__(net, context, validate_args=validate_args)
+    network = PixelCNNPlusPlusNet
 
     @property
     def law(self) -> OutputLaw:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pyro_genmodels._checks import check
-from pyro_genmodels._typing import Num, Tensor
-from pyro_genmodels.distributions._autoregressive import AutoregressiveDistribution
-from pyro_genmodels.distributions._output import OutputLaw, Softmax
+from pyro_genmodels.distributions._autoregressive import SoftmaxAutoregressive
 from pyro_genmodels.nets import PixelSNAILNet
 
 
-class PixelSNAIL(AutoregressiveDistribution):
+class PixelSNAIL(SoftmaxAutoregressive):
     r"""Distribution over images, one softmax over levels a sub-pixel, by a network with attention.
 
     .. math:: p(x \mid c) = \prod_t \mathrm{softmax}(f(x_{<t}, c))_{x_t}
@@ -39,18 +36,4 @@ class PixelSNAIL(AutoregressiveDistribution):
         (torch.Size([2, 10, 1, 8, 8]), torch.Size([2, 10]))
     """
 
-    def __init__(
-        self,
-        net: PixelSNAILNet,
-        context: Num[Tensor, ...] | None = None,
-        *,
-        validate_args: bool | None = None,
-    ) -> None:
-        rule = "be a PixelSNAILNet"
-        check(isinstance(net, PixelSNAILNet), "net", rule, type(net).__name__)
-        super().__init__(net, context, validate_args=validate_args)
-
-    @property
-    def law(self) -> OutputLaw:
-        """A softmax over levels."""
-        return Softmax(self.net.num_levels)
+    network = PixelSNAILNet

@@ -2,40 +2,13 @@
 
 from __future__ import annotations
 
-from abc import ABC
-from typing import ClassVar
-
-from pyro_genmodels._checks import check
-from pyro_genmodels._typing import Num, Tensor
-from pyro_genmodels.distributions._autoregressive import AutoregressiveDistribution
+from pyro_genmodels.distributions._autoregressive import SoftmaxAutoregressive
 from pyro_genmodels.distributions._logistic_mixture import LogisticMixture
-from pyro_genmodels.distributions._output import OutputLaw, Softmax
-from pyro_genmodels.nets import AutoregressiveNet, CharRNNNet, MADENet, NGramNet, WaveNetNet
+from pyro_genmodels.distributions._output import OutputLaw
+from pyro_genmodels.nets import CharRNNNet, MADENet, NGramNet, WaveNetNet
 
 
-class _Symbols(AutoregressiveDistribution, ABC):
-    """A softmax over levels an element, by one kind of network."""
-
-    network: ClassVar[type[AutoregressiveNet]]
-
-    def __init__(
-        self,
-        net: AutoregressiveNet,
-        context: Num[Tensor, ...] | None = None,
-        *,
-        validate_args: bool | None = None,
-    ) -> None:
-        kind = self.network
-        check(isinstance(net, kind), "net", f"be a {kind.__name__}", type(net).__name__)
-        super().__init__(net, context, validate_args=validate_args)
-
-    @property
-    def law(self) -> OutputLaw:
-        """A softmax over levels."""
-        return Softmax(self.net.num_levels)
-
-
-class MADE(_Symbols):
+class MADE(SoftmaxAutoregressive):
     r"""Distribution over vectors of levels by a masked fully connected network.
 
     .. math:: p(x \mid c) = \prod_t \mathrm{softmax}(f(x_{<t}, c))_{x_t}
@@ -66,7 +39,7 @@ class MADE(_Symbols):
     network = MADENet
 
 
-class NGram(_Symbols):
+class NGram(SoftmaxAutoregressive):
     r"""Distribution over sequences of symbols, each given the last n.
 
     .. math:: p(s \mid c) = \prod_t \mathrm{softmax}(f(s_{t-n}, \dots, s_{t-1}, c))_{s_t}
@@ -94,7 +67,7 @@ class NGram(_Symbols):
     network = NGramNet
 
 
-class CharRNN(_Symbols):
+class CharRNN(SoftmaxAutoregressive):
     r"""Distribution over sequences of symbols by a recurrent network.
 
     .. math:: p(s \mid c) = \prod_t \mathrm{softmax}(f(h_t))_{s_t}, \qquad
@@ -123,7 +96,7 @@ class CharRNN(_Symbols):
     network = CharRNNNet
 
 
-class WaveNet(_Symbols):
+class WaveNet(SoftmaxAutoregressive):
     r"""Distribution over sequences, such as audio in 8 bits, by dilated causal convolutions.
 
     .. math:: p(s \mid c) = \prod_t \mathrm{softmax}(f(s_{t-R}, \dots, s_{t-1}, c))_{s_t}
