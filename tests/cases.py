@@ -794,6 +794,7 @@ NO_CASE: dict[str, str] = {
 # Public names inside a module that are deliberately not exported, each with its reason.
 INTERNAL: dict[str, str] = {
     "nets.WeightNormConv2d": "a layer of RealNVPNet",
+    "distributions.SoftmaxAutoregressive": "what the softmax distributions share",
     "distributions.FiniteLogistic": "Pyro's Logistic, less its infinite draw",
     "models.GaussianVAE": "what VAE and BetaVAE share",
     "nets.EdgeConv2d": "a part of GlowNet",
