@@ -52,6 +52,11 @@ def check_positive(**values: float) -> None:
         check(value > 0 and math.isfinite(value), argument, "be positive", value)
 
 
+def as_shape(size: int | Sequence[int]) -> Sequence[int]:
+    """Return the sizes of an event; one number is the length of a vector."""
+    return (size,) if isinstance(size, int) else size
+
+
 def check_event_shape(
     event_shape: object, *, ranks: Iterable[int] = (1, 3), argument: str = "event_shape"
 ) -> torch.Size:

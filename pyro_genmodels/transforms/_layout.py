@@ -53,7 +53,28 @@ def check_sides_divisible(shape: torch.Size, num_scales: int, factor: int) -> No
     check(shape[2] % factor == 0, "width", rule, shape[2])
 
 
-def vector_couplings(
+def couplings(
+    make: MakeCoupling,
+    shape: torch.Size,
+    width: int,
+    *,
+    num_couplings: int,
+    num_scales: int | None,
+    checkpoint: bool = False,
+) -> list[FlowTransform]:
+    """Return the couplings of vectors or images, from noise to data.
+
+    Raises:
+        ValueError: As :func:`check_scales`, or if a size is not positive.
+    """
+    check_positive(num_couplings=num_couplings, width=width)
+    num_scales = check_scales(num_scales, shape)
+    if len(shape) == 1:
+        return _vector_couplings(make, shape[0], width, num_couplings)
+    return _image_couplings(make, shape, width, num_couplings, num_scales, checkpoint)
+
+
+def _vector_couplings(
     make: MakeCoupling, size: int, width: int, num_couplings: int
 ) -> list[FlowTransform]:
     """Return couplings whose masks alternate between even and odd places and the two halves."""
@@ -63,28 +84,21 @@ def vector_couplings(
     return [make(masks[i % len(masks)], (size,), width) for i in range(num_couplings)]
 
 
-def image_couplings(
+def _image_couplings(
     make: MakeCoupling,
     shape: Sequence[int],
     width: int,
-    *,
     num_couplings: int,
     num_scales: int,
-    checkpoint: bool = False,
+    checkpoint: bool,
 ) -> list[FlowTransform]:
     """Return the couplings from noise to data, the later scales nested in one transform."""
     channels, height, breadth = shape
     if num_scales == 1:
         return _group(Checkerboard, make, shape, width, num_couplings + 1)
     half = height // 2, breadth // 2
-    later = image_couplings(
-        make,
-        (2 * channels, *half),
-        2 * width,
-        num_couplings=num_couplings,
-        num_scales=num_scales - 1,
-        checkpoint=checkpoint,
-    )
+    rest = 2 * channels, *half
+    later = _image_couplings(make, rest, 2 * width, num_couplings, num_scales - 1, checkpoint)
     squeezed = _group(ChannelMask, make, (4 * channels, *half), 2 * width, num_couplings)
     return [
         OnSqueezed(FactorOut(Chain(later, checkpoint=checkpoint)), alternating=True),

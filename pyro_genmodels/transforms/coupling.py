@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels._checks import check, check_choice, check_event_shape
+from pyro_genmodels._checks import as_shape, check, check_choice, check_event_shape
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets import MLP, ConvNet
 from pyro_genmodels.transforms._base import FlowTransform
@@ -213,7 +213,7 @@ def default_mask(input_dim: int | Sequence[int], mask: Mask | None = None) -> Ma
     """Return the mask, or halves for vectors and a checkerboard for images."""
     if mask is not None:
         return mask
-    return HalfMask() if isinstance(input_dim, int) or len(input_dim) == 1 else Checkerboard()
+    return HalfMask() if len(as_shape(input_dim)) == 1 else Checkerboard()
 
 
 def coupling_net(
@@ -230,13 +230,12 @@ def coupling_net(
     Raises:
         ValueError: If the mask leaves a part of the events empty.
     """
-    shape = check_event_shape([input_dim] if isinstance(input_dim, int) else input_dim)
+    shape = check_event_shape(as_shape(input_dim))
     mask.check(shape)
     seen, changed = mask.sizes(shape)
     options = {"zero_init": True} | options
     if context_dim is not None:
-        one = isinstance(context_dim, int)
-        options["context_shape"] = [context_dim] if one else context_dim
+        options["context_shape"] = as_shape(context_dim)
     if len(shape) == 1:
         hidden = (64, 64) if hidden is None else hidden
         return MLP(seen, num_parameters * changed, hidden=hidden, **options)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from pyro_genmodels._checks import check, check_choice, check_event_shape, check_positive
+from pyro_genmodels._checks import as_shape, check, check_choice, check_event_shape, check_positive
 from pyro_genmodels.nets import MLP, GlowNet
 from pyro_genmodels.nets._first_data import expect_no_data
 from pyro_genmodels.transforms._base import FlowTransform
@@ -100,7 +100,7 @@ class Glow(WholeFlow):
         condition: Literal["all", "prior"] = "all",
         cache_size: int = 0,
     ) -> None:
-        shape = check_event_shape([event_shape] if isinstance(event_shape, int) else event_shape)
+        shape = check_event_shape(as_shape(event_shape))
         context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
         super().__init__(shape, **context, cache_size=cache_size)
         check_choice("coupling", coupling, ("affine", "additive", "spline"))
@@ -267,5 +267,4 @@ def conditional_glow(
         >>> flow.condition(torch.zeros(5, 2)).forward_shape((4,))
         torch.Size([5, 4])
     """
-    shape = [context_dim] if isinstance(context_dim, int) else context_dim
-    return ConditionalGlow(input_dim, context_shape=shape, **options)
+    return ConditionalGlow(input_dim, context_shape=as_shape(context_dim), **options)

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from torch.distributions import constraints
 
-from pyro_genmodels._checks import check, check_choice, check_event_shape, check_positive
+from pyro_genmodels._checks import as_shape, check, check_choice, check_event_shape, check_positive
 from pyro_genmodels.nets import MLP, ResNet
 from pyro_genmodels.transforms._base import FlowTransform
-from pyro_genmodels.transforms._layout import check_scales, image_couplings, vector_couplings
+from pyro_genmodels.transforms._layout import couplings
 from pyro_genmodels.transforms._whole import WholeFlow
 from pyro_genmodels.transforms.chain import Chain
 from pyro_genmodels.transforms.conditional import ConditionalFlow
@@ -89,7 +89,7 @@ class NeuralSplineFlow(WholeFlow):
         context_shape: Sequence[int] | None = None,
         cache_size: int = 0,
     ) -> None:
-        shape = check_event_shape([event_shape] if isinstance(event_shape, int) else event_shape)
+        shape = check_event_shape(as_shape(event_shape))
         context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
         super().__init__(shape, **context, cache_size=cache_size)
         check_choice("domain", domain, ("real", "unit"))
@@ -97,8 +97,7 @@ class NeuralSplineFlow(WholeFlow):
         num_couplings = (3 if is_image else 8) if num_couplings is None else num_couplings
         width = (24 if is_image else 64) if width is None else width
         num_blocks = (1 if is_image else 2) if num_blocks is None else num_blocks
-        check_positive(num_couplings=num_couplings, width=width, num_blocks=num_blocks)
-        num_scales = check_scales(num_scales, shape)
+        check_positive(num_blocks=num_blocks)
         rule = "be False for images and on the unit cube"
         check(not linear or (not is_image and domain == "real"), "linear", rule, linear)
         options = {"activation": activation, "dropout": dropout, **context}
@@ -111,17 +110,14 @@ class NeuralSplineFlow(WholeFlow):
             num_blocks=num_blocks,
             options=options,
         )
-        if is_image:
-            parts = image_couplings(
-                make,
-                shape,
-                width,
-                num_couplings=num_couplings,
-                num_scales=num_scales,
-                checkpoint=checkpoint,
-            )
-        else:
-            parts = vector_couplings(make, shape[0], width, num_couplings)
+        parts = couplings(
+            make,
+            shape,
+            width,
+            num_couplings=num_couplings,
+            num_scales=num_scales,
+            checkpoint=checkpoint,
+        )
         self._compose(parts, checkpoint=checkpoint)
         if domain == "unit":
             cube = constraints.independent(constraints.unit_interval, len(shape))
@@ -198,5 +194,4 @@ def conditional_neural_spline_flow(
         >>> flow.condition(torch.zeros(5, 2)).forward_shape((4,))
         torch.Size([5, 4])
     """
-    shape = [context_dim] if isinstance(context_dim, int) else context_dim
-    return ConditionalNeuralSplineFlow(input_dim, context_shape=shape, **options)
+    return ConditionalNeuralSplineFlow(input_dim, context_shape=as_shape(context_dim), **options)

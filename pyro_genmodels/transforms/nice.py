@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pyro_genmodels._checks import check, check_event_shape, check_positive
+from pyro_genmodels._checks import as_shape, check, check_event_shape, check_positive
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets import MLP
 from pyro_genmodels.transforms._base import FlowTransform
@@ -66,7 +66,7 @@ class NICE(WholeFlow):
         context_shape: Sequence[int] | None = None,
         cache_size: int = 0,
     ) -> None:
-        shape = check_event_shape([event_shape] if isinstance(event_shape, int) else event_shape)
+        shape = check_event_shape(as_shape(event_shape))
         context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
         super().__init__(shape, **context, cache_size=cache_size)
         check_positive(num_couplings=num_couplings, width=width, num_layers=num_layers)
@@ -140,5 +140,4 @@ def conditional_nice(
         >>> conditional_nice(4, 2, width=8).condition(torch.zeros(5, 2)).forward_shape((4,))
         torch.Size([5, 4])
     """
-    shape = [context_dim] if isinstance(context_dim, int) else context_dim
-    return ConditionalNICE(input_dim, context_shape=shape, **options)
+    return ConditionalNICE(input_dim, context_shape=as_shape(context_dim), **options)

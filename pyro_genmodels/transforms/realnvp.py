@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from pyro_genmodels._checks import check, check_event_shape, check_positive
+from pyro_genmodels._checks import as_shape, check, check_event_shape, check_positive
 from pyro_genmodels.nets import MLP, RealNVPNet, ResNet
 from pyro_genmodels.transforms._base import FlowTransform
-from pyro_genmodels.transforms._layout import check_scales, image_couplings, vector_couplings
+from pyro_genmodels.transforms._layout import couplings
 from pyro_genmodels.transforms._whole import WholeFlow
 from pyro_genmodels.transforms.batch_norm import BatchNorm
 from pyro_genmodels.transforms.chain import Chain
@@ -93,42 +93,37 @@ class RealNVP(WholeFlow):
         context_shape: Sequence[int] | None = None,
         cache_size: int = 0,
     ) -> None:
-        shape = check_event_shape([event_shape] if isinstance(event_shape, int) else event_shape)
+        shape = check_event_shape(as_shape(event_shape))
         context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
         super().__init__(shape, **context, cache_size=cache_size)
         is_image = len(shape) == 3
-        num_couplings = _default("num_couplings", num_couplings, 3 if is_image else 16)
-        width = _default("width", width, 24 if is_image else 128)
-        num_blocks = _default("num_blocks", num_blocks, 1 if is_image else 2)
-        num_scales = check_scales(num_scales, shape)
+        # A vector's networks are cheap and its couplings weak, an image's the other way round.
+        num_couplings = num_couplings if num_couplings is not None else 3 if is_image else 16
+        width = width if width is not None else 24 if is_image else 128
+        num_blocks = num_blocks if num_blocks is not None else 1 if is_image else 2
+        check_positive(num_blocks=num_blocks)
         options: dict[str, Any] = {"num_blocks": num_blocks, **context}
         if is_image and batch_norm:
             plain = activation == "relu" and dropout == 0
             check(plain, "batch_norm", "come with ReLU and without dropout", (activation, dropout))
         else:
             options |= {"activation": activation, "dropout": dropout}
-        make_net: Callable[..., nn.Module] = _vector_net
-        if is_image:
-            make_net = _published_net if batch_norm else _image_net
-        net = partial(make_net, **options)
-        make = partial(_coupling, net=net, batch_norm=batch_norm)
-        if is_image:
-            parts = image_couplings(
-                make,
-                shape,
-                width,
-                num_couplings=num_couplings,
-                num_scales=num_scales,
-                checkpoint=checkpoint,
-            )
-        else:
-            parts = vector_couplings(make, shape[0], width, num_couplings)
+        net = partial(_net(is_image, batch_norm), **options)
+        parts = couplings(
+            partial(_coupling, net=net, batch_norm=batch_norm),
+            shape,
+            width,
+            num_couplings=num_couplings,
+            num_scales=num_scales,
+            checkpoint=checkpoint,
+        )
         self._compose(parts, checkpoint=checkpoint, logit_margin=logit_margin)
 
 
-def _default(argument: str, value: int | None, default: int) -> int:
-    check_positive(**{argument: default if value is None else value})
-    return default if value is None else value
+def _net(is_image: bool, batch_norm: bool) -> Callable[..., nn.Module]:
+    if not is_image:
+        return _vector_net
+    return _published_net if batch_norm else _image_net
 
 
 def _vector_net(seen: int, answers: int, width: int, *, num_blocks: int, **options: Any) -> MLP:
@@ -203,5 +198,4 @@ def conditional_real_nvp(
         >>> conditional_real_nvp(3, 2).condition(torch.zeros(5, 2)).forward_shape((3,))
         torch.Size([5, 3])
     """
-    shape = [context_dim] if isinstance(context_dim, int) else context_dim
-    return ConditionalRealNVP(input_dim, context_shape=shape, **options)
+    return ConditionalRealNVP(input_dim, context_shape=as_shape(context_dim), **options)
