@@ -817,6 +817,7 @@ INTERNAL: dict[str, str] = {
     "nets.NormalizedConv2d": "a part of GlowNet",
     "nets.ZeroConv2d": "a part of GlowNet",
     "transforms.ConditionedFlow": "what condition() returns; held to the laws as that",
+    "transforms.FeaturewiseFlow": "what ActNorm, BatchNorm and InvertibleLinear share",
     "transforms.OnSqueezed": "a part of RealNVP, for which Chain and Squeeze serve users",
     "transforms.WholeFlow": "the base of RealNVP, Glow and others, which compose it",
 }

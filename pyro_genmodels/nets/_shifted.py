@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_genmodels.nets._first_data import FirstData, set_values, standardizing
+from pyro_genmodels.nets.weight_norm import with_length
 
 
 def concat_elu(x: Tensor) -> Tensor:
@@ -53,9 +54,7 @@ class ShiftedConv2d(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The kernels: directions brought to their lengths."""
-        factor = self.length / self.direction.flatten(1).norm(dim=1)
-        weight: Tensor = self.direction * factor[:, None, None, None]
-        return weight
+        return with_length(self.direction, self.length)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolution; the first data in training set its lengths and bias."""

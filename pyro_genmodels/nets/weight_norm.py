@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import Float
 
 
-class WeightNormConv2d(Configured, nn.Module):
+class WeightNormConv2d(nn.Module):
     r"""Convolution whose kernels have a learned length: :math:`w_k = g_k\, v_k / \|v_k\|`.
 
     Not by torch's parametrization, whose modules cannot be pickled.
@@ -35,16 +33,17 @@ class WeightNormConv2d(Configured, nn.Module):
         super().__init__()
         like = nn.Conv2d(in_channels, out_channels, kernel_size, bias=bias)
         self.direction = nn.Parameter(like.weight.detach().clone())
-        self.length = nn.Parameter(_norm(self.direction.detach()))
+        self.length = nn.Parameter(self.direction.detach().flatten(1).norm(dim=1))
         self.bias = None if like.bias is None else nn.Parameter(like.bias.detach().clone())
 
     def forward(self, x: Float[Tensor, "batch C H W"]) -> Float[Tensor, "batch K H W"]:
         """Return the convolution."""
-        # One number for each kernel: the kernels themselves are scaled in a single pass.
-        factor = self.length / _norm(self.direction)
-        return F.conv2d(x, self.direction * factor, self.bias, padding="same")
+        return F.conv2d(x, with_length(self.direction, self.length), self.bias, padding="same")
 
 
-def _norm(kernels: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(kernels, dim=(1, 2, 3), keepdim=True)
-    return norm
+def with_length(kernels: Float[Tensor, "K ..."], length: Float[Tensor, " K"]) -> Tensor:
+    """Return the kernels brought to their lengths."""
+    # One number for each kernel: the kernels themselves are scaled in a single pass.
+    factor = length / kernels.flatten(1).norm(dim=1)
+    scaled: Tensor = kernels * factor.reshape(-1, *(1,) * (kernels.dim() - 1))
+    return scaled

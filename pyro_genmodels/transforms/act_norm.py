@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels._checks import check, check_choice, check_positive
+from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets._first_data import FirstData, set_values, standardizing
 from pyro_genmodels.nets.context import ContextEmbedding
 from pyro_genmodels.nets.dense import set_to_zero
-from pyro_genmodels.transforms._base import FlowTransform
+from pyro_genmodels.transforms._featurewise import FeaturewiseFlow
 from pyro_genmodels.transforms.conditional import ConditionalFlow
 
 
-class ActNorm(FlowTransform):
+class ActNorm(FeaturewiseFlow):
     r"""Scales and shifts each feature of a vector, or each channel of an image.
 
     .. math:: x = (y + b)\, e^{c\, l}
@@ -64,14 +64,9 @@ class ActNorm(FlowTransform):
         context_shape: Sequence[int] | None = None,
         cache_size: int = 0,
     ) -> None:
-        check_positive(num_features=num_features, log_scale_factor=log_scale_factor)
-        check_choice("event_dim", event_dim, (1, 3))
-        super().__init__(
-            event_dim,
-            event_shape=torch.Size([num_features]) if event_dim == 1 else None,
-            cache_size=cache_size,
-        )
-        self.num_features, self.log_scale_factor = num_features, float(log_scale_factor)
+        check_positive(log_scale_factor=log_scale_factor)
+        super().__init__(num_features, event_dim=event_dim, cache_size=cache_size)
+        self.log_scale_factor = float(log_scale_factor)
         self.first_data = FirstData(seen=initialized)
         self.shift = nn.Parameter(torch.zeros(num_features))
         self.log_scale = nn.Parameter(torch.zeros(num_features))
@@ -98,10 +93,6 @@ class ActNorm(FlowTransform):
             self._standardize(y)
         shift, log_scale = self._values(y, context)
         return (y + shift) * torch.exp(log_scale), self._total(y, log_scale)
-
-    def _check_features(self, x: Tensor) -> None:
-        found = x.shape[-self.domain.event_dim]
-        check(found == self.num_features, "event", f"have {self.num_features} features", found)
 
     def _standardize(self, y: Tensor) -> None:
         self._check_features(y)

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_genmodels._checks import check, check_choice, check_positive
+from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._typing import Float, Num
-from pyro_genmodels.transforms._base import FlowTransform
+from pyro_genmodels.transforms._featurewise import FeaturewiseFlow
 
 
-class BatchNorm(FlowTransform):
+class BatchNorm(FeaturewiseFlow):
     r"""Standardises each feature of a vector, or each channel of an image.
 
     .. math:: x = \frac{y - \mu}{\sqrt{\sigma^2 + \epsilon}}
@@ -55,15 +55,10 @@ class BatchNorm(FlowTransform):
         epsilon: float = 1e-4,
         cache_size: int = 0,
     ) -> None:
-        check_positive(num_features=num_features, momentum=momentum, epsilon=epsilon)
+        check_positive(momentum=momentum, epsilon=epsilon)
         check(momentum <= 1, "momentum", "be at most 1", momentum)
-        check_choice("event_dim", event_dim, (1, 3))
-        super().__init__(
-            event_dim,
-            event_shape=torch.Size([num_features]) if event_dim == 1 else None,
-            cache_size=cache_size,
-        )
-        self.num_features, self.momentum, self.epsilon = num_features, momentum, epsilon
+        super().__init__(num_features, event_dim=event_dim, cache_size=cache_size)
+        self.momentum, self.epsilon = momentum, epsilon
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.ones(num_features))
 
@@ -73,7 +68,7 @@ class BatchNorm(FlowTransform):
         """Return the data of the noise ``x`` and the log-determinant, by the running averages."""
         self._check_features(x)
         mean, log_scale = self._of_moments(self.running_mean, self.running_var)
-        return x * torch.exp(-log_scale) + mean, -self._total(x, log_scale)
+        return x * torch.exp(-log_scale) + mean, -self._over_event(x, log_scale.sum())
 
     def inverse_and_log_det(
         self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
@@ -82,7 +77,7 @@ class BatchNorm(FlowTransform):
         self._check_features(y)
         moments = self._of_batch(y) if self.training else (self.running_mean, self.running_var)
         mean, log_scale = self._of_moments(*moments)
-        return (y - mean) * torch.exp(log_scale), self._total(y, log_scale)
+        return (y - mean) * torch.exp(log_scale), self._over_event(y, log_scale.sum())
 
     def _of_batch(self, y: Tensor) -> tuple[Tensor, Tensor]:
         dims = [dim for dim in range(-y.dim(), 0) if dim != -self.domain.event_dim]
@@ -97,15 +92,6 @@ class BatchNorm(FlowTransform):
     def _of_moments(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
         shape = (-1, *(1,) * (self.domain.event_dim - 1))
         return mean.reshape(shape), -0.5 * torch.log(var + self.epsilon).reshape(shape)
-
-    def _check_features(self, x: Tensor) -> None:
-        found = x.shape[-self.domain.event_dim]
-        check(found == self.num_features, "event", f"have {self.num_features} features", found)
-
-    def _total(self, x: Tensor, log_scale: Tensor) -> Tensor:
-        rank = self.domain.event_dim
-        pixels = x.shape[x.dim() - rank :].numel() // self.num_features
-        return log_scale.sum().expand(x.shape[: x.dim() - rank]) * pixels
 
 
 def batch_norm(input_dim: int, **options: Any) -> BatchNorm:

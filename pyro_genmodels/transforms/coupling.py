@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -180,13 +180,11 @@ class AffineCoupling(Coupling):
         torch.Size([4])
     """
 
-    SCALES: ClassVar[tuple[ScaleName, ...]] = ("tanh", "exp", "sigmoid")
-
     def __init__(
         self, mask: Mask, net: nn.Module, *, scale: ScaleName = "tanh", cache_size: int = 0
     ) -> None:
         super().__init__(mask, net, num_parameters=2, cache_size=cache_size)
-        check_choice("scale", scale, self.SCALES)
+        check_choice("scale", scale, get_args(ScaleName))
         self.scale = scale
         self.rescale = nn.Parameter(torch.full((), 2.0)) if scale == "tanh" else None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -103,7 +103,7 @@ class Glow(WholeFlow):
         shape = check_event_shape(as_shape(event_shape))
         context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
         super().__init__(shape, **context, cache_size=cache_size)
-        check_choice("coupling", coupling, ("affine", "additive", "spline"))
+        check_choice("coupling", coupling, get_args(CouplingName))
         check_choice("condition", condition, ("all", "prior"))
         conditional = self.context_event_dim is not None
         rule = "be True if only the prior is conditional"

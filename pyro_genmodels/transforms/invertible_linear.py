@@ -9,17 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyro_genmodels._checks import check, check_choice, check_positive
+from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets._batch import over_batch
 from pyro_genmodels.nets._precision import full_precision
 from pyro_genmodels.nets.context import ContextEmbedding
 from pyro_genmodels.nets.dense import set_to_zero
-from pyro_genmodels.transforms._base import FlowTransform
+from pyro_genmodels.transforms._featurewise import FeaturewiseFlow
 from pyro_genmodels.transforms.conditional import ConditionalFlow
 
 
-class InvertibleLinear(FlowTransform):
+class InvertibleLinear(FeaturewiseFlow):
     r"""Multiplies the features of a vector, or the channels of each pixel, by a matrix.
 
     .. math:: x = W y, \qquad W = P L (U + \mathrm{diag}(\pm e^{s}))
@@ -64,16 +64,10 @@ class InvertibleLinear(FlowTransform):
         context_shape: Sequence[int] | None = None,
         cache_size: int = 0,
     ) -> None:
-        check_positive(num_features=num_features)
-        check_choice("event_dim", event_dim, (1, 3))
         flat = context_shape is None or len(context_shape) == 1
         check(flat, "context_shape", "be that of a vector", context_shape)
-        super().__init__(
-            event_dim,
-            event_shape=torch.Size([num_features]) if event_dim == 1 else None,
-            cache_size=cache_size,
-        )
-        self.num_features, self.lu = num_features, lu
+        super().__init__(num_features, event_dim=event_dim, cache_size=cache_size)
+        self.lu = lu
         rotation = torch.linalg.qr(torch.randn(num_features, num_features)).Q
         if lu:
             self._factorize(rotation)
@@ -99,14 +93,14 @@ class InvertibleLinear(FlowTransform):
         """Return the data of the noise ``x`` and the log-determinant."""
         weight, log_det = self._inverse_weight(context) if self.lu else self._weight(context)
         weight = weight if self.lu else torch.linalg.inv(weight)
-        return self._multiply(weight, x), -self._total(x, log_det)
+        return self._multiply(weight, x), -self._over_event(x, log_det)
 
     def inverse_and_log_det(
         self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
     ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
         """Return the noise of the data ``y`` and the log-determinant."""
         weight, log_det = self._weight(context)
-        return self._multiply(weight, y), self._total(y, log_det)
+        return self._multiply(weight, y), self._over_event(y, log_det)
 
     def _weight(self, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the matrix and its log-determinant."""
@@ -141,8 +135,7 @@ class InvertibleLinear(FlowTransform):
         return matrix if moves is None else matrix + moves.unflatten(-1, matrix.shape)
 
     def _multiply(self, weight: Tensor, x: Tensor) -> Tensor:
-        found = x.shape[-self.domain.event_dim]
-        check(found == self.num_features, "event", f"have {self.num_features} features", found)
+        self._check_features(x)
         # Under autocast a product in half precision would lose what the data say.
         with full_precision(x):
             if weight.dim() > 2:
@@ -154,12 +147,6 @@ class InvertibleLinear(FlowTransform):
                 # Its result has a pixel's channels side by side, as convolutions are faster there.
                 return F.linear(x.movedim(-3, -1), weight).movedim(-1, -3)
             return over_batch(lambda flat: F.conv2d(flat, weight[:, :, None, None]), (x, 3))
-
-    def _total(self, x: Tensor, log_det: Tensor) -> Tensor:
-        """Return the log-determinant over all pixels, for each of the batch."""
-        batch = x.shape[: x.dim() - self.domain.event_dim]
-        pixels = x.shape[x.dim() - self.domain.event_dim :].numel() // self.num_features
-        return log_det.expand(batch) * pixels
 
 
 def invertible_linear(input_dim: int, **options: Any) -> InvertibleLinear:
