@@ -2,6 +2,8 @@
 
 from pyro_genmodels.nets._autoregressive import AutoregressiveNet
 from pyro_genmodels.nets._quantizer import Quantized, Quantizer, code_perplexity
+from pyro_genmodels.nets.code_conditioner import CodeConditioner
+from pyro_genmodels.nets.code_hierarchy import CodeHierarchyNet
 from pyro_genmodels.nets.composite_quantizer import (
     MultiHeadQuantizer,
     ProductQuantizer,
@@ -29,6 +31,8 @@ __all__ = [
     "MLP",
     "AutoregressiveNet",
     "CharRNNNet",
+    "CodeConditioner",
+    "CodeHierarchyNet",
     "ContextEmbedding",
     "ConvDecoder",
     "ConvEncoder",

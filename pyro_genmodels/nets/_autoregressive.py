@@ -19,8 +19,10 @@ _LONGEST_PART = 64
 
 def raster_indices(event_shape: EventShape) -> Int[Tensor, " elements"]:
     """Return the indices of a flattened event's elements, row by row, pixel by pixel."""
-    indices = torch.arange(torch.Size(event_shape).numel()).view(torch.Size(event_shape))
-    return indices.movedim(0, -1).reshape(-1)
+    indices = torch.arange(torch.Size(event_shape).numel())
+    if len(event_shape) < 3:
+        return indices
+    return indices.view(torch.Size(event_shape)).movedim(0, -1).reshape(-1)
 
 
 class AutoregressiveNet(Configured, nn.Module, ABC):
@@ -31,7 +33,8 @@ class AutoregressiveNet(Configured, nn.Module, ABC):
     intermediate results). Without the second it can still be sampled, one pass an element.
 
     Args:
-        event_shape: Sizes of one data point.
+        event_shape: Sizes of one data point: ``(D,)``, ``(C, H, W)``, or ``(H, W)`` for a map
+            without channels, such as one of codes.
         num_levels: Elements are integers ``0 .. num_levels - 1``.
         context_features: Number of features that a context is brought to.
         num_classes: Contexts are labels.
@@ -53,7 +56,7 @@ class AutoregressiveNet(Configured, nn.Module, ABC):
         context_ranks: Iterable[int] = (1, 3),
     ) -> None:
         super().__init__()
-        self.event_shape = check_event_shape(event_shape)
+        self.event_shape = check_event_shape(event_shape, ranks=(1, 2, 3))
         check(num_levels >= 2, "num_levels", "be at least 2", num_levels)
         self.num_levels = num_levels
         self.num_classes = num_classes
@@ -94,9 +97,9 @@ class AutoregressiveNet(Configured, nn.Module, ABC):
 
         A row of an image; of a sequence a part, so that long ones take no more memory.
         """
-        if len(self.event_shape) < 3:
+        if len(self.event_shape) == 1:
             return min(self.event_shape.numel(), _LONGEST_PART)
-        return self.event_shape.numel() // self.event_shape[1]
+        return self.event_shape.numel() // self.event_shape[-2]
 
     def forward(
         self, x: Num[Tensor, ...], context: Num[Tensor, ...] | None = None
@@ -131,8 +134,9 @@ class AutoregressiveNet(Configured, nn.Module, ABC):
             ValueError: If the context is missing, unwanted, out of range or of another shape.
         """
         shape: EventShape = self.event_shape
-        size = shape if self.context_event_dim == 2 else shape[1:]
-        return self.context(context, size or None)  # type: ignore[no-any-return]
+        # A map's height and width, a sequence's length; there is no map for a vector.
+        size = shape[-2:] if len(shape) > 1 or self.context_event_dim == 2 else None
+        return self.context(context, size)  # type: ignore[no-any-return]
 
     @property
     def features_event_dim(self) -> int:

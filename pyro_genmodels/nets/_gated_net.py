@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pyro_genmodels._checks import check, check_event_shape, check_positive
+from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._typing import EventShape, Float
 from pyro_genmodels.nets._attention import CausalAttention
 from pyro_genmodels.nets._autoregressive import AutoregressiveNet, IncrementalEvaluation
 from pyro_genmodels.nets._gated import GatedLayer
-from pyro_genmodels.nets._levels import LevelInput
+from pyro_genmodels.nets._levels import LevelInput, image_shape
 from pyro_genmodels.nets._stack_evaluation import StackEvaluation
 from pyro_genmodels.nets.masked import MaskedConv2d
 
@@ -23,7 +23,7 @@ class GatedStackNet(AutoregressiveNet):
     A subclass adds layers by :meth:`add_gated` and ``self.layers.append``.
 
     Args:
-        event_shape: ``(C, H, W)``.
+        event_shape: ``(C, H, W)``, or ``(H, W)`` for a map of one channel.
         num_levels: Levels of a sub-pixel.
         hidden_channels: Features of each stack.
         output_channels: Features of the skip connections; as many as hidden ones by default.
@@ -47,14 +47,15 @@ class GatedStackNet(AutoregressiveNet):
     ) -> None:
         check_positive(hidden_channels=hidden_channels)
         check(0 <= dropout < 1, "dropout", "be in [0, 1)", dropout)
+        image = image_shape(event_shape)
         super().__init__(
-            check_event_shape(event_shape, ranks=(3,)),
+            event_shape,
             num_levels,
             context_features=hidden_channels,
             num_classes=num_classes,
             context_shape=context_shape,
         )
-        groups = self.event_shape[0]
+        groups = image[0]
         outputs = hidden_channels if output_channels is None else output_channels
         for name, size in (("hidden_channels", hidden_channels), ("output_channels", outputs)):
             check(size >= groups, name, f"be at least the image's channels, {groups}", size)
@@ -88,8 +89,9 @@ class GatedStackNet(AutoregressiveNet):
     def evaluate(
         self, x: Float[Tensor, "batch ..."], features: Float[Tensor, "batch ..."] | None
     ) -> Float[Tensor, "batch ..."]:
-        """Return the logits ``(batch, C, H, W, K)``."""
+        """Return the logits ``(batch, *event_shape, K)``."""
         features = self.as_map(features, len(x))
+        x = x if x.dim() == 4 else x[:, None]
         v = h = levels = self.levels(x)
         y = x.new_zeros(())
         for layer in self.layers:
@@ -100,8 +102,8 @@ class GatedStackNet(AutoregressiveNet):
             y = y + skip
         for layer in self.outputs:
             y = layer(y.relu())
-        logits: Tensor = y.unflatten(1, (self.event_shape[0], self.num_levels))
-        return logits.movedim(2, -1)
+        logits: Tensor = y.unflatten(1, (self.levels.num_groups, self.num_levels)).movedim(2, -1)
+        return logits.reshape(len(x), *self.event_shape, self.num_levels)
 
     def incremental(
         self, batch_size: int, features: Float[Tensor, "batch ..."] | None
@@ -111,7 +113,7 @@ class GatedStackNet(AutoregressiveNet):
             self.levels,
             self.layers,
             self.outputs,
-            width=self.event_shape[2],
+            width=self.event_shape[-1],
             batch_size=batch_size,
             features=self.as_map(features, batch_size),
         )

@@ -5,8 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels._checks import check_positive
-from pyro_genmodels._typing import Float, Num
+from pyro_genmodels._checks import check_event_shape, check_positive
+from pyro_genmodels._typing import EventShape, Float, Num
+
+
+def image_shape(event_shape: EventShape) -> torch.Size:
+    """Return ``(C, H, W)`` of an image, ``(1, H, W)`` of a map ``(H, W)``.
+
+    Raises:
+        ValueError: If it is neither.
+
+    Example:
+        >>> image_shape((4, 5))
+        torch.Size([1, 4, 5])
+    """
+    is_map = isinstance(event_shape, list | tuple) and len(event_shape) == 2
+    return check_event_shape((1, *event_shape) if is_map else event_shape, ranks=(3,))
 
 
 class LevelInput(nn.Module):

@@ -23,7 +23,7 @@ class GatedPixelCNNNet(GatedStackNet):
     :class:`~pyro_genmodels.nets.PixelCNNNet`. Beyond the paper: dropout of the gated features.
 
     Args:
-        event_shape: ``(C, H, W)``; any number of channels.
+        event_shape: ``(C, H, W)``, any number of channels; or ``(H, W)``.
         num_levels: Levels of a sub-pixel.
         hidden_channels: Features of each stack.
         num_layers: Gated layers after the first.
@@ -39,7 +39,7 @@ class GatedPixelCNNNet(GatedStackNet):
             image's size.
 
     Shape:
-        ``(*batch, C, H, W)`` to logits ``(*batch, C, H, W, num_levels)``.
+        ``(*batch, *event_shape)`` to logits ``(*batch, *event_shape, num_levels)``.
 
     Raises:
         ValueError: If a size is impossible, or too small to give each colour a feature.

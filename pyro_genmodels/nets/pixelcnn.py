@@ -8,9 +8,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels._checks import check, check_event_shape, check_positive
+from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._typing import EventShape, Float, Num
 from pyro_genmodels.nets._autoregressive import AutoregressiveNet, IncrementalEvaluation
+from pyro_genmodels.nets._levels import LevelInput, image_shape
 from pyro_genmodels.nets._row_cache import (
     OutputEvaluation,
     RowCache,
@@ -61,20 +62,22 @@ class PixelCNNNet(AutoregressiveNet):
     in each block (the paper's multi-scale model does so with a map).
 
     Args:
-        event_shape: ``(C, H, W)``; any number of channels.
+        event_shape: ``(C, H, W)``, any number of channels; or ``(H, W)``.
         num_levels: Levels of a sub-pixel.
         hidden_channels: The paper's :math:`h`; blocks carry :math:`2h` features.
         num_blocks: Residual blocks.
         kernel_size: Size of the first convolution.
         block_kernel_size: Size of the convolution in a block.
         output_channels: Features of the two last 1x1 layers; ``2 * hidden_channels`` by default.
+        embedding_size: Size of a vector looked up for each level: for codes, whose numbers mean
+            nothing. By default levels enter as numbers.
         dropout: Share of features dropped in each block, in training mode.
         num_classes: Contexts are labels.
         context_shape: Contexts are vectors ``(D,)`` or maps ``(C, H, W)``, averaged to the
             image's size.
 
     Shape:
-        ``(*batch, C, H, W)`` to logits ``(*batch, C, H, W, num_levels)``.
+        ``(*batch, *event_shape)`` to logits ``(*batch, *event_shape, num_levels)``.
 
     Raises:
         ValueError: If a size is impossible, or too small to give each colour a feature.
@@ -99,6 +102,7 @@ class PixelCNNNet(AutoregressiveNet):
         kernel_size: int = 7,
         block_kernel_size: int = 3,
         output_channels: int | None = None,
+        embedding_size: int | None = None,
         dropout: float = 0.0,
         num_classes: int | None = None,
         context_shape: EventShape | None = None,
@@ -106,17 +110,19 @@ class PixelCNNNet(AutoregressiveNet):
         check_positive(hidden_channels=hidden_channels)
         check(num_blocks >= 0, "num_blocks", "not be negative", num_blocks)
         check(0 <= dropout < 1, "dropout", "be in [0, 1)", dropout)
+        groups, width = image_shape(event_shape)[0], 2 * hidden_channels
         super().__init__(
-            check_event_shape(event_shape, ranks=(3,)),
+            event_shape,
             num_levels,
             context_features=hidden_channels,
             num_classes=num_classes,
             context_shape=context_shape,
         )
-        groups, width = self.event_shape[0], 2 * hidden_channels
         context = None if self.context_event_dim is None else hidden_channels
         outputs = width if output_channels is None else output_channels
-        self.first = MaskedConv2d(groups, width, kernel_size, kind="A", num_groups=groups)
+        self.levels = LevelInput(num_levels, groups, embedding_size=embedding_size)
+        inputs = self.levels.channels
+        self.first = MaskedConv2d(inputs, width, kernel_size, kind="A", num_groups=groups)
         self.first_context = None if context is None else nn.Conv2d(context, width, 1, bias=False)
         self.blocks = nn.ModuleList(
             MaskedResidualBlock(
@@ -129,25 +135,21 @@ class PixelCNNNet(AutoregressiveNet):
             MaskedConv2d(a, b, 1, kind="B", num_groups=groups) for a, b in itertools.pairwise(sizes)
         )
 
-    def scaled(self, x: Tensor) -> Tensor:
-        """Return levels brought to [-1, 1]."""
-        return x * (2 / (self.num_levels - 1)) - 1
-
     def evaluate(
         self, x: Float[Tensor, "batch ..."], features: Float[Tensor, "batch ..."] | None
     ) -> Float[Tensor, "batch ..."]:
-        """Return the logits ``(batch, C, H, W, K)``."""
+        """Return the logits ``(batch, *event_shape, K)``."""
         if features is not None and features.dim() == 2:
             features = features[:, :, None, None]
-        y = self.first(self.scaled(x))
+        y = self.first(self.levels(x if x.dim() == 4 else x[:, None]))
         if self.first_context is not None:
             y = y + self.first_context(features)
         for block in self.blocks:
             y = block(y, features)
         for layer in self.outputs:
             y = layer(y.relu())
-        logits: Tensor = y.unflatten(1, (self.event_shape[0], self.num_levels))
-        return logits.movedim(2, -1)
+        logits: Tensor = y.unflatten(1, (self.levels.num_groups, self.num_levels)).movedim(2, -1)
+        return logits.reshape(len(x), *self.event_shape, self.num_levels)
 
     def incremental(
         self, batch_size: int, features: Float[Tensor, "batch ..."] | None
@@ -164,8 +166,8 @@ class PixelCNNEvaluation(IncrementalEvaluation):
     """
 
     def __init__(self, net: PixelCNNNet, batch_size: int, features: Tensor | None) -> None:
-        self._scale = 2 / (net.num_levels - 1)
-        self._colours, _, self._width = net.event_shape
+        self._levels = net.levels
+        self._colours, self._width = net.levels.num_groups, net.event_shape[-1]
         self._row = self._column = self._colour = 0
         if features is not None and features.dim() == 2:
             features = features[:, :, None, None]
@@ -195,7 +197,7 @@ class PixelCNNEvaluation(IncrementalEvaluation):
     def append(self, level: Num[Tensor, " batch"]) -> None:
         """Take the value of the sub-pixel."""
         target = self._first.targets[self._column][self._colour]
-        target.copy_(level[:, None]).mul_(self._scale).sub_(1)
+        self._levels.write(level, self._colour, target)
         self._colour = (self._colour + 1) % self._colours
         if self._colour == 0:
             self._column = (self._column + 1) % self._width

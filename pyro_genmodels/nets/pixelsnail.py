@@ -21,11 +21,11 @@ class PixelSNAILNet(GatedStackNet):
     are. Keys and values see the levels as well, queries the features and the place. The paper's
     two coordinates enter here in every layer, beside the features of the context.
 
-    For maps of codes (the prior of a VQ-VAE) give ``event_shape=(1, H, W)``, as many levels as
-    codes and an ``embedding_size``; the codes above, brought to a map, are the context.
+    For maps of codes (the prior of a VQ-VAE) give ``event_shape=(H, W)``, as many levels as codes
+    and an ``embedding_size``; the codes above, brought to a map, are the context.
 
     Args:
-        event_shape: ``(C, H, W)``; any number of channels.
+        event_shape: ``(C, H, W)``, any number of channels; or ``(H, W)``.
         num_levels: Levels of a sub-pixel.
         hidden_channels: Features of each stack.
         num_blocks: Blocks, each with one attention at its end.
@@ -45,7 +45,7 @@ class PixelSNAILNet(GatedStackNet):
             image's size.
 
     Shape:
-        ``(*batch, C, H, W)`` to logits ``(*batch, C, H, W, num_levels)``.
+        ``(*batch, *event_shape)`` to logits ``(*batch, *event_shape, num_levels)``.
 
     Raises:
         ValueError: If a size is impossible, or too small to give each colour a feature.
@@ -57,10 +57,10 @@ class PixelSNAILNet(GatedStackNet):
         https://arxiv.org/abs/1906.00446
 
     Example:
-        >>> codes = torch.randint(32, (4, 1, 8, 8))
-        >>> net = PixelSNAILNet((1, 8, 8), 32, embedding_size=16, num_blocks=1)
+        >>> codes = torch.randint(32, (4, 8, 8))
+        >>> net = PixelSNAILNet((8, 8), 32, embedding_size=16, num_blocks=1)
         >>> net(codes).shape
-        torch.Size([4, 1, 8, 8, 32])
+        torch.Size([4, 8, 8, 32])
     """
 
     coordinates: Tensor
@@ -95,7 +95,7 @@ class PixelSNAILNet(GatedStackNet):
             num_classes=num_classes,
             context_shape=context_shape,
         )
-        places = [torch.linspace(-1, 1, size) for size in self.event_shape[1:]]
+        places = [torch.linspace(-1, 1, size) for size in self.event_shape[-2:]]
         grid = torch.stack(torch.meshgrid(*places, indexing="ij"))
         self.register_buffer("coordinates", grid, persistent=False)
         self._common["context"] = 2 + (self._common["context"] or 0)

@@ -77,7 +77,7 @@ class MapEncoder(Configured, nn.Module):
         self.context = ContextEmbedding(
             hidden_channels, num_classes=num_classes, context_shape=context_shape
         )
-        self.blocks = _blocks(hidden_channels, residual_channels, num_blocks)
+        self.blocks = residual_blocks(hidden_channels, residual_channels, num_blocks)
         last = (
             nn.Identity() if out_channels is None else nn.Conv2d(hidden_channels, out_channels, 1)
         )
@@ -90,7 +90,7 @@ class MapEncoder(Configured, nn.Module):
         return over_batch(self._encode, (x, 3), (context, self.context.event_dim or 0))
 
     def _encode(self, x: Tensor, context: Tensor | None) -> Tensor:
-        h = _shifted(self.projection(self.strided(x)), self.context, context)
+        h = shifted_by_context(self.projection(self.strided(x)), self.context, context)
         output: Tensor = self.last(self.blocks(h))
         return output
 
@@ -143,7 +143,7 @@ class MapDecoder(Configured, nn.Module):
         self.context = ContextEmbedding(
             hidden_channels, num_classes=num_classes, context_shape=context_shape
         )
-        self.blocks = _blocks(hidden_channels, residual_channels, num_blocks)
+        self.blocks = residual_blocks(hidden_channels, residual_channels, num_blocks)
         widths = (hidden_channels, *reversed(strided_channels[:-1]), out_channels)
         self.strided = nn.Sequential()
         for a, b in itertools.pairwise(widths):
@@ -157,7 +157,7 @@ class MapDecoder(Configured, nn.Module):
         return over_batch(self._decode, (z, 3), (context, self.context.event_dim or 0))
 
     def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
-        h = _shifted(self.projection(z), self.context, context)
+        h = shifted_by_context(self.projection(z), self.context, context)
         output: Tensor = self.strided(self.blocks(h))
         return output
 
@@ -176,12 +176,14 @@ def _projection(in_channels: int, hidden_channels: int) -> nn.Conv2d:
     return nn.Conv2d(in_channels, hidden_channels, 3, padding=1)
 
 
-def _blocks(channels: int, residual_channels: int, num_blocks: int) -> nn.Sequential:
+def residual_blocks(channels: int, residual_channels: int, num_blocks: int) -> nn.Sequential:
+    """Return blocks of ReLU, 3x3, ReLU, 1x1, added to their input, and a last ReLU."""
     blocks = (_ResidualBlock(channels, residual_channels) for _ in range(num_blocks))
     return nn.Sequential(*blocks, nn.ReLU())
 
 
-def _shifted(h: Tensor, embedding: ContextEmbedding, context: Tensor | None) -> Tensor:
+def shifted_by_context(h: Tensor, embedding: ContextEmbedding, context: Tensor | None) -> Tensor:
+    """Add what an embedding makes of a context, place by place or everywhere alike."""
     shift: Tensor | None = embedding(context, size=h.shape[-2:])
     if shift is None:
         return h
