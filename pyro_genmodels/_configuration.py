@@ -44,6 +44,13 @@ class Configured:
         if "__init__" in cls.__dict__:
             cls.__init__ = _recording(cls.__dict__["__init__"])  # type: ignore[method-assign]
 
+    def current_arguments(self) -> dict[str, Any]:
+        """Return the arguments that would make this object's like now.
+
+        Those it was given; a class whose parts may be replaced later says so here.
+        """
+        return dict(self.__dict__.get(_ARGUMENTS) or {})
+
 
 def _recording(init: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(init)
@@ -82,7 +89,7 @@ def configuration(instance: Configured) -> dict[str, Plain]:
         ValueError: If an argument is neither plain nor ``Configured``.
     """
     name = qualified_name(type(instance))
-    arguments = instance.__dict__.get(_ARGUMENTS) or {}
+    arguments = instance.current_arguments()
     return {
         "class": name,
         "arguments": {k: _plain(f"{name}({k}=)", v) for k, v in arguments.items()},

@@ -10,6 +10,7 @@ from pyro_genmodels.distributions.pixelcnn_pp import PixelCNNPlusPlus
 from pyro_genmodels.distributions.pixelsnail import PixelSNAIL
 from pyro_genmodels.distributions.sequences import MADE, CharRNN, NGram, WaveNet
 from pyro_genmodels.distributions.uniform import UniformLevels
+from pyro_genmodels.distributions.vq_prior import HierarchicalVQPrior, VQPrior
 
 __all__ = [
     "MADE",
@@ -18,11 +19,13 @@ __all__ = [
     "DiscretizedLogistic",
     "DiscretizedLogisticMixture",
     "GatedPixelCNN",
+    "HierarchicalVQPrior",
     "NGram",
     "PixelCNN",
     "PixelCNNPlusPlus",
     "PixelSNAIL",
     "UniformDequantization",
     "UniformLevels",
+    "VQPrior",
     "WaveNet",
 ]

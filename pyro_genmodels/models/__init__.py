@@ -11,9 +11,11 @@ from pyro_genmodels.models.autoregressive import (
     pixelcnn,
     pixelsnail,
 )
+from pyro_genmodels.models.beta_vae import BetaVAE
 from pyro_genmodels.models.code_prior import CodePrior, UniformPrior
 from pyro_genmodels.models.flow import FlowModel
 from pyro_genmodels.models.flows import glow, nice, realnvp, spline_flow
+from pyro_genmodels.models.learned_prior import LearnedPrior, learned_priors
 from pyro_genmodels.models.likelihoods import (
     BernoulliLikelihood,
     CategoricalLikelihood,
@@ -24,7 +26,7 @@ from pyro_genmodels.models.likelihoods import (
 from pyro_genmodels.models.pixelcnn_pp import pixelcnn_pp
 from pyro_genmodels.models.presets import preset, presets
 from pyro_genmodels.models.sequences import char_rnn, made, ngram, wavenet
-from pyro_genmodels.models.vae import VAE, BetaVAE
+from pyro_genmodels.models.vae import VAE
 from pyro_genmodels.models.vqvae import VQVAE
 from pyro_genmodels.models.vqvae2 import VQVAE2
 
@@ -43,6 +45,7 @@ __all__ = [
     "GaussianLikelihood",
     "GenerativeModel",
     "LatentScale",
+    "LearnedPrior",
     "Likelihood",
     "NonFiniteELBOError",
     "SharedPass",
@@ -51,6 +54,7 @@ __all__ = [
     "char_rnn",
     "gated_pixelcnn",
     "glow",
+    "learned_priors",
     "made",
     "ngram",
     "nice",

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro import poutine
 
 from pyro_genmodels._checks import check, check_levels, check_trailing
 from pyro_genmodels._typing import EventShape, Float, Int, Num, Tensor
+from pyro_genmodels.distributions import AutoregressiveDistribution
 from pyro_genmodels.metrics import evaluating
 from pyro_genmodels.models._base import GenerativeModel
 from pyro_genmodels.models._once_a_step import OnceAStep
-from pyro_genmodels.models.code_prior import CodePrior
+from pyro_genmodels.models._program import plates
+from pyro_genmodels.models.code_prior import CodePrior, UniformPrior
 from pyro_genmodels.models.likelihoods import Likelihood, LikelihoodName, make_likelihood
 from pyro_genmodels.nets import Quantized, Quantizer
 
@@ -61,6 +64,19 @@ class VectorQuantizedModel(GenerativeModel, ABC):
     @abstractmethod
     def site_names(self) -> list[str]:
         """Names of the code sites, from the top."""
+
+    @property
+    def code_priors(self) -> list[CodePrior]:
+        """The laws of the maps of codes, from the top."""
+        return [prior for _, prior in self._code_parts]
+
+    @abstractmethod
+    def set_code_priors(self, priors: Sequence[CodePrior]) -> None:
+        """Replace the laws of all maps, from the top.
+
+        Raises:
+            ValueError: If they are another number, or one is over another map or other codes.
+        """
 
     @property
     @abstractmethod
@@ -113,6 +129,69 @@ class VectorQuantizedModel(GenerativeModel, ABC):
         value: Tensor = pyro.sample("x", self.decode(inputs, context), obs=x)
         return value
 
+    @torch.no_grad()
+    def sample(
+        self, num_samples: int = 1, context: Tensor | None = None, *, temperature: float = 1.0
+    ) -> Float[Tensor, "num_samples *batch_event"]:
+        """Draw data from the model, in eval mode.
+
+        Args:
+            num_samples: Number of draws (for each context).
+            context: Labels or features ``(*batch, ...)``, if the model is conditional.
+            temperature: Divides the logits of the learned priors: below 1 for likelier codes.
+
+        Returns:
+            Data ``(num_samples, *batch, *event)``.
+
+        Raises:
+            ValueError: If ``num_samples`` is not positive, the context does not fit, or a uniform
+                prior, which has no temperature, is to be drawn from at another than 1.
+        """
+        if temperature == 1:
+            return super().sample(num_samples, context)
+        check(num_samples >= 1, "num_samples", "be at least 1", num_samples)
+        _, context, batch = self._checked(None, context)
+        shape = torch.Size((num_samples, *batch))
+        with evaluating(self), self._aside(), plates(shape):
+            codes = self._cooled(shape, context, temperature)
+            program = poutine.condition(
+                self.generate, data=dict(zip(self.site_names, codes, strict=True))
+            )
+            value: Tensor = program(None, context)
+            return value
+
+    def _cooled(
+        self, batch: torch.Size, context: Tensor | None, temperature: float
+    ) -> list[Tensor]:
+        codes: list[Tensor] = []
+        for prior in self.code_priors:
+            law = prior(codes, context)
+            cools = isinstance(law, AutoregressiveDistribution)
+            check(cools, "temperature", "be 1 under a uniform prior", temperature)
+            codes.append(law.expand(batch).sample(temperature=temperature))
+        return codes
+
+    def code_log_prob(
+        self, x: Num[Tensor, "*batch C H W"], context: Tensor | None = None
+    ) -> Float[Tensor, "*batch"]:
+        """Return the log-probability of the data's codes under their priors, in nats.
+
+        Minus it is the codes' share of the negative ELBO; the rest is the reconstruction's.
+
+        Args:
+            x: Images ``(*batch, C, H, W)``.
+            context: Labels or features, if the model is conditional.
+
+        Raises:
+            ValueError: If ``x`` or ``context`` does not fit.
+        """
+        maps = self._codes_of(x, context)
+        total = torch.zeros((), dtype=self.dtype, device=maps[0].device)
+        with evaluating(self), torch.no_grad():
+            for index, prior in enumerate(self.code_priors):
+                total = total + prior(maps[:index], context).log_prob(maps[index])
+        return total
+
     def decode(self, inputs: Float[Tensor, "*batch D h w"], context: Tensor | None = None) -> Any:
         """Return the distribution over a data point given what the decoder takes."""
         _, height, width = self.event_shape
@@ -164,6 +243,18 @@ class VectorQuantizedModel(GenerativeModel, ABC):
             inputs = self._decoder_input(self._vectors(maps), context)
             mean: Tensor = self.decode(inputs, context).mean
             return mean
+
+
+def own_priors(
+    model: VectorQuantizedModel, argument: str, recorded: Mapping[str, Any]
+) -> list[CodePrior] | None:
+    """Return the priors that a configuration must name: any that were assigned or are learned.
+
+    ``None`` if they are those that the constructor makes by itself.
+    """
+    priors = model.code_priors
+    plain = all(isinstance(prior, UniformPrior) for prior in priors)
+    return None if plain and recorded.get(argument) is None else priors
 
 
 def quantize_map(

@@ -13,6 +13,7 @@ from pyro_genmodels._typing import EventShape, Float, Int, Num, Tensor
 from pyro_genmodels.models._vector_quantized import (
     VectorQuantizedModel,
     map_shape,
+    own_priors,
     quantize_map,
 )
 from pyro_genmodels.models.code_prior import CodePrior, UniformPrior
@@ -141,6 +142,23 @@ class VQVAE(VectorQuantizedModel):
             decoder=MapDecoder(64, made.parameter_shape[0], **widths),
         )
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # A prior over other codes would be noticed late, or, over more codes, never.
+        if name == "prior" and name in self.__dict__.get("_modules", {}):
+            check_prior(value, self.prior.code_shape, self.prior.num_codes)
+        super().__setattr__(name, value)
+
+    def set_code_priors(self, priors: Sequence[CodePrior]) -> None:
+        """Replace the law of the map; the same as to assign ``prior``."""
+        check(len(priors) == 1, "priors", "be one", len(priors))
+        self.prior = priors[0]
+
+    def current_arguments(self) -> dict[str, Any]:
+        """Return the prior, if it is not the one that the constructor makes."""
+        recorded = super().current_arguments()
+        priors = own_priors(self, "prior", recorded)
+        return recorded if priors is None else {**recorded, "prior": priors[0]}
+
     @property
     def site_names(self) -> list[str]:
         """The one site of codes."""
@@ -218,6 +236,7 @@ def halving_channels(reduction: int, hidden_channels: int) -> tuple[int, ...]:
 
 def check_prior(prior: CodePrior, code_shape: Sequence[int], num_codes: int) -> None:
     """Raise ``ValueError`` unless a prior is over maps of this shape and as many codes."""
+    check(isinstance(prior, CodePrior), "prior", "be a CodePrior", type(prior).__name__)
     rule = f"be over maps {tuple(code_shape)} of {num_codes} codes"
     given = tuple(prior.code_shape), prior.num_codes
     check(given == (tuple(code_shape), num_codes), "prior", rule, f"{given[0]} of {given[1]}")

@@ -14,6 +14,7 @@ from pyro_genmodels._typing import EventShape, Float, Int, Num, Tensor
 from pyro_genmodels.models._vector_quantized import (
     VectorQuantizedModel,
     map_shape,
+    own_priors,
     quantize_map,
 )
 from pyro_genmodels.models.code_prior import CodePrior, UniformPrior
@@ -157,6 +158,19 @@ class VQVAE2(VectorQuantizedModel):
         """
         likelihood = GaussianLikelihood(event_shape, scale=0.5**0.5)
         return cls(event_shape, num_maps=num_maps, reduction=reduction, likelihood=likelihood)
+
+    def set_code_priors(self, priors: Sequence[CodePrior]) -> None:
+        """Replace the laws of all maps, from the top."""
+        old = self.code_priors
+        for new, now in zip(_as_many("priors", priors, len(old)), old, strict=True):
+            check_prior(new, now.code_shape, now.num_codes)
+        self.priors = nn.ModuleList(priors)
+
+    def current_arguments(self) -> dict[str, Any]:
+        """Return the priors, if they are not those that the constructor makes."""
+        recorded = super().current_arguments()
+        priors = own_priors(self, "priors", recorded)
+        return recorded if priors is None else {**recorded, "priors": priors}
 
     @property
     def site_names(self) -> list[str]:

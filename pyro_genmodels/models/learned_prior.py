@@ -1,0 +1,157 @@
+"""Learned priors over maps of codes: the second stage of VQ-VAE and VQ-VAE-2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pyro_genmodels._checks import check
+from pyro_genmodels._typing import Tensor
+from pyro_genmodels.distributions import VQPrior
+from pyro_genmodels.models.autoregressive import AutoregressiveModel
+from pyro_genmodels.models.code_prior import CodePrior
+from pyro_genmodels.nets import (
+    AutoregressiveNet,
+    CodeConditioner,
+    CodeHierarchyNet,
+    GatedPixelCNNNet,
+    PixelSNAILNet,
+)
+
+if TYPE_CHECKING:
+    from pyro_genmodels.models._vector_quantized import VectorQuantizedModel
+
+
+class LearnedPrior(CodePrior):
+    """Prior that owns an autoregressive network, and what conditions it on the maps above.
+
+    Trained on the codes of encoded data, :func:`pyro_genmodels.training.fit_prior` or by hand,
+    then assigned to ``vqvae.prior`` or an entry of ``vqvae2.priors``: the ELBO improves by exactly
+    what the codes' log-probability did. A network without a context serves a conditional model
+    too, all of whose contexts then have one prior.
+
+    Args:
+        net: Network over the map.
+        conditioner: For a map below others, what brings those above (and the model's context) to
+            the network's context.
+
+    Raises:
+        ValueError: If the network takes codes for quantities.
+
+    Example:
+        >>> from pyro_genmodels.models import VQVAE
+        >>> vqvae = VQVAE((1, 8, 8), num_levels=17, num_codes=32)
+        >>> vqvae.prior = LearnedPrior(PixelSNAILNet((2, 2), 32, embedding_size=8))
+        >>> vqvae.sample(3).shape
+        torch.Size([3, 1, 8, 8])
+    """
+
+    def __init__(self, net: AutoregressiveNet, conditioner: CodeConditioner | None = None) -> None:
+        super().__init__(net.event_shape, net.num_levels)
+        self.net, self.conditioner = net, conditioner
+        wanted = None if conditioner is None else tuple(conditioner.features_shape)
+        given = None if net.context_shape is None else tuple(net.context_shape)
+        fits = conditioner is None or wanted == given
+        check(fits, "net", f"take the conditioner's features, {wanted}", given)
+
+    def forward(self, above: Sequence[Tensor] = (), context: Tensor | None = None) -> Any:
+        """Return the distribution over the map."""
+        part = self.net if self.conditioner is None else self.conditioner
+        context = None if part.context.event_dim is None else context
+        if self.conditioner is not None:
+            context = self.conditioner(above, context)
+        # What is observed are a quantiser's codes, what is drawn needs no check.
+        return VQPrior(self.net, context, validate_args=False)
+
+
+def learned_priors(
+    model: VectorQuantizedModel,
+    *,
+    hidden_channels: int = 64,
+    num_blocks: int = 2,
+    num_layers: int = 2,
+    kernel_size: int = 5,
+    num_heads: int = 4,
+    embedding_size: int = 32,
+    conditioning_blocks: int = 3,
+    dropout: float = 0.1,
+) -> list[LearnedPrior]:
+    """Make untrained priors that fit a model: attention at the top, the maps above below it.
+
+    Every map's network has gated layers; the top's has causal attention behind each block of them,
+    the others see the codes above through residual conditioning blocks. A conditional model's
+    context enters all.
+
+    Args:
+        model: The model; it is left as it is.
+        hidden_channels: Features of each network.
+        num_blocks: Blocks of gated layers, at the top each with attention.
+        num_layers: Gated layers of a block.
+        kernel_size: Size of the first layer's kernel; the others have three.
+        num_heads: Attention heads.
+        embedding_size: Size of a code's vector.
+        conditioning_blocks: Residual blocks through which a map sees those above.
+        dropout: Share of features dropped in training: codes of thousands of images are soon
+            learned by heart.
+
+    Returns:
+        A prior for each map, from the top.
+
+    References:
+        Razavi et al. (2019), Generating diverse high-fidelity images with VQ-VAE-2, appendix A
+        (512 features and 20 layers for maps of 32x32 and more).
+        https://arxiv.org/abs/1906.00446
+    """
+    shared: dict[str, Any] = {
+        "hidden_channels": hidden_channels,
+        "kernel_size": kernel_size,
+        "embedding_size": embedding_size,
+        "dropout": dropout,
+    }
+    context = {"num_classes": model.num_classes, "context_shape": model.context_shape}
+    laws = model.code_priors
+    top = PixelSNAILNet(
+        laws[0].code_shape,
+        laws[0].num_codes,
+        num_blocks=num_blocks,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        **shared,
+        **context,
+    )
+    priors = [LearnedPrior(top)]
+    for index in range(1, len(laws)):
+        conditioner = CodeConditioner(
+            [law.code_shape for law in laws[:index]],
+            [law.num_codes for law in laws[:index]],
+            laws[index].code_shape[-2:],
+            features=hidden_channels,
+            embedding_size=embedding_size,
+            residual_channels=hidden_channels,
+            num_blocks=conditioning_blocks,
+            **context,
+        )
+        net = GatedPixelCNNNet(
+            laws[index].code_shape,
+            laws[index].num_codes,
+            num_layers=num_blocks * num_layers,
+            context_shape=conditioner.features_shape,
+            **shared,
+        )
+        priors.append(LearnedPrior(net, conditioner))
+    return priors
+
+
+def code_model(priors: Sequence[LearnedPrior]) -> AutoregressiveModel:
+    """Return the model of all maps' codes, side by side in one vector, that trains these priors.
+
+    It has the very networks of the priors: training one trains the other.
+
+    Args:
+        priors: A prior for each map, from the top.
+
+    Returns:
+        A model whose data are ``model.net.join(maps)``.
+    """
+    net = CodeHierarchyNet([p.net for p in priors], [p.conditioner for p in priors])
+    return AutoregressiveModel(net, distribution="HierarchicalVQPrior")
