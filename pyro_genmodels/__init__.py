@@ -10,18 +10,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pyro_genmodels import data, distributions, metrics, models, nets, training, transforms
+    from pyro_genmodels import (
+        compression,
+        data,
+        distributions,
+        metrics,
+        models,
+        nets,
+        training,
+        transforms,
+    )
     from pyro_genmodels.training import load
 
 __version__ = "0.1.0"
 
 _SUBMODULES = frozenset(
-    {"data", "distributions", "metrics", "models", "nets", "plotting"}
+    {"compression", "data", "distributions", "metrics", "models", "nets", "plotting"}
     | {"testing", "training", "transforms"}
 )
 
 __all__ = [
     "__version__",
+    "compression",
     "data",
     "distributions",
     "load",

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 CORE_ONLY = importlib.util.find_spec("lightning") is None
-_EXTRAS = "lightning|torchvision|sklearn|matplotlib|jsonargparse|yaml|PIL|nflows"
+_EXTRAS = "lightning|torchvision|sklearn|matplotlib|jsonargparse|yaml|PIL|nflows|constriction"
 _IMPORT = re.compile(rf"^(?:import|from) (?:{_EXTRAS})\b", re.MULTILINE)
 
 

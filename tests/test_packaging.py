@@ -13,8 +13,16 @@ import pytest
 import pyro_genmodels
 
 HEAVY = ("torch", "pyro", "lightning", "torchvision", "sklearn", "matplotlib", "jsonargparse")
-EXTRAS = ("lightning", "torchvision", "sklearn", "matplotlib", "hypothesis", "nflows")
-CORE = "nets transforms distributions models metrics data training plotting testing"
+EXTRAS = (
+    "lightning",
+    "torchvision",
+    "sklearn",
+    "matplotlib",
+    "hypothesis",
+    "nflows",
+    "constriction",
+)
+CORE = "nets transforms distributions models metrics data training plotting testing compression"
 
 
 def _python(program: str) -> str:

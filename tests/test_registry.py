@@ -25,7 +25,7 @@ GROUPS: dict[str, tuple[cases.Cases, tuple[type, ...]]] = {
     "models": (cases.MODELS, (GenerativeModel,)),
     "data": (cases.DATA_DISTRIBUTIONS, (Distribution,)),
 }
-DOCUMENTED = [*GROUPS, "testing", "metrics", "training", "plotting"]
+DOCUMENTED = [*GROUPS, "testing", "metrics", "training", "plotting", "compression"]
 
 
 def exports(module: str) -> dict[str, Any]:

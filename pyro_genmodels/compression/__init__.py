@@ -1,0 +1,17 @@
+"""Lossless compression with any discrete autoregressive distribution, and of images as codes.
+
+Needs the ``compression`` extra (constriction).
+"""
+
+from pyro_genmodels.compression._format import Environment, Header, read_header
+from pyro_genmodels.compression._streams import compress, decompress, read, write
+
+__all__ = [
+    "Environment",
+    "Header",
+    "compress",
+    "decompress",
+    "read",
+    "read_header",
+    "write",
+]
