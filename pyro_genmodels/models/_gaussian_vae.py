@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pyro
 import torch
+from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
 
-from pyro_genmodels._checks import check_choice, check_positive, check_trailing
+from pyro_genmodels._checks import check, check_choice, check_positive, check_trailing
 from pyro_genmodels._typing import EventShape, Float, Num, Tensor
 from pyro_genmodels.models._base import GenerativeModel
+from pyro_genmodels.models._correlated_gaussian import GaussianHead
 from pyro_genmodels.models._flow_posterior import FlowPosterior, PosteriorTransforms
 from pyro_genmodels.models._foreign import forget
-from pyro_genmodels.models._gaussian import DiagonalNormal, StandardNormal
+from pyro_genmodels.models._gaussian import StandardNormal
+from pyro_genmodels.models._latent_cost import LatentCost, unit_kl
 from pyro_genmodels.models.likelihoods import Likelihood, LikelihoodName, make_likelihood
 from pyro_genmodels.nets.vae import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 
@@ -41,12 +45,15 @@ class GaussianVAE(GenerativeModel, ABC):
         likelihood: LikelihoodName | Likelihood,
         encoder: nn.Module | None,
         decoder: nn.Module | None,
+        posterior: str,
+        posterior_rank: int,
         posterior_transforms: PosteriorTransforms,
         posterior_features: int,
         num_classes: int | None,
         context_shape: Sequence[int] | None,
         beta: float,
         warmup_steps: int,
+        latent_cost: LatentCost,
     ) -> None:
         super().__init__(
             event_shape,
@@ -62,7 +69,10 @@ class GaussianVAE(GenerativeModel, ABC):
         self.likelihood = make_likelihood(likelihood, self.event_shape, num_levels)
         flow = FlowPosterior(posterior_transforms, num_features=posterior_features)
         self.flow_posterior = flow if flow.transforms else None
-        self._encoder_sizes = (latent_dim, latent_dim, posterior_features)
+        self._head = GaussianHead(latent_dim, posterior, posterior_rank)
+        self._encoder_sizes = (self._head.num_features, posterior_features)
+        self.latent_cost = None if latent_cost.is_kl else latent_cost
+        self._check_units()
         widths = _WIDTHS[network] if hidden is None else tuple(hidden)
         options: dict[str, Any] = {"activation": activation, "dropout": dropout}
         options |= {"num_classes": num_classes, "context_shape": context_shape}
@@ -70,6 +80,14 @@ class GaussianVAE(GenerativeModel, ABC):
         self.decoder = decoder or self._make_decoder(network, widths[::-1], options)
         # A buffer only for its device and dtype, which are the model's; nothing to save.
         self.register_buffer("_like", torch.zeros(()), persistent=False)
+
+    def _check_units(self) -> None:
+        """Raise ``ValueError`` if free bits are asked of units that the posterior has not."""
+        cost = self.latent_cost
+        if cost is not None and cost.free_bits > 0 and cost.per_unit:
+            apart = self._head.covariance == "diagonal" and self.flow_posterior is None
+            rule = "be 'group' unless the posterior is a diagonal Gaussian"
+            check(apart, "free_bits_per", rule, "'unit'")
 
     @property
     def dtype(self) -> torch.dtype:
@@ -122,8 +140,8 @@ class GaussianVAE(GenerativeModel, ABC):
         if features.shape[-1] != sum(self._encoder_sizes):
             check_trailing("encoder(x)", features, (sum(self._encoder_sizes),))
         # Under autocast the network's output has few digits; the KL needs more.
-        loc, log_scale, extra = features.to(self.dtype).split(self._encoder_sizes, dim=-1)
-        gaussian = DiagonalNormal(loc, log_scale)
+        gaussian_features, extra = features.to(self.dtype).split(self._encoder_sizes, dim=-1)
+        gaussian: TorchDistributionMixin = self._head(gaussian_features)
         return gaussian if self.flow_posterior is None else self.flow_posterior(gaussian, extra)
 
     def decode(self, z: Float[Tensor, "*batch D"], context: Tensor | None = None) -> Any:
@@ -141,8 +159,8 @@ class GaussianVAE(GenerativeModel, ABC):
         return self.likelihood(self.decoder(z) if context is None else self.decoder(z, context))
 
     def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
-        """Draw the latent vector from the standard Gaussian, and the data given it."""
-        with self.latent_scale():
+        """Draw the latent vector from its prior, and the data given it."""
+        with self.latent_scale(), self._masked():
             z = pyro.sample("z", StandardNormal(self._like, self.latent_dim))
         value: Tensor = pyro.sample("x", self.decode(z, context), obs=x)
         return value
@@ -151,4 +169,21 @@ class GaussianVAE(GenerativeModel, ABC):
         """Draw the latent vector from the posterior that the encoder gives."""
         posterior = self._posterior(x, context)
         with self.latent_scale():
-            pyro.sample("z", posterior)
+            with self._masked():
+                z = pyro.sample("z", posterior)
+            if self.latent_cost is not None and not self.is_bounding:
+                self._pay(self.latent_cost, posterior, z)
+
+    def _masked(self) -> AbstractContextManager[object]:
+        """Take the latent site out of the objective, if a factor stands for it."""
+        masked: AbstractContextManager[object] = nullcontext()
+        if self.latent_cost is not None and not self.is_bounding:
+            masked = poutine.mask(mask=False)
+        return masked
+
+    def _pay(self, cost: LatentCost, posterior: Any, z: Tensor) -> None:
+        kl = unit_kl(posterior, StandardNormal(self._like, self.latent_dim), z)
+        # In a guide a factor's sign turns: this one lowers the ELBO by the cost.
+        pyro.factor("latent_cost", cost(kl), has_rsample=True)
+        if self.training and torch.is_grad_enabled():
+            cost.advance(kl)

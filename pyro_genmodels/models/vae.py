@@ -1,4 +1,4 @@
-"""Variational autoencoders with one group of Gaussian latent variables."""
+"""The variational autoencoder with one group of Gaussian latent variables."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from torch import nn
 from pyro_genmodels._typing import EventShape
 from pyro_genmodels.models._flow_posterior import PosteriorTransforms
 from pyro_genmodels.models._gaussian_vae import GaussianVAE
+from pyro_genmodels.models._latent_cost import LatentCost
 from pyro_genmodels.models.likelihoods import Likelihood, LikelihoodName
 
 
 class VAE(GaussianVAE):
-    r"""Variational autoencoder: Gaussian latents, amortised diagonal Gaussian posterior.
+    r"""Variational autoencoder: Gaussian latents, amortised Gaussian posterior.
 
     .. math:: z \sim N(0, I), \quad x \sim p(x \mid f(z)), \quad
         q(z \mid x) = N(\mu(x), \mathrm{diag}\,\sigma^2(x))
@@ -36,9 +37,14 @@ class VAE(GaussianVAE):
         likelihood: Name of the likelihood, or one; ``"auto"`` goes by ``num_levels``: Gaussian,
             Bernoulli or discretised logistic.
         encoder: Own network: data (and context, if conditional) to
-            ``(*batch, 2 * latent_dim + posterior_features)``, the means before the log-scales.
+            ``(*batch, 2 * latent_dim + posterior_features)``, the means before the log-scales;
+            between these and the features what correlates the latents, if anything.
         decoder: Own network: latents (and context) to
             ``(*batch, *likelihood.parameter_shape)``.
+        posterior: Covariance of the encoder's Gaussian: ``"diagonal"``; ``"full"``, from
+            ``latent_dim * (latent_dim - 1) / 2`` more outputs; or ``"low_rank"``, diagonal plus
+            the square of a ``latent_dim`` by ``posterior_rank`` matrix, given row by row.
+        posterior_rank: Columns of that matrix.
         posterior_transforms: What the encoder's Gaussian passes through, in the order of sampling:
             this package's transforms, Pyro's or torch's, plain or conditional. They are evaluated
             from noise to latents: Pyro's ``affine_autoregressive`` is then the inverse
@@ -48,6 +54,9 @@ class VAE(GaussianVAE):
         num_classes: Condition encoder and decoder on labels.
         context_shape: Condition them on vectors or maps.
         warmup_steps: Training steps over which the weight of the KL term rises to one.
+        free_bits: Nats below which the KL of a unit, averaged over the minibatch, costs no less in
+            training: no unit gains by giving up what it carries up to there.
+        free_bits_per: ``"unit"``, or ``"group"`` for all of them together.
 
     Raises:
         ValueError: If an argument is out of range, or the likelihood does not fit the data.
@@ -56,7 +65,7 @@ class VAE(GaussianVAE):
         Kingma and Welling (2014), Auto-encoding variational Bayes.
         https://arxiv.org/abs/1312.6114. Sohn et al. (2015) for the conditional form. Lucas et
         al. (2019) for the linear one. Kingma et al. (2016), Improved variational inference with
-        inverse autoregressive flow. https://arxiv.org/abs/1606.04934
+        inverse autoregressive flow (and free bits, eq. 15). https://arxiv.org/abs/1606.04934
 
     Example:
         >>> import torch
@@ -86,11 +95,15 @@ class VAE(GaussianVAE):
         likelihood: LikelihoodName | Likelihood = "auto",
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
+        posterior: Literal["diagonal", "full", "low_rank"] = "diagonal",
+        posterior_rank: int = 1,
         posterior_transforms: PosteriorTransforms = (),
         posterior_features: int = 0,
         num_classes: int | None = None,
         context_shape: Sequence[int] | None = None,
         warmup_steps: int = 0,
+        free_bits: float = 0.0,
+        free_bits_per: Literal["unit", "group"] = "unit",
     ) -> None:
         super().__init__(
             event_shape,
@@ -103,90 +116,13 @@ class VAE(GaussianVAE):
             likelihood=likelihood,
             encoder=encoder,
             decoder=decoder,
+            posterior=posterior,
+            posterior_rank=posterior_rank,
             posterior_transforms=posterior_transforms,
             posterior_features=posterior_features,
             num_classes=num_classes,
             context_shape=context_shape,
             beta=1.0,
             warmup_steps=warmup_steps,
-        )
-
-
-class BetaVAE(GaussianVAE):
-    r"""VAE whose training weighs the KL term by :math:`\beta`, to limit what the latents carry.
-
-    .. math:: E_{q(z \mid x)}[\log p(x \mid z)] - \beta\, KL(q(z \mid x) \| p(z))
-
-    With beta other than one that is no bound on the likelihood: ``log_weights`` and the metrics
-    give the bounds, at beta one.
-
-    Args:
-        event_shape: Sizes of one data point, ``(C, H, W)`` or ``(D,)``.
-        beta: Weight of the KL term.
-        warmup_steps: Training steps over which the weight rises to ``beta``.
-        num_levels: As the others, in :class:`VAE`.
-        latent_dim: Number of latent variables.
-        network: ``"mlp"`` or ``"conv"``.
-        hidden: Widths or channels of the encoder.
-        activation: Name of the activation.
-        dropout: Probability of dropping a hidden unit in training.
-        likelihood: Name of the likelihood, or one.
-        encoder: Own network.
-        decoder: Own network.
-        posterior_transforms: Transforms of the encoder's Gaussian.
-        posterior_features: What the encoder gives to those that are conditional.
-        num_classes: Condition on labels.
-        context_shape: Condition on vectors or maps.
-
-    Raises:
-        ValueError: As :class:`VAE`, or if ``beta`` is not positive.
-
-    References:
-        Higgins et al. (2017), beta-VAE: learning basic visual concepts with a constrained
-        variational framework, eq. 4. https://openreview.net/forum?id=Sy2fzU9gl
-
-    Example:
-        >>> BetaVAE((1, 8, 8), num_levels=2, beta=4.0).latent_scale.beta
-        4.0
-    """
-
-    training_defaults: ClassVar[Mapping[str, Any]] = VAE.training_defaults
-
-    def __init__(
-        self,
-        event_shape: EventShape,
-        *,
-        beta: float = 4.0,
-        warmup_steps: int = 0,
-        num_levels: int | None = None,
-        latent_dim: int = 32,
-        network: Literal["mlp", "conv"] = "mlp",
-        hidden: Sequence[int] | None = None,
-        activation: str = "relu",
-        dropout: float = 0.0,
-        likelihood: LikelihoodName | Likelihood = "auto",
-        encoder: nn.Module | None = None,
-        decoder: nn.Module | None = None,
-        posterior_transforms: PosteriorTransforms = (),
-        posterior_features: int = 0,
-        num_classes: int | None = None,
-        context_shape: Sequence[int] | None = None,
-    ) -> None:
-        super().__init__(
-            event_shape,
-            num_levels=num_levels,
-            latent_dim=latent_dim,
-            network=network,
-            hidden=hidden,
-            activation=activation,
-            dropout=dropout,
-            likelihood=likelihood,
-            encoder=encoder,
-            decoder=decoder,
-            posterior_transforms=posterior_transforms,
-            posterior_features=posterior_features,
-            num_classes=num_classes,
-            context_shape=context_shape,
-            beta=beta,
-            warmup_steps=warmup_steps,
+            latent_cost=LatentCost(free_bits=free_bits, free_bits_per=free_bits_per),
         )
