@@ -19,6 +19,7 @@ from pyro_genmodels.nets.masked import MaskedConv2d
 from pyro_genmodels.nets.ngram import NGramNet
 from pyro_genmodels.nets.pixelcnn import PixelCNNNet
 from pyro_genmodels.nets.pixelcnn_pp import PixelCNNPlusPlusNet
+from pyro_genmodels.nets.pixelrnn import PixelRNNNet
 from pyro_genmodels.nets.pixelsnail import PixelSNAILNet
 from pyro_genmodels.nets.quantizer import VectorQuantizer
 from pyro_genmodels.nets.realnvp import RealNVPNet
@@ -49,6 +50,7 @@ __all__ = [
     "NGramNet",
     "PixelCNNNet",
     "PixelCNNPlusPlusNet",
+    "PixelRNNNet",
     "PixelSNAILNet",
     "ProductQuantizer",
     "Quantized",

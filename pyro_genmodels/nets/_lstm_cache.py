@@ -1,0 +1,256 @@
+"""LSTM layers evaluated along a raster scan, with memory for one row each.
+
+A pixel's gates are a sum over what is above, which is made for a whole row at once, and one
+product with the pixel to the left and the pixel itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from pyro_genmodels.nets._gated_cache import colour_weights
+from pyro_genmodels.nets._lstm_layer import LSTMLayer
+from pyro_genmodels.nets._row_cache import group_views
+from pyro_genmodels.nets.masked import group_bounds
+
+
+class LayerEvaluation(ABC):
+    """One LSTM layer of a batch of images, its states from the left.
+
+    A row of memory holds cells, each of what a pixel reads beside it and of its own input, so that
+    what a gate sees is one window.
+
+    Args:
+        layer: The layer; its weights are laid out once, here.
+        state: Where a pixel's state goes, ``(batch, channels)``.
+        in_channels: Features of the input.
+        features: Features of the context, ``(pixels or 1, batch, F)``.
+    """
+
+    def __init__(
+        self, layer: LSTMLayer, state: Tensor, in_channels: int, features: Tensor | None
+    ) -> None:
+        self._layer, self._state, self.width = layer, state, layer.width
+        batch, self.channels = state.shape
+        self._groups = layer.enter.num_groups
+        self._bounds = group_bounds(self.channels, self._groups)
+        columns = torch.arange(4 * self.channels, device=state.device)
+        columns = gate_columns(columns, self._bounds)
+        beside, own = self.weights()
+        self._before = len(beside)
+        self._size = self.cell_size(in_channels)
+        self.cells = state.new_zeros(batch, self.width * self._size + self._before)
+        self.targets = [
+            group_views(self.input_at(j, in_channels), self._groups) for j in range(self.width)
+        ]
+        stops = [self._before + x for x in group_bounds(in_channels, self._groups)[1:]]
+        window = torch.cat([beside, own])[:, columns]
+        self._products = colour_weights(window, stops, self._bounds, parts=4)
+        self._above = layer.recur[0][:, columns]
+        self._constant = Constant(layer, columns, features)
+        self._gates = state.new_empty(self.width, batch, 4 * self.channels)
+        self._stops = stops
+        self.start()
+
+    def input_at(self, j: int, in_channels: int) -> Tensor:
+        """Return where pixel ``j``'s input lies."""
+        start = j * self._size + self._before
+        return self.cells[:, start : start + in_channels]
+
+    @abstractmethod
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """Return the weights of what is read beside a pixel, and of its own input."""
+
+    @abstractmethod
+    def cell_size(self, in_channels: int) -> int:
+        """Return how far apart the pixels' windows start."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Make room for states and memory."""
+
+    @abstractmethod
+    def memory_at(self, j: int) -> Tensor:
+        """Return the memory that pixel ``j`` finds and leaves."""
+
+    @abstractmethod
+    def state_at(self, j: int) -> Tensor:
+        """Return where pixel ``j``'s state is kept."""
+
+    @abstractmethod
+    def read_above(self) -> None:
+        """Add to the row's gates what they read of the row above."""
+
+    def beside(self, j: int) -> Tensor | None:
+        """Return what is added to pixel ``j``'s state behind the layer."""
+        del j
+        return None
+
+    def feed(self, following: list[list[Tensor]]) -> None:
+        """Have the output written where the next layer reads it."""
+        self._steps = [
+            [self._step(j, c, following[j][c]) for c in range(self._groups)]
+            for j in range(self.width)
+        ]
+        stops, outs = self._bounds[1:], None
+        if self._layer.up is not None:
+            weight = self._layer.up.masked_weight[:, :, 0, 0].t()
+            outs = colour_weights(weight, stops, group_bounds(weight.shape[1], self._groups))
+        self._up = outs
+
+    def _step(self, j: int, c: int, following: Tensor) -> tuple[Tensor | None, ...]:
+        start, stop = self._bounds[c : c + 2]
+        first = j * self._size
+        gates = self._gates[j][:, 4 * start : 4 * stop]
+        memory = self.memory_at(j)[:, start:stop]
+        kept, beside = self.state_at(j)[:, start:stop], self.beside(j)
+        return (
+            gates,
+            self.cells[:, first : first + self._stops[c]],
+            gates[:, : 3 * (stop - start)],
+            *gates.chunk(4, 1),
+            memory,
+            kept,
+            None if beside is None else beside[:, start:stop],
+            self._state[:, start:stop],
+            self._state[:, :stop],
+            self.targets[j][c],
+            following,
+        )
+
+    def start_row(self, row: int) -> None:
+        """Make what a row's gates see of the row above."""
+        self._gates.copy_(self._constant.at(row))
+        self.read_above()
+
+    def step(self, j: int, c: int) -> None:
+        """Make colour ``c``'s features of pixel ``j``."""
+        gates, window, sigmoids, *parts = cast("tuple[Tensor, ...]", self._steps[j][c])
+        o, f, i, g, memory, kept, beside, state, seen, target, following = parts
+        gates.addmm_(window, self._products[c])
+        sigmoids.sigmoid_()
+        memory.mul_(f).addcmul_(i, g.tanh_())
+        torch.tanh(memory, out=g)
+        torch.mul(o, g, out=kept)
+        if beside is None:
+            state.copy_(kept)
+        else:
+            torch.add(kept, beside, out=state)
+        if self._up is None:
+            following.copy_(state)
+        else:
+            torch.addmm(target, seen, self._up[c], out=following)
+
+
+class RowLayerEvaluation(LayerEvaluation):
+    """A Row LSTM layer: a pixel's window holds the input to its left and its own."""
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """Return the input-to-state weights of both pixels."""
+        left, own = self._layer.enter.masked_weight[:, :, 0].permute(2, 1, 0)
+        return left, own
+
+    def cell_size(self, in_channels: int) -> int:
+        """Return the size of a pixel's input."""
+        return in_channels
+
+    def start(self) -> None:
+        """Make a row of states, with a margin, and one of memory."""
+        batch = len(self._state)
+        self._states = self.cells.new_zeros(self.width + 2, batch, self.channels)
+        self._memory = self.cells.new_zeros(self.width, batch, self.channels)
+
+    def memory_at(self, j: int) -> Tensor:
+        """Return the memory of the pixel above."""
+        return self._memory[j]
+
+    def state_at(self, j: int) -> Tensor:
+        """Return the pixel's place in the row."""
+        return self._states[j + 1]
+
+    def read_above(self) -> None:
+        """Add the state-to-state convolution of the row above."""
+        gates = self._gates.flatten(0, 1)
+        for tap, weight in enumerate(self._above.split(self.channels)):
+            gates.addmm_(self._states[tap : tap + self.width].flatten(0, 1), weight)
+
+
+class DiagonalLayerEvaluation(LayerEvaluation):
+    """The left way of a Diagonal BiLSTM layer: a window holds the state beside and the input."""
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """Return the weights of the state to the left, and of the input."""
+        gates = 4 * self.channels
+        own = self._layer.enter.masked_weight[:gates, :, 0, 0].t()
+        return self._layer.recur[0, : self.channels], own
+
+    def cell_size(self, in_channels: int) -> int:
+        """Return the size of a state and an input."""
+        return self.channels + in_channels
+
+    def start(self) -> None:
+        """Make room for one memory, and for the right way's states of the row above."""
+        self._memory = torch.zeros_like(self._state)
+        self.from_right = self.cells.new_zeros(self.width, *self._state.shape)
+
+    def memory_at(self, j: int) -> Tensor:
+        """Return the memory of the pixel to the left."""
+        return self._memory
+
+    def state_at(self, j: int) -> Tensor:
+        """Return the next pixel's view of this one's state."""
+        start = (j + 1) * self._size
+        return self.cells[:, start : start + self.channels]
+
+    def beside(self, j: int) -> Tensor:
+        """Return the right way's state of the pixel above."""
+        return self.from_right[j]
+
+    def read_above(self) -> None:
+        """Add what the left way reads of the row above, and forget its memory."""
+        states = torch.stack([self.state_at(j) for j in range(self.width)])
+        self._gates.flatten(0, 1).addmm_(states.flatten(0, 1), self._above[self.channels :])
+        self._memory.zero_()
+
+
+class Constant:
+    """The bias of one way's gates, and what a context adds to it.
+
+    Args:
+        layer: The layer.
+        columns: The way's columns of the layer's gates.
+        features: Features of the context.
+    """
+
+    def __init__(self, layer: LSTMLayer, columns: Tensor, features: Tensor | None) -> None:
+        self._everywhere = cast(Tensor, layer.enter.bias)[columns].expand(1, 1, -1)
+        self._rows: Tensor | None = None
+        if layer.context is not None and features is not None:
+            self._weight = layer.context.weight[columns].t()
+            if len(features) == 1:
+                self._everywhere = self._everywhere + features @ self._weight
+            else:
+                self._rows = features.unflatten(0, (-1, layer.width))
+
+    def at(self, row: int) -> Tensor:
+        """Return them for a row, ``(width or 1, batch or 1, gates)``."""
+        if self._rows is None:
+            return self._everywhere
+        return self._everywhere + self._rows[row] @ self._weight
+
+
+def gate_columns(columns: Tensor, bounds: Sequence[int]) -> Tensor:
+    """Return the columns of four gates, colour by colour.
+
+    Example:
+        >>> gate_columns(torch.arange(8), [0, 1, 2])
+        tensor([0, 2, 4, 6, 1, 3, 5, 7])
+    """
+    parts = columns.view(4, -1)
+    return torch.cat([parts[:, a:b].flatten() for a, b in itertools.pairwise(bounds)])
