@@ -134,6 +134,7 @@ class AutoregressiveDistribution(TorchDistribution, ABC):
         temperature: float = 1.0,
         given: Num[Tensor, ...] | None = None,
         num_given: int = 0,
+        window: int | None = None,
         progress: bool = False,
     ) -> Float[Tensor, ...]:
         """Draw exact samples.
@@ -145,10 +146,14 @@ class AutoregressiveDistribution(TorchDistribution, ABC):
                 as many rounds as there are elements at most, mostly far fewer: for few levels
                 and idle hardware; "naive" evaluates the whole network for each element. All
                 give the same values from the same random state.
-            temperature: Divides the logits: below 1 for likelier samples, 0 for the greedy one.
+            temperature: Divides the logits, or the levels' log-masses: below 1 for likelier
+                samples, 0 for the greedy one. (A mixture of logistics of more than 1024 levels
+                has its components' logits divided and their scales multiplied instead.)
             given: Images to complete, ``(*batch, *event_shape)``, which expand to the result.
             num_given: How many of their elements are kept, in the order of generation (for
                 images row by row, the channels of a pixel together); the others are drawn.
+            window: For "parallel": number of elements, from the first unsettled one, that a round
+                draws anew; all by default.
             progress: Whether to show a progress bar over the elements (not for "parallel").
 
         Returns:
@@ -160,6 +165,9 @@ class AutoregressiveDistribution(TorchDistribution, ABC):
         """
         check_choice("method", method, METHODS)
         check(0 <= temperature < math.inf, "temperature", "not be negative", temperature)
+        if window is not None:
+            rule = 'be positive, and only with method="parallel"'
+            check(window > 0 and method == "parallel", "window", rule, window)
         shape = torch.Size(sample_shape) + self.batch_shape
         task = SamplingTask(
             self.net,
@@ -170,6 +178,7 @@ class AutoregressiveDistribution(TorchDistribution, ABC):
             self._flat_given(given, num_given, shape),
             num_given,
             progress,
+            window,
         )
         if shape.numel() == 0:
             return torch.empty(

@@ -40,12 +40,29 @@ class OutputLaw(ABC):
     @abstractmethod
     def margin(
         self, parameters: Float[Tensor, "*batch parameters"], noise: Float[Tensor, "*batch noise"]
-    ) -> Float[Tensor, "*batch"]:
-        """Return how far a draw is from being another one, in units of the parameters."""
+    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+        """Return how far a draw is from being another one, and by how much errors may change that.
+
+        Args:
+            parameters: Of whole rows, in the order of generation.
+            noise: The noise.
+
+        Returns:
+            The lead, which is continuous in the parameters; and its change over the errors of the
+            network's outputs, about half of the sum of what each contributes.
+        """
 
     def magnitude(self, parameters: Float[Tensor, "*batch parameters"]) -> Float[Tensor, "*batch"]:
         """Return the size of the largest parameter, in proportion to which they are rounded."""
         return parameters.abs().amax(-1)
+
+
+def gumbel(size: tuple[int, ...], generator: torch.Generator) -> Float[Tensor, ...]:
+    """Return standard Gumbel variables in float64."""
+    uniform = torch.rand(size, dtype=torch.float64, device=generator.device, generator=generator)
+    # Not by `exponential_`, which is thrice as slow on a CPU. Zero, one draw in 2**53, would give
+    # an infinity.
+    return uniform.clamp_min_(2.0**-54).log_().neg_().log_().neg_()
 
 
 class Softmax(OutputLaw):
@@ -77,13 +94,7 @@ class Softmax(OutputLaw):
         self, batch_size: int, elements: int, generator: torch.Generator
     ) -> Float[Tensor, "batch elements noise"]:
         """Draw standard Gumbel variables."""
-        size = (batch_size, elements, self.num_levels)
-        uniform = torch.rand(
-            size, dtype=torch.float64, device=generator.device, generator=generator
-        )
-        # Not by `exponential_`, which is thrice as slow on a CPU. Zero, one draw in 2**53, would
-        # give an infinity.
-        return uniform.clamp_min_(2.0**-54).log_().neg_().log_().neg_()
+        return gumbel((batch_size, elements, self.num_levels), generator)
 
     def draw(
         self, parameters: Float[Tensor, "*batch parameters"], noise: Float[Tensor, "*batch noise"]
@@ -93,7 +104,7 @@ class Softmax(OutputLaw):
 
     def margin(
         self, parameters: Float[Tensor, "*batch parameters"], noise: Float[Tensor, "*batch noise"]
-    ) -> Float[Tensor, "*batch"]:
-        """Return the winner's lead over the second."""
+    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+        """Return the winner's lead over the second, and one."""
         first, second = (parameters + noise).topk(2).values.unbind(-1)
-        return first - second
+        return first - second, torch.ones_like(first)

@@ -11,35 +11,28 @@ a sample is the one fixed point of "evaluate the network at x, draw every elemen
 
 They add in different orders, and by rounding alone could disagree on an element once in 10^5 to
 10^6, whereafter all later elements differ. Hence each reports how near its draws came to a tie,
-and the images with a lead below what rounding can do are settled in float64, by iterating the map
-to its fixed point. The result is the float64 network's sample, whatever method, batch or device.
+and the images with a lead below what rounding can do are settled in float64 (``_settling.py``).
+The result is the float64 network's sample, whatever method, batch or device.
+
+Not yet captured as a CUDA graph: the evaluations keep their place in the image as Python numbers,
+so that each column of a row, at each size of the network, would be a graph of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from pyro_genmodels._checks import check
 from pyro_genmodels.distributions._output import OutputLaw
+from pyro_genmodels.distributions._settling import Leads, Settling, first_differences
 from pyro_genmodels.nets import AutoregressiveNet
 from pyro_genmodels.nets._autoregressive import IncrementalEvaluation, WholeEvaluation
 
 METHODS = ("cached", "parallel", "naive")
-# In units of the last place of 1 + the largest logit. Two evaluations were seen to differ by up to
-# 5 in usual networks (2 to 15 blocks, 1 to 3 colours), by 26 with weights far out of proportion; a
-# tie compares two logits.
-ROUNDING = 64.0
-# Rounds of the fixed-point map after which an image that rounding led astray is drawn anew from
-# there: at hundreds of levels one in two is, and the map would take hundreds of rounds.
-PATIENCE = 8
 
 
 @dataclass
@@ -56,6 +49,8 @@ class SamplingTask:
             ``num_given`` are kept.
         num_given: Number of elements that are kept.
         progress: Whether to show a progress bar.
+        window: Number of elements, from the first unsettled one, that a round of parallel sampling
+            draws anew; all by default.
     """
 
     net: AutoregressiveNet
@@ -66,6 +61,7 @@ class SamplingTask:
     given: Tensor | None = None
     num_given: int = 0
     progress: bool = False
+    window: int | None = None
     seed: int = field(default_factory=lambda: int(torch.randint(2**62, ())))
 
     @property
@@ -83,24 +79,29 @@ class SamplingTask:
     def run(self, method: str) -> Tensor:
         """Return levels ``(batch, *event_shape)`` in the network's dtype."""
         with evaluating(self.net):
+            x, leads = self._start()
             if method == "parallel":
-                x, lead = self._parallel()
+                self._parallel(x, leads)
             elif method == "naive":
                 naive = WholeEvaluation(self.net, self.batch_size, self.features)
-                x, lead = self._sequential(naive)
+                self._sequential(naive, x, leads)
             else:
-                x, lead = self._sequential(self.net.incremental(self.batch_size, self.features))
-            unsure = (lead <= 0).nonzero()[:, 0]
-            if len(unsure):
-                x[unsure] = self._settled(x[unsure], unsure).to(x.dtype)
-        return self._in_event_order(x)
+                state = self.net.incremental(self.batch_size, self.features)
+                self._sequential(state, x, leads)
+            Settling(self, leads)(x)
+        return self.in_event_order(x)
 
-    def _sequential(self, state: IncrementalEvaluation) -> tuple[Tensor, Tensor]:
-        x, lead = self._start()
-        position = 0
+    def _start(self) -> tuple[Tensor, Leads]:
+        size = (self.batch_size, self.size)
+        x = torch.zeros(size, dtype=self.net.dtype, device=self.net.device)
+        if self.given is not None:
+            x[:, : self.num_given] = self.given[:, : self.num_given].to(x)
+        return x, Leads(self)
+
+    def _sequential(self, state: IncrementalEvaluation, x: Tensor, leads: Leads) -> None:
+        images, position = torch.arange(self.batch_size, device=x.device), 0
         with self._bar() as bar:
             for noise in self.noise():
-                noise = noise.to(x.dtype)
                 row = []
                 for element in noise.unbind(1):
                     parameters = state.parameters()
@@ -109,93 +110,34 @@ class SamplingTask:
                         x[:, position] = self.law.draw(parameters, element)
                     state.append(x[:, position])
                     position += 1
-                first = position - len(row)
-                self._keep_lead(lead, torch.stack(row, 1), noise, first)
+                leads.keep(images, position - len(row), torch.stack(row, 1), noise)
                 bar.update(len(row))
-        return x, lead
 
-    def _parallel(self) -> tuple[Tensor, Tensor]:
-        x, lead = self._start()
-        noise = torch.cat([row.to(x.dtype) for row in self.noise()], 1)
+    def _parallel(self, x: Tensor, leads: Leads) -> None:
+        """Draw all elements anew until nothing changes; with a window, those next in turn only."""
+        noise = torch.cat(list(self.noise()), 1)
         active = torch.arange(self.batch_size, device=x.device)
+        places = torch.arange(self.size, device=x.device)
         while len(active):
             features = None if self.features is None else self.features[active]
-            parameters = self._parameters(self._in_event_order(x[active]), features)
+            before = x[active]
+            parameters = self.in_order(self.net.evaluate(self.in_event_order(before), features))
             drawn = self.law.draw(parameters, noise[active]).to(x.dtype)
-            drawn[:, : self.num_given] = x[active, : self.num_given]
-            done = (drawn == x[active]).all(1)
-            settled = active[done]
-            final = lead[settled]
-            self._keep_lead(final, parameters[done], noise[settled], 0)
-            lead[settled] = final
+            drawn[:, : self.num_given] = before[:, : self.num_given]
+            first = first_differences(drawn, before)
+            done = first == self.size
+            leads.keep(active[done], 0, parameters[done], noise[active[done]])
+            if self.window is not None:
+                drawn = torch.where(places < first[:, None] + self.window, drawn, before)
             x[active] = drawn
             active = active[~done]
-        return x, lead
 
-    def _settled(self, x: Tensor, images: Tensor) -> Tensor:
-        """Return the float64 sample of some images, from a guess that is nearly right."""
-        x = x.double()
-        noise = torch.cat([row[images] for row in self.noise()], 1)
-        features = None if self.features is None else self.features[images].double()
-        wide = {
-            name: value.double() if value.is_floating_point() else value
-            for name, value in (*self.net.named_parameters(), *self.net.named_buffers())
-        }
-        for trial in itertools.count(1):
-            inputs = self._in_event_order(x)
-            evaluation = _Evaluation(self.net)
-            state = {f"net.{name}": value for name, value in wide.items()}
-            parameters = self._in_order(functional_call(evaluation, state, (inputs, features)))
-            drawn = self.law.draw(parameters, noise).to(x.dtype)
-            drawn[:, : self.num_given] = x[:, : self.num_given]
-            first = _first_difference(drawn, x)
-            if first == self.size:
-                break
-            x = self._redrawn(drawn, noise, features, first) if trial % PATIENCE == 0 else drawn
-        return x
-
-    def _redrawn(self, x: Tensor, noise: Tensor, features: Tensor | None, known: int) -> Tensor:
-        """Draw all but the first elements anew, one after another, if the network has a cache."""
-        state = copy.deepcopy(self.net).double().incremental(len(x), features)
-        if isinstance(state, WholeEvaluation):
-            return x
-        for position in range(self.size):
-            parameters = state.parameters()
-            if position > known:  # the first one to differ was drawn given the right ones
-                x[:, position] = self.law.draw(parameters, noise[:, position])
-            state.append(x[:, position])
-        return x
-
-    def _start(self) -> tuple[Tensor, Tensor]:
-        size = (self.batch_size, self.size)
-        x = torch.zeros(size, dtype=self.net.dtype, device=self.net.device)
-        if self.given is not None:
-            x[:, : self.num_given] = self.given[:, : self.num_given].to(x)
-        return x, x.new_full((self.batch_size,), torch.inf)
-
-    def _keep_lead(self, lead: Tensor, parameters: Tensor, noise: Tensor, first: int) -> None:
-        """Lower ``lead`` to the smallest lead of these draws over what rounding can do."""
-        skip = max(self.num_given - first, 0)
-        if skip >= parameters.shape[1] or not len(lead):
-            return
-        largest = self.law.magnitude(parameters).amax(1)
-        check(
-            bool(torch.isfinite(largest).all()),
-            "net",
-            "give finite parameters",
-            "NaN or infinite ones while sampling",
-        )
-        tolerance = ROUNDING * torch.finfo(parameters.dtype).eps * (1 + largest)
-        margin = self.law.margin(parameters[:, skip:], noise[:, skip:]).amin(1)
-        torch.minimum(lead, margin - tolerance, out=lead)
-
-    def _parameters(self, x: Tensor, features: Tensor | None) -> Tensor:
-        return self._in_order(self.net.evaluate(x, features))
-
-    def _in_order(self, parameters: Tensor) -> Tensor:
+    def in_order(self, parameters: Tensor) -> Tensor:
+        """Return ``(batch, elements, parameters)``, in the order of generation."""
         return parameters.flatten(1, -2)[:, self.net.order]
 
-    def _in_event_order(self, x: Tensor) -> Tensor:
+    def in_event_order(self, x: Tensor) -> Tensor:
+        """Return what is in the order of generation as images."""
         flat = torch.empty_like(x)
         flat[:, self.net.order] = x
         return flat.view(-1, *self.net.event_shape)
@@ -208,29 +150,11 @@ class SamplingTask:
         return tqdm(total=self.size, desc="sampling", unit="element")  # type: ignore[no-any-return]
 
 
-def _first_difference(x: Tensor, y: Tensor) -> int:
-    """Return the first position at which some image differs, the number of positions if none."""
-    differs = (x != y).any(0).nonzero()
-    return int(differs[0]) if len(differs) else x.shape[1]
-
-
 class _Bar:
     """A progress bar that shows nothing."""
 
     def update(self, steps: int) -> None:
         """Advance."""
-
-
-class _Evaluation(nn.Module):
-    """Calls ``net.evaluate``, so that it can be given other parameters for one call."""
-
-    def __init__(self, net: AutoregressiveNet) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor, features: Tensor | None) -> Tensor:
-        """Return the parameters."""
-        return self.net.evaluate(x, features)
 
 
 @contextlib.contextmanager

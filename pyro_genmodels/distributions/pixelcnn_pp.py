@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pyro_genmodels.distributions._autoregressive import AutoregressiveDistribution
-from pyro_genmodels.distributions._logistic_mixture import LogisticMixture
+from pyro_genmodels.distributions._logistic_mixture import logistic_mixture
 from pyro_genmodels.distributions._output import OutputLaw
 from pyro_genmodels.nets import PixelCNNPlusPlusNet
 
@@ -45,5 +45,5 @@ class PixelCNNPlusPlus(AutoregressiveDistribution):
     @property
     def law(self) -> OutputLaw:
         """A discretised mixture of logistics."""
-        linked = self.net.event_shape[0] > 1
-        return LogisticMixture(self.net.num_levels, self.net.num_mixtures, linked=linked)
+        net = self.net
+        return logistic_mixture(net.num_levels, net.num_mixtures, num_linked=net.event_shape[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pyro_genmodels.distributions._autoregressive import SoftmaxAutoregressive
-from pyro_genmodels.distributions._logistic_mixture import LogisticMixture
+from pyro_genmodels.distributions._logistic_mixture import logistic_mixture
 from pyro_genmodels.distributions._output import OutputLaw
 from pyro_genmodels.nets import CharRNNNet, MADENet, NGramNet, WaveNetNet
 
@@ -132,4 +132,4 @@ class WaveNet(SoftmaxAutoregressive):
         """A softmax over levels, or a discretised mixture of logistics."""
         if self.net.num_mixtures is None:
             return super().law
-        return LogisticMixture(self.net.num_levels, self.net.num_mixtures)
+        return logistic_mixture(self.net.num_levels, self.net.num_mixtures)

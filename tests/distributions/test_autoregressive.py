@@ -13,8 +13,8 @@ from pyro import poutine
 from pyro.infer import SVI, Predictive, Trace_ELBO, TraceEnum_ELBO, config_enumerate
 from torch import Tensor, nn
 
-from pyro_genmodels.distributions import PixelCNN, _sampling
-from pyro_genmodels.distributions._sampling import SamplingTask
+from pyro_genmodels.distributions import PixelCNN, _settling
+from pyro_genmodels.distributions._settling import Settling
 from pyro_genmodels.nets import PixelCNNNet
 from pyro_genmodels.nets._autoregressive import AutoregressiveNet
 from pyro_genmodels.testing import check_sampling_methods_agree, randomize_parameters
@@ -60,7 +60,7 @@ def test_near_ties_are_settled_in_float64(method: str, monkeypatch: pytest.Monke
     law = PixelCNN(network((1, 6, 6), num_classes=2), torch.tensor([0, 1]))
     expected = seeded_sample(law, method=method)
     # Were every draw called unsure, all images would be those of the float64 network.
-    monkeypatch.setattr(_sampling, "ROUNDING", 1e9)
+    monkeypatch.setattr(_settling, "ROUNDING", 1e9)
     assert torch.equal(seeded_sample(law, method=method), expected)
 
 
@@ -68,9 +68,9 @@ def test_near_ties_are_settled_in_float64(method: str, monkeypatch: pytest.Monke
 def test_a_wrong_start_is_corrected(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     law = PixelCNN(network((1, 5, 5)))
     expected = seeded_sample(law, method=method)
-    monkeypatch.setattr(_sampling, "ROUNDING", 1e9)
-    settle = SamplingTask._settled
-    monkeypatch.setattr(SamplingTask, "_settled", lambda self, x, i: settle(self, 1 + 0 * x, i))
+    monkeypatch.setattr(_settling, "ROUNDING", 1e9)
+    settle = Settling.__call__
+    monkeypatch.setattr(Settling, "__call__", lambda self, x: settle(self, x.fill_(1)))
     assert torch.equal(seeded_sample(law, method=method), expected)
 
 
@@ -81,18 +81,18 @@ def test_images_that_rounding_led_astray_are_drawn_anew_from_there(
     law = PixelCNN(network((1, 8, 8), 17))
     given = {"given": torch.full((1, 8, 8), 3), "num_given": known}
     expected = seeded_sample(law, **given)
-    rounds, settle = [], SamplingTask._settled
+    rounds, settle = [], Settling.__call__
 
     def count(*_: object) -> None:
         rounds.append(None)
 
-    def wrong(self: SamplingTask, x: Tensor, images: Tensor) -> Tensor:
+    def wrong(self: Settling, x: Tensor) -> None:
         law.net.first.register_forward_hook(count)
-        return settle(self, torch.where(torch.arange(64) < known, x, 16 - x), images)
+        settle(self, x.copy_(torch.where(torch.arange(64) < known, x, 16 - x)))
 
-    monkeypatch.setattr(_sampling, "ROUNDING", 1e9)
-    monkeypatch.setattr(SamplingTask, "_settled", wrong)
-    monkeypatch.setattr(_sampling, "PATIENCE", 2)
+    monkeypatch.setattr(_settling, "ROUNDING", 1e9)
+    monkeypatch.setattr(Settling, "__call__", wrong)
+    monkeypatch.setattr(_settling, "PATIENCE", 2)
     assert torch.equal(seeded_sample(law, **given), expected)
     assert len(rounds) <= 3
 

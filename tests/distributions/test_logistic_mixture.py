@@ -82,7 +82,7 @@ def test_linked_channels_are_the_published_mixture_over_pixels(num_levels: int) 
     raw = torch.randn(50, 40, generator=generator, dtype=torch.float64)
     pixel = torch.randint(num_levels, (50, 3), generator=generator).double()
     parameters = linked_mixture(raw, pixel, num_levels)
-    nats = LogisticMixture(num_levels, 4, linked=True).log_prob(parameters, pixel).sum(-1)
+    nats = LogisticMixture(num_levels, 4, num_linked=3).log_prob(parameters, pixel).sum(-1)
     torch.testing.assert_close(nats, published(raw, pixel, num_levels))
 
 
@@ -139,7 +139,7 @@ def test_completes_a_pixel_from_its_first_channel() -> None:
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=0.02)
 
 
-def test_cold_samples_are_the_likeliest_components_middles() -> None:
+def test_cold_samples_are_the_likeliest_levels() -> None:
     law = make((3, 2, 2), 5)
     x = law.sample((3,), temperature=0)
     assert (x == x[0]).all()
