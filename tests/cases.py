@@ -751,7 +751,7 @@ MODELS: Cases = {
     ),
     "AutoregressiveModel/codes": lambda: Case(
         models.AutoregressiveModel(
-            code_hierarchy((1, 1), (2, 2), num_classes=3), distribution="HierarchicalVQPrior"
+            code_hierarchy((2, 2), (2, 2), num_classes=3), distribution="HierarchicalVQPrior"
         ),
         context=LABELS,
     ),
@@ -883,14 +883,22 @@ MODELS: Cases = {
     "VQVAE/learned-prior": lambda: Case(
         learned_priors(
             models.VQVAE(
-                (1, 4, 4), num_levels=3, num_codes=5, code_dim=3, hidden_channels=4, num_classes=3
+                (1, 4, 4),
+                num_levels=3,
+                num_codes=5,
+                code_dim=3,
+                reduction=2,
+                hidden_channels=4,
+                num_classes=3,
             )
         ),
         context=LABELS,
     ),
     "VQVAE2": lambda: Case(models.VQVAE2((2, 5, 6), num_codes=5, code_dim=3, hidden_channels=6)),
     "VQVAE2/learned-priors": lambda: Case(
-        learned_priors(models.VQVAE2((1, 8, 8), num_codes=5, code_dim=3, hidden_channels=4))
+        learned_priors(
+            models.VQVAE2((1, 8, 8), num_codes=5, code_dim=3, reduction=2, hidden_channels=4)
+        )
     ),
 }
 

@@ -107,12 +107,6 @@ class HierarchicalVQPrior(SoftmaxAutoregressive):
     net: CodeHierarchyNet
     network = CodeHierarchyNet
 
-    def sample(
-        self, sample_shape: Sequence[int] = torch.Size(), **options: Any
-    ) -> Int[Tensor, ...]:
-        """Draw indices; options as for every autoregressive distribution."""
-        return super().sample(sample_shape, **options).long()
-
     def split(self, value: Num[Tensor, "*batch elements"]) -> list[Num[Tensor, ...]]:
         """Return the maps of an event, from the top, each ``(*batch, *map_shape)``."""
         return self.net.split(value)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyro_genmodels._checks import check, check_levels, check_positive, check_trailing
+from pyro_genmodels._checks import check, check_positive, check_trailing
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets._batch import over_batch
@@ -95,14 +95,13 @@ class CodeConditioner(Configured, nn.Module):
             context: Labels, vectors or maps, if declared; batch shapes broadcast.
 
         Raises:
-            ValueError: If the maps are another number, of another shape or out of range.
+            ValueError: If the maps are another number or of another shape.
         """
         number = len(self.above_shapes)
         check(len(above) == number, "above", f"be {number} maps", len(above))
-        for codes, shape, values in zip(above, self.above_shapes, self.num_codes, strict=True):
+        for codes, shape in zip(above, self.above_shapes, strict=True):
             check_trailing("above", codes, shape)
-            check_levels("above", codes, values)
-        maps = [(codes, len(codes_shape)) for codes, codes_shape in zip(above, self.above_shapes)]
+        maps = [(codes, len(shape)) for codes, shape in zip(above, self.above_shapes, strict=True)]
         return over_batch(self._features, *maps, (context, self.context.event_dim or 0))
 
     def _features(self, *inputs: Tensor | None) -> Tensor:
