@@ -1,0 +1,50 @@
+"""Every autoregressive network: sums to one before training, and is drawn as it is scored."""
+
+from __future__ import annotations
+
+import pytest
+
+from pyro_genmodels import distributions
+from pyro_genmodels.distributions import AutoregressiveDistribution
+from pyro_genmodels.testing import check_normalized, check_sampler
+from tests.distributions.families import CONTEXTS, NETWORKS, make
+
+# Shapes are (C, H, W): two pixels by two of three binary colours, and so on.
+ENUMERABLE = {"2x2x3 binary": ((3, 2, 2), 2), "2x1x3, 4 levels": ((3, 2, 1), 4)}
+ENUMERABLE["3x3x1 binary"] = ((1, 3, 3), 2)
+
+each_family = pytest.mark.parametrize("name", NETWORKS)
+
+
+def test_no_family_is_missing() -> None:
+    exported = (getattr(distributions, name) for name in distributions.__all__)
+    laws = {
+        law.__name__
+        for law in exported
+        if isinstance(law, type) and issubclass(law, AutoregressiveDistribution)
+    }
+    assert laws - {"AutoregressiveDistribution"} == NETWORKS.keys()
+
+
+@pytest.mark.parametrize("context", ["plain", "label"])
+@pytest.mark.parametrize("size", ENUMERABLE)
+@each_family
+def test_probabilities_sum_to_one_before_training(name: str, size: str, context: str) -> None:
+    check_normalized(make(name, *ENUMERABLE[size], batch=(2,), **CONTEXTS[context]))
+
+
+@each_family
+def test_probabilities_sum_to_one_given_a_vector(name: str) -> None:
+    check_normalized(make(name, (2, 2, 1), 3, batch=(2,), **CONTEXTS["vector"]))
+
+
+@each_family
+def test_probabilities_sum_to_one_at_256_levels(name: str) -> None:
+    one = {"num_masks": 1} if name == "MADE" else {}
+    check_normalized(make(name, (1, 1, 2), 256, num_classes=4, **one))
+
+
+@pytest.mark.parametrize("method", ["cached", "parallel"])
+@each_family
+def test_sampler_draws_what_log_prob_scores(name: str, method: str) -> None:
+    check_sampler(make(name, (3, 2, 1), 4), method=method)
