@@ -4,13 +4,27 @@ Needs the ``compression`` extra (constriction).
 """
 
 from pyro_genmodels.compression._format import Environment, Header, read_header
+from pyro_genmodels.compression._images import (
+    compress_codes,
+    compress_images,
+    decompress_codes,
+    decompress_images,
+    headers,
+    ideal_bits,
+)
 from pyro_genmodels.compression._streams import compress, decompress, read, write
 
 __all__ = [
     "Environment",
     "Header",
     "compress",
+    "compress_codes",
+    "compress_images",
     "decompress",
+    "decompress_codes",
+    "decompress_images",
+    "headers",
+    "ideal_bits",
     "read",
     "read_header",
     "write",

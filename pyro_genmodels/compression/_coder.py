@@ -163,7 +163,7 @@ def rounded(masses: np.ndarray) -> np.ndarray:
 
     Example:
         >>> rounded(np.array([[0.5, 1 / 3, 1e-30]]))
-        array([[1.        , 0.66650391, 0.        ]])
+        array([[1.        , 0.66699219, 0.        ]])
     """
     check(bool(np.isfinite(masses).all()), "net", "give finite parameters", "NaN or infinite ones")
     top = masses.max(-1, keepdims=True)

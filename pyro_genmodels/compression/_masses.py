@@ -39,7 +39,8 @@ def run_masses(
         level = (start + i).clamp(max=num_levels - 1)
         mass = law.log_prob(parameters, level).double().exp()
         masses.append(torch.where(start + i < num_levels, mass, 0.0))
-    return torch.stack(masses, -1).unflatten(-1, (count, width)).sum(-1)
+    runs: Tensor = torch.stack(masses, -1).unflatten(-1, (count, width)).sum(-1)
+    return runs
 
 
 @run_masses.register

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
-import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_genmodels._checks import check, check_levels, check_trailing
 from pyro_genmodels._typing import Int, Num
 from pyro_genmodels.compression._coder import Coder, code_element, code_uniform
+from pyro_genmodels.compression._one_path import NO_CONTEXT, fingerprint, in_float64, plain_digest
 from pyro_genmodels.distributions import AutoregressiveDistribution, UniformLevels
-from pyro_genmodels.distributions._sampling import evaluating
-
-NO_CONTEXT = bytes(4)
 
 
 class Source(ABC):
@@ -141,7 +136,7 @@ class NetworkSource(Source):
             return NO_CONTEXT
         event = context.shape[context.dim() - (self.distribution.net.context_event_dim or 0) :]
         expanded = context.expand(self.distribution.batch_shape + event)
-        return digest(_plain_bytes(expanded))[:4]
+        return plain_digest(expanded)[:4]
 
     def code(
         self,
@@ -204,50 +199,3 @@ def source_of(distribution: Any) -> Source:
 
 source_of.register(UniformLevels, UniformSource)
 source_of.register(AutoregressiveDistribution, NetworkSource)
-
-
-def in_float64(module: nn.Module) -> Any:
-    """Return a copy that computes in float64, in eval mode."""
-    return copy.deepcopy(module).double().eval().requires_grad_(False)
-
-
-@contextlib.contextmanager
-def one_path(module: nn.Module, threads: int) -> Iterator[None]:
-    """Evaluate networks so that the order of additions is the same at each time.
-
-    Without gradients, autocast and short products; with so many threads, whatever their number is
-    elsewhere; on GPUs by deterministic algorithms.
-    """
-    before, cudnn = torch.get_num_threads(), torch.backends.cudnn
-    settings = cudnn.deterministic, cudnn.benchmark
-    try:
-        torch.set_num_threads(threads)
-        cudnn.deterministic, cudnn.benchmark = True, False
-        with evaluating(module):
-            yield
-    finally:
-        cudnn.deterministic, cudnn.benchmark = settings
-        torch.set_num_threads(before)
-
-
-def fingerprint(module: nn.Module, *facts: object) -> bytes:
-    """Return 8 bytes that depend on what a module holds, not on its device or dtype."""
-    parts = [repr(facts).encode()]
-    for name, value in sorted(module.state_dict().items()):
-        if isinstance(value, Tensor):
-            parts += [f"{name}{tuple(value.shape)}".encode(), _plain_bytes(value)]
-    return digest(*parts)[:8]
-
-
-def digest(*parts: bytes) -> bytes:
-    """Return the SHA-256 of parts one after another."""
-    found = hashlib.sha256()
-    for part in parts:
-        found.update(part)
-    return found.digest()
-
-
-def _plain_bytes(value: Tensor) -> bytes:
-    wide = torch.float64 if value.is_floating_point() else torch.int64
-    array: np.ndarray = value.detach().to("cpu", wide).contiguous().numpy()
-    return array.astype(array.dtype.newbyteorder("<")).tobytes()

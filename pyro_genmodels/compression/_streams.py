@@ -26,7 +26,8 @@ from pyro_genmodels.compression._format import (
     pack,
     unpack,
 )
-from pyro_genmodels.compression._sources import Source, digest, one_path, source_of
+from pyro_genmodels.compression._one_path import digest, one_path
+from pyro_genmodels.compression._sources import Source, source_of
 
 _MOST_THREADS, _LARGEST_CHUNK = 255, 2**16 - 1
 # No symbol of two or more has a probability above 1 - 2^-24 with this coder.
@@ -57,6 +58,7 @@ def compress(
         ImportError: If constriction is not installed.
 
     Example:
+        >>> from pyro_genmodels.compression import read_header
         >>> from pyro_genmodels.distributions import UniformLevels
         >>> law = UniformLevels((8, 8), 512)
         >>> codes = law.sample((100,))
@@ -67,7 +69,8 @@ def compress(
         True
     """
     source = source_of(distribution)
-    with one_path(_module(distribution), _checked(threads=threads, chunk_size=chunk_size)):
+    check_options(threads=threads, chunk_size=chunk_size)
+    with one_path(_module(distribution), threads):
         return write_stream(source, x, chunk_size, threads, source.context_fingerprint())
 
 
@@ -182,12 +185,12 @@ def _check_fits(source: Source, header: Header, context: bytes) -> None:
     check(fits, "data", "be as large as their header says", f"{header.payload_size} bytes")
 
 
-def _checked(*, threads: int, chunk_size: int) -> int:
+def check_options(*, threads: int, chunk_size: int) -> None:
+    """Raise ``ValueError`` unless a header can hold the options."""
     rule = f"be from 1 to {_MOST_THREADS}"
     check(1 <= threads <= _MOST_THREADS, "threads", rule, threads)
     rule = f"be from 1 to {_LARGEST_CHUNK}"
     check(1 <= chunk_size <= _LARGEST_CHUNK, "chunk_size", rule, chunk_size)
-    return threads
 
 
 def _module(distribution: Any) -> torch.nn.Module:
