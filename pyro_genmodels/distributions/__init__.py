@@ -7,6 +7,7 @@ from pyro_genmodels.distributions.discretized_logistic_mixture import Discretize
 from pyro_genmodels.distributions.gated_pixelcnn import GatedPixelCNN
 from pyro_genmodels.distributions.pixelcnn import PixelCNN
 from pyro_genmodels.distributions.pixelcnn_pp import PixelCNNPlusPlus
+from pyro_genmodels.distributions.pixelrnn import MultiScalePixelRNN, PixelRNN
 from pyro_genmodels.distributions.pixelsnail import PixelSNAIL
 from pyro_genmodels.distributions.sequences import MADE, CharRNN, NGram, WaveNet
 from pyro_genmodels.distributions.uniform import UniformLevels
@@ -20,9 +21,11 @@ __all__ = [
     "DiscretizedLogisticMixture",
     "GatedPixelCNN",
     "HierarchicalVQPrior",
+    "MultiScalePixelRNN",
     "NGram",
     "PixelCNN",
     "PixelCNNPlusPlus",
+    "PixelRNN",
     "PixelSNAIL",
     "UniformDequantization",
     "UniformLevels",

@@ -13,6 +13,7 @@ from pyro_genmodels.models.autoregressive import (
 )
 from pyro_genmodels.models.beta_vae import BetaVAE
 from pyro_genmodels.models.code_prior import CodePrior, UniformPrior
+from pyro_genmodels.models.factor_analysis import FactorAnalysis
 from pyro_genmodels.models.flow import FlowModel
 from pyro_genmodels.models.flows import glow, nice, realnvp, spline_flow
 from pyro_genmodels.models.learned_prior import LearnedPrior, learned_priors
@@ -23,7 +24,10 @@ from pyro_genmodels.models.likelihoods import (
     GaussianLikelihood,
     Likelihood,
 )
+from pyro_genmodels.models.logistic_mixture import LogisticMixtureLikelihood
+from pyro_genmodels.models.nvae import NVAE
 from pyro_genmodels.models.pixelcnn_pp import pixelcnn_pp
+from pyro_genmodels.models.pixelrnn import diagonal_bilstm, multiscale_pixelrnn, row_lstm
 from pyro_genmodels.models.presets import preset, presets
 from pyro_genmodels.models.sequences import char_rnn, made, ngram, wavenet
 from pyro_genmodels.models.vae import VAE
@@ -31,6 +35,7 @@ from pyro_genmodels.models.vqvae import VQVAE
 from pyro_genmodels.models.vqvae2 import VQVAE2
 
 __all__ = [
+    "NVAE",
     "VAE",
     "VQVAE",
     "VQVAE2",
@@ -41,21 +46,25 @@ __all__ = [
     "CodePrior",
     "DiscretizedLogisticLikelihood",
     "ELBOLoss",
+    "FactorAnalysis",
     "FlowModel",
     "GaussianLikelihood",
     "GenerativeModel",
     "LatentScale",
     "LearnedPrior",
     "Likelihood",
+    "LogisticMixtureLikelihood",
     "NonFiniteELBOError",
     "SharedPass",
     "UniformPrior",
     "VectorQuantizedModel",
     "char_rnn",
+    "diagonal_bilstm",
     "gated_pixelcnn",
     "glow",
     "learned_priors",
     "made",
+    "multiscale_pixelrnn",
     "ngram",
     "nice",
     "pixelcnn",
@@ -64,6 +73,7 @@ __all__ = [
     "preset",
     "presets",
     "realnvp",
+    "row_lstm",
     "spline_flow",
     "wavenet",
 ]

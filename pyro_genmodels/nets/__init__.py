@@ -16,6 +16,7 @@ from pyro_genmodels.nets.gated_pixelcnn import GatedPixelCNNNet
 from pyro_genmodels.nets.glow import GlowNet
 from pyro_genmodels.nets.made import MADENet
 from pyro_genmodels.nets.masked import MaskedConv2d
+from pyro_genmodels.nets.multiscale import MultiScaleNet
 from pyro_genmodels.nets.ngram import NGramNet
 from pyro_genmodels.nets.pixelcnn import PixelCNNNet
 from pyro_genmodels.nets.pixelcnn_pp import PixelCNNPlusPlusNet
@@ -47,6 +48,7 @@ __all__ = [
     "MapEncoder",
     "MaskedConv2d",
     "MultiHeadQuantizer",
+    "MultiScaleNet",
     "NGramNet",
     "PixelCNNNet",
     "PixelCNNPlusPlusNet",

@@ -1,0 +1,73 @@
+"""The PixelRNN distributions."""
+
+from __future__ import annotations
+
+from pyro_genmodels.distributions._autoregressive import SoftmaxAutoregressive
+from pyro_genmodels.nets import MultiScaleNet, PixelRNNNet
+
+
+class PixelRNN(SoftmaxAutoregressive):
+    r"""Distribution over images, one softmax over levels a sub-pixel, by Row or Diagonal LSTMs.
+
+    .. math:: p(x \mid c) = \prod_t \mathrm{softmax}(f(x_{<t}, c))_{x_t}
+
+    over the sub-pixels in raster order, the channels of a pixel one after another.
+
+    Args:
+        net: Network that gives the logits.
+        context: Labels, vectors or maps, if the network takes any; its batch shape is the
+            distribution's.
+        validate_args: Whether to check values; Pyro's global setting by default.
+
+    Raises:
+        ValueError: If the network is another, for which :class:`PixelCNN` is the general name, or
+            the context is not what it was declared to take.
+
+    References:
+        van den Oord et al. (2016), Pixel recurrent neural networks. https://arxiv.org/abs/1601.06759
+
+    Example:
+        >>> import torch
+        >>> net = PixelRNNNet((1, 6, 6), 17, hidden_channels=4, num_layers=1, num_classes=10)
+        >>> digits = PixelRNN(net, torch.arange(10))
+        >>> x = digits.sample((2,))
+        >>> x.shape, digits.log_prob(x).shape
+        (torch.Size([2, 10, 1, 6, 6]), torch.Size([2, 10]))
+    """
+
+    network = PixelRNNNet
+
+
+class MultiScalePixelRNN(SoftmaxAutoregressive):
+    r"""Distribution over images: a small image first, then the rest of the large one.
+
+    .. math:: p(x \mid c) = p(x_{small} \mid c) \; p(x_{rest} \mid x_{small}, c)
+
+    The small image is every s-th pixel. ``sample(given=x, num_given=n)`` with ``n`` the number of
+    its sub-pixels draws larger versions of it.
+
+    Args:
+        net: The two networks in one; any autoregressive ones with a softmax will do.
+        context: Labels, vectors or maps, if the network takes any; its batch shape is the
+            distribution's.
+        validate_args: Whether to check values; Pyro's global setting by default.
+
+    Raises:
+        ValueError: If the network is another, or the context is not what it was declared to take.
+
+    References:
+        van den Oord et al. (2016), Pixel recurrent neural networks, section 3.6.
+        https://arxiv.org/abs/1601.06759
+
+    Example:
+        >>> sizes = {"hidden_channels": 4, "num_layers": 1}
+        >>> small = PixelRNNNet((1, 3, 3), 17, **sizes)
+        >>> large = PixelRNNNet((1, 6, 6), 17, context_shape=(4, 6, 6), **sizes)
+        >>> images = MultiScalePixelRNN(MultiScaleNet(small, large))
+        >>> x = images.sample((2,))
+        >>> again = images.sample((2,), given=x, num_given=9)
+        >>> bool((again[..., ::2, ::2] == x[..., ::2, ::2]).all())
+        True
+    """
+
+    network = MultiScaleNet
