@@ -728,6 +728,12 @@ def dequantizer(*shape: int) -> transforms.ConditionalRealNVP:
     return conditional_real_nvp(*shape, num_scales=1, context_shape=shape).part
 
 
+def nvae(*shape: int, **options: Any) -> models.NVAE:
+    """A small NVAE."""
+    sizes = {"num_groups": (1, 1), "latent_channels": 1, "channels": 4, "cells_per_block": 1}
+    return models.NVAE(shape, **{"num_blocks": 0, **sizes, **options})
+
+
 # models: discrete ones small enough to be enumerated
 MODELS: Cases = {
     "AutoregressiveModel": lambda: Case(
@@ -757,6 +763,10 @@ MODELS: Cases = {
     ),
     "AutoregressiveModel/plus-plus": lambda: Case(
         models.AutoregressiveModel(plus_plus_net(1, 2, 2), distribution="PixelCNNPlusPlus")
+    ),
+    "FactorAnalysis": lambda: Case(models.FactorAnalysis((3,), latent_dim=2)),
+    "FactorAnalysis/image": lambda: Case(
+        models.FactorAnalysis((1, 2, 2), latent_dim=2, noise="shared")
     ),
     "FlowModel": lambda: Case(
         models.FlowModel(
@@ -865,6 +875,11 @@ MODELS: Cases = {
         models.VAE((3,), latent_dim=2, hidden=(6,), posterior_transforms=[planar(2), planar(2)])
     ),
     "VAE/continuous": lambda: Case(models.VAE((3,), latent_dim=2, hidden=(6,))),
+    "NVAE": lambda: Case(nvae(1, 2, 2, num_levels=2)),
+    "NVAE/continuous": lambda: Case(nvae(1, 3, 2, num_blocks=1, checkpointing=True)),
+    "NVAE/flows": lambda: Case(
+        nvae(2, 1, 2, num_levels=3, num_groups=(2,), num_flows=1, num_classes=3), context=LABELS
+    ),
     "VQVAE": lambda: Case(
         models.VQVAE((1, 5, 6), num_levels=3, num_codes=5, code_dim=3, hidden_channels=6)
     ),

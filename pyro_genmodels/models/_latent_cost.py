@@ -106,7 +106,7 @@ class LatentCost(nn.Module):
         """
         total = self._with_free_bits(kl)
         if self.capacity is not None:
-            return (total - self.capacity_now).abs()
+            return (total - self.capacity_now).abs()  # type: ignore[operator]
         return total if self.rate is None else self.multiplier * (total - self.rate)
 
     def _with_free_bits(self, kl: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from pyro.infer import ELBO
 from pyro.poutine.messenger import Messenger
 from torch import nn
 
-from pyro_genmodels._checks import check
+from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._typing import Float, Num, Tensor
 from pyro_genmodels.models._base import GenerativeModel
 from pyro_genmodels.models._mean_field import MeanFieldELBO
@@ -35,12 +35,20 @@ class ELBOLoss(nn.Module):
         make_elbo: Called with ``max_plate_nesting=``; by default ``TraceMeanField_ELBO``, which
             uses the analytic KL where there is one, without its needless operations. An estimator
             stores what it guesses of its model, so each loss makes its own.
+        num_particles: Draws from the guide that each evaluation averages over.
+        importance: Train the importance-weighted bound (IWAE) instead of the ELBO: the logarithm of
+            the mean weight of ``num_particles`` draws. It is an objective at beta one, without
+            warm-up and auxiliary losses; ``make_elbo`` is not asked.
         validate: Run every call (``True``), no call (``False``), or the first (``None``) with
             validation.
 
     Raises:
-        ValueError: If the model has no trainable parameter.
+        ValueError: If the model has no trainable parameter, or asks for another weight of the
+            latent terms than the importance-weighted bound has.
         NonFiniteELBOError: When called, if the loss is NaN or infinite.
+
+    References:
+        Burda et al. (2016), Importance weighted autoencoders, eq. 8 and 14.
 
     Example:
         >>> from pyro_genmodels.models import VAE
@@ -55,12 +63,21 @@ class ELBOLoss(nn.Module):
         model: GenerativeModel,
         make_elbo: Callable[..., ELBO] = MeanFieldELBO,
         *,
+        num_particles: int = 1,
+        importance: bool = False,
         validate: bool | None = None,
     ) -> None:
         super().__init__()
         trainable = any(p.requires_grad for p in model.parameters())
         check(trainable, "model", "have a trainable parameter", type(model).__name__)
+        check_positive(num_particles=num_particles)
+        scale = model.latent_scale
+        bound = scale.beta == 1 and scale.warmup_steps == 0
+        weight = f"beta {scale.beta:g}, warmup_steps {scale.warmup_steps}"
+        rule = "have beta 1 and no warm-up, with importance=True"
+        check(bound or not importance, "model", rule, weight)
         self.model = model
+        self.num_particles, self.importance = num_particles, importance
         self.make_elbo, self.validate = make_elbo, validate
         self._elbos: dict[int, Any] = {}
         self._validated = False
@@ -89,10 +106,17 @@ class ELBOLoss(nn.Module):
     def _evaluate(
         self, x: Tensor, context: Tensor | None, batch_dim: int, *, validate: bool
     ) -> Tensor:
-        model, elbo = self.model, self._elbo(batch_dim)
+        model = self.model
         with model.unregistered(), nullcontext() if validate else pyro.validation_enabled(False):
+            if self.importance:
+                return self._negative_importance_weighted_bound(x, context)
+            elbo = self._elbo(batch_dim)
             loss: Tensor = elbo.differentiable_loss(model.model, model.guide, x, context)
         return loss
+
+    def _negative_importance_weighted_bound(self, x: Tensor, context: Tensor | None) -> Tensor:
+        weights = self.model.log_weights(x, context, num_particles=self.num_particles)
+        return (math.log(self.num_particles) - weights.logsumexp(0)).sum()
 
     def _diagnose(
         self, x: Tensor, context: Tensor | None, batch_dim: int, random_state: list[Tensor]
@@ -115,7 +139,10 @@ class ELBOLoss(nn.Module):
     def _elbo(self, batch_dim: int) -> Any:
         if batch_dim not in self._elbos:
             # Given, not guessed: a guess runs model and guide once more, batch norm included.
-            elbo = self.make_elbo(max_plate_nesting=batch_dim)
+            options: dict[str, Any] = {"max_plate_nesting": batch_dim}
+            if self.num_particles > 1:
+                options |= {"num_particles": self.num_particles, "vectorize_particles": True}
+            elbo = self.make_elbo(**options)
             fits = hasattr(elbo, "differentiable_loss")
             check(fits, "make_elbo", "make an ELBO with a differentiable_loss", type(elbo).__name__)
             self._elbos[batch_dim] = elbo
