@@ -3,6 +3,7 @@
 from pyro_genmodels.data._base import DataSource
 from pyro_genmodels.data._exact import ExactDistribution
 from pyro_genmodels.data.bars_and_stripes import BarsAndStripes
+from pyro_genmodels.data.codes import Codes
 from pyro_genmodels.data.digits import Digits
 from pyro_genmodels.data.folders import CelebA, ImageFolder
 from pyro_genmodels.data.gaussian import PPCA, GaussianTexture
@@ -26,6 +27,7 @@ __all__ = [
     "BarsAndStripes",
     "CelebA",
     "Checkerboard",
+    "Codes",
     "DataSource",
     "Digits",
     "EightGaussians",

@@ -4,22 +4,28 @@ Importing this package needs no extra; :func:`fit` needs ``train``.
 """
 
 from pyro_genmodels.training._checkpoint import CheckpointError, load, load_source
+from pyro_genmodels.training._codes import encode_codes
 from pyro_genmodels.training._evaluate import Evaluation, evaluate
 from pyro_genmodels.training._fit import check_run, fit, is_helper, prepare_run
-from pyro_genmodels.training._samples import draw_samples
+from pyro_genmodels.training._prior import check_prior_run, fit_prior
+from pyro_genmodels.training._samples import draw_samples, rejection_sample
 from pyro_genmodels.training._settings import TrainingSettings, settings_for
 
 __all__ = [
     "CheckpointError",
     "Evaluation",
     "TrainingSettings",
+    "check_prior_run",
     "check_run",
     "draw_samples",
+    "encode_codes",
     "evaluate",
     "fit",
+    "fit_prior",
     "is_helper",
     "load",
     "load_source",
     "prepare_run",
+    "rejection_sample",
     "settings_for",
 ]

@@ -22,6 +22,7 @@ FORMAT = 1
 SECTION = "pyro_genmodels"
 FOLDER = "checkpoints"
 BEST, LAST = "best.ckpt", "last.ckpt"
+COMPLETE = "complete.ckpt"  # a model of two stages: the best of the first, with its priors
 
 
 class CheckpointError(ValueError):
@@ -56,7 +57,7 @@ def checkpoint_path(run: str | os.PathLike[str], prefer: str = BEST) -> Path:
     path = Path(run)
     if path.is_file():
         return path
-    for name in (prefer, BEST, LAST):
+    for name in (COMPLETE, prefer, BEST, LAST):
         if (path / FOLDER / name).is_file():
             return path / FOLDER / name
     raise CheckpointError(f"`run` must be a checkpoint or a folder with one; got '{path}'.")
@@ -116,7 +117,8 @@ def load(run: str | os.PathLike[str], *, allow: Collection[str] = ()) -> Generat
     this package.
 
     Args:
-        run: A run folder (its best checkpoint is taken) or a checkpoint.
+        run: A run folder (its best checkpoint is taken, of a run whose priors were learned the
+            whole model) or a checkpoint.
         allow: Full names of model classes outside this package that may be imported.
 
     Returns:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from pyro_genmodels._checks import check_choice, check_positive
 from pyro_genmodels.data import DataSource
 from pyro_genmodels.metrics import Estimate, elbo, importance_weighted_bound, paired_gap
-from pyro_genmodels.models import GenerativeModel
+from pyro_genmodels.models import GenerativeModel, VectorQuantizedModel
 from pyro_genmodels.training._batches import check_dataset, split
 from pyro_genmodels.training._random import seeded
 
@@ -32,6 +32,8 @@ class Evaluation:
         elbo: Negative ELBO in nats, if the model has latent variables.
         importance_weighted: Negative importance-weighted bound in nats, if it has.
         gap: Nats per example to the true distribution, on the same examples, if it is known.
+        codes: Of a vector-quantised model's ``nats`` those that its codes cost under their prior;
+            the rest is the reconstruction's.
     """
 
     split: str
@@ -41,6 +43,7 @@ class Evaluation:
     elbo: Estimate | None
     importance_weighted: Estimate | None
     gap: Estimate | None
+    codes: Estimate | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data, as ``result.json`` holds them."""
@@ -53,6 +56,9 @@ class Evaluation:
             lines.append(f"{self.split}: {self.bits_per_dim} bits/dim, {self.bound}")
         beside = {"ELBO": self.elbo, "importance-weighted": self.importance_weighted}
         lines += [f"  {k} {v} nats" for k, v in beside.items() if v is not None]
+        if self.codes is not None:
+            rest = self.nats.mean - self.codes.mean
+            lines.append(f"  codes {self.codes} nats, reconstruction {rest:.2f} nats")
         if self.gap is not None:
             lines.append(f"  gap to the true distribution {self.gap} nats")
         return "\n".join(lines)
@@ -74,7 +80,7 @@ def evaluate(
         source: Data that fit it.
         split: ``"train"``, ``"validation"`` or ``"test"``.
         num_particles: Posterior draws an example; 100 by default, 10 for a flow whose only latent
-            variable is the dequantisation noise.
+            variable is the dequantisation noise, 1 where codes are deterministic.
         chunk_size: Draws evaluated at once, which bounds memory.
         seed: Seed of the draws.
 
@@ -105,9 +111,15 @@ def _evaluation(
     particles: int,
     chunk_size: int,
 ) -> Evaluation:
-    if not has_latents(model):
+    codes = None
+    bounds: dict[str, Tensor]
+    if isinstance(model, VectorQuantizedModel):
+        # Codes are a function of the data: further draws, or importance weights, change nothing.
+        kind, bounds = "ELBO", {"elbo": elbo(model, x, context, chunk_size=chunk_size)}
+        log_p, codes = bounds["elbo"], code_cost(model, x, context, chunk_size)
+    elif not has_latents(model):
         kind, log_p = EXACT, elbo(model, x, context, chunk_size=chunk_size)
-        bounds: dict[str, Tensor] = {}
+        bounds = {}
     else:
         options = {"num_particles": particles, "chunk_size": chunk_size}
         bounds = {
@@ -128,11 +140,23 @@ def _evaluation(
         nats=nats,
         bits_per_dim=nats.bits_per_dim(model.event_shape) if discrete else None,
         elbo=Estimate.of(-bounds["elbo"]) if bounds else None,
-        importance_weighted=Estimate.of(-bounds["importance_weighted"]) if bounds else None,
+        importance_weighted=Estimate.of(-bounds["importance_weighted"])
+        if "importance_weighted" in bounds
+        else None,
         gap=None
         if distribution is None
         else paired_gap(distribution.log_prob(x).cpu(), log_p.cpu()),
+        codes=codes,
     )
+
+
+def code_cost(
+    model: VectorQuantizedModel, x: Tensor, context: Tensor | None, chunk_size: int
+) -> Estimate:
+    """Return what the codes of data cost under their priors, in nats per example."""
+    contexts = [None] * len(x) if context is None else context.split(chunk_size)
+    chunks = zip(x.split(chunk_size), contexts, strict=False)
+    return Estimate.of(-torch.cat([model.code_log_prob(*chunk) for chunk in chunks]))
 
 
 def has_latents(model: GenerativeModel) -> bool:

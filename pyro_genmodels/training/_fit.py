@@ -21,6 +21,7 @@ from pyro_genmodels.models import GenerativeModel
 from pyro_genmodels.training._batches import check_dataset
 from pyro_genmodels.training._checkpoint import (
     BEST,
+    COMPLETE,
     FOLDER,
     LAST,
     SECTION,
@@ -115,7 +116,8 @@ def prepare_run(
     """Make the run's folder.
 
     Raises:
-        FileExistsError: If it holds a run and neither ``resume`` nor ``overwrite``.
+        FileExistsError: If it holds a run and neither ``resume`` nor ``overwrite``; or, to resume,
+            if priors were learned for the codes that its model has.
         OSError: If it cannot be written to.
     """
     folder = Path(run)
@@ -124,12 +126,15 @@ def prepare_run(
         return folder
     if checkpoints.exists() and not resume and not overwrite:
         raise FileExistsError(f"'{folder}' holds a run already: resume it or overwrite it")
+    if resume and (checkpoints / COMPLETE).is_file():
+        raise FileExistsError(f"'{folder}' has priors for its codes as they are: overwrite it")
     checkpoints.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK) or not os.access(checkpoints, os.W_OK):
         raise PermissionError(f"'{folder}' cannot be written to")
     if overwrite and not resume:
-        for name in (BEST, LAST):
-            (checkpoints / name).unlink(missing_ok=True)
+        for stage in (checkpoints, folder / "prior" / FOLDER):
+            for name in (COMPLETE, BEST, LAST):
+                (stage / name).unlink(missing_ok=True)
     return folder
 
 

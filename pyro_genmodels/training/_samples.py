@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -10,7 +14,12 @@ from pyro_genmodels.models import GenerativeModel
 
 
 def draw_samples(
-    model: GenerativeModel, num_samples: int, context: Tensor | None = None, *, chunk: int = 256
+    model: GenerativeModel,
+    num_samples: int,
+    context: Tensor | None = None,
+    *,
+    chunk: int = 256,
+    **options: Any,
 ) -> Tensor:
     """Draw data, a label-conditional model's from each class in turn.
 
@@ -19,6 +28,7 @@ def draw_samples(
         num_samples: Number of draws.
         context: One context a draw; labels ``0, 1, ...`` by default.
         chunk: Draws at once, which bounds memory.
+        **options: Further arguments of the model's ``sample``, such as a VQ-VAE's ``temperature``.
 
     Returns:
         Data ``(num_samples, *event)``.
@@ -28,9 +38,60 @@ def draw_samples(
     """
     if model.context_event_dim is None:
         sizes = [len(part) for part in torch.empty(num_samples).split(chunk)]
-        return torch.cat([model.sample(size) for size in sizes])
+        return torch.cat([model.sample(size, **options) for size in sizes])
     contexts = _contexts(model, num_samples) if context is None else context[:num_samples]
-    return torch.cat([model.sample(1, part)[0] for part in contexts.split(chunk)])
+    return torch.cat([model.sample(1, part, **options)[0] for part in contexts.split(chunk)])
+
+
+def rejection_sample(
+    draw: Callable[[int], Tensor],
+    score: Callable[[Tensor], Tensor],
+    num_samples: int,
+    *,
+    keep: float = 0.1,
+    chunk: int = 256,
+) -> Tensor:
+    """Draw more than needed and keep those that score best: quality at the price of diversity.
+
+    The paper's score is the probability that a classifier gives the class that was asked for.
+
+    Args:
+        draw: Returns so many draws ``(n, *event)``: ``model.sample``, or a function that gives a
+            model's context or temperature, or ``lambda n: distribution.sample((n,))``.
+        score: Maps draws ``(n, *event)`` to ``(n,)``, of which larger is better.
+        num_samples: Number of draws to return.
+        keep: Share of the draws that is kept.
+        chunk: Draws at once, which bounds memory; of all of them only the best are held.
+
+    Returns:
+        Draws ``(num_samples, *event)``, the best first.
+
+    Raises:
+        ValueError: If an argument is out of range, or there is not one score a draw.
+
+    References:
+        Razavi et al. (2019), Generating diverse high-fidelity images with VQ-VAE-2, section 3.4.
+        https://arxiv.org/abs/1906.00446
+
+    Example:
+        >>> best = rejection_sample(lambda n: torch.randn(n), lambda x: -x.abs(), 5, keep=0.01)
+        >>> best.shape, bool(best.abs().max() < 0.2)
+        (torch.Size([5]), True)
+    """
+    check(num_samples >= 1, "num_samples", "be at least 1", num_samples)
+    check(0 < keep <= 1, "keep", "lie in (0, 1]", keep)
+    total, best, scores = math.ceil(num_samples / keep), None, None
+    for start in range(0, total, chunk):
+        size = min(chunk, total - start)
+        drawn = draw(size)
+        given = score(drawn)
+        check(given.shape == (size,), "score", f"give ({size},) scores", tuple(given.shape))
+        best = drawn if best is None else torch.cat([best, drawn])
+        scores = given if scores is None else torch.cat([scores, given])
+        order = scores.argsort(descending=True, stable=True)[:num_samples]
+        best, scores = best[order], scores[order]
+    assert best is not None  # there is a chunk
+    return best
 
 
 def _contexts(model: GenerativeModel, num_samples: int) -> Tensor:
