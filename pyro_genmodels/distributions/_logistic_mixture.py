@@ -121,7 +121,7 @@ def _masses(parameters: Tensor, num_levels: int) -> Tensor:
     r"""Return the mass of every level, ``(rows, levels)``.
 
     By the same products :math:`\sigma(a)\,\sigma(-b)\,(1 - e^{b-a})` as the log-mass, of which
-    neighbours share the factors. Below the least float64 they are zero, as no noise can make up for.
+    neighbours share the factors. What is below the least float64 is zero: no noise makes up for it.
     """
     logits, loc, log_scale = parameters.chunk(3, -1)
     half, weight = (num_levels - 1) / 2, logits.softmax(-1)[:, None]
