@@ -61,6 +61,26 @@ def _nice(*shape: int, width: int, num_layers: int, base: str = "logistic") -> d
     }
 
 
+def _pixelcnn() -> dict[str, Options]:
+    """PixelCNN; the paper chose the learning rate by hand and does not print it."""
+    sizes = {"hidden_channels": 128, "num_blocks": 15, "output_channels": 1024}
+    training = {"optimizer": "rmsprop", "learning_rate": 1e-3, "batch_size": 16}
+    return {
+        "model": {"event_shape": [3, 32, 32], "num_levels": 256, "dropout": 0.0, **sizes},
+        "training": {**_PLAIN, **training},
+    }
+
+
+def _gated_pixelcnn(size: int) -> dict[str, Options]:
+    """Gated PixelCNN's network for ImageNet; for CIFAR-10 the paper prints none, nor the rate."""
+    sizes = {"hidden_channels": 384, "num_layers": 20, "layer_kernel_size": 5}
+    training = {"optimizer": "rmsprop", "learning_rate": 1e-4, "batch_size": 128}
+    return {
+        "model": {"event_shape": [3, size, size], "num_levels": 256, "dropout": 0.0, **sizes},
+        "training": {**_PLAIN, **training},
+    }
+
+
 def _pixelcnn_pp(size: int) -> dict[str, Options]:
     """PixelCNN++'s code; its Adam's decays are .95 and .9995, its rate falls by 5e-6 a step."""
     sizes = {"hidden_channels": 160, "num_resnets": 5, "num_scales": 3, "num_mixtures": 10}
@@ -106,6 +126,8 @@ _TABLE: Table = MappingProxyType(
             "svhn": _nice(3, 32, 32, width=2000, num_layers=4),
             "tfd": _nice(1, 48, 48, width=5000, num_layers=4, base="normal"),
         },
+        "gated_pixelcnn": {"imagenet32": _gated_pixelcnn(32), "imagenet64": _gated_pixelcnn(64)},
+        "pixelcnn": {"cifar10": _pixelcnn()},
         "pixelcnn_pp": {"cifar10": _pixelcnn_pp(32)},
     }
 )

@@ -29,7 +29,9 @@ def group_of(channels: int, num_groups: int) -> Int[Tensor, " channels"]:
         tensor([0, 0, 1, 1, 2, 2])
     """
     bounds = torch.tensor(group_bounds(channels, num_groups))
-    return torch.repeat_interleave(torch.arange(num_groups), bounds.diff())
+    # On the meta device the sum of the sizes, which torch would ask for, is not known.
+    groups = torch.arange(num_groups)
+    return torch.repeat_interleave(groups, bounds.diff(), output_size=channels)
 
 
 def causal_mask(

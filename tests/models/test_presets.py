@@ -84,7 +84,33 @@ def pixelcnn_pp(width: int, resnets: int, mixtures: int) -> int:
     return first + (pairs_down + pairs_up) * pair + beside + resizes + last
 
 
+def pixelcnn(width: int, blocks: int, outputs: int, levels: int = 256) -> int:
+    """Of kernels the upper half is there, 7x4 and 3x2, with the weights that a mask zeroes."""
+    first = 3 * 28 * 2 * width + 2 * width
+    block = 2 * width * width + width + width * 6 * width + width + width * 2 * width + 2 * width
+    last = 2 * width * outputs + outputs + outputs**2 + outputs + outputs * 3 * levels + 3 * levels
+    return first + blocks * block + last
+
+
+def gated_pixelcnn(width: int, layers: int, *, kernel: int = 5, levels: int = 256) -> int:
+    """A first layer of 7x7, then others; a kernel is shared out between the two stacks."""
+
+    def layer(seen: int, size: int) -> int:
+        vertical = seen * size * (size // 2 + 1) * 2 * width + 2 * width
+        horizontal = seen * (size // 2 + 1) * 2 * width + 2 * width
+        return vertical + horizontal + (2 * width) ** 2 + 2 * width**2  # link, residual, skip
+
+    first = layer(3, 7) - 3 * 7 * 2 * width  # its vertical kernel lies above the row
+    first += 2 * width  # and it has the biases of the sums
+    last = width**2 + width + width * 3 * levels + 3 * levels
+    unread = width**2  # of the last layer the residual
+    return first + layers * layer(width, kernel) - unread + last
+
+
 EXPECTED = {
+    ("gated_pixelcnn", "imagenet32"): gated_pixelcnn(384, 20),
+    ("gated_pixelcnn", "imagenet64"): gated_pixelcnn(384, 20),
+    ("pixelcnn", "cifar10"): pixelcnn(128, 15, 1024),
     ("glow", "cifar10"): glow(32, 3),
     ("glow", "imagenet32"): glow(48, 3),
     ("glow", "imagenet64"): glow(48, 4),
