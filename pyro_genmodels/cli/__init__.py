@@ -1,4 +1,4 @@
-"""Command line: ``pyro-genmodels train | evaluate | sample | reconstruct | list``.
+"""Command line: ``pyro-genmodels train | evaluate | sample | compress | list`` and others.
 
 This module imports nothing but the standard library, so that ``--help`` answers at once; each
 command imports what it needs.
@@ -26,6 +26,8 @@ _COMMANDS = {
     "evaluate": "score a run's best weights again",
     "sample": "draw samples of a run's model into a picture",
     "reconstruct": "draw test data beside their reconstructions",
+    "compress": "compress data with a run's model",
+    "decompress": "bring data back that were compressed with a run's model",
     "list": "list models and data sources",
 }
 _INTERRUPTED = 130

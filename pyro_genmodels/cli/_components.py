@@ -120,7 +120,7 @@ def gather(words: list[str]) -> list[str]:
 
     Words of plain options pass unchanged.
     """
-    pairs = list(_options(words))
+    pairs = list(options_of(words))
     parts = {option for option, _ in pairs if any(o.startswith(option + ".") for o, _ in pairs)}
     described: dict[str, dict[str, Any]] = {}
     plain: list[str] = []
@@ -136,7 +136,7 @@ def gather(words: list[str]) -> list[str]:
     return plain + [f"{option}={yaml.safe_dump(part)}" for option, part in described.items()]
 
 
-def _options(words: list[str]) -> Iterable[tuple[str, str | None]]:
+def options_of(words: list[str]) -> Iterable[tuple[str, str | None]]:
     """Split words into options and their values; dashes within a name count as underscores."""
     index = 0
     while index < len(words):

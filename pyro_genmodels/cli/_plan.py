@@ -108,7 +108,7 @@ def make_plan(arguments: argparse.Namespace, words: list[str], config: dict[str,
     rest = over_preset(rest, name, arguments.preset or config.get("preset"))
     parser = _model_parser(name, _facts(source, conditional=arguments.conditional))
     others = [word for word in words if not word.startswith("--data.")]
-    parsed = _parse(parser, others, rest)
+    parsed = parse(parser, others, rest)
     model = parsed.pop("model", {})
     maker = model_makers()[name]
     return Plan(name, source_name, source, maker, model, data, parsed, arguments.allow)
@@ -150,7 +150,7 @@ def _facts(source: DataSource, *, conditional: bool = False) -> dict[str, Any]:
     return facts
 
 
-def _new_parser(name: str) -> Any:
+def new_parser(name: str) -> Any:
     jsonargparse = require("jsonargparse", extra="train")
     return jsonargparse.ArgumentParser(
         prog=f"pyro-genmodels train {name}", exit_on_error=False, allow_abbrev=False
@@ -160,7 +160,7 @@ def _new_parser(name: str) -> Any:
 def _model_parser(name: str, facts: Mapping[str, Any]) -> Any:
     register_component_types()
     maker = model_makers()[name]
-    parser = _new_parser(name)
+    parser = new_parser(name)
     parser.add_class_arguments(TrainingSettings, sub_configs=False, instantiate=False)
     parser.set_defaults(dict(family(maker).training_defaults))
     _add(parser, maker, "model")
@@ -197,9 +197,9 @@ def _add_data(parser: Any, source_name: str) -> Any:
 def _make_source(
     source_name: str, words: list[str], config: dict[str, Any]
 ) -> tuple[DataSource, dict[str, Any]]:
-    parser = _new_parser(source_name)
+    parser = new_parser(source_name)
     maker = _add_data(parser, source_name)
-    given = _parse(parser, words, {"data": config} if config else {}).get("data") or {}
+    given = parse(parser, words, {"data": config} if config else {}).get("data") or {}
     if issubclass(maker, DataSource):
         return maker(**given), given
     law, drawing = (
@@ -209,7 +209,7 @@ def _make_source(
     return Sampled(maker(**law), **drawing), given
 
 
-def _parse(parser: Any, words: list[str], config: dict[str, Any]) -> dict[str, Any]:
+def parse(parser: Any, words: list[str], config: dict[str, Any]) -> dict[str, Any]:
     jsonargparse = require("jsonargparse", extra="train")
     parser.add_argument("--config", action="config")
     given = [f"--config={yaml.safe_dump(config)}"] if config else []

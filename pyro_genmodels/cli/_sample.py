@@ -13,6 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN", help="run folder, or a checkpoint")
     parser.add_argument("--num", type=int, default=64, help="number of samples (default: 64)")
     parser.add_argument("--label", type=int, help="class to draw, if the model has classes")
+    parser.add_argument(
+        "--temperature", type=float, help="of a VQ-VAE's learned prior: below 1 for likelier codes"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed (default: 0)")
     parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
     parser.add_argument(
@@ -29,6 +32,7 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     from pyro_genmodels import plotting, training
     from pyro_genmodels._checks import check
     from pyro_genmodels._files import save_whole
+    from pyro_genmodels.models import VectorQuantizedModel
 
     check_drawing(arguments, (".png", ".pt"))
     device = torch_device(arguments.device)
@@ -38,13 +42,21 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
         rule = "be left out, the model has no classes"
         check(model.num_classes is not None, "label", rule, arguments.label)
         context = torch.full((arguments.num,), arguments.label, device=device)
+    quantized = isinstance(model, VectorQuantizedModel)
+    options = {}
+    if arguments.temperature is not None:
+        rule = "be left out, the model has no prior over codes"
+        check(quantized, "temperature", rule, arguments.temperature)
+        options["temperature"] = arguments.temperature
     pyro.set_rng_seed(arguments.seed)
-    samples = training.draw_samples(model, arguments.num, context)
+    samples = training.draw_samples(model, arguments.num, context, **options)
     out = arguments.out or default_output(arguments.run_folder, "samples.png")
     if out.suffix == ".pt":
         save_whole(samples.cpu(), out)
     else:
         plotting.save_samples(samples, model.num_levels, out)
+    if quantized:
+        print(f"codes drawn from the {model.prior_kind} prior")
     print(out)
     return 0
 

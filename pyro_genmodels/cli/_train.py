@@ -17,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that do not depend on the model and the data."""
     parser.usage = (
         "pyro-genmodels train NAME --data SOURCE [--run DIR] [--preset PRESET] [--config FILE] "
-        "[--resume | --overwrite] [--conditional] [--model.X ...] [--data.X ...] [--SETTING ...]"
+        "[--resume | --overwrite] [--conditional] [--stages all] [--model.X ...] [--data.X ...] "
+        "[--SETTING ...]\n       pyro-genmodels train prior RUN [--config FILE] "
+        "[--resume | --overwrite] [--model.X ...] [--SETTING ...]"
     )
     parser.add_argument("--data", metavar="SOURCE", help="data; see `list`")
     parser.add_argument("--run", dest="run_folder", type=Path, metavar="DIR", help="run folder")
@@ -27,6 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="train anew into --run")
     parser.add_argument(
         "--conditional", action="store_true", help="condition the model on the data's labels"
+    )
+    parser.add_argument(
+        "--stages",
+        choices=("one", "all"),
+        default="one",
+        help="all: of a VQ-VAE also its prior, with options --prior.X as those of `train prior`",
     )
     parser.add_argument("-h", "--help", action="store_true", help="help; with NAME, every option")
     add_allow(parser)
@@ -39,18 +47,25 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     arguments.name, rest = (rest[0], rest[1:]) if named else (None, rest)
     if arguments.help and not arguments.name:
         return _general_help()
-    from pyro_genmodels.cli import _plan
+    from pyro_genmodels.cli import _plan, _prior
 
+    if arguments.name == "prior":
+        return _prior.run(arguments, rest)
     if arguments.help:
         return _plan.print_help(arguments.name, arguments.data)
     if arguments.resume and arguments.overwrite:
         raise ValueError("--resume and --overwrite exclude each other")
     config = _configuration_file(arguments)
+    rest, of_prior = _prior.split_words(rest)
     plan = _plan.make_plan(arguments, rest, _plan.read_config(config) if config else {})
+    second = _prior.second_stage(plan, of_prior, every=arguments.stages == "all")
     folder = arguments.run_folder or _new_folder(plan.label)
     if plan.settings["devices"] > 1:
         os.environ[_FOLDER_VARIABLE] = str(folder)
-    return _train(plan, folder, arguments)
+    status = _train(plan, folder, arguments)
+    if second is not None:
+        _prior.train(folder, second, resume=arguments.resume, allow=arguments.allow)
+    return status
 
 
 def _train(plan: Any, folder: Path, arguments: argparse.Namespace) -> int:
@@ -114,5 +129,6 @@ def _general_help() -> int:
     print(
         "\n`pyro-genmodels train NAME [--data SOURCE] --help` shows the options of NAME, of SOURCE"
     )
-    print("and of the training. `pyro-genmodels list` shows names.")
+    print("and of the training, `pyro-genmodels train prior --help` those of a VQ-VAE's prior.")
+    print("`pyro-genmodels list` shows names.")
     return 0

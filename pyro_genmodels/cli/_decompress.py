@@ -1,0 +1,49 @@
+"""``decompress``: data back from the file that ``compress`` wrote."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pyro_genmodels.cli._arrays import (
+    add_model_arguments,
+    bits_of,
+    check_output,
+    load_model,
+    read_context,
+    write_data,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("run_folder", metavar="RUN", help="run folder, or a checkpoint")
+    parser.add_argument("file", type=Path, metavar="FILE", help="what `compress` wrote")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        help="array (.npy), tensor (.pt), or a new folder of .png pictures",
+    )
+    add_model_arguments(parser)
+
+
+def run(arguments: argparse.Namespace, rest: list[str]) -> int:
+    """Decompress and write."""
+    from pyro_genmodels import compression
+
+    check_output(arguments.output, (".npy", ".pt"))
+    data, model = arguments.file.read_bytes(), load_model(arguments)
+    if not arguments.output.suffix:
+        bits_of(model.num_levels)
+    context = read_context(model, arguments)
+    if context is not None:
+        # A part of the data was compressed up to `--num`.
+        context = context[: compression.headers(data)[0].batch_shape[0]]
+    x = compression.decompress_images(model, data, context)
+    if model.num_levels is not None:
+        x = x.round().clamp(0, model.num_levels - 1).long()
+    write_data(x, model.num_levels, arguments.output)
+    print(f"{len(x)} examples of shape {tuple(x.shape[1:])}")
+    print(arguments.output)
+    return 0
