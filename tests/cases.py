@@ -125,6 +125,21 @@ def learned_priors(model: models.VectorQuantizedModel) -> Any:
     return model
 
 
+def pixelrnn(*shape: int, num_levels: int = 3, **options: Any) -> nets.PixelRNNNet:
+    """A small PixelRNN."""
+    options = {"hidden_channels": 4, "num_layers": 1, "kernel_size": 3} | options
+    return nets.PixelRNNNet(shape, num_levels, **options)
+
+
+def multiscale(*shape: int, num_levels: int = 3, scale: int = 2, **options: Any) -> Any:
+    """Two small PixelRNNs at two scales."""
+    channels, *sides = shape
+    reduced = [-(-side // scale) for side in sides]
+    small = pixelrnn(channels, *reduced, num_levels=num_levels, layer="row", **options)
+    large = pixelrnn(*shape, num_levels=num_levels, context_shape=(6, *sides))
+    return nets.MultiScaleNet(small, large, scale=scale)
+
+
 def quantizer(dim: int) -> nets.VectorQuantizer:
     """Codes that are in place before any data are seen."""
     return nets.VectorQuantizer(dim, 5, initialization="random")
@@ -195,6 +210,12 @@ NETS: Cases = {
     ),
     "MaskedConv2d": lambda: Case(nets.MaskedConv2d(3, 6, 3, kind="A", num_groups=3), (3, 4, 5)),
     "MultiHeadQuantizer": lambda: Case(nets.MultiHeadQuantizer(quantizer(2), 2), (4,)),
+    "MultiScaleNet": lambda: Case(multiscale(1, 3, 5), (1, 3, 5)),
+    "MultiScaleNet/colours": lambda: Case(multiscale(3, 2, 3, scale=3), (3, 2, 3)),
+    "MultiScaleNet/labels": lambda: Case(multiscale(1, 3, 3, num_classes=3), (1, 3, 3), LABELS),
+    "MultiScaleNet/map": lambda: Case(
+        multiscale(1, 3, 4, context_shape=(2, 3, 4)), (1, 3, 4), features(2, 3, 4)
+    ),
     "NGramNet": lambda: Case(ngram(6), (6,)),
     "NGramNet/image": lambda: Case(
         ngram(2, 2, 2, direct=True, context_shape=(1, 3, 2)), (2, 2, 2), features(1, 3, 2)
@@ -244,6 +265,22 @@ NETS: Cases = {
     ),
     "PixelCNNPlusPlusNet/map": lambda: Case(
         plus_plus_net(1, 2, 4, num_scales=2, context_shape=(2, 2, 4)), (1, 2, 4), features(2, 2, 4)
+    ),
+    "PixelRNNNet": lambda: Case(pixelrnn(1, 4, 5, num_layers=2), (1, 4, 5)),
+    "PixelRNNNet/codes": lambda: Case(pixelrnn(2, 3, 3, embedding_size=2), (2, 3, 3)),
+    "PixelRNNNet/colours": lambda: Case(pixelrnn(3, 3, 4), (3, 3, 4)),
+    "PixelRNNNet/labels": lambda: Case(
+        pixelrnn(1, 3, 3, layer="row", num_classes=3), (1, 3, 3), LABELS
+    ),
+    "PixelRNNNet/map": lambda: Case(
+        pixelrnn(1, 3, 4, context_shape=(2, 3, 4)), (1, 3, 4), features(2, 3, 4)
+    ),
+    "PixelRNNNet/one-pixel-high": lambda: Case(pixelrnn(2, 1, 5), (2, 1, 5)),
+    "PixelRNNNet/one-pixel-wide": lambda: Case(pixelrnn(2, 5, 1), (2, 5, 1)),
+    "PixelRNNNet/row": lambda: Case(pixelrnn(1, 4, 5, layer="row", num_layers=2), (1, 4, 5)),
+    "PixelRNNNet/row-colours": lambda: Case(pixelrnn(3, 3, 4, layer="row", skip=False), (3, 3, 4)),
+    "PixelRNNNet/vector": lambda: Case(
+        pixelrnn(2, 3, 2, residual=False, num_layers=2, context_shape=(2,)), (2, 3, 2), features(2)
     ),
     "ProductQuantizer": lambda: Case(nets.ProductQuantizer([quantizer(1), quantizer(3)]), (4,)),
     "ResidualQuantizer": lambda: Case(nets.ResidualQuantizer([quantizer(4), quantizer(4)]), (4,)),
@@ -619,6 +656,20 @@ DISTRIBUTIONS: Cases = {
             features(2),
         )
     ),
+    "MultiScalePixelRNN": lambda: Case(
+        distributions.MultiScalePixelRNN(multiscale(1, 3, 3, num_levels=2))
+    ),
+    "MultiScalePixelRNN/colours": lambda: Case(
+        distributions.MultiScalePixelRNN(multiscale(3, 1, 2))
+    ),
+    "MultiScalePixelRNN/labels": lambda: Case(
+        distributions.MultiScalePixelRNN(multiscale(1, 2, 3, num_classes=3), LABELS)
+    ),
+    "MultiScalePixelRNN/map": lambda: Case(
+        distributions.MultiScalePixelRNN(
+            multiscale(1, 2, 2, context_shape=(2, 2, 2)), features(2, 2, 2)
+        )
+    ),
     "NGram": lambda: Case(distributions.NGram(ngram(5))),
     "NGram/sequence": lambda: Case(
         distributions.NGram(ngram(4, direct=True, context_shape=(2, 6)), features(2, 6))
@@ -661,6 +712,21 @@ DISTRIBUTIONS: Cases = {
             ),
             features(2, 2, 2),
         )
+    ),
+    "PixelRNN": lambda: Case(distributions.PixelRNN(pixelrnn(1, 2, 3, num_layers=2))),
+    "PixelRNN/colours": lambda: Case(distributions.PixelRNN(pixelrnn(3, 1, 2))),
+    "PixelRNN/labels": lambda: Case(
+        distributions.PixelRNN(pixelrnn(1, 2, 2, residual=False, num_classes=3), LABELS)
+    ),
+    "PixelRNN/map": lambda: Case(
+        distributions.PixelRNN(pixelrnn(1, 2, 2, context_shape=(2, 2, 2)), features(2, 2, 2))
+    ),
+    "PixelRNN/one-pixel-wide": lambda: Case(distributions.PixelRNN(pixelrnn(2, 3, 1))),
+    "PixelRNN/row": lambda: Case(
+        distributions.PixelRNN(pixelrnn(1, 3, 3, num_levels=2, layer="row", num_layers=2))
+    ),
+    "PixelRNN/row-colours": lambda: Case(
+        distributions.PixelRNN(pixelrnn(3, 2, 1, layer="row", context_shape=(2,)), features(2))
     ),
     "PixelSNAIL": lambda: Case(distributions.PixelSNAIL(snail_net(1, 2, 3, num_blocks=2))),
     "PixelSNAIL/codes": lambda: Case(
@@ -731,7 +797,7 @@ def dequantizer(*shape: int) -> transforms.ConditionalRealNVP:
 def nvae(*shape: int, **options: Any) -> models.NVAE:
     """A small NVAE."""
     sizes = {"num_groups": (1, 1), "latent_channels": 1, "channels": 4, "cells_per_block": 1}
-    return models.NVAE(shape, **{"num_blocks": 0, **sizes, **options})
+    return models.NVAE(shape, **{"num_blocks": 0, "num_cells": 1, **sizes, **options})
 
 
 # models: discrete ones small enough to be enumerated
@@ -751,6 +817,14 @@ MODELS: Cases = {
     "AutoregressiveModel/made": lambda: Case(
         models.AutoregressiveModel(made(4, num_masks=2), distribution="MADE")
     ),
+    "AutoregressiveModel/multi-scale": lambda: Case(
+        models.AutoregressiveModel(
+            multiscale(1, 3, 3, num_levels=2), distribution="MultiScalePixelRNN"
+        )
+    ),
+    "AutoregressiveModel/row-lstm": lambda: Case(
+        models.AutoregressiveModel(pixelrnn(1, 2, 2, layer="row"), distribution="PixelRNN")
+    ),
     "AutoregressiveModel/sequence": lambda: Case(
         models.AutoregressiveModel(wavenet(4, context_shape=(2, 4)), distribution="WaveNet"),
         context=features(2, 4),
@@ -763,6 +837,21 @@ MODELS: Cases = {
     ),
     "AutoregressiveModel/plus-plus": lambda: Case(
         models.AutoregressiveModel(plus_plus_net(1, 2, 2), distribution="PixelCNNPlusPlus")
+    ),
+    "DeltaVAE": lambda: Case(
+        models.DeltaVAE((3,), num_levels=2, latent_dim=4, num_steps=4, delta=0.5, hidden=(6,))
+    ),
+    "DeltaVAE/variance": lambda: Case(
+        models.DeltaVAE(
+            (1, 2, 2),
+            num_levels=2,
+            latent_dim=2,
+            delta=0.5,
+            commitment="variance",
+            hidden=(6,),
+            num_classes=3,
+        ),
+        context=LABELS,
     ),
     "FactorAnalysis": lambda: Case(models.FactorAnalysis((3,), latent_dim=2)),
     "FactorAnalysis/image": lambda: Case(
@@ -838,6 +927,39 @@ MODELS: Cases = {
             posterior_features=2,
         )
     ),
+    "VAE/autoregressive": lambda: Case(
+        models.VAE(
+            (1, 2, 2),
+            num_levels=3,
+            latent_dim=2,
+            hidden=(6,),
+            likelihood=models.AutoregressiveLikelihood(
+                nets.PixelCNNNet(
+                    (1, 2, 2), 3, hidden_channels=4, num_blocks=1, context_shape=(2, 2, 2)
+                )
+            ),
+        )
+    ),
+    "VAE/flow-prior": lambda: Case(
+        models.VAE(
+            (3,),
+            num_levels=2,
+            latent_dim=2,
+            hidden=(6,),
+            prior=models.FlowPrior(transforms.affine_coupling(2, hidden=(5,), activation="tanh")),
+        )
+    ),
+    "VAE/vamp-prior": lambda: Case(
+        models.VAE(
+            (4,),
+            num_levels=2,
+            latent_dim=2,
+            hidden=(6,),
+            num_classes=3,
+            prior=models.VampPrior((4,), num_components=3),
+        ),
+        context=LABELS,
+    ),
     "VAE/free-bits": lambda: Case(
         models.VAE((3,), num_levels=2, latent_dim=2, hidden=(6,), free_bits=0.1)
     ),
@@ -878,7 +1000,15 @@ MODELS: Cases = {
     "NVAE": lambda: Case(nvae(1, 2, 2, num_levels=2)),
     "NVAE/continuous": lambda: Case(nvae(1, 3, 2, num_blocks=1, checkpointing=True)),
     "NVAE/flows": lambda: Case(
-        nvae(2, 1, 2, num_levels=3, num_groups=(2,), num_flows=1, num_classes=3), context=LABELS
+        nvae(
+            *(2, 1, 1),
+            num_levels=3,
+            num_groups=(2,),
+            num_flows=1,
+            num_classes=3,
+            likelihood=models.LogisticMixtureLikelihood((2, 1, 1), 3, num_mixtures=2),
+        ),
+        context=LABELS,
     ),
     "VQVAE": lambda: Case(
         models.VQVAE((1, 5, 6), num_levels=3, num_codes=5, code_dim=3, hidden_channels=6)
@@ -957,6 +1087,9 @@ INTERNAL: dict[str, str] = {
     "nets.GatedLayer": "a part of GatedPixelCNNNet",
     "nets.GatedStackNet": "what GatedPixelCNNNet and PixelSNAILNet share",
     "nets.LevelInput": "a part of GatedPixelCNNNet and PixelSNAILNet",
+    "nets.DiagonalLSTMLayer": "a part of PixelRNNNet",
+    "nets.LSTMScan": "a part of PixelRNNNet",
+    "nets.RowLSTMLayer": "a part of PixelRNNNet",
     "nets.MaskedLinear": "a part of MADENet",
     "nets.MaskedResidualBlock": "a part of PixelCNNNet",
     "nets.MaskedRowConv2d": "a part of GatedPixelCNNNet",

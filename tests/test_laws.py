@@ -94,7 +94,8 @@ def test_no_leak(law: str, make: Callable[[], Case], training: bool) -> None:
     case = prepared(make)
     net = case.part.train(training)
     context = None if case.context is None else case.context[0]
-    order = net.order.argsort() if isinstance(net, nets.MADENet) else None  # the others': raster
+    own_order = isinstance(net, nets.MADENet | nets.MultiScaleNet)  # the others': raster
+    order = net.order.argsort() if own_order else None
     call = {"num_levels": net.num_levels, "order": order}
     run(law, lambda x: net(x, context), case.event_shape, **call)
 
