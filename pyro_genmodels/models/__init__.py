@@ -25,6 +25,7 @@ from pyro_genmodels.models.likelihoods import (
     Likelihood,
 )
 from pyro_genmodels.models.logistic_mixture import LogisticMixtureLikelihood
+from pyro_genmodels.models.maf import maf
 from pyro_genmodels.models.nvae import NVAE
 from pyro_genmodels.models.pixelcnn_pp import pixelcnn_pp
 from pyro_genmodels.models.pixelrnn import diagonal_bilstm, multiscale_pixelrnn, row_lstm
@@ -64,6 +65,7 @@ __all__ = [
     "glow",
     "learned_priors",
     "made",
+    "maf",
     "multiscale_pixelrnn",
     "ngram",
     "nice",
