@@ -657,13 +657,13 @@ DISTRIBUTIONS: Cases = {
         )
     ),
     "MultiScalePixelRNN": lambda: Case(
-        distributions.MultiScalePixelRNN(multiscale(1, 3, 3, num_levels=2))
+        distributions.MultiScalePixelRNN(multiscale(1, 3, 2, num_levels=2))
     ),
     "MultiScalePixelRNN/colours": lambda: Case(
         distributions.MultiScalePixelRNN(multiscale(3, 1, 2))
     ),
     "MultiScalePixelRNN/labels": lambda: Case(
-        distributions.MultiScalePixelRNN(multiscale(1, 2, 3, num_classes=3), LABELS)
+        distributions.MultiScalePixelRNN(multiscale(1, 2, 2, num_classes=3), LABELS)
     ),
     "MultiScalePixelRNN/map": lambda: Case(
         distributions.MultiScalePixelRNN(
@@ -713,7 +713,7 @@ DISTRIBUTIONS: Cases = {
             features(2, 2, 2),
         )
     ),
-    "PixelRNN": lambda: Case(distributions.PixelRNN(pixelrnn(1, 2, 3, num_layers=2))),
+    "PixelRNN": lambda: Case(distributions.PixelRNN(pixelrnn(1, 2, 3))),
     "PixelRNN/colours": lambda: Case(distributions.PixelRNN(pixelrnn(3, 1, 2))),
     "PixelRNN/labels": lambda: Case(
         distributions.PixelRNN(pixelrnn(1, 2, 2, residual=False, num_classes=3), LABELS)
@@ -723,7 +723,7 @@ DISTRIBUTIONS: Cases = {
     ),
     "PixelRNN/one-pixel-wide": lambda: Case(distributions.PixelRNN(pixelrnn(2, 3, 1))),
     "PixelRNN/row": lambda: Case(
-        distributions.PixelRNN(pixelrnn(1, 3, 3, num_levels=2, layer="row", num_layers=2))
+        distributions.PixelRNN(pixelrnn(1, 3, 2, num_levels=2, layer="row", num_layers=2))
     ),
     "PixelRNN/row-colours": lambda: Case(
         distributions.PixelRNN(pixelrnn(3, 2, 1, layer="row", context_shape=(2,)), features(2))
@@ -819,7 +819,7 @@ MODELS: Cases = {
     ),
     "AutoregressiveModel/multi-scale": lambda: Case(
         models.AutoregressiveModel(
-            multiscale(1, 3, 3, num_levels=2), distribution="MultiScalePixelRNN"
+            multiscale(1, 3, 2, num_levels=2), distribution="MultiScalePixelRNN"
         )
     ),
     "AutoregressiveModel/row-lstm": lambda: Case(
@@ -997,13 +997,13 @@ MODELS: Cases = {
         models.VAE((3,), latent_dim=2, hidden=(6,), posterior_transforms=[planar(2), planar(2)])
     ),
     "VAE/continuous": lambda: Case(models.VAE((3,), latent_dim=2, hidden=(6,))),
-    "NVAE": lambda: Case(nvae(1, 2, 2, num_levels=2)),
-    "NVAE/continuous": lambda: Case(nvae(1, 3, 2, num_blocks=1, checkpointing=True)),
+    "NVAE": lambda: Case(nvae(1, 2, 2, num_levels=2, checkpointing=True)),
     "NVAE/flows": lambda: Case(
         nvae(
             *(2, 1, 1),
             num_levels=3,
             num_groups=(2,),
+            num_cells=0,
             num_flows=1,
             num_classes=3,
             likelihood=models.LogisticMixtureLikelihood((2, 1, 1), 3, num_mixtures=2),

@@ -71,7 +71,8 @@ def _divergence(guide_site: Any, model_site: Any) -> Any:
         nats = kl_divergence(guide_site["fn"], model_site["fn"])
     except NotImplementedError:
         return _entropy_term(guide_site) - _log_density(model_site)
-    return _total(nats, guide_site)
+    # Of a pair that is masked out Pyro gives the number zero.
+    return _total(nats, guide_site) if isinstance(nats, Tensor) else nats
 
 
 def _log_density(site: Any) -> Any:

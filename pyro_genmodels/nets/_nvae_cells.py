@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -61,7 +63,7 @@ class DecoderCell(nn.Module):
     def __init__(self, in_channels: int, *, expansion: int = 6, doubles: bool = False) -> None:
         super().__init__()
         channels, hidden = in_channels // 2 if doubles else in_channels, expansion * in_channels
-        plain = {"bias": False, "normalized": False}
+        plain: dict[str, Any] = {"bias": False, "normalized": False}
         self.skip = RegularizedConv2d(in_channels, channels, 1) if doubles else nn.Identity()
         self.expand = nn.Sequential(
             BatchNorm(in_channels),

@@ -1,4 +1,4 @@
-"""Layers that NVAE's cells are made of: regularised convolutions, batch norm, squeeze-excitation."""
+"""Layers of NVAE's cells: regularised convolutions, batch norm, squeeze-excitation."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ class RegularizedConv2d(nn.Module):
             return masked
         length = torch.linalg.vector_norm(masked, dim=(1, 2, 3), keepdim=True)
         # One number a kernel: the kernels themselves are scaled in a single pass.
-        return masked * (self.log_length.exp() / (length + _NORM_OFFSET))
+        factor: Tensor = self.log_length.exp() / (length + _NORM_OFFSET)
+        return masked * factor
 
     def _masked(self) -> Tensor:
         return self.weight if self.mask is None else self.weight * self.mask
@@ -82,8 +83,10 @@ class BatchNorm(nn.BatchNorm2d):
 
     def forward(self, input: Float[Tensor, "batch C H W"]) -> Float[Tensor, "batch C H W"]:
         """Return the normalised, scaled and shifted input."""
-        frozen = self.training and is_recomputing()
-        mean, variance = (None, None) if frozen else (self.running_mean, self.running_var)
+        mean, variance = self.running_mean, self.running_var
+        if self.training and is_recomputing() and mean is not None and variance is not None:
+            # Copies, to be moved in their place: as many tensors must be saved as the first time.
+            mean, variance = mean.clone(), variance.clone()
         momentum = self.momentum or 0.0
         return F.batch_norm(
             input, mean, variance, self.weight, self.bias, self.training, momentum, self.eps

@@ -54,7 +54,7 @@ class TowerSizes:
     @property
     def reduction(self) -> int:
         """How many times smaller than the image the top group's map is."""
-        return 2 ** (self.num_blocks + self.num_scales - 1)
+        return 1 << (self.num_blocks + self.num_scales - 1)
 
     @property
     def scales(self) -> list[int]:
@@ -63,7 +63,7 @@ class TowerSizes:
 
     def channels_at(self, scale: int) -> int:
         """Return the towers' channels on a scale."""
-        return self.channels * 2 ** (self.num_blocks + self.num_scales - 1 - scale)
+        return self.channels << (self.num_blocks + self.num_scales - 1 - scale)
 
     def latent_shape(self, scale: int) -> tuple[int, int, int]:
         """Return the shape of a group's map on a scale."""

@@ -1,7 +1,8 @@
-"""NVAE's two towers: features of an image from the bottom up, steps of the prior from the top down."""
+"""NVAE's two towers: features of an image, bottom up, and steps of the prior, top down."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -41,9 +42,7 @@ class EncoderTower(nn.Module):
             sizes.channels, num_classes=num_classes, context_shape=context_shape
         )
         self.blocks = nn.ModuleList(
-            EncoderCell(
-                sizes.channels * 2**block, halves=place == sizes.cells_per_block - 1
-            )
+            EncoderCell(sizes.channels * 2**block, halves=place == sizes.cells_per_block - 1)
             for block in range(sizes.num_blocks)
             for place in range(sizes.cells_per_block)
         )
@@ -94,7 +93,11 @@ class DecoderTower(nn.Module):
         context_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.checkpointing, scales, latent = sizes.checkpointing, sizes.scales, sizes.latent_channels
+        self.checkpointing, scales, latent = (
+            sizes.checkpointing,
+            sizes.scales,
+            sizes.latent_channels,
+        )
         _, *top = sizes.latent_shape(0)
         self.start = nn.Parameter(torch.rand(sizes.channels_at(0), *top))
         self.context = ContextEmbedding(
@@ -102,7 +105,7 @@ class DecoderTower(nn.Module):
         )
         # Nothing but the start stands before the first group.
         self.groups = nn.ModuleList([nn.ModuleList()])
-        for above, scale in zip(scales, scales[1:], strict=False):
+        for above, scale in itertools.pairwise(scales):
             up = [DecoderCell(sizes.channels_at(above), doubles=True)] if scale > above else []
             cells = [DecoderCell(sizes.channels_at(scale)) for _ in range(sizes.num_cells)]
             self.groups.append(nn.ModuleList([*up, *cells]))
@@ -129,21 +132,19 @@ class DecoderTower(nn.Module):
         )
         self.output = RegularizedConv2d(sizes.channels, out_channels, 3)
 
-    def begin(
-        self, batch: torch.Size, context: Tensor | None = None
-    ) -> Float[Tensor, "*start"]:
-        """Return the state before the first group, of any batch shape that expands to ``batch``."""
+    def begin(self, context: Tensor | None = None) -> Float[Tensor, "*start"]:
+        """Return the state before the first group, of the context's batch shape."""
         shift = self.context(context, size=self.start.shape[-2:])
-        return _shifted(self.start.expand(*batch, *self.start.shape), shift, self.context.event_dim)
+        return _shifted(self.start, shift, self.context.event_dim)
 
     def advance(self, group: int, state: Float[Tensor, "*batch C H W"]) -> Tensor:
         """Run the cells before a group."""
         cells = cast(nn.ModuleList, self.groups[group])
         return over_batch(lambda x: run_cells(cells, x, self.checkpointing), (state, 3))
 
-    def prior(self, group: int, state: Float[Tensor, "*batch C H W"]) -> Tensor | None:
-        """Return the numbers of a group's prior; the first has none."""
-        return over_batch(self.priors[group - 1], (state, 3)) if group else None
+    def prior(self, group: int, state: Float[Tensor, "*batch C H W"]) -> Tensor:
+        """Return the numbers of the prior of a group, one after the first, which has none."""
+        return over_batch(self.priors[group - 1], (state, 3))
 
     def posterior(
         self,
