@@ -70,6 +70,11 @@ class VectorQuantizedModel(GenerativeModel, ABC):
         """The laws of the maps of codes, from the top."""
         return [prior for _, prior in self._code_parts]
 
+    @property
+    def prior_kind(self) -> str:
+        """``"uniform"``, ``"learned"``; of maps with different ones, each once."""
+        return ", ".join(dict.fromkeys(prior.kind for prior in self.code_priors))
+
     @abstractmethod
     def set_code_priors(self, priors: Sequence[CodePrior]) -> None:
         """Replace the laws of all maps, from the top.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -25,6 +25,9 @@ class CodePrior(Configured, nn.Module, ABC):
         code_shape: Sizes of one map, ``(h, w)``, or ``(parts, h, w)`` of a composite quantiser.
         num_codes: Number of values of a code.
     """
+
+    kind: ClassVar[str] = "own"
+    """What reports call it."""
 
     def __init__(self, code_shape: Sequence[int], num_codes: int) -> None:
         super().__init__()
@@ -52,6 +55,7 @@ class UniformPrior(CodePrior):
         torch.Size([2, 3])
     """
 
+    kind = "uniform"
     _anchor: Tensor
 
     def __init__(self, code_shape: Sequence[int], num_codes: int) -> None:

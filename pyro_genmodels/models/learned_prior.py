@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Tensor
 from pyro_genmodels.distributions import VQPrior
+from pyro_genmodels.models._vector_quantized import VectorQuantizedModel
 from pyro_genmodels.models.autoregressive import AutoregressiveModel
 from pyro_genmodels.models.code_prior import CodePrior
 from pyro_genmodels.nets import (
@@ -17,9 +18,6 @@ from pyro_genmodels.nets import (
     GatedPixelCNNNet,
     PixelSNAILNet,
 )
-
-if TYPE_CHECKING:
-    from pyro_genmodels.models._vector_quantized import VectorQuantizedModel
 
 
 class LearnedPrior(CodePrior):
@@ -45,6 +43,8 @@ class LearnedPrior(CodePrior):
         >>> vqvae.sample(3).shape
         torch.Size([3, 1, 8, 8])
     """
+
+    kind = "learned"
 
     def __init__(self, net: AutoregressiveNet, conditioner: CodeConditioner | None = None) -> None:
         super().__init__(net.event_shape, net.num_levels)

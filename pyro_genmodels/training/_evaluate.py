@@ -34,6 +34,7 @@ class Evaluation:
         gap: Nats per example to the true distribution, on the same examples, if it is known.
         codes: Of a vector-quantised model's ``nats`` those that its codes cost under their prior;
             the rest is the reconstruction's.
+        prior: Which prior that is, "uniform" or "learned".
     """
 
     split: str
@@ -44,6 +45,7 @@ class Evaluation:
     importance_weighted: Estimate | None
     gap: Estimate | None
     codes: Estimate | None = None
+    prior: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data, as ``result.json`` holds them."""
@@ -58,7 +60,8 @@ class Evaluation:
         lines += [f"  {k} {v} nats" for k, v in beside.items() if v is not None]
         if self.codes is not None:
             rest = self.nats.mean - self.codes.mean
-            lines.append(f"  codes {self.codes} nats, reconstruction {rest:.2f} nats")
+            lines.append(f"  codes {self.codes} nats under the {self.prior} prior")
+            lines.append(f"  reconstruction {rest:.2f} nats")
         if self.gap is not None:
             lines.append(f"  gap to the true distribution {self.gap} nats")
         return "\n".join(lines)
@@ -147,6 +150,7 @@ def _evaluation(
         if distribution is None
         else paired_gap(distribution.log_prob(x).cpu(), log_p.cpu()),
         codes=codes,
+        prior=model.prior_kind if isinstance(model, VectorQuantizedModel) else None,
     )
 
 
