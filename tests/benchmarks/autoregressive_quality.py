@@ -1,0 +1,86 @@
+"""How well autoregressive networks fit in little time.
+
+``python tests/benchmarks/autoregressive_quality.py``: first problems with a known optimum, two
+minutes each; then a table of all the networks on Digits and on Photos at equal time, by the exact
+likelihood: see ``quality.py``, which runs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from quality import Problem, main, sampled
+
+from pyro_genmodels import data, models
+
+ENDLESS: dict[str, Any] = {"learning_rate": 2e-3, "batch_size": 128, "ema_decay": 0.995}
+
+
+def ising(side: int, beta: float) -> data.Sampled:
+    return sampled(data.Ising(side, side, beta=beta), train=200_000, test=20_000)
+
+
+def gated_ising(side: int, channels: int, layers: int) -> models.GenerativeModel:
+    options: dict[str, Any] = {"hidden_channels": channels, "num_layers": layers}
+    return models.gated_pixelcnn((1, side, side), num_levels=2, dropout=0.0, **options)
+
+
+def field_network() -> models.GenerativeModel:
+    """One logistic a sub-pixel is enough here, and the law's means are linear in three pixels."""
+    options: dict[str, Any] = {"hidden_channels": 16, "num_resnets": 1, "num_scales": 1}
+    return models.pixelcnn_pp((3, 16, 16), num_mixtures=1, dropout=0.0, **options)
+
+
+EXACT = {
+    "gated on Ising 8x8, beta .4407": Problem(
+        partial(ising, 8, 0.4406868), partial(gated_ising, 8, 24, 5), ENDLESS, 120, 0.0003
+    ),
+    "gated on Ising 8x8, beta .6": Problem(
+        partial(ising, 8, 0.6), partial(gated_ising, 8, 24, 5), ENDLESS, 120, 0.0003
+    ),
+    "gated on Ising 16x16, beta .4407": Problem(
+        lambda: sampled(data.Ising(16, 16), train=50_000, test=4000),
+        partial(gated_ising, 16, 16, 8),
+        {**ENDLESS, "batch_size": 64},
+        120,
+        0.001,
+    ),
+    "PixelCNN++ on the logistic field 16x16": Problem(
+        lambda: sampled(data.LogisticField(16, 16), train=50_000, test=4000),
+        field_network,
+        {**ENDLESS, "batch_size": 64},
+        120,
+        0.001,
+    ),
+}
+# Each as its short form makes it.
+NETWORKS: dict[str, Callable[..., models.GenerativeModel]] = {
+    "n-gram": models.ngram,
+    "MADE": models.made,
+    "char-RNN": models.char_rnn,
+    "WaveNet": models.wavenet,
+    "PixelCNN": models.pixelcnn,
+    "gated PixelCNN": models.gated_pixelcnn,
+    "PixelSNAIL": models.pixelsnail,
+    "PixelCNN++": models.pixelcnn_pp,
+    "Row LSTM": models.row_lstm,
+    "diagonal BiLSTM": models.diagonal_bilstm,
+}
+DATA: dict[str, tuple[Callable[[], Any], tuple[int, ...], int]] = {
+    "digits": (data.Digits, (1, 8, 8), 17),
+    "photos": (partial(data.Photos, 8), (3, 8, 8), 256),
+}
+TABLE = {
+    f"{name} on {key}": Problem(source, partial(make, shape, num_levels=levels), {}, 60, seeds=3)
+    for key, (source, shape, levels) in DATA.items()
+    for name, make in NETWORKS.items()
+}
+BEST = {
+    "best on digits, 60 s": TABLE["gated PixelCNN on digits"]._replace(bound=1.83),
+    "best on digits, 150 s": TABLE["gated PixelCNN on digits"]._replace(bound=1.82, seconds=150),
+}
+
+if __name__ == "__main__":
+    main(EXACT | TABLE | BEST, __doc__)

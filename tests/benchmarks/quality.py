@@ -1,0 +1,98 @@
+"""Problems with a bound: train for a given time, score, print a row of a table.
+
+Data sets by bits per dimension, weights chosen by the validation set, for several seeds; problems
+whose optimum is known exactly by the paired gap, the mean of log p_true(x) - log p_model(x) over
+the same test points. Times are of training on the given number of threads; an overloaded machine
+gives fewer steps and so worse figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from pyro_genmodels import data, metrics, models, training
+
+COMMON: dict[str, Any] = {
+    "schedule": "cosine",
+    "schedule_by": "time",
+    "max_epochs": 100_000,
+    "num_samples": 0,
+    "progress": False,
+}
+
+
+class Problem(NamedTuple):
+    """Data, a model, how to train it, for how long, and how good it must be.
+
+    The unit of a gap is "nats", "nats/dim" or "bits/dim"; data sets are always in bits/dim.
+    """
+
+    source: Callable[[], Any]
+    model: Callable[[], models.GenerativeModel]
+    settings: dict[str, Any]
+    seconds: float
+    bound: float = math.inf
+    unit: str = "bits/dim"
+    seeds: int = 1
+
+
+def sampled(distribution: Any, train: int = 200_000, test: int = 50_000) -> data.Sampled:
+    """Return data drawn from a distribution."""
+    return data.Sampled(distribution, validation=2000, train=train, test=test)
+
+
+def score(problem: Problem, model: models.GenerativeModel, source: Any) -> float:
+    """Return bits per dimension of a data set, else the gap in the problem's unit."""
+    if not isinstance(source, data.Sampled):
+        particles = 20 if isinstance(model, models.FlowModel) else 1
+        return training.evaluate(model, source, num_particles=particles).bits_per_dim.mean
+    (x,) = source.test.tensors
+    scored = metrics.elbo(model, x, num_particles=1, chunk_size=1024)
+    true = torch.cat([source.distribution.log_prob(part.float()) for part in x.split(1024)])
+    gap = metrics.paired_gap(true.double(), scored).mean
+    size = torch.Size(source.event_shape).numel()
+    return gap / {"nats": 1, "nats/dim": size, "bits/dim": size * math.log(2)}[problem.unit]
+
+
+def run(name: str, problem: Problem) -> None:
+    """Train, score and print one row."""
+    source, scores, spent = problem.source(), [], 0.0
+    for seed in range(problem.seeds):
+        torch.manual_seed(seed)
+        model = problem.model()
+        start = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            settings = {**COMMON, **problem.settings, "max_time": problem.seconds, "seed": seed}
+            training.fit(model, source, run=f"{folder}/run", **settings)
+        spent += time.perf_counter() - start
+        scores.append(score(problem, model, source))
+    mean = statistics.mean(scores)
+    every = ", ".join(f"{s:.4f}" for s in scores) if len(scores) > 1 else ""
+    verdict = "holds" if mean <= problem.bound else "FALLS SHORT"
+    bound, verdict = (f"{problem.bound:g}", verdict) if problem.bound < math.inf else ("", "")
+    digits = 5 if abs(mean) < 0.01 else 4
+    row = (name, f"{mean:.{digits}f} {problem.unit}", bound, verdict, every, f"{spent:.0f}")
+    print(f"| {' | '.join(row)} |", flush=True)
+
+
+def main(problems: Mapping[str, Problem], description: str | None) -> None:
+    """Run the problems that the command line asks for."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--only", default="", help="part of a problem's name")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seeds", type=int, help="for every problem")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    print("| model and data | result | bound | | each seed | seconds |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for name, problem in problems.items():
+        if arguments.only.lower() in name.lower():
+            run(name, problem._replace(seeds=arguments.seeds or problem.seeds))
