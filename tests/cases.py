@@ -846,7 +846,7 @@ MODELS: Cases = {
             (1, 2, 2),
             num_levels=2,
             latent_dim=2,
-            delta=0.5,
+            delta=0.05,
             commitment="variance",
             hidden=(6,),
             num_classes=3,

@@ -11,11 +11,14 @@ from pyro_genmodels.models.autoregressive import (
     pixelcnn,
     pixelsnail,
 )
+from pyro_genmodels.models.autoregressive_likelihood import AutoregressiveLikelihood
 from pyro_genmodels.models.beta_vae import BetaVAE
 from pyro_genmodels.models.code_prior import CodePrior, UniformPrior
+from pyro_genmodels.models.delta_vae import DeltaVAE
 from pyro_genmodels.models.factor_analysis import FactorAnalysis
 from pyro_genmodels.models.flow import FlowModel
 from pyro_genmodels.models.flows import glow, nice, realnvp, spline_flow
+from pyro_genmodels.models.latent_priors import AR1Prior, FlowPrior, LatentPrior, VampPrior
 from pyro_genmodels.models.learned_prior import LearnedPrior, learned_priors
 from pyro_genmodels.models.likelihoods import (
     BernoulliLikelihood,
@@ -40,17 +43,22 @@ __all__ = [
     "VAE",
     "VQVAE",
     "VQVAE2",
+    "AR1Prior",
+    "AutoregressiveLikelihood",
     "AutoregressiveModel",
     "BernoulliLikelihood",
     "BetaVAE",
     "CategoricalLikelihood",
     "CodePrior",
+    "DeltaVAE",
     "DiscretizedLogisticLikelihood",
     "ELBOLoss",
     "FactorAnalysis",
     "FlowModel",
+    "FlowPrior",
     "GaussianLikelihood",
     "GenerativeModel",
+    "LatentPrior",
     "LatentScale",
     "LearnedPrior",
     "Likelihood",
@@ -58,6 +66,7 @@ __all__ = [
     "NonFiniteELBOError",
     "SharedPass",
     "UniformPrior",
+    "VampPrior",
     "VectorQuantizedModel",
     "char_rnn",
     "diagonal_bilstm",

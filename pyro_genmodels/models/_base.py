@@ -172,6 +172,8 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
     ) -> Float[Tensor, "*batch_event"]:
         """Encode data and decode them again: the likelihood's mean given one posterior draw.
 
+        Of a likelihood without a mean in closed form, an autoregressive one, it is a draw.
+
         Args:
             x: Data ``(*batch, *event)``.
             context: As in :meth:`model`.
@@ -191,7 +193,10 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
                 program = poutine.trace(poutine.replay(self.generate, trace=encoded))
                 site = program.get_trace(None, context).nodes["x"]
         likelihood: Any = site["fn"]
-        mean: Tensor = likelihood.mean
+        try:
+            mean: Tensor = likelihood.mean
+        except NotImplementedError:
+            mean = likelihood.sample()
         return mean.expand(*batch, *self.event_shape)
 
     def log_weights(

@@ -28,20 +28,31 @@ class GaussianHead:
         size: Number of latent variables D.
         covariance: ``"diagonal"``, ``"full"`` or ``"low_rank"``.
         rank: Columns of W.
+        log_scale: The log-scale of every entry, if the encoder does not give them.
 
     Raises:
         ValueError: If there is no such covariance, or the rank is not from 1 to D.
     """
 
-    def __init__(self, size: int, covariance: str = "diagonal", rank: int = 1) -> None:
+    def __init__(
+        self,
+        size: int,
+        covariance: str = "diagonal",
+        rank: int = 1,
+        *,
+        log_scale: float | None = None,
+    ) -> None:
         check_choice("posterior", covariance, COVARIANCES)
         check(1 <= rank <= size, "posterior_rank", f"lie between 1 and {size}", rank)
         self.size, self.covariance, self.rank = size, covariance, rank
         more = {"diagonal": 0, "full": size * (size - 1) // 2, "low_rank": size * rank}
-        self.num_features = 2 * size + more[covariance]
+        self.log_scale = log_scale
+        self.num_features = (2 if log_scale is None else 1) * size + more[covariance]
 
     def __call__(self, features: Float[Tensor, "*batch F"]) -> Any:
         """Return the distribution over vectors."""
+        if self.log_scale is not None:
+            return DiagonalNormal(features, torch.full_like(features, self.log_scale))
         loc, log_scale = features[..., : self.size], features[..., self.size : 2 * self.size]
         rest = features[..., 2 * self.size :]
         if self.covariance == "diagonal":

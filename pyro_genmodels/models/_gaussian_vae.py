@@ -21,6 +21,7 @@ from pyro_genmodels.models._flow_posterior import FlowPosterior, PosteriorTransf
 from pyro_genmodels.models._foreign import forget
 from pyro_genmodels.models._gaussian import StandardNormal
 from pyro_genmodels.models._latent_cost import LatentCost, unit_kl
+from pyro_genmodels.models.latent_priors import LatentPrior
 from pyro_genmodels.models.likelihoods import Likelihood, LikelihoodName, make_likelihood
 from pyro_genmodels.nets.vae import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 
@@ -45,6 +46,7 @@ class GaussianVAE(GenerativeModel, ABC):
         likelihood: LikelihoodName | Likelihood,
         encoder: nn.Module | None,
         decoder: nn.Module | None,
+        prior: LatentPrior | None,
         posterior: str,
         posterior_rank: int,
         posterior_transforms: PosteriorTransforms,
@@ -54,6 +56,7 @@ class GaussianVAE(GenerativeModel, ABC):
         beta: float,
         warmup_steps: int,
         latent_cost: LatentCost,
+        posterior_log_scale: float | None = None,
     ) -> None:
         super().__init__(
             event_shape,
@@ -69,8 +72,11 @@ class GaussianVAE(GenerativeModel, ABC):
         self.likelihood = make_likelihood(likelihood, self.event_shape, num_levels)
         flow = FlowPosterior(posterior_transforms, num_features=posterior_features)
         self.flow_posterior = flow if flow.transforms else None
-        self._head = GaussianHead(latent_dim, posterior, posterior_rank)
+        self._head = GaussianHead(
+            latent_dim, posterior, posterior_rank, log_scale=posterior_log_scale
+        )
         self._encoder_sizes = (self._head.num_features, posterior_features)
+        self.prior = prior
         self.latent_cost = None if latent_cost.is_kl else latent_cost
         self._check_units()
         widths = _WIDTHS[network] if hidden is None else tuple(hidden)
@@ -86,7 +92,8 @@ class GaussianVAE(GenerativeModel, ABC):
         cost = self.latent_cost
         if cost is not None and cost.free_bits > 0 and cost.per_unit:
             apart = self._head.covariance == "diagonal" and self.flow_posterior is None
-            rule = "be 'group' unless the posterior is a diagonal Gaussian"
+            apart = apart and self.prior is None
+            rule = "be 'group' unless posterior and prior are diagonal Gaussians"
             check(apart, "free_bits_per", rule, "'unit'")
 
     @property
@@ -136,6 +143,10 @@ class GaussianVAE(GenerativeModel, ABC):
     def _posterior(self, x: Tensor, context: Tensor | None) -> TorchDistributionMixin:
         if self.num_levels is not None:
             x = x * (2 / (self.num_levels - 1)) - 1
+        return self.posterior_of_scaled(x, context)
+
+    def posterior_of_scaled(self, x: Tensor, context: Tensor | None) -> TorchDistributionMixin:
+        """Return the posterior at what the encoder sees: discrete data scaled to [-1, 1]."""
         features = self.encoder(x) if context is None else self.encoder(x, context)
         if features.shape[-1] != sum(self._encoder_sizes):
             check_trailing("encoder(x)", features, (sum(self._encoder_sizes),))
@@ -158,10 +169,25 @@ class GaussianVAE(GenerativeModel, ABC):
             check_trailing("z", z, (self.latent_dim,))
         return self.likelihood(self.decoder(z) if context is None else self.decoder(z, context))
 
+    @property
+    def like(self) -> Float[Tensor, ""]:
+        """A tensor of the model's dtype and device."""
+        return self._like
+
+    def prior_law(self, context: Tensor | None = None) -> Any:
+        """Return the distribution of the latent vector before any data.
+
+        Args:
+            context: Labels or features, if the model is conditional and its prior is.
+        """
+        if self.prior is None:
+            return StandardNormal(self._like, self.latent_dim)
+        return self.prior(self, context)
+
     def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
         """Draw the latent vector from its prior, and the data given it."""
         with self.latent_scale(), self._masked():
-            z = pyro.sample("z", StandardNormal(self._like, self.latent_dim))
+            z = pyro.sample("z", self.prior_law(context))
         value: Tensor = pyro.sample("x", self.decode(z, context), obs=x)
         return value
 
@@ -172,7 +198,7 @@ class GaussianVAE(GenerativeModel, ABC):
             with self._masked():
                 z = pyro.sample("z", posterior)
             if self.latent_cost is not None and not self.is_bounding:
-                self._pay(self.latent_cost, posterior, z)
+                self._pay(self.latent_cost, posterior, z, context)
 
     def _masked(self) -> AbstractContextManager[object]:
         """Take the latent site out of the objective, if a factor stands for it."""
@@ -181,8 +207,8 @@ class GaussianVAE(GenerativeModel, ABC):
             masked = poutine.mask(mask=False)
         return masked
 
-    def _pay(self, cost: LatentCost, posterior: Any, z: Tensor) -> None:
-        kl = unit_kl(posterior, StandardNormal(self._like, self.latent_dim), z)
+    def _pay(self, cost: LatentCost, posterior: Any, z: Tensor, context: Tensor | None) -> None:
+        kl = unit_kl(posterior, self.prior_law(context), z)
         # In a guide a factor's sign turns: this one lowers the ELBO by the cost.
         pyro.factor("latent_cost", cost(kl), has_rsample=True)
         if self.training and torch.is_grad_enabled():

@@ -16,7 +16,8 @@ from pyro_genmodels.models._base import GenerativeModel
 from pyro_genmodels.nets import AutoregressiveNet, GatedPixelCNNNet, PixelCNNNet, PixelSNAILNet
 
 
-def _exported_laws() -> list[str]:
+def exported_laws() -> list[str]:
+    """Name the autoregressive distributions."""
     exported = ((name, getattr(distributions, name)) for name in distributions.__all__)
     return [
         name
@@ -54,7 +55,7 @@ class AutoregressiveModel(GenerativeModel):
 
     def __init__(self, net: AutoregressiveNet, *, distribution: str = "PixelCNN") -> None:
         check(isinstance(net, AutoregressiveNet), "net", "be an AutoregressiveNet", type(net))
-        check_choice("distribution", distribution, _exported_laws())
+        check_choice("distribution", distribution, exported_laws())
         super().__init__(
             net.event_shape,
             num_levels=net.num_levels,

@@ -11,6 +11,7 @@ from pyro_genmodels._typing import EventShape, Tensor
 from pyro_genmodels.models._flow_posterior import PosteriorTransforms
 from pyro_genmodels.models._gaussian_vae import GaussianVAE
 from pyro_genmodels.models._latent_cost import LatentCost
+from pyro_genmodels.models.latent_priors import LatentPrior
 from pyro_genmodels.models.likelihoods import Likelihood, LikelihoodName
 from pyro_genmodels.models.vae import VAE
 
@@ -48,6 +49,7 @@ class BetaVAE(GaussianVAE):
         likelihood: Name of the likelihood, or one.
         encoder: Own network.
         decoder: Own network.
+        prior: Law of the latents.
         posterior: Covariance of the encoder's Gaussian.
         posterior_rank: Rank, if it is low.
         posterior_transforms: Transforms of the encoder's Gaussian.
@@ -97,6 +99,7 @@ class BetaVAE(GaussianVAE):
         likelihood: LikelihoodName | Likelihood = "auto",
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
+        prior: LatentPrior | None = None,
         posterior: Literal["diagonal", "full", "low_rank"] = "diagonal",
         posterior_rank: int = 1,
         posterior_transforms: PosteriorTransforms = (),
@@ -117,6 +120,7 @@ class BetaVAE(GaussianVAE):
             likelihood=likelihood,
             encoder=encoder,
             decoder=decoder,
+            prior=prior,
             posterior=posterior,
             posterior_rank=posterior_rank,
             posterior_transforms=posterior_transforms,

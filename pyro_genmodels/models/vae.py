@@ -12,6 +12,7 @@ from pyro_genmodels._typing import EventShape
 from pyro_genmodels.models._flow_posterior import PosteriorTransforms
 from pyro_genmodels.models._gaussian_vae import GaussianVAE
 from pyro_genmodels.models._latent_cost import LatentCost
+from pyro_genmodels.models.latent_priors import LatentPrior
 from pyro_genmodels.models.likelihoods import Likelihood, LikelihoodName
 
 
@@ -41,6 +42,8 @@ class VAE(GaussianVAE):
             between these and the features what correlates the latents, if anything.
         decoder: Own network: latents (and context) to
             ``(*batch, *likelihood.parameter_shape)``.
+        prior: Law of the latents, a standard Gaussian by default: :class:`FlowPrior`,
+            :class:`VampPrior`, :class:`AR1Prior`, or an own :class:`LatentPrior`.
         posterior: Covariance of the encoder's Gaussian: ``"diagonal"``; ``"full"``, from
             ``latent_dim * (latent_dim - 1) / 2`` more outputs; or ``"low_rank"``, diagonal plus
             the square of a ``latent_dim`` by ``posterior_rank`` matrix, given row by row.
@@ -95,6 +98,7 @@ class VAE(GaussianVAE):
         likelihood: LikelihoodName | Likelihood = "auto",
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
+        prior: LatentPrior | None = None,
         posterior: Literal["diagonal", "full", "low_rank"] = "diagonal",
         posterior_rank: int = 1,
         posterior_transforms: PosteriorTransforms = (),
@@ -116,6 +120,7 @@ class VAE(GaussianVAE):
             likelihood=likelihood,
             encoder=encoder,
             decoder=decoder,
+            prior=prior,
             posterior=posterior,
             posterior_rank=posterior_rank,
             posterior_transforms=posterior_transforms,
