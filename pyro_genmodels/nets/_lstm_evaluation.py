@@ -64,7 +64,7 @@ class PixelRNNEvaluation(IncrementalEvaluation):
         ]
         self._right: RightWay | None = None
         if isinstance(chain[0], DiagonalLSTMLayer):
-            self._right = RightWay(chain, self._layers, features)
+            self._right = RightWay(chain, self._layers, self._first.targets, features)
         self._targets = self._layers[0].targets
         rows = [layer.targets for layer in self._layers[1:]]
         ends = [group_views(last, levels.num_groups)] * width
@@ -110,6 +110,7 @@ class RightWay:
     Args:
         layers: The layers.
         evaluations: Their left ways, whose inputs are read, and which are given the states.
+        levels: Where the levels of a row lie, pixel by pixel and colour by colour.
         features: Features of the context.
     """
 
@@ -117,10 +118,12 @@ class RightWay:
         self,
         layers: Sequence[LSTMLayer],
         evaluations: Sequence[LayerEvaluation],
+        levels: list[list[Tensor]],
         features: Tensor | None,
     ) -> None:
         self._evaluations = [cast(DiagonalLayerEvaluation, layer) for layer in evaluations]
         self._channels, self._width = layers[0].channels, layers[0].width
+        self._levels, self._see = levels, cast(nn.Linear, layers[0].levels)
         gates = 4 * self._channels
         enter = [layer.enter.masked_weight[gates:, :, 0, 0].t() for layer in layers]
         recur = torch.stack([layer.recur[1] for layer in layers])
@@ -148,6 +151,8 @@ class RightWay:
         gates = gates.expand(*inputs.shape[:3], -1).flatten(1, 2)
         gates = torch.baddbmm(gates, inputs.flatten(1, 2), self._enter)
         gates = gates.baddbmm_(self._states.flatten(1, 2), self._above)
+        levels = torch.stack([torch.cat(pixel, 1) for pixel in self._levels])
+        gates[0] += self._see(levels).flatten(0, 1)
         self._run(gates.unflatten(1, (self._width, -1)))
 
     def _run(self, gates: Tensor) -> None:

@@ -36,9 +36,11 @@ class LSTMLayer(nn.Module, ABC):
         skip_channels: Features for the network's output, if there is such a connection.
         dropout: Share of the state's features dropped behind the layer, in training mode.
         context: Number of a context's features.
+        level_channels: Number of features of the levels themselves, if the layer is given them.
     """
 
     ways: ClassVar[int]
+    columns: ClassVar[int]
 
     def __init__(
         self,
@@ -50,6 +52,7 @@ class LSTMLayer(nn.Module, ABC):
         skip_channels: int | None,
         dropout: float,
         context: int | None,
+        level_channels: int | None = None,
     ) -> None:
         super().__init__()
         groups, _, self.width = image
@@ -64,6 +67,7 @@ class LSTMLayer(nn.Module, ABC):
         with torch.no_grad():  # forget gates start open, so that what is far is seen at all
             self.enter.bias.view(self.ways, 4, channels)[:, 1].add_(1)
         self.context = None if context is None else nn.Linear(context, self.ways * gates, False)
+        self.levels = None if level_channels is None else nn.Linear(level_channels, gates, False)
         self.dropout = nn.Dropout(dropout)
         # Without biases: the sums that they enter have one already.
         self.up = self.skip = None
@@ -71,8 +75,6 @@ class LSTMLayer(nn.Module, ABC):
             self.up = MaskedRowConv2d(channels, in_channels, num_groups=groups, bias=False)
         if skip_channels is not None:
             self.skip = MaskedRowConv2d(channels, skip_channels, num_groups=groups, bias=False)
-
-    columns: ClassVar[int]
 
     @abstractmethod
     def make_scan(self, image: EventShape) -> LSTMScan:
@@ -90,11 +92,14 @@ class LSTMLayer(nn.Module, ABC):
         self,
         x: Float[Tensor, "pixels batch features"],
         features: Float[Tensor, "places batch context"] | None,
+        levels: Float[Tensor, "pixels batch levels"] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the features for the next layer, and the skip connection's."""
         gates = self.input_gates(x)
         if self.context is not None:
             gates = gates + self.context(features)
+        if self.levels is not None:
+            gates = gates + F.pad(self.levels(levels), (4 * self.channels, 0))
         state = self.dropout(self.joined(self.scan(gates, self.recur)))
         y = state if self.up is None else x + pointwise(self.up, state)
         return y, None if self.skip is None else pointwise(self.skip, state)
@@ -129,7 +134,10 @@ class RowLSTMLayer(LSTMLayer):
 class DiagonalLSTMLayer(LSTMLayer):
     """Goes along the diagonals from both upper corners: a pixel's context is all of its past.
 
-    What comes from the right has seen pixels to the right, so it is moved down a row.
+    What comes from the right has seen pixels to the right, so it is moved down a row. It may
+    therefore see its own pixel as well. The first layer gives it the pixel's levels, which the
+    paper does not: its first convolution hides a pixel's own level, and so the last pixel of a row
+    was seen by nothing in the row below that lies beyond that convolution's reach.
     """
 
     ways, columns = 2, 1

@@ -29,8 +29,9 @@ class PixelRNNNet(AutoregressiveNet):
     Skip connections lead from each layer to two 1x1 layers at the end. The features are split
     between the colours, in order, as in :class:`~pyro_genmodels.nets.PixelCNNNet`. A context is
     added to the gates of every layer, as in the paper's multi-scale model, for which see
-    :class:`~pyro_genmodels.nets.MultiScaleNet`. Beyond the paper: dropout of the states, and a
-    forget gate that starts open.
+    :class:`~pyro_genmodels.nets.MultiScaleNet`. Beyond the paper: dropout of the states, forget
+    gates that start open, and a 1x1 convolution that shows the levels to what comes from the right
+    in the first Diagonal BiLSTM; without it the last sub-pixel of the row above is not seen.
 
     Args:
         event_shape: ``(C, H, W)``; any number of channels, any height and width.
@@ -109,8 +110,9 @@ class PixelRNNNet(AutoregressiveNet):
                 skip_channels=width if skip else None,
                 dropout=dropout,
                 context=None if self.context_event_dim is None else hidden_channels,
+                level_channels=self.levels.channels if (layer, index) == ("diagonal", 0) else None,
             )
-            for _ in range(num_layers)
+            for index in range(num_layers)
         )
         sizes = (width, outputs, outputs, groups * num_levels)
         self.outputs = nn.ModuleList(
@@ -123,10 +125,11 @@ class PixelRNNNet(AutoregressiveNet):
         """Return the logits ``(batch, C, H, W, K)``."""
         places = as_places(features)
         # Pixels first, features last: a step of the recurrence is then one piece of memory.
-        y = self.first(self.levels(x)).permute(2, 3, 0, 1).flatten(0, 1).contiguous()
+        levels = self.levels(x)
+        y, levels = (as_places(part).contiguous() for part in (self.first(levels), levels))
         skips = None
         for layer in self.layers:
-            y, skip = layer(y, places)
+            y, skip = layer(y, places, levels)
             skips = skip if skips is None else skips + skip
         y = y if skips is None else y + skips
         for layer in self.outputs:
