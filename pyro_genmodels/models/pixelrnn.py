@@ -40,8 +40,15 @@ def row_lstm(
         >>> row_lstm((1, 6, 6), num_levels=17, hidden_channels=4).sample().shape
         torch.Size([1, 1, 6, 6])
     """
-    sizes = {"num_classes": num_classes, "context_shape": context_shape, "dropout": dropout}
-    net = PixelRNNNet(event_shape, num_levels, layer="row", **{**sizes, **options})
+    net = PixelRNNNet(
+        event_shape,
+        num_levels,
+        layer="row",
+        num_classes=num_classes,
+        context_shape=context_shape,
+        dropout=dropout,
+        **options,
+    )
     return AutoregressiveModel(net, distribution="PixelRNN")
 
 
@@ -75,8 +82,15 @@ def diagonal_bilstm(
         >>> diagonal_bilstm((1, 6, 6), num_levels=17, hidden_channels=4).sample().shape
         torch.Size([1, 1, 6, 6])
     """
-    sizes = {"num_classes": num_classes, "context_shape": context_shape, "dropout": dropout}
-    net = PixelRNNNet(event_shape, num_levels, layer="diagonal", **{**sizes, **options})
+    net = PixelRNNNet(
+        event_shape,
+        num_levels,
+        layer="diagonal",
+        num_classes=num_classes,
+        context_shape=context_shape,
+        dropout=dropout,
+        **options,
+    )
     return AutoregressiveModel(net, distribution="PixelRNN")
 
 
@@ -117,8 +131,13 @@ def multiscale_pixelrnn(
         torch.Size([1, 1, 6, 6])
     """
     options = {"dropout": dropout, **options}
-    context = {"num_classes": num_classes, "context_shape": context_shape}
-    small = PixelRNNNet(small_shape(event_shape, scale), num_levels, **context, **options)
+    small = PixelRNNNet(
+        small_shape(event_shape, scale),
+        num_levels,
+        num_classes=num_classes,
+        context_shape=context_shape,
+        **options,
+    )
     enlarged = (enlarged_channels, *event_shape[1:])
     large = PixelRNNNet(event_shape, num_levels, context_shape=enlarged, **options)
     net = MultiScaleNet(small, large, scale=scale)

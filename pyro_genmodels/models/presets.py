@@ -91,6 +91,20 @@ def _pixelcnn_pp(size: int) -> dict[str, Options]:
     }
 
 
+def _pixelrnn(
+    *shape: int, hidden: int, layers: int, levels: int = 256, **model: Any
+) -> dict[str, Options]:
+    """PixelRNN; the paper's step sizes of RMSProp, chosen by hand, and its smoothing are unsaid."""
+    outputs = {2: 32}.get(levels, 1024)
+    sizes = {"hidden_channels": hidden, "num_layers": layers, "output_channels": outputs}
+    shared = {"event_shape": list(shape), "num_levels": levels, "dropout": 0.0, "skip": True}
+    training = {"optimizer": "rmsprop", "learning_rate": 1e-3, "batch_size": 16}
+    return {
+        "model": {**shared, "residual": True, **sizes, **model},
+        "training": {**_PLAIN, **training},
+    }
+
+
 _TABLE: Table = MappingProxyType(
     {
         # The batch is one device's; the published runs had eight of them. Larger images come in
@@ -129,6 +143,17 @@ _TABLE: Table = MappingProxyType(
         "gated_pixelcnn": {"imagenet32": _gated_pixelcnn(32), "imagenet64": _gated_pixelcnn(64)},
         "pixelcnn": {"cifar10": _pixelcnn()},
         "pixelcnn_pp": {"cifar10": _pixelcnn_pp(32)},
+        # MNIST's pixels are binary, drawn or thresholded. The batch for ImageNet is unsaid.
+        "diagonal_bilstm": {
+            "mnist": _pixelrnn(1, 28, 28, hidden=16, layers=7, levels=2),
+            "mnist_one_layer": _pixelrnn(1, 28, 28, hidden=32, layers=1, levels=2),
+            "cifar10": _pixelrnn(3, 32, 32, hidden=128, layers=12),
+        },
+        "row_lstm": {
+            "cifar10": _pixelrnn(3, 32, 32, hidden=128, layers=12),
+            "imagenet32": _pixelrnn(3, 32, 32, hidden=384, layers=12),
+            "imagenet64": _pixelrnn(3, 64, 64, hidden=512, layers=4, residual=False),
+        },
     }
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +13,14 @@ from pyro_genmodels._typing import EventShape, Float
 from pyro_genmodels.nets._gated import MaskedRowConv2d, draw_weight
 from pyro_genmodels.nets._lstm_scan import LSTMScan
 from pyro_genmodels.nets._wavefront import diagonal_wavefront, row_wavefront
+from pyro_genmodels.nets.masked import MaskedConv2d
+
+PointwiseConv: TypeAlias = "MaskedConv2d | MaskedRowConv2d"
 
 
-def pointwise(conv: nn.Module, x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch out"]:
+def pointwise(
+    conv: PointwiseConv, x: Float[Tensor, "*batch features"]
+) -> Float[Tensor, "*batch out"]:
     """Return a masked 1x1 convolution of features that come last in memory."""
     return F.linear(x, conv.masked_weight[:, :, 0, 0], conv.bias)
 
@@ -65,7 +70,8 @@ class LSTMLayer(nn.Module, ABC):
         self.recur = nn.Parameter(torch.empty(self.ways, reads, gates))
         draw_weight(self.recur, reads, gain=1.0)
         with torch.no_grad():  # forget gates start open, so that what is far is seen at all
-            self.enter.bias.view(self.ways, 4, channels)[:, 1].add_(1)
+            bias = cast(Tensor, self.enter.bias)
+            bias.view(self.ways, 4, channels)[:, 1].add_(1)
         self.context = None if context is None else nn.Linear(context, self.ways * gates, False)
         self.levels = None if level_channels is None else nn.Linear(level_channels, gates, False)
         self.dropout = nn.Dropout(dropout)
@@ -153,7 +159,7 @@ class DiagonalLSTMLayer(LSTMLayer):
 
     def joined(self, states: Tensor) -> Tensor:
         """Return the sum of the left state and of the right one from the row above."""
-        left, right = states
+        left, right = states.unbind(0)
         return left + moved_down(right, self.width)
 
 

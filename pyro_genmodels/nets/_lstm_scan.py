@@ -117,7 +117,7 @@ class _Scan(torch.autograd.Function):
         return _gathered(run.states.unflatten(1, (-1, batch)), inverse)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[misc]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, of_states: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of the gates and of the weight."""
         gates, cells, read, weight, places, inverse = ctx.saved_tensors

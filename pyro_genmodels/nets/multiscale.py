@@ -73,12 +73,10 @@ class MultiScaleNet(AutoregressiveNet):
         )
         self.small, self.large, self.scale = small, large, scale
         # Each pixel sees the one or two small pixels about it, in each direction.
-        margins = [
-            size - 1 - (n - 1) * scale
-            for size, n in zip(large.event_shape[1:], sizes[1:], strict=True)
-        ]
+        sides = zip(large.event_shape[1:], sizes[1:], strict=True)
+        rows, columns = (side - 1 - (count - 1) * scale for side, count in sides)
         self.enlarge = nn.ConvTranspose2d(
-            sizes[0], channels, 2 * scale - 1, scale, scale - 1, output_padding=margins
+            sizes[0], channels, 2 * scale - 1, scale, scale - 1, output_padding=(rows, columns)
         )
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -126,14 +127,14 @@ class PixelRNNNet(AutoregressiveNet):
         places = as_places(features)
         # Pixels first, features last: a step of the recurrence is then one piece of memory.
         levels = self.levels(x)
-        y, levels = (as_places(part).contiguous() for part in (self.first(levels), levels))
+        y, levels = pixels_first(self.first(levels)), pixels_first(levels)
         skips = None
         for layer in self.layers:
             y, skip = layer(y, places, levels)
             skips = skip if skips is None else skips + skip
         y = y if skips is None else y + skips
         for layer in self.outputs:
-            y = pointwise(layer, y.relu())
+            y = pointwise(cast(MaskedConv2d, layer), y.relu())
         channels, height, width = self.event_shape
         logits: Tensor = y.unflatten(0, (height, width)).unflatten(-1, (channels, self.num_levels))
         return logits.permute(2, 3, 0, 1, 4)
@@ -163,4 +164,9 @@ def as_places(features: Tensor | None) -> Tensor | None:
     """
     if features is None:
         return None
-    return features[None] if features.dim() == 2 else features.permute(2, 3, 0, 1).flatten(0, 1)
+    return features[None] if features.dim() == 2 else pixels_first(features)
+
+
+def pixels_first(x: Float[Tensor, "batch features h w"]) -> Float[Tensor, "pixels batch features"]:
+    """Return an image's features with pixels first in memory and features last."""
+    return x.permute(2, 3, 0, 1).flatten(0, 1).contiguous()

@@ -107,7 +107,40 @@ def gated_pixelcnn(width: int, layers: int, *, kernel: int = 5, levels: int = 25
     return first + layers * layer(width, kernel) - unread + last
 
 
+def pixelrnn(
+    kind: str,
+    hidden: int,
+    layers: int,
+    *,
+    residual: bool = True,
+    outputs: int = 1024,
+    colours: int = 3,
+    levels: int = 256,
+) -> int:
+    """Of kernels what may be seen is there, with the weights that a mask of colours zeroes."""
+    width = 2 * hidden if residual else hidden
+    first = colours * 28 * width + width
+    if kind == "row":
+        gates = 2 * width * 4 * hidden + 4 * hidden  # input to state: the left pixel and the own
+        gates += 3 * hidden * 4 * hidden  # state to state, 3x1
+        seen = 0
+    else:
+        gates = 2 * (width * 4 * hidden + 4 * hidden)  # two ways, 1x1
+        gates += 2 * (2 * hidden * 4 * hidden)  # column-wise 2x1
+        seen = colours * 4 * hidden  # the levels, from the right, in the first layer
+    up, skip = hidden * width if residual else 0, hidden * width
+    last = width * outputs + outputs + outputs**2 + outputs + (outputs + 1) * colours * levels
+    return first + layers * (gates + up + skip) + seen + last
+
+
+MNIST = {"outputs": 32, "colours": 1, "levels": 2}
 EXPECTED = {
+    ("diagonal_bilstm", "mnist"): pixelrnn("diagonal", 16, 7, **MNIST),
+    ("diagonal_bilstm", "mnist_one_layer"): pixelrnn("diagonal", 32, 1, **MNIST),
+    ("diagonal_bilstm", "cifar10"): pixelrnn("diagonal", 128, 12),
+    ("row_lstm", "cifar10"): pixelrnn("row", 128, 12),
+    ("row_lstm", "imagenet32"): pixelrnn("row", 384, 12),
+    ("row_lstm", "imagenet64"): pixelrnn("row", 512, 4, residual=False),
     ("gated_pixelcnn", "imagenet32"): gated_pixelcnn(384, 20),
     ("gated_pixelcnn", "imagenet64"): gated_pixelcnn(384, 20),
     ("pixelcnn", "cifar10"): pixelcnn(128, 15, 1024),
