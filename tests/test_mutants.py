@@ -24,7 +24,7 @@ from pyro_genmodels.nets._gated import VerticalConv2d
 from pyro_genmodels.nets.masked import MaskedConv2d
 from pyro_genmodels.transforms import _slot
 from pyro_genmodels.transforms._slot import Slot
-from tests.cases import vivid
+from tests.cases import multiscale, vivid
 from tests.test_laws import past_of
 
 Mutation = Callable[[pytest.MonkeyPatch], None]
@@ -619,6 +619,137 @@ def test_gated_sampler_that_forgets_the_row_above(monkeypatch: pytest.MonkeyPatc
         mutate,
         monkeypatch,
         "draws as 'cached' does",
+    )
+
+
+def pixelrnn_net(*shape: int, **options: Any) -> nets.PixelRNNNet:
+    torch.manual_seed(0)
+    options = {"hidden_channels": 12, "num_layers": 2, "kernel_size": 3, **options}
+    return vivid(testing.randomize_parameters(nets.PixelRNNNet(shape, 3, **options)).eval())
+
+
+def states_shifted(offset: int) -> Mutation:
+    """Let each pixel of a row read what its neighbour should read."""
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        from pyro_genmodels.nets import _wavefront
+
+        original = _wavefront._wavefront
+
+        def shifted(fronts: Any, offsets: Any, *, memory: int) -> Any:
+            moved = [(down, right + offset * (down != 0)) for down, right in offsets]
+            return original(fronts, moved, memory=memory)
+
+        patch.setattr(_wavefront, "_wavefront", shifted)
+
+    return mutate
+
+
+def right_not_moved_down(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("pyro_genmodels.nets._lstm_layer.moved_down", lambda x, width: x)
+
+
+def right_moved_down_twice(patch: pytest.MonkeyPatch) -> None:
+    from pyro_genmodels.nets import _lstm_layer
+
+    original = _lstm_layer.moved_down
+    patch.setattr(_lstm_layer, "moved_down", lambda x, width: original(x, 2 * width))
+
+
+def levels_hidden_from_the_right(patch: pytest.MonkeyPatch) -> None:
+    """As printed: nothing far away sees the last pixel of the row above."""
+    from pyro_genmodels.nets._lstm_layer import DiagonalLSTMLayer
+
+    original = DiagonalLSTMLayer.forward
+    patch.setattr(
+        DiagonalLSTMLayer, "forward", lambda self, x, f, levels: original(self, x, f, 0 * levels)
+    )
+
+
+def colours_of_gates_swapped(patch: pytest.MonkeyPatch) -> None:
+    from pyro_genmodels.nets._gated import MaskedRowConv2d
+
+    original = MaskedRowConv2d.__init__
+
+    def init(self: Any, *arguments: Any, **options: Any) -> None:
+        original(self, *arguments, **options)
+        self.mask[..., -1] = self.mask[..., -1].flip(0, 1).clone()
+
+    patch.setattr(MaskedRowConv2d, "__init__", init)
+
+
+PIXELRNN_MUTANTS: dict[str, tuple[Mutation, str, str]] = {
+    "row: states shifted to the right": (states_shifted(1), "row", "unexpected pairs"),
+    "row: states shifted to the left": (states_shifted(-1), "row", "unexpected pairs"),
+    "right way not moved down": (right_not_moved_down, "diagonal", "unexpected pairs"),
+    "right way moved down twice": (right_moved_down_twice, "diagonal", "missing pairs"),
+    "levels hidden from the right": (levels_hidden_from_the_right, "diagonal", "missing pairs"),
+    "colours of the gates swapped": (colours_of_gates_swapped, "diagonal", "unexpected pairs"),
+}
+
+
+@pytest.mark.parametrize("mutant", PIXELRNN_MUTANTS)
+def test_pixelrnn(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.nets.test_pixelrnn import triangle
+
+    mutation, layer, message = PIXELRNN_MUTANTS[mutant]
+    shape, options = ((3, 3, 3), {}) if layer == "diagonal" else ((1, 3, 9), {"num_layers": 1})
+    if layer == "row":
+        expected = testing.raster_field(shape, triangle(1, 3, 3))
+    else:
+        expected = testing.raster_field(shape)
+
+    def law() -> None:
+        net = pixelrnn_net(*shape, layer=layer, **options)
+        testing.check_receptive_field(net, shape, expected, num_levels=3)
+
+    assert_caught(law, mutation, monkeypatch, message)
+
+
+def sampler_forgets(owner: str, method: str) -> Mutation:
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(f"pyro_genmodels.nets.{owner}.{method}", lambda *_: None)
+
+    return mutate
+
+
+SAMPLER_MUTANTS = {
+    "no right way": ("diagonal", sampler_forgets("_lstm_evaluation.RightWay", "start_row")),
+    "nothing above": (
+        "diagonal",
+        sampler_forgets("_lstm_cache.DiagonalLayerEvaluation", "read_above"),
+    ),
+    "no row above": ("row", sampler_forgets("_lstm_cache.RowLayerEvaluation", "read_above")),
+}
+
+
+@pytest.mark.parametrize("mutant", SAMPLER_MUTANTS)
+def test_pixelrnn_sampler(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, mutation = SAMPLER_MUTANTS[mutant]
+    law = distributions.PixelRNN(pixelrnn_net(1, 3, 4, layer=layer))
+    assert_caught(
+        lambda: testing.check_sampling_methods_agree(law, sample_shape=(100,)),
+        mutation,
+        monkeypatch,
+        "draws as 'cached' does",
+    )
+
+
+def scores_small_pixels_again(patch: pytest.MonkeyPatch) -> None:
+    """Take the large network's word for the small image too, which it was given."""
+
+    def evaluate(self: Any, x: Tensor, features: Tensor | None) -> Tensor:
+        return self.large.evaluate(x, self.enlarged(self.reduced(x), None))
+
+    patch.setattr(nets.MultiScaleNet, "evaluate", evaluate)
+
+
+def test_multiscale_that_scores_the_small_image_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    net = vivid(testing.randomize_parameters(multiscale(1, 2, 3)).eval())
+    law = distributions.MultiScalePixelRNN(net)
+    assert_caught(
+        lambda: testing.check_normalized(law), scores_small_pixels_again, monkeypatch, "sum to one"
     )
 
 
