@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import threading
 import warnings
@@ -132,9 +133,10 @@ def prepare_run(
     if not os.access(folder, os.W_OK) or not os.access(checkpoints, os.W_OK):
         raise PermissionError(f"'{folder}' cannot be written to")
     if overwrite and not resume:
-        for stage in (checkpoints, folder / "prior" / FOLDER):
-            for name in (COMPLETE, BEST, LAST):
-                (stage / name).unlink(missing_ok=True)
+        for name in (COMPLETE, BEST, LAST):
+            (checkpoints / name).unlink(missing_ok=True)
+        # Priors of a first stage that is no more.
+        shutil.rmtree(folder / "prior" / FOLDER, ignore_errors=True)
     return folder
 
 
