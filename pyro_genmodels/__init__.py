@@ -25,7 +25,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _SUBMODULES = frozenset(
-    {"compression", "data", "distributions", "metrics", "models", "nets", "plotting"}
+    {
+        "compression",
+        "data",
+        "disentanglement",
+        "distributions",
+        "metrics",
+        "models",
+        "nets",
+        "plotting",
+    }
     | {"testing", "training", "transforms"}
 )
 
@@ -33,6 +42,7 @@ __all__ = [
     "__version__",
     "compression",
     "data",
+    "disentanglement",
     "distributions",
     "load",
     "metrics",

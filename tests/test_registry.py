@@ -25,7 +25,8 @@ GROUPS: dict[str, tuple[cases.Cases, tuple[type, ...]]] = {
     "models": (cases.MODELS, (GenerativeModel,)),
     "data": (cases.DATA_DISTRIBUTIONS, (Distribution,)),
 }
-DOCUMENTED = [*GROUPS, "testing", "metrics", "training", "plotting", "compression"]
+DOCUMENTED = [*GROUPS, "testing", "metrics", "disentanglement", "training", "plotting"]
+DOCUMENTED += ["compression"]
 
 
 def exports(module: str) -> dict[str, Any]:
