@@ -17,6 +17,7 @@ from pyro_genmodels.distributions import PixelCNN, _settling
 from pyro_genmodels.distributions._settling import Settling
 from pyro_genmodels.nets import PixelCNNNet
 from pyro_genmodels.nets._autoregressive import AutoregressiveNet
+from pyro_genmodels.nets.pixelcnn import BlockEvaluation
 from pyro_genmodels.testing import check_sampling_methods_agree, randomize_parameters
 
 METHODS = ["cached", "parallel", "naive"]
@@ -114,6 +115,51 @@ def test_parallel_sampling_takes_fewer_rounds_than_elements() -> None:
     assert len(calls) <= 40
 
 
+@pytest.mark.parametrize("window", [1, 3, 7, 100])
+def test_windows_give_the_same_values(window: int) -> None:
+    law = PixelCNN(network((2, 4, 5), num_classes=2), torch.tensor([0, 1]))
+    given = {"given": torch.ones(2, 4, 5), "num_given": 9}
+    for options in ({}, given):
+        expected = seeded_sample(law, **options)
+        found = seeded_sample(law, method="parallel", window=window, **options)
+        assert torch.equal(found, expected)
+
+
+def test_a_window_draws_the_elements_next_in_turn_only() -> None:
+    seen: list[Tensor] = []
+    net = network((1, 6, 6), 5)
+    net.first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(1)))
+    PixelCNN(net).sample(method="parallel", window=4)
+    start, fifth = seen[0], seen[1]
+    assert torch.equal(fifth[:, 4:], start[:, 4:])
+    assert not torch.equal(seen[-1], start)
+
+
+@pytest.mark.parametrize("options", [{"window": 3}, {"window": 0, "method": "parallel"}])
+def test_a_window_that_means_nothing_is_an_error(options: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="`window` must be positive, and only with"):
+        PixelCNN(network()).sample(**options)
+
+
+def test_errors_seen_in_some_images_spare_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    law, settled, settle = PixelCNN(network((1, 16, 16))), [], Settling._settle
+
+    def count(self: Settling, x: Tensor, images: Tensor) -> float | None:
+        settled.append(len(images))
+        return settle(self, x, images)
+
+    expected = seeded_sample(law, (12,))
+    monkeypatch.setattr(_settling, "ROUNDING", 1e5)
+    monkeypatch.setattr(Settling, "_settle", count)
+    assert torch.equal(seeded_sample(law, (12,)), expected)
+    assert settled[0] == 4  # of 256 elements each: a thousand
+    assert sum(settled) < 12
+    settled.clear()
+    monkeypatch.setattr(_settling, "SAFETY", 1e9)
+    seeded_sample(law, (12,))
+    assert settled == [4, 8]
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("method", METHODS)
 def test_sampling_is_as_in_eval_mode_and_leaves_the_mode(method: str, training: bool) -> None:
@@ -142,6 +188,33 @@ def test_interrupted_sampling_leaves_the_network_as_it_was(monkeypatch: pytest.M
     assert torch.is_grad_enabled()
     assert not torch.is_inference_mode_enabled()
     assert torch.equal(seeded_sample(law), expected)
+
+
+@pytest.mark.parametrize("call", [1, 3])
+@pytest.mark.parametrize("method", METHODS)
+def test_an_interrupt_within_the_network_puts_all_back(
+    method: str, call: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, seen = network(dropout=0.5).train(), []
+    net.blocks[0].eval()
+    modes = [module.training for module in net.modules()]
+    tf32 = torch.backends.cudnn.allow_tf32
+
+    def interrupt(*_: object) -> None:
+        seen.append((net.training, torch.backends.cudnn.allow_tf32))
+        if len(seen) == call:
+            raise KeyboardInterrupt
+
+    # The incremental evaluation calls no module.
+    monkeypatch.setattr(BlockEvaluation, "step", interrupt)
+    net.first.register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        PixelCNN(net).sample((2,), method=method)
+    assert seen == [(False, False)] * call
+    assert [module.training for module in net.modules()] == modes
+    assert torch.backends.cudnn.allow_tf32 == tf32
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
 
 
 def test_samples_may_enter_a_graph() -> None:

@@ -8,14 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from pyro_genmodels.data import LogisticField
 from pyro_genmodels.distributions import (
     DiscretizedLogistic,
     DiscretizedLogisticMixture,
     PixelCNNPlusPlus,
+    WaveNet,
 )
-from pyro_genmodels.distributions._logistic_mixture import LogisticMixture
-from pyro_genmodels.nets import PixelCNNPlusPlusNet
-from pyro_genmodels.nets._logistic import linked_mixture, logistic_log_mass
+from pyro_genmodels.distributions._logistic_mixture import (
+    InvertedLogisticMixture,
+    LogisticMixture,
+    logistic_mixture,
+)
+from pyro_genmodels.nets import PixelCNNPlusPlusNet, WaveNetNet
+from pyro_genmodels.nets._logistic import linked_mixture, logistic_log_mass, mixture_log_mass
 from pyro_genmodels.testing import (
     check_normalized,
     check_sampler,
@@ -167,3 +173,79 @@ def test_a_narrow_single_component_sums_to_one_in_float32(log_scale: float) -> N
             DiscretizedLogistic(torch.tensor(loc), torch.tensor(log_scale), 256),
             dtype=torch.float32,
         )
+
+
+# --- how levels are drawn ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_levels", [2, 3, 17, 256])
+def test_the_table_that_is_drawn_from_holds_what_is_scored(num_levels: int) -> None:
+    every = torch.tensor(list(itertools.product(LOCATIONS, SCALES)), dtype=torch.float64)
+    loc, log_scale = every.view(-1, 4, 2).unbind(-1)  # mixtures of four
+    logits = torch.randn(loc.shape, dtype=torch.float64)
+    levels = torch.arange(num_levels)[:, None]
+    expected = mixture_log_mass(levels, logits, loc, log_scale, num_levels).T
+    law = LogisticMixture(num_levels, 4)
+    table = law.log_masses(torch.cat([logits, loc, log_scale], -1))
+    least = -700.0  # about the logarithm of the least float64
+    torch.testing.assert_close(table.clamp_min(least), expected.clamp_min(least))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_a_temperature_divides_the_log_masses(temperature: float) -> None:
+    law, parameters = LogisticMixture(17, 3), torch.randn(9, dtype=torch.float64)
+    noise = law.noise(40_000, 1, torch.Generator().manual_seed(0))[:, 0] * temperature
+    found = law.draw(parameters.expand(40_000, 9), noise).bincount(minlength=17) / 40_000
+    expected = (law.log_masses(parameters[None])[0] / temperature).softmax(-1)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=0.012)
+
+
+def test_very_many_levels_are_drawn_by_inversion() -> None:
+    law = logistic_mixture(2**16, 2)
+    assert isinstance(law, InvertedLogisticMixture)
+    assert type(logistic_mixture(1024, 2)) is LogisticMixture
+    # Narrow enough that nothing lies beyond the ends.
+    parameters = torch.tensor([0.0, 1.0, -0.5, 0.5, -4.0, -4.0], dtype=torch.float64)
+    noise = law.noise(20_000, 1, torch.Generator().manual_seed(0))[:, 0]
+    drawn = law.draw(parameters.expand(20_000, 6), noise).sort().values
+    mass = law.log_prob(parameters.expand(2**16, 6), torch.arange(2**16)).exp()
+    below = mass.cumsum(0)[drawn.long()]
+    ranks = torch.arange(1, 20_001) / 20_000
+    assert (below - ranks).abs().max() < 2.2 / 20_000**0.5  # Kolmogorov: one chance in 10^4
+
+
+def test_methods_agree_at_very_many_levels() -> None:
+    sizes = {"channels": 4, "num_blocks": 1, "layers_per_block": 2, "num_mixtures": 2}
+    net = randomize_parameters(WaveNetNet((12,), 2**16, **sizes))
+    check_sampling_methods_agree(WaveNet(net), sample_shape=(8,))
+
+
+def test_a_deep_trained_network_gives_the_same_values_by_cache_and_whole() -> None:
+    torch.manual_seed(0)
+    sizes = {"hidden_channels": 8, "num_resnets": 2, "num_scales": 2, "num_mixtures": 3}
+    law = PixelCNNPlusPlus(PixelCNNPlusPlusNet((3, 6, 6), 256, **sizes), validate_args=False)
+    x = LogisticField(6, 6, log_scale=-4.0).sample((128,)).float()
+    optimizer = torch.optim.Adam(law.net.parameters(), 5e-3)
+    for step in range(40):
+        loss = -law.log_prob(x[16 * (step % 8) :][:16]).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 3 * 36 * 5.0  # nats; uniform levels have 5.5 each
+    check_sampling_methods_agree(law, methods=("cached", "naive"), sample_shape=(6,))
+    wide = PixelCNNPlusPlusNet((3, 6, 6), 256, **sizes).double()
+    wide.load_state_dict(law.net.state_dict())
+    torch.manual_seed(1)
+    narrow = law.sample((6,))
+    torch.manual_seed(1)
+    assert torch.equal(PixelCNNPlusPlus(wide.eval()).sample((6,)), narrow.double())
+
+
+def test_narrower_components_of_earlier_channels_make_leads_less_sure() -> None:
+    law = LogisticMixture(256, 2, num_linked=2)
+    parameters = torch.randn(1, 2, 6, generator=torch.Generator().manual_seed(0)).double()
+    noise = law.noise(1, 2, torch.Generator().manual_seed(0))
+    _, wide = law.margin(parameters, noise)
+    parameters[0, 0, 4:] = -7.0
+    _, narrow = law.margin(parameters, noise)
+    assert narrow[0, 1] > wide[0, 1]
