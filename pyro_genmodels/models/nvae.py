@@ -252,7 +252,8 @@ class NVAE(GenerativeModel):
         """
         check_positive(num_iterations=num_iterations, batch_size=batch_size)
         _, context, batch = self._checked(None, context)
-        with self._at(temperature):
+        # A batch that is not finite is left out, not an error.
+        with self._at(temperature), pyro.validation_enabled(False):
             return reestimate(
                 self.hierarchy.decoder,
                 lambda: self._drawn((batch_size, *batch), context),

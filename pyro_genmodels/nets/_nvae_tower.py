@@ -176,6 +176,8 @@ class DecoderTower(nn.Module):
 
 def run_cells(cells: nn.ModuleList, x: Tensor, checkpointing: bool) -> Tensor:
     """Run one cell after the other."""
+    # Channels last: depthwise convolutions and their gradients take a third of the time so.
+    x = x.contiguous(memory_format=torch.channels_last)
     for cell in cells:
         run: Callable[..., Tensor] = cell
         x = checkpointed(run, x) if checkpointing else run(x)
