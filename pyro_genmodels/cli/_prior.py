@@ -96,10 +96,12 @@ def make_plan(words: list[str], config: dict[str, Any]) -> PriorPlan:
     """Combine words with a configuration, the words first.
 
     Raises:
-        ValueError: If an option is wrong.
+        ValueError: If an option is wrong or a setting impossible.
     """
     parsed = parse(_parser(), gather(words), config)
-    return PriorPlan(parsed.pop("model", {}), parsed)
+    model = parsed.pop("model", {})
+    training.settings_for(models.AutoregressiveModel, **parsed)
+    return PriorPlan(model, parsed)
 
 
 def split_words(words: list[str]) -> tuple[list[str], list[str]]:

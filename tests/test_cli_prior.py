@@ -1,0 +1,134 @@
+"""``train prior`` and ``--stages all``: both stages of a VQ-VAE from the command line."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+pytest.importorskip("jsonargparse")
+pytest.importorskip("lightning.pytorch")
+
+from pyro_genmodels import training
+from pyro_genmodels.cli import main
+
+QUICK = ["--max_epochs", "1", "--num_samples", "4", "--progress", "false", "--accelerator", "cpu"]
+SIZES = ["--model.num_codes", "6", "--model.code_dim", "3", "--model.hidden_channels", "4"]
+SMALL = [*SIZES, "--model.residual_channels", "3", "--model.reduction", "2"]
+PRIOR = ["--model.hidden-channels", "8", "--model.num_blocks", "1", "--model.num_layers", "1"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "vqvae"
+    words = ["train", "vqvae", "--data", "digits", "--run", str(folder), *SMALL, *QUICK]
+    assert main(words) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def completed(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("completed") / "vqvae"
+    shutil.copytree(trained, folder)
+    assert main(["train", "prior", str(folder), *PRIOR, *QUICK]) == 0
+    return folder
+
+
+def test_a_run_gets_its_prior(
+    trained: Path, completed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["evaluate", str(trained)]) == 0
+    assert "under the uniform prior" in capsys.readouterr().out
+    assert main(["evaluate", str(completed)]) == 0
+    assert "under the learned prior" in capsys.readouterr().out
+    results = [yaml.safe_load((f / "result.json").read_text()) for f in (trained, completed)]
+    assert results[1]["nats"]["mean"] < results[0]["nats"]["mean"]
+    assert results[1]["prior"] == "learned"
+    assert (completed / "prior" / "config.yaml").is_file()
+
+
+def test_samples_say_which_prior_they_are_from(
+    completed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "x.pt"
+    words = ["sample", str(completed), "--num", "3", "--out", str(out)]
+    assert main(words) == 0
+    assert "learned prior" in capsys.readouterr().out
+    warm = torch.load(out)
+    assert main([*words, "--temperature", "0.3"]) == 0
+    assert warm.shape == torch.load(out).shape == (3, 1, 8, 8)
+
+
+def test_both_stages_at_once_equal_one_after_the_other(completed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    second = [word.replace("--", "--prior.") for word in [*PRIOR, "--max_epochs", "1"]]
+    words = ["train", "vqvae", "--data", "digits", "--run", str(folder), *SMALL, *QUICK]
+    assert main([*words, "--stages", "all", *second]) == 0
+    before, after = (training.load(f).state_dict() for f in (completed, folder))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(after[k], v) for k, v in before.items())
+
+
+MISTAKES = [
+    ("train prior", "train prior must be given RUN"),
+    ("train prior {none}", "`run` must be a run folder"),
+    ("train prior {run}", "has a learned prior already: overwrite it"),
+    ("train prior {run} --data digits", "--data does not go with `train prior`"),
+    ("train prior {run} --stages all", "`stages` must be left out"),
+    ("train prior {run} --resume --overwrite", "--resume and --overwrite exclude each other"),
+    ("train prior {run} --overwrite --model.hidden_chanels 3", "did you mean --model.hidden_chann"),
+    ("train prior {run} --overwrite --max_epochs 0", "`max_epochs` must be positive"),
+    ("train prior {run} --overwrite --model.num_heads 0", "`num_heads` must be positive"),
+    ("train prior {vae}", "`run` must hold a VQ-VAE to learn a prior for; got VAE"),
+    ("train --run {run} --resume", "has priors for its codes as they are"),
+    ("train vae --data digits --stages all --run {none}", "VAE has no second stage"),
+    ("train vqvae --data digits --run {none} --prior.max_epochs 3", "`stages` must be all"),
+    (
+        "train vqvae --data digits --stages all --run {none} --prior.max_epoch 3",
+        "did you mean --max_epochs",
+    ),
+    ("sample {vae} --temperature 0.5", "`temperature` must be left out"),
+    ("sample {trained} --temperature 0.5", "`temperature` must be 1 under a uniform prior"),
+    ("sample {run} --temperature -1", "`temperature` must not be negative"),
+]
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "vae"
+    small = ["--model.hidden", "[4]", "--model.latent_dim", "2"]
+    assert main(["train", "vae", "--data", "digits", "--run", str(folder), *small, *QUICK]) == 0
+    return folder
+
+
+@pytest.mark.parametrize(("words", "message"), MISTAKES, ids=[words for words, _ in MISTAKES])
+def test_a_mistake_is_one_line_and_costs_nothing(
+    words: str,
+    message: str,
+    trained: Path,
+    completed: Path,
+    vae: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = {f: f.read_bytes() for f in completed.rglob("*") if f.is_file()}
+    capsys.readouterr()
+    places = {"run": completed, "vae": vae, "trained": trained, "none": tmp_path / "none"}
+    assert main(words.format(**places).split()) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ")
+    assert shown.count("\n") == 1
+    assert message in shown
+    assert {f: f.read_bytes() for f in completed.rglob("*") if f.is_file()} == before
+    assert not (tmp_path / "none").exists()
+
+
+def test_help_shows_the_options_of_the_prior(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "prior", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "--model.hidden_channels" in shown
+    assert "--max_epochs" in shown
