@@ -146,6 +146,8 @@ class NetworkSource(Source):
         levels: Int[Tensor, "rows elements"] | None,
     ) -> Int[Tensor, "rows elements"]:
         """Write or read chunk after chunk."""
+        rule = "be where float64 is: on a CPU or a CUDA device"
+        check(self.device.type != "mps", "distribution", rule, self.device)
         exact = copy.copy(self.distribution)
         exact.net = in_float64(exact.net)
         if exact.context is not None and exact.context.is_floating_point():

@@ -2,8 +2,8 @@
 
 Small models, at most ``--seconds`` of training each, compress test data that they have not seen.
 *Coder* is what the coder's words take beyond -log2 p under the network in its own precision, in
-percent and bits; the project asks for at most 1 % and 64 bits. With ``--others N`` the data are read
-once more on N threads where the header records one, which is more than is promised.
+percent and bits; the project asks for at most 1 % and 64 bits. With ``--others N`` the data are
+read once more on N threads where the header records one, which is more than is promised.
 Beside it, for scale, what general compressors make of the same elements (zlib at 9, xz, and PNG for
 pictures, each image a file of its own, as PNG is used). They know nothing of the data; nor do their
 bytes include a model's, nor ours.
