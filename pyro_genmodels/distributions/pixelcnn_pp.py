@@ -16,7 +16,7 @@ class PixelCNNPlusPlus(AutoregressiveDistribution):
 
     over the pixels in raster order, whose parameters the network gives from the pixels before.
     Exact for every parameter, hence normalised before any training; samples are the very integers
-    that are scored. A temperature divides the components' logits and multiplies their scales.
+    that are scored, drawn by the Gumbel trick over the levels.
 
     Args:
         net: The network.
