@@ -33,6 +33,7 @@ from pyro_genmodels.models.nvae import NVAE
 from pyro_genmodels.models.pixelcnn_pp import pixelcnn_pp
 from pyro_genmodels.models.pixelrnn import diagonal_bilstm, multiscale_pixelrnn, row_lstm
 from pyro_genmodels.models.presets import preset, presets
+from pyro_genmodels.models.semi_supervised import SemiSupervisedVAE
 from pyro_genmodels.models.sequences import char_rnn, made, ngram, wavenet
 from pyro_genmodels.models.vae import VAE
 from pyro_genmodels.models.vqvae import VQVAE
@@ -64,6 +65,7 @@ __all__ = [
     "Likelihood",
     "LogisticMixtureLikelihood",
     "NonFiniteELBOError",
+    "SemiSupervisedVAE",
     "SharedPass",
     "UniformPrior",
     "VampPrior",

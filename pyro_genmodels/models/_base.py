@@ -24,6 +24,7 @@ from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import EventShape, Float, Num, Tensor
 from pyro_genmodels.metrics import evaluating
 from pyro_genmodels.models._latent_scale import LatentScale
+from pyro_genmodels.models._mean_field import MeanFieldELBO
 from pyro_genmodels.models._program import has_latents, log_density, plates
 from pyro_genmodels.models._registration import RegisteredModule
 from pyro_genmodels.models._shared_pass import SharedPass
@@ -56,6 +57,9 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
 
     training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Arguments of :func:`pyro_genmodels.training.fit` that suit this family."""
+
+    make_elbo: ClassVar[Callable[..., Any]] = MeanFieldELBO
+    """Makes the estimator that suits this family, given ``max_plate_nesting=``."""
 
     def __init__(
         self,

@@ -16,7 +16,6 @@ from torch import nn
 from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._typing import Float, Num, Tensor
 from pyro_genmodels.models._base import GenerativeModel
-from pyro_genmodels.models._mean_field import MeanFieldELBO
 
 
 class NonFiniteELBOError(FloatingPointError):
@@ -32,8 +31,9 @@ class ELBOLoss(nn.Module):
 
     Args:
         model: The model to train.
-        make_elbo: Called with ``max_plate_nesting=``; by default ``TraceMeanField_ELBO``, which
-            uses the analytic KL where there is one, without its needless operations. An estimator
+        make_elbo: Called with ``max_plate_nesting=``; the model's own by default, mostly
+            ``TraceMeanField_ELBO``, which uses the analytic KL where there is one, without its
+            needless operations. An estimator
             stores what it guesses of its model, so each loss makes its own.
         num_particles: Draws from the guide that each evaluation averages over.
         importance: Train the importance-weighted bound (IWAE) instead of the ELBO: the logarithm of
@@ -61,7 +61,7 @@ class ELBOLoss(nn.Module):
     def __init__(
         self,
         model: GenerativeModel,
-        make_elbo: Callable[..., ELBO] = MeanFieldELBO,
+        make_elbo: Callable[..., ELBO] | None = None,
         *,
         num_particles: int = 1,
         importance: bool = False,
@@ -78,7 +78,7 @@ class ELBOLoss(nn.Module):
         check(bound or not importance, "model", rule, weight)
         self.model = model
         self.num_particles, self.importance = num_particles, importance
-        self.make_elbo, self.validate = make_elbo, validate
+        self.make_elbo, self.validate = make_elbo or type(model).make_elbo, validate
         self._elbos: dict[int, Any] = {}
         self._validated = False
 

@@ -1,0 +1,165 @@
+"""The semi-supervised VAE: labels enumerated, drawn or observed give one objective."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pyro
+import pytest
+import torch
+from pyro.infer import (
+    SVI,
+    Trace_ELBO,
+    TraceEnum_ELBO,
+    TraceGraph_ELBO,
+    TraceMeanField_ELBO,
+    config_enumerate,
+)
+from torch import Tensor
+
+from pyro_genmodels import testing
+from pyro_genmodels._configuration import build, configuration
+from pyro_genmodels.models import VAE, BetaVAE, ELBOLoss, SemiSupervisedVAE
+
+LABELS = torch.tensor([0, 2, 1, 2])
+
+
+def small(cls: Any = VAE, **options: Any) -> SemiSupervisedVAE:
+    torch.manual_seed(0)
+    sizes = {"num_levels": 2, "latent_dim": 2, "hidden": (6,), "num_classes": 3}
+    model = SemiSupervisedVAE(cls((4,), **sizes, **options), hidden=(5,))
+    return testing.randomize_parameters(model.double(), 0.4)
+
+
+def data(*batch: int) -> Tensor:
+    return torch.randint(2, (*batch, 4)).double()
+
+
+def estimate(make: Any, model: Any, *arguments: Any, particles: int = 400) -> Tensor:
+    """Value and gradients' sum along a direction."""
+    torch.manual_seed(0)
+    direction = [torch.randn_like(p) for p in model.parameters()]
+    rows = []
+    for seed in range(8):
+        torch.manual_seed(seed)
+        model.zero_grad()
+        elbo = make(max_plate_nesting=1, num_particles=particles, vectorize_particles=True)
+        loss = elbo.loss_and_grads(model.model, model.guide, *arguments)
+        pairs = zip(model.parameters(), direction, strict=True)
+        slope = sum((p.grad * d).sum() for p, d in pairs if p.grad is not None)
+        rows.append(torch.tensor([float(loss), float(slope)]))
+    return torch.stack(rows)
+
+
+def assert_same_mean(first: Tensor, second: Tensor) -> None:
+    error = ((first.var(0) + second.var(0)) / len(first)).sqrt()
+    assert ((first.mean(0) - second.mean(0)).abs() <= 3.5 * error + 1e-6).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"cls": BetaVAE, "beta": 3.0, "warmup_steps": 9}])
+def test_enumerated_equals_drawn(options: dict[str, Any]) -> None:
+    """By score function gradients in Trace and TraceGraph, exactly in TraceEnum."""
+    model, x = small(**options).eval(), data(4)
+    enumerated = estimate(TraceEnum_ELBO, model, x)
+    for make in (Trace_ELBO, TraceGraph_ELBO):
+        drawn = estimate(make, model, x, particles=3000)
+        assert_same_mean(enumerated, drawn)
+        assert enumerated.var(0)[0] < drawn.var(0)[0]
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_observed_labels(mode: str) -> None:
+    model, x = getattr(small(), mode)(), data(4)
+    first, *others = (
+        estimate(make, model, x, LABELS)
+        for make in (TraceMeanField_ELBO, Trace_ELBO, TraceGraph_ELBO, TraceEnum_ELBO)
+    )
+    for other in others:
+        assert_same_mean(first, other)
+
+
+def test_the_enumerated_loss_is_the_formula() -> None:
+    """Kingma et al. (2014), eq. 7: the labelled bounds under q(y | x), and its entropy."""
+    model, x = small().eval(), data(4)
+    with torch.no_grad():
+        bounds = [
+            model.log_weights(x, torch.full((4,), label), num_particles=4000).mean(0)
+            for label in range(3)
+        ]
+        q = model.classify(x)
+        expected = (q.probs * torch.stack(bounds, 1)).sum(1) + q.entropy()
+    found = -ELBOLoss(model, num_particles=4000)(x).detach()
+    torch.testing.assert_close(found, expected.mean(), atol=0.05, rtol=0)
+
+
+def test_labels_are_observed_data() -> None:
+    """The joint bound is the conditional model's less the label's cost, log K."""
+    model, x = small().eval(), data(4)
+    torch.manual_seed(1)
+    joint = model.log_weights(x, LABELS, num_particles=3)
+    torch.manual_seed(1)
+    given = model.conditional.log_weights(x, LABELS, num_particles=3)
+    torch.testing.assert_close(joint, given - math.log(3))
+
+
+def test_the_classifier_learns_from_labels_in_training_only() -> None:
+    model, x = small().train(), data(4)
+    torch.manual_seed(0)
+    with_loss = ELBOLoss(model)(x, LABELS)
+    torch.manual_seed(0)
+    without = ELBOLoss(model.eval())(x, LABELS)
+    expected = -30 * model.classify(x).log_prob(LABELS).mean()
+    torch.testing.assert_close(with_loss - without, expected)
+
+
+def clusters(count: int) -> tuple[Tensor, Tensor]:
+    labels = torch.randint(3, (count,))
+    centres = torch.tensor([[2.0, 0, 0, 1], [0, 2, 1, 0], [-2, 0, 0, -1]])
+    return centres[labels] + 0.3 * torch.randn(count, 4), labels
+
+
+@pytest.mark.parametrize("how", ["loss", "svi"])
+def test_few_labels_name_the_clusters(how: str) -> None:
+    torch.manual_seed(0)
+    vae = VAE((4,), latent_dim=2, hidden=(16,), num_classes=3)
+    model, (x, labels) = SemiSupervisedVAE(vae, hidden=(16,)), clusters(300)
+    # Pyro's own: site "y" says by itself that it is enumerated, the decorator says it again.
+    guide = config_enumerate(model.guide) if how == "svi" else model.guide
+    optimizer = pyro.optim.Adam({"lr": 1e-2})
+    svi = SVI(model.model, guide, optimizer, TraceEnum_ELBO(max_plate_nesting=1))
+    loss, adam = ELBOLoss(model), torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(60):
+        batch = torch.randint(300, (32,))
+        if how == "svi":
+            svi.step(x[batch])
+            svi.step(x[:6], labels[:6])
+            continue
+        adam.zero_grad()
+        (loss(x[batch]) + loss(x[:6], labels[:6])).backward()
+        adam.step()
+    test, expected = clusters(300)
+    assert (model.classify(test).probs.argmax(1) == expected).float().mean() > 0.95
+    drawn = model.sample(200, torch.tensor(2))
+    assert (model.classify(drawn).probs.argmax(1) == 2).float().mean() > 0.9
+
+
+def test_life_cycle() -> None:
+    model = small()
+    testing.check_trains(lambda: small().float(), data(8).float())
+    again = build(configuration(model)).double()
+    again.load_state_dict(model.state_dict())
+    assert model.reconstruct(data(5)).shape == (5, 4)
+    assert model.log_weights(data(2, 3), num_particles=4).shape == (4, 2, 3)
+    assert model.sample(5).shape == (5, 4)
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(ValueError, match="`conditional` must be conditional on labels; got VAE"):
+        SemiSupervisedVAE(VAE((4,), latent_dim=2))
+    model = small()
+    with pytest.raises(ValueError, match="`context` must"):
+        ELBOLoss(model)(data(4), torch.tensor([0, 1, 2]))
+    model.classifier = torch.nn.Linear(4, 2).double()
+    with pytest.raises(ValueError, match=r"`classifier\(x\)` must have trailing shape \(3,\)"):
+        model.classify(data(3))
