@@ -24,6 +24,7 @@ from pyro_genmodels.nets._gated import VerticalConv2d
 from pyro_genmodels.nets.masked import MaskedConv2d
 from pyro_genmodels.transforms import _slot
 from pyro_genmodels.transforms._slot import Slot
+from tests import cases
 from tests.cases import multiscale, vivid
 from tests.test_laws import past_of
 
@@ -1112,3 +1113,65 @@ def test_distribution(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     mutation, message = DISTRIBUTION_MUTANTS[mutant]
     pixelcnn = small_pixelcnn()
     assert_caught(lambda: testing.check_distribution(pixelcnn), mutation, monkeypatch, message)
+
+
+# Priors over maps of codes
+
+
+def code_hierarchy_net() -> nets.CodeHierarchyNet:
+    net = cases.code_hierarchy((2, 2), (2, 2)).double()
+    return vivid(testing.randomize_parameters(net)).eval()  # type: ignore[return-value]
+
+
+def test_a_map_of_codes_that_sees_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = nets.CodeHierarchyNet.evaluate
+
+    def mutated(self: Any, x: Tensor, features: Any) -> Tensor:
+        _, bottom = self.split(x)
+        # Both maps are of one size: the lower one in the place of the upper.
+        return original(self, self.join([bottom, bottom]), features)
+
+    def law() -> None:
+        testing.check_autoregressive(code_hierarchy_net(), (8,), num_levels=3)
+
+    def mutation(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(nets.CodeHierarchyNet, "evaluate", mutated)
+
+    assert_caught(law, mutation, monkeypatch, "leaks, the first")
+
+
+def test_a_sampler_that_forgets_the_maps_above(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyro_genmodels.nets.code_hierarchy import HierarchyEvaluation
+
+    law = distributions.HierarchicalVQPrior(code_hierarchy_net())
+    original = HierarchyEvaluation._start_map
+
+    def forgetful(self: Any) -> None:
+        self._above = [torch.zeros_like(codes) for codes in self._above]
+        original(self)
+
+    assert_caught(
+        lambda: testing.check_sampling_methods_agree(law, sample_shape=(50,)),
+        lambda patch: patch.setattr(HierarchyEvaluation, "_start_map", forgetful),
+        monkeypatch,
+        "draws as 'cached' does",
+    )
+
+
+def test_codes_drawn_from_another_prior_than_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prior that is drawn from at a temperature and scored at none."""
+    torch.manual_seed(0)
+    law = distributions.VQPrior(
+        vivid(testing.randomize_parameters(cases.snail_net(2, 2, embedding_size=2)))  # type: ignore[arg-type]
+    )
+    original = distributions.VQPrior.sample
+
+    def colder(self: Any, *arguments: Any, **options: Any) -> Tensor:
+        return original(self, *arguments, **{**options, "temperature": 0.5})
+
+    assert_caught(
+        lambda: testing.check_sampler(law),
+        lambda patch: patch.setattr(distributions.VQPrior, "sample", colder),
+        monkeypatch,
+        "",
+    )
