@@ -176,6 +176,20 @@ class VectorQuantizedModel(GenerativeModel, ABC):
             codes.append(law.expand(batch).sample(temperature=temperature))
         return codes
 
+    def code_maps(
+        self, x: Num[Tensor, "*batch C H W"], context: Tensor | None = None
+    ) -> list[Int[Tensor, ...]]:
+        """Return the maps of codes of images, from the top; of a model with one map, a list of it.
+
+        Args:
+            x: Images ``(*batch, C, H, W)``.
+            context: Labels or features, if the model is conditional.
+
+        Raises:
+            ValueError: If ``x`` or ``context`` does not fit.
+        """
+        return self._codes_of(x, context)
+
     def code_log_prob(
         self, x: Num[Tensor, "*batch C H W"], context: Tensor | None = None
     ) -> Float[Tensor, "*batch"]:
@@ -190,7 +204,7 @@ class VectorQuantizedModel(GenerativeModel, ABC):
         Raises:
             ValueError: If ``x`` or ``context`` does not fit.
         """
-        maps = self._codes_of(x, context)
+        maps = self.code_maps(x, context)
         total = torch.zeros((), dtype=self.dtype, device=maps[0].device)
         with evaluating(self), torch.no_grad():
             for index, prior in enumerate(self.code_priors):

@@ -108,38 +108,37 @@ def learned_priors(
         "embedding_size": embedding_size,
         "dropout": dropout,
     }
-    context = {"num_classes": model.num_classes, "context_shape": model.context_shape}
-    laws = model.code_priors
-    top = PixelSNAILNet(
-        laws[0].code_shape,
-        laws[0].num_codes,
-        num_blocks=num_blocks,
-        num_layers=num_layers,
-        num_heads=num_heads,
-        **shared,
-        **context,
-    )
-    priors = [LearnedPrior(top)]
-    for index in range(1, len(laws)):
-        conditioner = CodeConditioner(
-            [law.code_shape for law in laws[:index]],
-            [law.num_codes for law in laws[:index]],
-            laws[index].code_shape[-2:],
-            features=hidden_channels,
-            embedding_size=embedding_size,
-            residual_channels=hidden_channels,
-            num_blocks=conditioning_blocks,
-            **context,
-        )
-        net = GatedPixelCNNNet(
-            laws[index].code_shape,
-            laws[index].num_codes,
-            num_layers=num_blocks * num_layers,
-            context_shape=conditioner.features_shape,
-            **shared,
-        )
-        priors.append(LearnedPrior(net, conditioner))
-    return priors
+    priors = model.code_priors
+    context: dict[str, Any] = {
+        "num_classes": model.num_classes,
+        "context_shape": model.context_shape,
+    }
+    blocks: dict[str, Any] = {
+        "num_blocks": num_blocks,
+        "num_layers": num_layers,
+        "num_heads": num_heads,
+    }
+    first = priors[0]
+    top = PixelSNAILNet(first.code_shape, first.num_codes, **blocks, **shared, **context)
+    conditioning = {"residual_channels": hidden_channels, "num_blocks": conditioning_blocks}
+    conditioning |= {"features": hidden_channels, "embedding_size": embedding_size} | context
+    shared["num_layers"] = num_blocks * num_layers
+    below = [_below(priors[:i], priors[i], conditioning, shared) for i in range(1, len(priors))]
+    return [LearnedPrior(top), *below]
+
+
+def _below(
+    above: Sequence[CodePrior],
+    law: CodePrior,
+    conditioning: dict[str, Any],
+    options: dict[str, Any],
+) -> LearnedPrior:
+    """Make the prior of a map that sees those above it."""
+    shapes, codes = [each.code_shape for each in above], [each.num_codes for each in above]
+    conditioner = CodeConditioner(shapes, codes, law.code_shape[-2:], **conditioning)
+    features = conditioner.features_shape
+    net = GatedPixelCNNNet(law.code_shape, law.num_codes, context_shape=features, **options)
+    return LearnedPrior(net, conditioner)
 
 
 def code_model(priors: Sequence[LearnedPrior]) -> AutoregressiveModel:

@@ -82,10 +82,10 @@ def _encode(
     priors, device = model.code_priors, next(model.parameters()).device
     size = sum(prior.code_shape.numel() for prior in priors)
     dtype = _smallest(max(prior.num_codes for prior in priors))
-    shapes = {name: ((size,), dtype)}
+    shapes: dict[str, tuple[tuple[int, ...], Any]] = {name: ((size,), dtype)}
     if model.context_event_dim is not None:
-        context = torch.as_tensor(dataset[0][1])
-        shapes[f"{name}_context"] = (tuple(context.shape), _context_dtype(context))
+        first = torch.as_tensor(dataset[0][1])
+        shapes[f"{name}_context"] = (tuple(first.shape), _context_dtype(first))
     with _memory_maps(folder, shapes, len(dataset)) as arrays:
         start = 0
         for x, context in Batches(dataset, model, batch_size):
@@ -115,8 +115,7 @@ def _memory_maps(
 
 def flat_codes(model: VectorQuantizedModel, x: Tensor, context: Tensor | None) -> Tensor:
     """Return the codes of all maps side by side, each in raster order."""
-    codes: Any = model.encode_codes(x, context)  # type: ignore[attr-defined]
-    maps = codes if isinstance(codes, list) else [codes]
+    maps = model.code_maps(x, context)
     flat = [
         each.flatten(each.dim() - len(prior.code_shape))[..., raster_order(prior.code_shape)]
         for each, prior in zip(maps, model.code_priors, strict=True)

@@ -93,9 +93,8 @@ def fit_prior(
     if resume:
         _check_same_codes(folder, model, data)
     codes = encode_codes(model.to(_device(chosen)), data, folder / CODES)
-    options = {"resume": resume, "overwrite": overwrite, "callbacks": callbacks}
-    within = {**settings, "num_samples": 0}
-    history = fit(coder, codes, run=folder / PRIOR, **options, **within)
+    within = {**settings, "num_samples": 0, "callbacks": callbacks}
+    history = fit(coder, codes, run=folder / PRIOR, resume=resume, overwrite=overwrite, **within)
     if not is_helper():
         _complete(folder, model.cpu(), [prior.cpu() for prior in priors], chosen)
     return history
