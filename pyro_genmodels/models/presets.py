@@ -105,8 +105,101 @@ def _pixelrnn(
     }
 
 
+def _nvae(
+    *shape: int,
+    num_groups: list[int],
+    channels: int,
+    batch_size: int,
+    max_epochs: int,
+    examples: int,
+    rate: float = 1e-2,
+    rise: int = 5,
+    **model: Any,
+) -> dict[str, Options]:
+    """NVAE's code; its Adamax has an epsilon of 1e-3, its cosine ends at a rate of 1e-4."""
+    shared = {"event_shape": list(shape), "num_levels": 256, "num_groups": num_groups}
+    sizes = {"channels": channels, "latent_channels": 20, "num_cells": 2, "num_blocks": 1}
+    steps = max_epochs * examples // batch_size
+    options = {"cells_per_block": 2, "num_flows": 1, "warmup_steps": 3 * steps // 10}
+    warmup = rise * examples // batch_size
+    course = {"schedule": "cosine", "warmup_steps": warmup, "weight_decay": 3e-4}
+    training = {"optimizer": "adamax", "learning_rate": rate, "batch_size": batch_size, **course}
+    return {
+        "model": {**shared, **sizes, "regularization": 1e-2, **options, **model},
+        "training": {**_PLAIN, **training, "max_epochs": max_epochs},
+    }
+
+
 _TABLE: Table = MappingProxyType(
     {
+        # Groups from the top; 32 levels are five bits. The batch is one device's, of 2, 8 or 24.
+        "NVAE": {
+            "mnist": _nvae(
+                *(1, 28, 28),
+                num_levels=2,
+                num_groups=[5, 10],
+                channels=32,
+                num_blocks=2,
+                cells_per_block=3,
+                num_flows=0,
+                batch_size=200,
+                max_epochs=400,
+                examples=60_000,
+            ),
+            "cifar10": _nvae(
+                *(3, 32, 32),
+                num_groups=[30],
+                channels=128,
+                batch_size=32,
+                max_epochs=400,
+                examples=50_000,
+            ),
+            "imagenet32": _nvae(
+                *(3, 32, 32),
+                num_groups=[28],
+                channels=192,
+                regularization_start=1.0,
+                batch_size=24,
+                max_epochs=45,
+                examples=1_281_149,
+                rise=1,
+            ),
+            "celeba64": _nvae(
+                *(3, 64, 64),
+                num_groups=[5, 10, 20],
+                channels=64,
+                regularization=0.1,
+                batch_size=16,
+                max_epochs=90,
+                examples=162_770,
+            ),
+            "celeba256": _nvae(
+                *(3, 256, 256),
+                num_levels=32,
+                num_groups=[4, 4, 4, 8, 16],
+                channels=30,
+                num_flows=2,
+                regularization_start=1.0,
+                checkpointing=True,
+                batch_size=4,
+                max_epochs=300,
+                examples=27_000,
+            ),
+            "ffhq256": _nvae(
+                *(3, 256, 256),
+                num_levels=32,
+                num_groups=[4, 4, 4, 8, 16],
+                channels=30,
+                num_flows=2,
+                regularization=0.1,
+                regularization_start=1.0,
+                checkpointing=True,
+                batch_size=4,
+                max_epochs=200,
+                examples=63_000,
+                rate=8e-3,
+            ),
+        },
         # The batch is one device's; the published runs had eight of them. Larger images come in
         # smaller batches, by the ratio of their numbers of pixels.
         "glow": {

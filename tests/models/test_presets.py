@@ -9,6 +9,7 @@ from pyro_genmodels import models, training
 from pyro_genmodels.cli._names import model_makers
 
 PRESETS = [(name, key) for name, group in models.presets().items() for key in group]
+LARGE = [("NVAE", key) for key in models.presets()["NVAE"] if key != "mnist"]
 every_preset = pytest.mark.parametrize(("name", "key"), PRESETS)
 
 
@@ -134,7 +135,71 @@ def pixelrnn(
 
 
 MNIST = {"outputs": 32, "colours": 1, "levels": 2}
+
+
+def nvae_encoder_cell(width: int, *, halves: bool = False) -> int:
+    """Two batch norms and weight-normalised 3x3 convolutions, squeeze-excitation; a 2x2 skip."""
+    out = 2 * width if halves else width
+    convs = width * 9 * out + 2 * out + out * 9 * out + 2 * out
+    skip = width * out + 2 * out if halves else 0
+    return 2 * (width + out) + convs + nvae_excitation(out) + skip
+
+
+def nvae_decoder_cell(width: int, expansion: int = 6, *, doubles: bool = False) -> int:
+    """1x1, depthwise 5x5 and 1x1 without bias, four batch norms, squeeze-excitation."""
+    out, hidden = width // 2 if doubles else width, expansion * width
+    convs = width * hidden + 25 * hidden + hidden * out
+    skip = width * out + 2 * out if doubles else 0
+    return convs + 2 * (width + 2 * hidden + out) + nvae_excitation(out) + skip
+
+
+def nvae_excitation(width: int) -> int:
+    hidden = max(width // 16, 4)
+    return 2 * width * hidden + hidden + width
+
+
+def nvae(
+    groups: list[int],
+    width: int,
+    top: tuple[int, int],
+    out: int,
+    *,
+    blocks: int = 1,
+    cells: int = 2,
+    flows: int = 1,
+) -> int:
+    """NVAE's code; every convolution outside of decoder cells has a bias and a length."""
+    seen, z, total = 1 if out == 1 else 3, 20, 0
+    total += (seen * 9 + 2) * width + (width * 9 + 2) * out  # first and last
+    for block in range(blocks):
+        wide = width * 2**block
+        total += (cells - 1) * nvae_encoder_cell(wide) + nvae_encoder_cell(wide, halves=True)
+        total += nvae_decoder_cell(2 * wide, 3, doubles=True)
+        total += (cells - 1) * nvae_decoder_cell(wide, 3)
+    highest = width * 2 ** (blocks + len(groups) - 1)
+    total += highest * top[0] * top[1] + highest**2 + 2 * highest  # start, and the encoder's top
+    for scale, count in enumerate(groups):
+        wide = highest // 2**scale
+        total += count * 2 * nvae_encoder_cell(wide)
+        total += (count - (scale == 0)) * 2 * nvae_decoder_cell(wide)
+        total += count * ((wide * 9 + 2) * 2 * z + (wide + z + 2) * wide)  # posterior, z joins
+        total += (count - (scale == 0)) * ((wide + 2) * 2 * z + (wide + 2) * wide)  # prior, both
+        if scale:
+            total += nvae_encoder_cell(wide, halves=True) + nvae_decoder_cell(
+                2 * wide, doubles=True
+            )
+    hidden = 6 * z
+    shift = (z * 9 + 2) * hidden + (25 + 2) * hidden + (hidden + 2) * z
+    return total + sum(groups) * flows * 2 * shift
+
+
 EXPECTED = {
+    ("NVAE", "mnist"): nvae([5, 10], 32, (4, 4), 1, blocks=2, cells=3, flows=0),
+    ("NVAE", "cifar10"): nvae([30], 128, (16, 16), 100),
+    ("NVAE", "imagenet32"): nvae([28], 192, (16, 16), 100),
+    ("NVAE", "celeba64"): nvae([5, 10, 20], 64, (8, 8), 100),
+    ("NVAE", "celeba256"): nvae([4, 4, 4, 8, 16], 30, (8, 8), 100, flows=2),
+    ("NVAE", "ffhq256"): nvae([4, 4, 4, 8, 16], 30, (8, 8), 100, flows=2),
     ("diagonal_bilstm", "mnist"): pixelrnn("diagonal", 16, 7, **MNIST),
     ("diagonal_bilstm", "mnist_one_layer"): pixelrnn("diagonal", 32, 1, **MNIST),
     ("diagonal_bilstm", "cifar10"): pixelrnn("diagonal", 128, 12),
@@ -160,7 +225,14 @@ EXPECTED = {
 }
 
 
-@every_preset
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        # Hundreds of cells take seconds to make, also of nothing.
+        pytest.param(*each, marks=[pytest.mark.slow] if each in LARGE else [])
+        for each in PRESETS
+    ],
+)
 def test_parameters_add_up(name: str, key: str) -> None:
     with torch.device("meta"):
         model = models.preset(name, key)
@@ -170,6 +242,13 @@ def test_parameters_add_up(name: str, key: str) -> None:
 
 def test_glow_for_cifar10_has_its_44_million() -> None:
     assert abs(EXPECTED["glow", "cifar10"] - 44e6) < 1e6
+
+
+@pytest.mark.parametrize(
+    ("key", "millions"), [("mnist", 33.4), ("cifar10", 130.9), ("celeba64", 153.3)]
+)
+def test_nvae_is_of_the_published_size(key: str, millions: float) -> None:
+    assert EXPECTED["NVAE", key] == pytest.approx(millions * 1e6, rel=0.002)
 
 
 def test_the_lu_form_has_as_many_parameters() -> None:
@@ -192,7 +271,7 @@ def test_every_option_is_one(name: str, key: str) -> None:
     assert set(found) == {"model", "training"}
     assert name in model_makers()
     settings = training.TrainingSettings(**found["training"])
-    assert settings.schedule == "constant"
+    assert settings.schedule == ("cosine" if name == "NVAE" else "constant")
     assert settings.ema_decay == (0.9995 if name == "pixelcnn_pp" else None)
     # What a preset leaves out is not about the training's course.
     unsaid = set(dict(models.FlowModel.training_defaults)) - set(found["training"])
