@@ -18,7 +18,14 @@ from pyro_genmodels._checks import check, require
 from pyro_genmodels._files import written_whole
 from pyro_genmodels._typing import Float, Num
 
-__all__ = ["image_grid", "save_curves", "save_reconstructions", "save_samples", "to_pixels"]
+__all__ = [
+    "image_grid",
+    "save_curves",
+    "save_reconstructions",
+    "save_samples",
+    "save_traversals",
+    "to_pixels",
+]
 
 # Below this many pixels a side, a tile is enlarged by whole factors: 8x8 digits are no stamps.
 _SMALLEST_SIDE = 48
@@ -130,6 +137,45 @@ def save_reconstructions(
     axes.scatter(x.flatten().cpu(), reconstructed.detach().flatten().cpu(), s=4, alpha=0.6)
     axes.set(xlabel="x", ylabel="reconstruction")
     return _save_figure(figure, path)
+
+
+def save_traversals(
+    model: Any,
+    path: str | os.PathLike[str],
+    *,
+    z: Float[Tensor, " D"] | None = None,
+    units: Sequence[int] | None = None,
+    span: float = 2.5,
+    num_steps: int = 9,
+    context: Tensor | None = None,
+) -> None:
+    """Draw what single latent units do: a row for each, its value rising from left to right.
+
+    Args:
+        model: Model of images with ``decode`` and ``latent_dim``, such as a VAE.
+        path: PNG file to replace.
+        z: Latent vector that the others keep their values from; zeros by default.
+        units: Which units, in this order; all by default.
+        span: Values run from ``-span`` to ``span``.
+        num_steps: Number of values.
+        context: One label or feature, if the model is conditional.
+
+    Example:
+        >>> from pyro_genmodels.models import VAE
+        >>> vae = VAE((1, 8, 8), num_levels=2, latent_dim=3)
+        >>> save_traversals(vae, "traversals.png")  # doctest: +SKIP
+    """
+    like = next(model.parameters())
+    start = torch.zeros(model.latent_dim) if z is None else z
+    chosen = list(range(model.latent_dim)) if units is None else list(units)
+    check(len(chosen) > 0, "units", "be one unit or more", "none")
+    values = torch.linspace(-span, span, num_steps)
+    latents = start.detach().cpu().to(values).repeat(len(chosen), num_steps, 1)
+    for row, unit in enumerate(chosen):
+        latents[row, :, unit] = values
+    with torch.no_grad():
+        images = model.decode(latents.flatten(0, 1).to(like), context).mean
+    _save_image(image_grid(images, model.num_levels, columns=num_steps), path)
 
 
 def save_curves(history: Sequence[Mapping[str, float]], path: str | os.PathLike[str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from pyro_genmodels import plotting
+from pyro_genmodels import models, plotting
 
 
 def test_a_grid_places_each_image() -> None:
@@ -65,3 +65,22 @@ def test_curves_of_any_length_are_drawn(tmp_path: Path) -> None:
 def test_no_images_are_named() -> None:
     with pytest.raises(ValueError, match="at least one image"):
         plotting.image_grid(torch.zeros(0, 1, 2, 2), 2)
+
+
+def test_traversals_move_one_unit_a_row(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    vae = models.VAE((1, 48, 48), num_levels=2, latent_dim=2, hidden=())
+    layer = vae.decoder.mlp.layers[0]
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.zero_()
+        layer.weight[:, 1] = 4.0  # unit 0 does nothing, unit 1 brightens everything
+    plotting.save_traversals(vae, tmp_path / "z.png", num_steps=3)
+    picture = torch.from_numpy(imread(tmp_path / "z.png"))[25::50, 25::50, 0]
+    assert picture.shape == (2, 3)
+    assert (picture[0] - 0.5).abs().max() < 0.02
+    assert picture[1, 0] < 0.02 < 0.98 < picture[1, 2]
+    plotting.save_traversals(vae, tmp_path / "z.png", units=[1], z=torch.ones(2), num_steps=5)
+    assert imread(tmp_path / "z.png").shape[:2] == (50, 250)
+    with pytest.raises(ValueError, match="`units` must be one unit or more"):
+        plotting.save_traversals(vae, tmp_path / "z.png", units=[])
