@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -72,14 +74,16 @@ class LogisticMixture(OutputLaw):
         self, parameters: Float[Tensor, "*batch parameters"], noise: Float[Tensor, "*batch noise"]
     ) -> Num[Tensor, "*batch"]:
         """Return the level whose log-mass plus noise is largest."""
-        return (self.log_masses(parameters) + noise).argmax(-1)
+        levels = torch.cat([scores.argmax(-1) for scores in self._scores(parameters, noise)])
+        return levels.view(noise.shape[:-1])
 
     def margin(
         self, parameters: Float[Tensor, "*batch parameters"], noise: Float[Tensor, "*batch noise"]
     ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
         """Return the winner's lead over the second, and its change by the parameters' errors."""
-        scores = self.log_masses(parameters) + noise
-        (first, second), levels = (x.movedim(-1, 0) for x in scores.topk(2))
+        best = [scores.topk(2) for scores in self._scores(parameters, noise)]
+        first, second = torch.cat([x.values for x in best]).view(*noise.shape[:-1], 2).unbind(-1)
+        levels = torch.cat([x.indices for x in best]).view(*noise.shape[:-1], 2).movedim(-1, 0)
         with torch.inference_mode(False), torch.enable_grad():
             # In inference mode made, it cannot enter a graph.
             wide = parameters.detach().clone().double().requires_grad_()
@@ -99,10 +103,18 @@ class LogisticMixture(OutputLaw):
         self, parameters: Float[Tensor, "*batch parameters"]
     ) -> Float[Tensor, "*batch levels"]:
         """Return the log-mass of every level, in float64, of which a draw adds no error."""
-        rows = parameters.double().reshape(-1, parameters.shape[-1])
+        tables = self._scores(
+            parameters, parameters.new_zeros(()).expand(*parameters.shape[:-1], 1)
+        )
+        return torch.cat(list(tables)).view(*parameters.shape[:-1], self.num_levels)
+
+    def _scores(self, parameters: Tensor, noise: Tensor) -> Iterator[Tensor]:
+        """Yield tables of log-masses plus noise, of as many elements as a cache holds."""
         size = max(1, _TABLE // (self.num_mixtures * self.num_levels))
-        masses = [_masses(part, self.num_levels) for part in rows.split(size)]
-        return torch.cat(masses).log_().view(*parameters.shape[:-1], self.num_levels)
+        rows = parameters.reshape(-1, parameters.shape[-1]).split(size)
+        added = noise.reshape(-1, noise.shape[-1]).split(size)
+        for part, plus in zip(rows, added, strict=True):
+            yield _masses(part.double(), self.num_levels).log_().add_(plus)
 
     def _errors(self, parameters: Tensor) -> Tensor:
         """Return the errors of the parameters where those that the network gives have one each."""
