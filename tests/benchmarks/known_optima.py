@@ -55,7 +55,7 @@ PROBLEMS = {
     "RealNVP on eight Gaussians": Problem(
         lambda: data.Sampled(data.EightGaussians(), train=100_000, test=20_000),
         lambda: models.realnvp((2,), dropout=0.0, width=64),
-        {"learning_rate": 5e-3, "batch_size": 256, "max_epochs": 25},
+        {"learning_rate": 3e-3, "batch_size": 256, "max_epochs": 18, "ema_decay": 0.99},
         0.05,
         "nats",
     ),
