@@ -662,9 +662,6 @@ DISTRIBUTIONS: Cases = {
     "MultiScalePixelRNN/colours": lambda: Case(
         distributions.MultiScalePixelRNN(multiscale(3, 1, 2))
     ),
-    "MultiScalePixelRNN/labels": lambda: Case(
-        distributions.MultiScalePixelRNN(multiscale(1, 2, 2, num_classes=3), LABELS)
-    ),
     "MultiScalePixelRNN/map": lambda: Case(
         distributions.MultiScalePixelRNN(
             multiscale(1, 2, 2, context_shape=(2, 2, 2)), features(2, 2, 2)
@@ -721,7 +718,6 @@ DISTRIBUTIONS: Cases = {
     "PixelRNN/map": lambda: Case(
         distributions.PixelRNN(pixelrnn(1, 2, 2, context_shape=(2, 2, 2)), features(2, 2, 2))
     ),
-    "PixelRNN/one-pixel-wide": lambda: Case(distributions.PixelRNN(pixelrnn(2, 3, 1))),
     "PixelRNN/row": lambda: Case(
         distributions.PixelRNN(pixelrnn(1, 3, 2, num_levels=2, layer="row", num_layers=2))
     ),
@@ -819,7 +815,11 @@ MODELS: Cases = {
     ),
     "AutoregressiveModel/multi-scale": lambda: Case(
         models.AutoregressiveModel(
-            multiscale(1, 3, 2, num_levels=2), distribution="MultiScalePixelRNN"
+            nets.MultiScaleNet(
+                made(1, 2, 1, num_levels=2),
+                nets.PixelCNNNet((1, 3, 2), 2, num_blocks=0, context_shape=(6, 3, 2)),
+            ),
+            distribution="MultiScalePixelRNN",
         )
     ),
     "AutoregressiveModel/row-lstm": lambda: Case(
