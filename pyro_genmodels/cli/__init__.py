@@ -17,6 +17,7 @@ _EXAMPLES = """examples:
   pyro-genmodels train vae --data digits
   pyro-genmodels train pixelcnn --data ising --data.beta 0.3 --max_epochs 20
   pyro-genmodels train vae --data digits --help      every option of this model
+  pyro-genmodels train prior runs/vqvae-digits-1     the second stage of a VQ-VAE
   pyro-genmodels train --run runs/vae-digits-1 --resume
   pyro-genmodels evaluate runs/vae-digits-1
 """
