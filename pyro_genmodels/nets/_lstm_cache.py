@@ -6,18 +6,33 @@ product with the pixel to the left and the pixel itself.
 
 from __future__ import annotations
 
-import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from pyro_genmodels.nets._gate_bias import GateBias, gate_columns
 from pyro_genmodels.nets._gated_cache import colour_weights
 from pyro_genmodels.nets._lstm_layer import LSTMLayer
 from pyro_genmodels.nets._row_cache import group_views
 from pyro_genmodels.nets.masked import group_bounds
+
+
+class SubPixel(NamedTuple):
+    """Where one colour's features of a pixel are read and written, in one layer."""
+
+    window: Tensor
+    gates: Tensor
+    sigmoids: Tensor
+    parts: tuple[Tensor, ...]
+    memory: Tensor
+    kept: Tensor
+    beside: Tensor | None
+    state: Tensor
+    seen: Tensor
+    target: Tensor
+    following: Tensor
 
 
 class LayerEvaluation(ABC):
@@ -53,7 +68,7 @@ class LayerEvaluation(ABC):
         window = torch.cat([beside, own])[:, columns]
         self._products = colour_weights(window, stops, self._bounds, parts=4)
         self._above = layer.recur[0][:, columns]
-        self._constant = Constant(layer, columns, features)
+        self._bias = GateBias(layer, columns, features)
         self._gates = state.new_empty(self.width, batch, 4 * self.channels)
         self._stops = stops
         self.start()
@@ -104,48 +119,45 @@ class LayerEvaluation(ABC):
             outs = colour_weights(weight, stops, group_bounds(weight.shape[1], self._groups))
         self._up = outs
 
-    def _step(self, j: int, c: int, following: Tensor) -> tuple[Tensor | None, ...]:
+    def _step(self, j: int, c: int, following: Tensor) -> SubPixel:
         start, stop = self._bounds[c : c + 2]
-        first = j * self._size
+        first, beside = j * self._size, self.beside(j)
         gates = self._gates[j][:, 4 * start : 4 * stop]
-        memory = self.memory_at(j)[:, start:stop]
-        kept, beside = self.state_at(j)[:, start:stop], self.beside(j)
-        return (
-            gates,
-            self.cells[:, first : first + self._stops[c]],
-            gates[:, : 3 * (stop - start)],
-            *gates.chunk(4, 1),
-            memory,
-            kept,
-            None if beside is None else beside[:, start:stop],
-            self._state[:, start:stop],
-            self._state[:, :stop],
-            self.targets[j][c],
-            following,
+        return SubPixel(
+            window=self.cells[:, first : first + self._stops[c]],
+            gates=gates,
+            sigmoids=gates[:, : 3 * (stop - start)],
+            parts=gates.split(stop - start, 1),
+            memory=self.memory_at(j)[:, start:stop],
+            kept=self.state_at(j)[:, start:stop],
+            beside=None if beside is None else beside[:, start:stop],
+            state=self._state[:, start:stop],
+            seen=self._state[:, :stop],
+            target=self.targets[j][c],
+            following=following,
         )
 
     def start_row(self, row: int) -> None:
         """Make what a row's gates see of the row above."""
-        self._gates.copy_(self._constant.at(row))
+        self._gates.copy_(self._bias.at(row))
         self.read_above()
 
     def step(self, j: int, c: int) -> None:
         """Make colour ``c``'s features of pixel ``j``."""
-        gates, window, sigmoids, *parts = cast("tuple[Tensor, ...]", self._steps[j][c])
-        o, f, i, g, memory, kept, beside, state, seen, target, following = parts
-        gates.addmm_(window, self._products[c])
-        sigmoids.sigmoid_()
-        memory.mul_(f).addcmul_(i, g.tanh_())
-        torch.tanh(memory, out=g)
-        torch.mul(o, g, out=kept)
-        if beside is None:
-            state.copy_(kept)
+        at = self._steps[j][c]
+        o, f, i, g = at.parts
+        at.gates.addmm_(at.window, self._products[c])
+        at.sigmoids.sigmoid_()
+        at.memory.mul_(f).addcmul_(i, g.tanh_())
+        torch.mul(o, torch.tanh(at.memory, out=g), out=at.kept)
+        if at.beside is None:
+            at.state.copy_(at.kept)
         else:
-            torch.add(kept, beside, out=state)
+            torch.add(at.kept, at.beside, out=at.state)
         if self._up is None:
-            following.copy_(state)
+            at.following.copy_(at.state)
         else:
-            torch.addmm(target, seen, self._up[c], out=following)
+            torch.addmm(at.target, at.seen, self._up[c], out=at.following)
 
 
 class RowLayerEvaluation(LayerEvaluation):
@@ -217,40 +229,3 @@ class DiagonalLayerEvaluation(LayerEvaluation):
         states = torch.stack([self.state_at(j) for j in range(self.width)])
         self._gates.flatten(0, 1).addmm_(states.flatten(0, 1), self._above[self.channels :])
         self._memory.zero_()
-
-
-class Constant:
-    """The bias of one way's gates, and what a context adds to it.
-
-    Args:
-        layer: The layer.
-        columns: The way's columns of the layer's gates.
-        features: Features of the context.
-    """
-
-    def __init__(self, layer: LSTMLayer, columns: Tensor, features: Tensor | None) -> None:
-        self._everywhere = cast(Tensor, layer.enter.bias)[columns].expand(1, 1, -1)
-        self._rows: Tensor | None = None
-        if layer.context is not None and features is not None:
-            self._weight = layer.context.weight[columns].t()
-            if len(features) == 1:
-                self._everywhere = self._everywhere + features @ self._weight
-            else:
-                self._rows = features.unflatten(0, (-1, layer.width))
-
-    def at(self, row: int) -> Tensor:
-        """Return them for a row, ``(width or 1, batch or 1, gates)``."""
-        if self._rows is None:
-            return self._everywhere
-        return self._everywhere + self._rows[row] @ self._weight
-
-
-def gate_columns(columns: Tensor, bounds: Sequence[int]) -> Tensor:
-    """Return the columns of four gates, colour by colour.
-
-    Example:
-        >>> gate_columns(torch.arange(8), [0, 1, 2])
-        tensor([0, 2, 4, 6, 1, 3, 5, 7])
-    """
-    parts = columns.view(4, -1)
-    return torch.cat([parts[:, a:b].flatten() for a, b in itertools.pairwise(bounds)])

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets._autoregressive import IncrementalEvaluation
+from pyro_genmodels.nets._gate_bias import GateBias
 from pyro_genmodels.nets._gated_cache import colour_weights
 from pyro_genmodels.nets._levels import LevelInput
 from pyro_genmodels.nets._lstm_cache import (
-    Constant,
     DiagonalLayerEvaluation,
     LayerEvaluation,
     RowLayerEvaluation,
@@ -130,7 +130,7 @@ class RightWay:
         self._enter = torch.stack(enter)
         self._beside, self._above = recur.split(self._channels, 1)
         columns = torch.arange(gates, 2 * gates, device=recur.device)
-        self._constants = [Constant(layer, columns, features) for layer in layers]
+        self._biases = [GateBias(layer, columns, features) for layer in layers]
         batch = len(evaluations[0].cells)
         self._states = recur.new_zeros(len(layers), self._width, batch, self._channels)
         for layer, states in zip(self._evaluations, self._states, strict=True):
@@ -147,7 +147,7 @@ class RightWay:
                 for layer in self._evaluations
             ]
         )
-        gates = torch.stack([x.at(row - 1) for x in self._constants])
+        gates = torch.stack([x.at(row - 1) for x in self._biases])
         gates = gates.expand(*inputs.shape[:3], -1).flatten(1, 2)
         gates = torch.baddbmm(gates, inputs.flatten(1, 2), self._enter)
         gates = gates.baddbmm_(self._states.flatten(1, 2), self._above)

@@ -52,7 +52,7 @@ class LSTMScan(nn.Module):
             gates: The input's share of the four gates, one way after another.
             weight: Each way's weights of the states read, neighbour after neighbour.
         """
-        if torch._C._functorch.maybe_current_level() is not None:  # vmap knows no rule for ours
+        if torch._C._are_functorch_transforms_active():  # they know no rule for ours
             return self.step_by_step(gates, weight)
         kind = torch.promote_types(gates.dtype, weight.dtype)
         with torch.autocast(gates.device.type, enabled=False):
