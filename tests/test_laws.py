@@ -312,6 +312,16 @@ def test_enumerable_model(law: str, make: Callable[[], Case]) -> None:
 
 
 @pytest.mark.parametrize("name", cases.MODELS)
+def test_rates_are_numbers_for_each_example(name: str) -> None:
+    """Whatever the latents are, training logs what they carry."""
+    case = prepared_model(cases.MODELS[name])
+    x, context = batch_for(case, 3)
+    for nats in case.part.rates(x, context).values():
+        assert nats.shape[:-1] == (3,)
+        assert nats.isfinite().all()
+
+
+@pytest.mark.parametrize("name", cases.MODELS)
 def test_loss_module_trains(name: str) -> None:
     """The loss Module owns every parameter, reaches each, and is the ELBO per example."""
     torch.set_default_dtype(torch.float32)

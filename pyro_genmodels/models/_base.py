@@ -23,6 +23,7 @@ from pyro_genmodels._checks import (
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import EventShape, Float, Num, Tensor
 from pyro_genmodels.metrics import evaluating
+from pyro_genmodels.models._latent_cost import unit_kl
 from pyro_genmodels.models._latent_scale import LatentScale
 from pyro_genmodels.models._mean_field import MeanFieldELBO
 from pyro_genmodels.models._program import has_latents, log_density, plates
@@ -238,6 +239,32 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
             joint = decoded.get_trace(checked, context)
         # Expanded last: what an empty guide's sum is made of lies on the CPU.
         return (log_density(joint) - log_density(encoded)).expand(num_particles, *batch)
+
+    @torch.no_grad()
+    def rates(
+        self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None
+    ) -> dict[str, Float[Tensor, "..."]]:
+        """Return what each latent site carries: its KL divergence from its prior, in nats.
+
+        Args:
+            x: Data ``(*batch, *event)``.
+            context: As in :meth:`model`.
+
+        Returns:
+            For each site ``(*batch, units)``, one column where the site has no independent units;
+            given one draw of the sites before it. Nothing in a model without latents.
+        """
+        checked, context, _ = self._checked_alone(x, context)
+        with evaluating(self), self._aside(), self.bounding():
+            encoded = poutine.trace(self.guide).get_trace(checked, context)
+            decoded = poutine.trace(poutine.replay(self.model, trace=encoded))
+            sites = decoded.get_trace(checked, context).nodes
+        latents: dict[str, Any] = {n: encoded.nodes[n] for n in encoded.stochastic_nodes}
+        return {
+            name: unit_kl(site["fn"], sites[name]["fn"], site["value"])
+            for name, site in latents.items()
+            if name in sites
+        }
 
     @contextmanager
     def bounding(self) -> Iterator[None]:

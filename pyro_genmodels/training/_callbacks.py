@@ -157,7 +157,7 @@ class Journal(lightning.Callback):
         if module.model.num_levels is not None:
             row["training_bits_per_dim"] = module.in_units(training)
             row["validation_bits_per_dim"] = module.in_units(validation)
-        return row
+        return row | module.rates
 
     def _stop_if_no_better(self, trainer: Any, module: TrainingModule) -> None:
         patience = module.settings.patience
@@ -224,6 +224,8 @@ def _log(trainer: Any, row: dict[str, float]) -> None:
 def write_csv(history: list[dict[str, float]], path: Path) -> None:
     """Write one line an epoch."""
     with written_whole(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(history[0]))
+        # Of all rows: a run that an older version began lacks columns.
+        names = list(dict.fromkeys(name for row in history for name in row))
+        writer = csv.DictWriter(file, fieldnames=names)
         writer.writeheader()
         writer.writerows(history)

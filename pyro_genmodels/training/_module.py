@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -28,6 +29,8 @@ _OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "rmsprop": torch.optim.RMSprop,
     "sgd": torch.optim.SGD,
 }
+# Mean nats from which on a latent unit counts as in use.
+_ACTIVE = 0.01
 _FUSED = ("adam", "adamw", "sgd")
 
 
@@ -64,6 +67,7 @@ class TrainingModule(lightning.LightningModule):
         self._all_reached = False
         self._total, self._steps = torch.zeros((), dtype=torch.float64), 0
         self._validation: list[Tensor] = []
+        self.rates: dict[str, float] = {}
 
     @property
     def model(self) -> GenerativeModel:
@@ -147,13 +151,21 @@ class TrainingModule(lightning.LightningModule):
             progress = self.current_epoch * self.trainer.world_size
             pyro.set_rng_seed(self.settings.seed + progress + self.global_rank)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss in nats per example."""
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """Return the loss in nats per example, nothing of a batch that is skipped."""
         x, context = batch
+        skips = self.settings.on_nan == "skip"
+        before = [(b, b.clone()) for b in self.model.buffers()] if skips else []
         try:
             loss: Tensor = self.loss(x, context)
         except NonFiniteELBOError as error:
-            raise TrainingError(f"{self._where()}: {error}") from error
+            if not skips:
+                raise TrainingError(f"{self._where()}: {error}") from error
+            warnings.warn(f"{self._where()} is skipped: {error}", stacklevel=1)
+            # Running statistics that have met a NaN would keep it.
+            for buffer, value in before:
+                buffer.copy_(value)
+            return None
         self._total += loss.detach().cpu()
         self._steps += 1
         return loss
@@ -171,6 +183,16 @@ class TrainingModule(lightning.LightningModule):
             )
         self._all_reached = True
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Drop a gradient that is not finite, if such a batch is to be skipped."""
+        if self.settings.on_nan != "skip":
+            return
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        if gradients and not bool(torch.stack([g.isfinite().all() for g in gradients]).all()):
+            rule = "the gradient must be finite"
+            warnings.warn(f"{self._where()} is skipped: {rule}.", stacklevel=1)
+            optimizer.zero_grad()
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take the step into the average at once: a checkpoint after the step has both."""
         super().optimizer_step(*args, **kwargs)
@@ -187,6 +209,8 @@ class TrainingModule(lightning.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect the beta = 1 bound of each example."""
         x, context = batch
+        if batch_idx == 0:  # one batch tells enough, and the pass is one more
+            self.rates = _summary(self.model.rates(x, context))
         self._validation.append(self.model.log_weights(x, context)[0].detach().double().cpu())
 
     def on_validation_end(self) -> None:
@@ -237,3 +261,14 @@ class TrainingModule(lightning.LightningModule):
 
     def _where(self) -> str:
         return f"epoch {self.current_epoch + 1}, step {self.global_step + 1}"
+
+
+def _summary(rates: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return each latent site's mean KL in nats, and how many of its units carry anything."""
+    summary: dict[str, float] = {}
+    for name, nats in rates.items():
+        units = nats.flatten(0, -2).mean(0)
+        summary[f"rate_{name}"] = float(units.sum())
+        if len(units) > 1:
+            summary[f"active_units_{name}"] = int((units > _ACTIVE).sum())
+    return summary

@@ -323,3 +323,15 @@ def test_cost_alone() -> None:
     group = LatentCost(free_bits=3.0, free_bits_per="group")
     torch.testing.assert_close(group(kl), torch.tensor([3.0, 3.0]))
     torch.testing.assert_close(LatentCost(free_bits=0.5)(kl[0]), torch.tensor(2.5))
+
+
+@pytest.mark.parametrize("options", [{}, {"posterior": "full"}, {"rate": 1.0, "num_classes": 3}])
+def test_rates_are_kl_divergences(options: dict[str, Any]) -> None:
+    vae, x = small(**options), data(2, 5)
+    labels = torch.zeros(2, 5, dtype=torch.long) if "num_classes" in options else None
+    rates = vae.rates(x, labels)
+    assert list(rates) == ["z"]
+    assert rates["z"].shape == (2, 5, 1 if "posterior" in options else 2)
+    posterior = vae.encode(x, labels)
+    expected = torch.distributions.kl_divergence(posterior, vae.prior_law())
+    torch.testing.assert_close(rates["z"].sum(-1), expected)

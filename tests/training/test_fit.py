@@ -241,3 +241,12 @@ def test_a_schedule_by_time_ends_with_the_time(tmp_path: Path) -> None:
 def test_a_schedule_by_time_needs_a_limit_and_one_device(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="`schedule_by` must be 'steps' without max_time"):
         training.TrainingSettings(schedule_by="time", **settings)
+
+
+def test_the_rate_of_the_latents_is_logged(tmp_path: Path) -> None:
+    """Of each site, and how many of its units are in use."""
+    model = models.VAE((3,), latent_dim=4, hidden=(6,))
+    rows = training.fit(model, source(), run=tmp_path, max_epochs=2, **QUICK)
+    assert all(row["rate_z"] > 0 and 0 <= row["active_units_z"] <= 4 for row in rows)
+    header = (tmp_path / "metrics.csv").read_text().splitlines()[0]
+    assert header.endswith("rate_z,active_units_z")
