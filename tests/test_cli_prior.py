@@ -73,6 +73,14 @@ def test_both_stages_at_once_equal_one_after_the_other(completed: Path, tmp_path
     assert all(torch.equal(after[k], v) for k, v in before.items())
 
 
+def test_an_interrupted_second_stage_goes_on(completed: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(completed, tmp_path / "run")
+    (folder / "checkpoints" / "complete.ckpt").unlink()
+    assert main(["train", "prior", str(folder), "--resume", "--max_epochs", "2"]) == 0
+    assert len((folder / "prior" / "metrics.csv").read_text().splitlines()) == 3
+    assert training.load(folder).prior_kind == "learned"  # type: ignore[attr-defined]
+
+
 MISTAKES = [
     ("train prior", "train prior must be given RUN"),
     ("train prior {none}", "`run` must be a run folder"),
