@@ -11,6 +11,7 @@ from pyro_genmodels.models import GenerativeModel
 
 OPTIMIZERS = ("adam", "adamw", "adamax", "rmsprop", "sgd")
 SCHEDULES = ("constant", "cosine", "exponential")
+NAN_ACTIONS = ("stop", "skip")
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "64-true")
 
 
@@ -34,6 +35,9 @@ class TrainingSettings:
         gradient_clip: Largest norm of the whole gradient; none by default.
         ema_decay: Decay of the averaged weights that are validated, kept and loaded; none averages
             nothing.
+        on_nan: What follows a batch whose loss or gradient is not finite: to ``"stop"`` with an
+            error, or to ``"skip"`` the batch with a warning (one device only). Either names epoch
+            and step.
         precision: Numeric precision of Lightning: 32-true, 16-mixed, bf16-mixed or 64-true.
         accelerator: Lightning's accelerator: auto, cpu, gpu ...
         devices: Number of devices; several train with DistributedDataParallel.
@@ -59,6 +63,7 @@ class TrainingSettings:
     warmup_steps: int = 0
     gradient_clip: float | None = None
     ema_decay: float | None = None
+    on_nan: Literal["stop", "skip"] = "stop"
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "64-true"] = "32-true"
     accelerator: str = "auto"
     devices: int = 1
@@ -73,6 +78,9 @@ class TrainingSettings:
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("schedule", self.schedule, SCHEDULES)
         check_choice("precision", self.precision, PRECISIONS)
+        check_choice("on_nan", self.on_nan, NAN_ACTIONS)
+        rule = "be 'stop' on several devices, which go in step"
+        check(self.on_nan == "stop" or self.devices == 1, "on_nan", rule, repr(self.on_nan))
         check_choice("schedule_by", self.schedule_by, ("steps", "time"))
         timed = self.max_time is not None and self.devices == 1
         rule = "be 'steps' without max_time, and on several devices"
