@@ -46,7 +46,7 @@ def test_as_a_likelihood_every_estimator_gives_the_exact_score(name: str) -> Non
             pyro.sample("x", type(law)(law.net, label), obs=x)
 
     exact = -float(type(law)(law.net, label).log_prob(x).sum())
-    for estimator in (Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO, TraceEnum_ELBO):
+    for estimator in (Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO):
         assert estimator().loss(model, lambda x: None, x) == pytest.approx(exact, rel=1e-10)
 
 
@@ -63,7 +63,7 @@ def test_a_label_is_enumerated_out_and_inferred(name: str) -> None:
             pyro.sample("x", type(law)(law.net, label), obs=x)
         return label
 
-    joint = law.log_prob(x[:, None]) + weights.log()
+    joint = law.log_prob(x[:, None]).detach() + weights.log()
     loss = TraceEnum_ELBO(max_plate_nesting=1).loss(model, lambda x: None, x)
     assert loss == pytest.approx(-float(joint.logsumexp(-1).sum()), rel=1e-10)
     likeliest = infer_discrete(model, temperature=0, first_available_dim=-2)(x)
@@ -111,7 +111,7 @@ def test_as_a_prior_over_discrete_latents(name: str) -> None:
 
     def model() -> None:
         with pyro.plate("particles", 2000):
-            codes = pyro.sample("codes", type(prior)(prior.net))
+            codes = pyro.sample("codes", type(prior)(prior.net)).double()
             pyro.sample("x", dist.Normal(codes.flatten(-3), 0.7).to_event(1), obs=x)
 
     with torch.no_grad():

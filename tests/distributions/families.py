@@ -14,7 +14,9 @@ from pyro_genmodels.testing import randomize_parameters
 
 Shape = tuple[int, ...]
 
-# Options that each takes beside event shape, levels and context.
+# A key is a distribution's name, with a variant after a slash. Those of two maps or scales are held
+# to the same by ``tests/cases.py``, at shapes of their own. The options stand beside event shape,
+# levels and context.
 NETWORKS: dict[str, tuple[Callable[..., AutoregressiveNet], dict[str, Any]]] = {
     "CharRNN": (nets.CharRNNNet, {"hidden_features": 8}),
     "GatedPixelCNN": (nets.GatedPixelCNNNet, {"hidden_channels": 6, "num_layers": 2}),
@@ -25,7 +27,10 @@ NETWORKS: dict[str, tuple[Callable[..., AutoregressiveNet], dict[str, Any]]] = {
         nets.PixelCNNPlusPlusNet,
         {"hidden_channels": 4, "num_resnets": 1, "num_scales": 1, "num_mixtures": 2},
     ),
+    "PixelRNN/diagonal": (nets.PixelRNNNet, {"hidden_channels": 6, "num_layers": 1}),
+    "PixelRNN/row": (nets.PixelRNNNet, {"hidden_channels": 6, "num_layers": 1, "layer": "row"}),
     "PixelSNAIL": (nets.PixelSNAILNet, {"hidden_channels": 8, "num_blocks": 1}),
+    "VQPrior": (nets.PixelSNAILNet, {"hidden_channels": 8, "num_blocks": 1, "embedding_size": 3}),
     "WaveNet": (nets.WaveNetNet, {"channels": 6, "num_blocks": 1, "layers_per_block": 3}),
 }
 CONTEXTS: dict[str, dict[str, Any]] = {
@@ -50,7 +55,7 @@ def make(
     net = make_net(event_shape, num_levels, **{**sizes, **options})
     randomize_parameters(net.to(dtype), scale)
     net.eval()
-    law = getattr(distributions, name)
+    law = getattr(distributions, name.partition("/")[0])
     if net.num_classes is not None:
         return law(net, torch.randint(net.num_classes, batch))
     if net.context_shape is not None:
