@@ -117,7 +117,7 @@ def test_by_rows_and_pixels_as_in_one_go(
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"event_shape": (8, 8)}, "event_shape"),
+        ({"event_shape": (8,)}, "event_shape"),
         ({"event_shape": (16, 8, 8), "hidden_channels": 8}, "hidden_channels"),
         ({"event_shape": (3, 8, 8), "output_channels": 2}, "output_channels"),
         ({"num_layers": -1}, "num_layers"),

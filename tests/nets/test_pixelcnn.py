@@ -100,7 +100,7 @@ def test_a_wrong_context_is_named(context: torch.Tensor | None, named: str) -> N
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"event_shape": (8, 8)}, "event_shape"),
+        ({"event_shape": (8,)}, "event_shape"),
         ({"event_shape": (16, 8, 8), "hidden_channels": 8}, "out_channels"),
         ({"num_levels": 1}, "num_levels"),
         ({"dropout": 1.0}, "dropout"),
