@@ -15,13 +15,15 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pyro_genmodels.distributions import PixelRNN
-from pyro_genmodels.nets import PixelRNNNet
+from pyro_genmodels.distributions import MultiScalePixelRNN, PixelRNN
+from pyro_genmodels.distributions._autoregressive import SoftmaxAutoregressive
+from pyro_genmodels.nets import MultiScaleNet, PixelRNNNet
 from pyro_genmodels.nets._lstm_layer import DiagonalLSTMLayer
 from pyro_genmodels.testing import randomize_parameters
 
@@ -113,15 +115,24 @@ def training(repeats: int) -> None:
         print(line, flush=True)
 
 
+def laws() -> dict[str, SoftmaxAutoregressive]:
+    """Return distributions over binary images, of seven layers with 32 features each."""
+    grey, colours = (1, 28, 28), (3, 16, 16)
+    sizes: dict[str, Any] = {"hidden_channels": 32, "num_layers": 7}
+    small = PixelRNNNet((1, 14, 14), 2, **sizes)
+    large = PixelRNNNet(grey, 2, context_shape=(32, 28, 28), **sizes)
+    return {
+        f"diagonal, {grey}": PixelRNN(PixelRNNNet(grey, 2, **sizes)),
+        f"row, {grey}": PixelRNN(PixelRNNNet(grey, 2, layer="row", **sizes)),
+        f"diagonal, {colours}": PixelRNN(PixelRNNNet(colours, 2, **sizes)),
+        f"two scales, diagonal, {grey}": MultiScalePixelRNN(MultiScaleNet(small, large)),
+    }
+
+
 def sampling(repeats: int) -> None:
     """Print the cost of a sample over a forward pass."""
-    for layer, shape in (
-        ("diagonal", (1, 28, 28)),
-        ("row", (1, 28, 28)),
-        ("diagonal", (3, 16, 16)),
-    ):
-        net = PixelRNNNet(shape, 2, layer=layer, hidden_channels=32, num_layers=7).eval()
-        law = PixelRNN(randomize_parameters(net, 0.2))
+    for name, law in laws().items():
+        net = randomize_parameters(law.net, 0.2).eval()
         x = law.sample((BATCH,))
         variants: dict[str, Callable[[], object]] = {
             "forward": lambda net=net, x=x: net(x),
@@ -129,9 +140,11 @@ def sampling(repeats: int) -> None:
         }
         with torch.inference_mode():
             time_of = medians(variants, repeats)
-        forward, sample = (time_of[name]["wall"] for name in ("forward", "sample"))
-        what = f"{layer}, 7 layers of 32, {shape}"
-        print(f"{what}: forward {forward:.3f}s, sample {sample:.3f}s, ratio {sample / forward:.2f}")
+        forward, sample = time_of["forward"], time_of["sample"]
+        for clock in CLOCKS:
+            ratio = sample[clock] / forward[clock]
+            figures = f"forward {forward[clock]:.3f}s, sample {sample[clock]:.3f}s"
+            print(f"{name}; {clock}: {figures}, ratio {ratio:.2f}", flush=True)
 
 
 def main() -> None:
