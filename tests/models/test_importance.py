@@ -160,6 +160,7 @@ def test_training_by_the_bound_tightens_it() -> None:
     assert bound(num_particles=20, importance=True) > bound() + 0.3
 
 
+@pytest.mark.slow
 def test_svi_trains_by_renyi() -> None:
     vae, oracle = linear_vae()
     x = oracle.sample(64)

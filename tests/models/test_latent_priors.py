@@ -57,11 +57,11 @@ def test_life_cycle(prior: str) -> None:
 
 
 @pytest.mark.parametrize("prior", ["vamp", "coupling"])
-@pytest.mark.parametrize("options", [{"beta": 4.0}, {"beta": 1.0, "rate": 0.5}])
+@pytest.mark.parametrize("options", [{"beta": 4.0, "rate": 0.5}])
 def test_estimators_agree(prior: str, options: dict[str, Any]) -> None:
     vae = small(prior, BetaVAE, **options).double()
     vae = testing.randomize_parameters(vae, 0.3).eval()
-    testing.check_estimators_agree(vae, data(3).double(), num_runs=50)
+    testing.check_estimators_agree(vae, data(3).double(), num_runs=30)
 
 
 def test_vamp_prior_is_the_mixture_of_posteriors() -> None:
@@ -88,7 +88,7 @@ def test_pseudo_inputs_from_data() -> None:
     torch.testing.assert_close(prior.pseudo_inputs[3], x[0] - 1)
 
 
-@pytest.mark.parametrize("kind", ["vamp", "coupling"])
+@pytest.mark.parametrize("kind", ["vamp", pytest.param("coupling", marks=pytest.mark.slow)])
 def test_a_learned_prior_raises_the_bound(kind: str) -> None:
     """Two far clusters on a line: no linear map makes them of one Gaussian."""
     torch.manual_seed(0)

@@ -119,7 +119,7 @@ def clusters(count: int) -> tuple[Tensor, Tensor]:
     return centres[labels] + 0.3 * torch.randn(count, 4), labels
 
 
-@pytest.mark.parametrize("how", ["loss", "svi"])
+@pytest.mark.parametrize("how", [pytest.param("loss", marks=pytest.mark.slow), "svi"])
 def test_few_labels_name_the_clusters(how: str) -> None:
     torch.manual_seed(0)
     vae = VAE((4,), latent_dim=2, hidden=(16,), num_classes=3)
