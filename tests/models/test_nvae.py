@@ -100,6 +100,23 @@ def test_residual_kl_is_that_of_the_paper() -> None:
     torch.testing.assert_close(kl_divergence(q, p), expected.sum((-3, -2, -1)), atol=1e-9, rtol=0)
 
 
+def test_a_posterior_that_adds_nothing_is_the_prior() -> None:
+    model = nvae(num_cells=0).eval()
+    with torch.no_grad():
+        for posterior in model.hierarchy.decoder.posteriors:
+            last = getattr(posterior, "output", posterior)
+            last.weight.zero_()
+            last.bias.zero_()
+    x = images(3)
+    guided = poutine.trace(model.guide).get_trace(x)
+    modelled = poutine.trace(poutine.replay(model.model, trace=guided)).get_trace(x)
+    for name in model.site_names:
+        q, p = guided.nodes[name]["fn"], modelled.nodes[name]["fn"]
+        torch.testing.assert_close(q.loc, p.loc.expand_as(q.loc))
+        torch.testing.assert_close(q.scale, p.scale.expand_as(q.scale))
+    assert float(modelled.nodes["z_3"]["fn"].loc.abs().min()) > 0
+
+
 def test_balancing_by_hand() -> None:
     assert group_weights((2, 4, 2)) == [1, 1, 2, 2, 2, 2, 16, 16]
     terms = [torch.tensor([1.0, 3.0]), torch.tensor([0.0, -4.0]), torch.tensor([0.0, 0.0])]
