@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_genmodels._typing import Float
+from pyro_genmodels.nets._precision import full_precision
 from pyro_genmodels.nets._wavefront import Step, Wavefront
 
 
@@ -55,7 +56,7 @@ class LSTMScan(nn.Module):
         if torch._C._are_functorch_transforms_active():  # they know no rule for ours
             return self.step_by_step(gates, weight)
         kind = torch.promote_types(gates.dtype, weight.dtype)
-        with torch.autocast(gates.device.type, enabled=False):
+        with full_precision(gates):
             given = (gates.to(kind), weight.to(kind), self.places, self.inverse, self.wavefront)
             states: Tensor = _Scan.apply(*given)
         return states
@@ -122,8 +123,9 @@ class _Scan(torch.autograd.Function):
         """Return the gradients of the gates and of the weight."""
         gates, cells, read, weight, places, inverse = ctx.saved_tensors
         run = _Run(ctx.wavefront, gates.unflatten(1, (-1, ctx.batch)), weight, cells, read)
-        packed = run.backward(_gathered(of_states, places).flatten(1, 2))
-        of_weight = torch.bmm(read.transpose(1, 2), packed)
+        with full_precision(gates):
+            packed = run.backward(_gathered(of_states, places).flatten(1, 2))
+            of_weight = torch.bmm(read.transpose(1, 2), packed)
         ways, rows, size = packed.shape
         of_gates = gates.new_empty(rows // ctx.batch, ctx.batch, ways * size)
         for way, part in enumerate(of_gates.split(size, -1)):

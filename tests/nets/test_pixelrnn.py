@@ -173,7 +173,7 @@ def test_trains_under_autocast(layer: str) -> None:
     net = network((1, 3, 4), layer=layer).float()
     with torch.autocast("cpu", torch.bfloat16):
         logits = net(torch.zeros(2, 1, 3, 4))
-    logits.float().square().mean().backward()
+        logits.float().square().mean().backward()
     exact = net(torch.zeros(2, 1, 3, 4))
     assert float((logits - exact).detach().abs().max()) < 0.1
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
