@@ -23,6 +23,8 @@ class MultiScaleNet(AutoregressiveNet):
     likelihood is exact. The small image is brought to the large one's size by a transposed
     convolution with as many features as the large network's context has channels, and given to the
     large network as that context; its pixels are also part of what that network sees of the past.
+    The paper does not say how pixels that both networks know are counted, nor what the enlarged
+    image passes through; here a ReLU, and whatever the large network does with a context.
 
     Where generation begins from a given small image (``given``, with ``num_given`` the number of
     its sub-pixels), this is an exact sampler of larger versions of it.
