@@ -628,16 +628,8 @@ DISTRIBUTIONS: Cases = {
     "GatedPixelCNN/map": lambda: Case(
         distributions.GatedPixelCNN(gated_net(1, 2, 2, context_shape=(2, 2, 2)), features(2, 2, 2))
     ),
-    "HierarchicalVQPrior": lambda: Case(
-        distributions.HierarchicalVQPrior(code_hierarchy((1, 2), (2, 2)))
-    ),
     "HierarchicalVQPrior/labels": lambda: Case(
         distributions.HierarchicalVQPrior(code_hierarchy((1, 1), (2, 2), num_classes=3), LABELS)
-    ),
-    "HierarchicalVQPrior/vector": lambda: Case(
-        distributions.HierarchicalVQPrior(
-            code_hierarchy((1, 1), (2, 1), context_shape=(2,)), features(2)
-        )
     ),
     "HierarchicalVQPrior/unequal-codes": lambda: Case(
         distributions.HierarchicalVQPrior(code_hierarchy((1, 1), (1, 2), (2, 2), codes=2))
@@ -747,9 +739,6 @@ DISTRIBUTIONS: Cases = {
     "VQPrior/labels": lambda: Case(
         distributions.VQPrior(snail_net(2, 2, embedding_size=2, num_classes=3), LABELS)
     ),
-    "VQPrior/vector": lambda: Case(
-        distributions.VQPrior(gated_net(2, 2, embedding_size=2, context_shape=(2,)), features(2))
-    ),
     "VQPrior/map": lambda: Case(
         distributions.VQPrior(
             snail_net(2, 2, embedding_size=2, context_shape=(2, 2, 2)), features(2, 2, 2)
@@ -828,12 +817,6 @@ MODELS: Cases = {
     "AutoregressiveModel/sequence": lambda: Case(
         models.AutoregressiveModel(wavenet(4, context_shape=(2, 4)), distribution="WaveNet"),
         context=features(2, 4),
-    ),
-    "AutoregressiveModel/codes": lambda: Case(
-        models.AutoregressiveModel(
-            code_hierarchy((2, 2), (2, 2), num_classes=3), distribution="HierarchicalVQPrior"
-        ),
-        context=LABELS,
     ),
     "AutoregressiveModel/plus-plus": lambda: Case(
         models.AutoregressiveModel(plus_plus_net(1, 2, 2), distribution="PixelCNNPlusPlus")
@@ -1045,11 +1028,6 @@ MODELS: Cases = {
         context=LABELS,
     ),
     "VQVAE2": lambda: Case(models.VQVAE2((2, 5, 6), num_codes=5, code_dim=3, hidden_channels=6)),
-    "VQVAE2/learned-priors": lambda: Case(
-        learned_priors(
-            models.VQVAE2((1, 8, 8), num_codes=5, code_dim=3, reduction=2, hidden_channels=4)
-        )
-    ),
 }
 
 # Laws that a case is known to break, each with its reason. An entry that is no longer needed

@@ -200,7 +200,7 @@ def test_a_prior_that_is_there_is_not_lost_by_mistake(
     # Trained anew, the first stage has other codes.
     training.fit(vqvae2(), source, run=folder, overwrite=True, **QUICK)
     assert training.load(folder).prior_kind == "uniform"  # type: ignore[attr-defined]
-    fit(folder)
+    assert training.check_prior_run(folder).prior_kind == "uniform"
 
 
 @pytest.mark.slow
@@ -233,6 +233,7 @@ def test_what_cannot_have_a_prior_is_refused(
         training.fit_prior(tmp_path / "vae", **QUICK)
 
 
+@pytest.mark.slow
 def test_data_of_the_caller_s_own_and_features_as_context(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = models.VQVAE((1, 8, 8), context_shape=(2,), reduction=2, **SIZES)
