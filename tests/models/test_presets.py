@@ -9,7 +9,7 @@ from pyro_genmodels import models, training
 from pyro_genmodels.cli._names import model_makers
 
 PRESETS = [(name, key) for name, group in models.presets().items() for key in group]
-LARGE = [("NVAE", key) for key in models.presets()["NVAE"] if key != "mnist"]
+LARGE = [("NVAE", key) for key in models.presets()["NVAE"] if key != "digits"]
 every_preset = pytest.mark.parametrize(("name", "key"), PRESETS)
 
 
@@ -167,10 +167,12 @@ def nvae(
     blocks: int = 1,
     cells: int = 2,
     flows: int = 1,
+    seen: int = 3,
+    z: int = 20,
+    group_cells: int = 2,
 ) -> int:
     """NVAE's code; every convolution outside of decoder cells has a bias and a length."""
-    seen, z, total = 1 if out == 1 else 3, 20, 0
-    total += (seen * 9 + 2) * width + (width * 9 + 2) * out  # first and last
+    total = (seen * 9 + 2) * width + (width * 9 + 2) * out  # first and last
     for block in range(blocks):
         wide = width * 2**block
         total += (cells - 1) * nvae_encoder_cell(wide) + nvae_encoder_cell(wide, halves=True)
@@ -180,8 +182,8 @@ def nvae(
     total += highest * top[0] * top[1] + highest**2 + 2 * highest  # start, and the encoder's top
     for scale, count in enumerate(groups):
         wide = highest // 2**scale
-        total += count * 2 * nvae_encoder_cell(wide)
-        total += (count - (scale == 0)) * 2 * nvae_decoder_cell(wide)
+        total += count * group_cells * nvae_encoder_cell(wide)
+        total += (count - (scale == 0)) * group_cells * nvae_decoder_cell(wide)
         total += count * ((wide * 9 + 2) * 2 * z + (wide + z + 2) * wide)  # posterior, z joins
         total += (count - (scale == 0)) * ((wide + 2) * 2 * z + (wide + 2) * wide)  # prior, both
         if scale:
@@ -194,7 +196,8 @@ def nvae(
 
 
 EXPECTED = {
-    ("NVAE", "mnist"): nvae([5, 10], 32, (4, 4), 1, blocks=2, cells=3, flows=0),
+    ("NVAE", "digits"): nvae([1, 2], 16, (4, 4), 30, blocks=0, flows=0, seen=1, z=8, group_cells=1),
+    ("NVAE", "mnist"): nvae([5, 10], 32, (4, 4), 1, blocks=2, cells=3, flows=0, seen=1),
     ("NVAE", "cifar10"): nvae([30], 128, (16, 16), 100),
     ("NVAE", "imagenet32"): nvae([28], 192, (16, 16), 100),
     ("NVAE", "celeba64"): nvae([5, 10, 20], 64, (8, 8), 100),
