@@ -1059,6 +1059,18 @@ NO_CASE: dict[str, str] = {
 
 # Public names inside a module that are deliberately not exported, each with its reason.
 INTERNAL: dict[str, str] = {
+    "nets.EncoderCell": "a part of NVAE's towers",
+    "nets.DecoderCell": "a part of NVAE's towers",
+    "nets.PosteriorCombiner": "a part of NVAE's towers",
+    "nets.AutoregressiveShift": "a part of NVAE's posterior",
+    "nets.RegularizedConv2d": "a layer of NVAE's cells",
+    "nets.BatchNorm": "a layer of NVAE's cells",
+    "nets.SqueezeExcitation": "a layer of NVAE's cells",
+    "nets.FactorizedReduce": "a layer of NVAE's cells",
+    "nets.SpectralNorms": "a penalty of NVAE's training",
+    "nets.BatchNormScales": "a penalty of NVAE's training",
+    "nets.EncoderTower": "half of NVAE's networks",
+    "nets.DecoderTower": "half of NVAE's networks",
     "nets.RawContext": "a part of CodeHierarchyNet",
     "nets.WeightNormConv2d": "a layer of RealNVPNet",
     "distributions.SoftmaxAutoregressive": "what the softmax distributions share",
