@@ -193,8 +193,8 @@ def _accuracy(codes: Tensor, labels: Tensor) -> float:
     svm = require("sklearn.svm", extra="train")
     metrics = require("sklearn.metrics", extra="train")
     classifier = svm.LinearSVC(C=0.01, class_weight="balanced")
-    known = labels.numpy()
-    predicted = classifier.fit(codes.numpy(), known).predict(codes.numpy())
+    rows, known = codes.detach().cpu().numpy(), labels.cpu().numpy()
+    predicted = classifier.fit(rows, known).predict(rows)
     return float(metrics.balanced_accuracy_score(known, predicted, adjusted=True))
 
 
@@ -248,7 +248,7 @@ def dci(
     _check_same(codes, factors)
     ensemble = require("sklearn.ensemble", extra="train")
     kept = len(codes) // 5
-    x, y = codes.numpy(), factors.numpy()
+    x, y = codes.detach().cpu().numpy(), factors.cpu().numpy()
     columns, accuracies = [], []
     for column in range(y.shape[1]):
         forest = ensemble.RandomForestClassifier(num_trees, random_state=seed)
@@ -364,7 +364,7 @@ def beta_vae_score(
         difference = represent(source.render(first)) - represent(source.render(second))
         points.append(difference.abs().mean(0))
         shared.append(factor)
-    x: Any = torch.stack(points).numpy()
+    x: Any = torch.stack(points).detach().cpu().numpy()
     classifier = linear.LogisticRegression(max_iter=2000, C=1e3)
     classifier.fit(x[:num_points], shared[:num_points])
     return float(classifier.score(x[num_points:], shared[num_points:]))
