@@ -101,10 +101,10 @@ class BatchNormScales(nn.Module):
         layers = [m for m in network.modules() if isinstance(m, BatchNorm)]
         self._groups = _by(layers, lambda layer: layer.num_features)
 
-    def forward(self) -> Float[Tensor, ""]:
-        """Return the sum, differentiable in the scales."""
+    def forward(self) -> Float[Tensor, ""] | int:
+        """Return the sum, differentiable in the scales; of a network without any, the number 0."""
         stacked = [torch.stack([layer.weight for layer in group]) for group in self._groups]
-        return torch.stack([scales.abs().amax(1).sum() for scales in stacked]).sum()
+        return sum(scales.abs().amax(1).sum() for scales in stacked)
 
 
 def _by(items: Sequence[ItemT], key: Any) -> list[list[ItemT]]:
