@@ -81,6 +81,35 @@ def test_an_interrupted_second_stage_goes_on(completed: Path, tmp_path: Path) ->
     assert training.load(folder).prior_kind == "learned"  # type: ignore[attr-defined]
 
 
+def test_an_interrupted_overwriting_goes_on(
+    completed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(completed, tmp_path / "run")
+    old = (folder / "checkpoints" / "complete.ckpt").read_bytes()
+    words = ["train", "prior", str(folder)]
+
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pyro_genmodels.training._prior._complete", interrupted)
+        assert main([*words, "--overwrite", *PRIOR, *QUICK, "--seed", "3"]) == 130
+    assert (folder / "checkpoints" / "complete.ckpt").read_bytes() == old
+    assert main([*words, "--resume"]) == 0
+    assert (folder / "checkpoints" / "complete.ckpt").read_bytes() != old
+
+
+def test_priors_that_cannot_be_resumed_leave_the_run_as_it_was(
+    completed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(completed, tmp_path / "run")
+    before = (folder / "prior" / "config.yaml").read_bytes()
+    words = ["train", "prior", str(folder), "--resume"]
+    assert main([*words, "--model.hidden_channels", "12"]) == 1
+    assert "must fit its model" in capsys.readouterr().err
+    assert (folder / "prior" / "config.yaml").read_bytes() == before
+
+
 MISTAKES = [
     ("train prior", "train prior must be given RUN"),
     ("train prior {none}", "`run` must be a run folder"),

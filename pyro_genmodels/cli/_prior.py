@@ -73,6 +73,9 @@ def train(
     model = training.check_prior_run(folder, **options)
     pyro.set_rng_seed(plan.settings["seed"])
     priors = models.learned_priors(model, **plan.model)
+    # All that can fail at once does before a file is written.
+    training.check_priors(folder, priors, resume=resume, **plan.settings)
+    source = training.load_source(folder, allow=allow)
     if not training.is_helper():
         (folder / FOLDER).mkdir(exist_ok=True)
         with written_whole(folder / FOLDER / CONFIG) as temporary:
@@ -80,7 +83,7 @@ def train(
         size = sum(p.numel() for prior in priors for p in prior.parameters())
         print(f"prior: {size:,} parameters, run {folder}")
     try:
-        training.fit_prior(folder, priors=priors, **options, **plan.settings)
+        training.fit_prior(folder, priors=priors, source=source, **options, **plan.settings)
     except KeyboardInterrupt:
         command = f"pyro-genmodels train prior {folder} --resume"
         raise KeyboardInterrupt(f"go on with: {command}") from None

@@ -7,7 +7,7 @@ from pyro_genmodels.training._checkpoint import CheckpointError, load, load_sour
 from pyro_genmodels.training._codes import encode_codes
 from pyro_genmodels.training._evaluate import Evaluation, evaluate
 from pyro_genmodels.training._fit import check_run, fit, is_helper, prepare_run
-from pyro_genmodels.training._prior import check_prior_run, fit_prior
+from pyro_genmodels.training._prior import check_prior_run, check_priors, fit_prior
 from pyro_genmodels.training._samples import draw_samples, rejection_sample
 from pyro_genmodels.training._settings import TrainingSettings, settings_for
 
@@ -16,6 +16,7 @@ __all__ = [
     "Evaluation",
     "TrainingSettings",
     "check_prior_run",
+    "check_priors",
     "check_run",
     "draw_samples",
     "encode_codes",

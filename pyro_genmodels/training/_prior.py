@@ -28,6 +28,7 @@ from pyro_genmodels.training._checkpoint import (
     LAST,
     SECTION,
     CheckpointError,
+    check_resumable,
     describe,
     load,
     load_source,
@@ -65,7 +66,7 @@ def fit_prior(
         run: Folder of a trained VQ-VAE.
         priors: A prior for each map, from the top; ``learned_priors(model)`` by default.
         source: The data, where the run was trained on the caller's own.
-        resume: Go on with an interrupted training of the priors.
+        resume: Go on with a training of the priors, interrupted or not.
         overwrite: Train priors anew, though the run has some.
         allow: Full names of classes outside this package that may be imported.
         callbacks: Further callbacks of Lightning's.
@@ -77,8 +78,8 @@ def fit_prior(
 
     Raises:
         ValueError: If the run is no VQ-VAE's, the priors do not fit it, or a setting is impossible.
-        FileExistsError: If the run has priors and not ``overwrite``, or an interrupted training of
-            them and neither.
+        FileExistsError: If the run has priors, or an interrupted training of them, and is neither
+            to be resumed nor overwritten.
         CheckpointError: If the run has no checkpoint that can be read.
         ImportError: If the ``train`` extra is not installed.
     """
@@ -111,8 +112,8 @@ def check_prior_run(
 
     Raises:
         ValueError: If the run is no VQ-VAE's.
-        FileExistsError: If it has priors and not ``overwrite``, or an interrupted training of them
-            and neither.
+        FileExistsError: If it has priors, or an interrupted training of them, and is neither to
+            be resumed nor overwritten.
         CheckpointError: If it has no checkpoint that can be read.
     """
     folder = Path(run)
@@ -123,11 +124,33 @@ def check_prior_run(
     assert isinstance(model, VectorQuantizedModel)  # narrows the type for the checker
     if is_helper() or overwrite:
         return model
-    if (folder / FOLDER / COMPLETE).is_file():
+    # An overwriting that was interrupted left the old priors, and something to go on with.
+    goes_on = resume and (folder / PRIOR / FOLDER / LAST).is_file()
+    if (folder / FOLDER / COMPLETE).is_file() and not goes_on:
         raise FileExistsError(f"'{folder}' has a learned prior already: overwrite it")
     if (folder / PRIOR / FOLDER).exists() and not resume:
         raise FileExistsError(f"'{folder / PRIOR}' holds a run already: resume it or overwrite it")
     return model
+
+
+def check_priors(
+    run: str | os.PathLike[str],
+    priors: Sequence[LearnedPrior],
+    *,
+    resume: bool = False,
+    **settings: Any,
+) -> None:
+    """Check that the training of a run's priors can go on with these, if it is to.
+
+    Raises:
+        ValueError: If a setting is impossible, or not one to go on with.
+        CheckpointError: If the checkpoint is of other priors, or cannot be read.
+    """
+    chosen = settings_for(AutoregressiveModel, **settings)
+    last = Path(run) / PRIOR / FOLDER / LAST
+    if resume and last.is_file():
+        options = {"optimizer": chosen.optimizer, "max_epochs": chosen.max_epochs}
+        check_resumable(code_model(priors), last, **options)
 
 
 def first_stage(run: str | os.PathLike[str]) -> Path:
