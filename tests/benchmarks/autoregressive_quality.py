@@ -15,7 +15,7 @@ from quality import Problem, main, sampled
 
 from pyro_genmodels import data, models
 
-ENDLESS: dict[str, Any] = {"learning_rate": 2e-3, "batch_size": 128, "ema_decay": 0.995}
+ENDLESS: dict[str, Any] = {"learning_rate": 5e-3, "batch_size": 64, "ema_decay": 0.995}
 
 
 def ising(side: int, beta: float) -> data.Sampled:
@@ -35,22 +35,22 @@ def field_network() -> models.GenerativeModel:
 
 EXACT = {
     "gated on Ising 8x8, beta .4407": Problem(
-        partial(ising, 8, 0.4406868), partial(gated_ising, 8, 24, 5), ENDLESS, 120, 0.0003
+        partial(ising, 8, 0.4406868), partial(gated_ising, 8, 16, 5), ENDLESS, 120, 0.0003
     ),
     "gated on Ising 8x8, beta .6": Problem(
-        partial(ising, 8, 0.6), partial(gated_ising, 8, 24, 5), ENDLESS, 120, 0.0003
+        partial(ising, 8, 0.6), partial(gated_ising, 8, 16, 5), ENDLESS, 120, 0.0003
     ),
     "gated on Ising 16x16, beta .4407": Problem(
         lambda: sampled(data.Ising(16, 16), train=50_000, test=4000),
         partial(gated_ising, 16, 16, 8),
-        {**ENDLESS, "batch_size": 64},
+        ENDLESS,
         120,
         0.001,
     ),
     "PixelCNN++ on the logistic field 16x16": Problem(
         lambda: sampled(data.LogisticField(16, 16), train=50_000, test=4000),
         field_network,
-        {**ENDLESS, "batch_size": 64},
+        ENDLESS,
         120,
         0.001,
     ),
