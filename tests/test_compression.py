@@ -397,6 +397,11 @@ def test_codes_of_another_model_or_context_or_damaged_ones() -> None:
         compression.compress_images(models.VAE((4,)), torch.zeros(3, 4))
 
 
+def test_no_images_have_no_bits() -> None:
+    model = models.VQVAE((1, 4, 4), num_levels=4, num_codes=4, hidden_channels=4)
+    assert compression.ideal_bits(model, torch.zeros(0, 1, 4, 4)) == 0
+
+
 def test_images_of_an_autoregressive_model_lose_nothing() -> None:
     model = models.pixelcnn((1, 4, 4), num_levels=4, hidden_channels=4, num_classes=3)
     x, labels = torch.randint(4, (10, 1, 4, 4)), torch.arange(10) % 3

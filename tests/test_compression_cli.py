@@ -12,7 +12,7 @@ import torch
 
 pytest.importorskip("constriction", reason="comes with the compression extra")
 
-from pyro_genmodels import data, models, training
+from pyro_genmodels import compression, data, models, training
 from pyro_genmodels.cli import main
 from tests.test_cli_mistakes import contents, refuse
 
@@ -83,11 +83,25 @@ def test_codes_come_back_as_images(
     assert np.array_equal(np.load(back), expected.round().clamp(0, 3).numpy())
 
 
+@pytest.mark.parametrize("dtype", ["uint16", "uint64", ">i4", ">f8", "bool"])
+def test_arrays_of_any_type_of_number(dtype: str, runs: Path, tmp_path: Path) -> None:
+    images = the_test_images(runs).clamp(max=1).numpy()
+    np.save(tmp_path / "x.npy", images.astype(dtype))
+    words = ["compress", str(runs / "vqvae"), "--input", str(tmp_path / "x.npy")]
+    assert main([*words, "--output", str(tmp_path / "x.pgm")]) == 0
+
+
 def test_mistakes(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, vqvae, file = str(runs / "pixelcnn"), str(runs / "vqvae"), str(tmp_path / "x.pgm")
     assert main(["compress", run, "--output", file, "--num", "4"]) == 0
     np.save(tmp_path / "five.npy", np.full((2, *SHAPE), 5))
     (tmp_path / "torn.npy").write_bytes(b"torn")
+    odd = {"none": (0, *SHAPE), "one": SHAPE, "turned": (2, 4, 4, 1), "number": ()}
+    for name, shape in odd.items():
+        np.save(tmp_path / f"{name}.npy", np.zeros(shape, dtype=int))
+    np.save(tmp_path / "complex.npy", np.zeros((2, *SHAPE), dtype=complex))
+    one = compression.compress_images(training.load(run), torch.zeros(SHAPE), torch.tensor(1))
+    (tmp_path / "one.pgm").write_bytes(one)
     whole = Path(file).read_bytes()
     Path(tmp_path / "cut.pgm").write_bytes(whole[:-4])
     before = contents(tmp_path)
@@ -108,6 +122,13 @@ def test_mistakes(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (["compress", run, "--input", here + "/x.pgm", *labels, *out], "`input` must be a file"),
         (["compress", run, "--input", here, *labels, *out], "`input` must hold pictures"),
         (["compress", run, "--num", "0", *out], "`num` must be at least 1"),
+        *(
+            (["compress", run, "--input", f"{here}/{name}.npy", *labels, *out], "`input` must hold")
+            for name in (*odd, "complex")
+        ),
+        (["compress", run, "--labels", here + "/number.npy", *out], "`labels` must be 12 or more"),
+        (["compress", run, "--labels", here + "/none.npy", *out], "`labels` must be 12 or more"),
+        (["decompress", run, here + "/one.pgm", *labels, *back], "`data` must have leading"),
         (["compress", run, "--output", here + "/no/x.pgm"], "`output` must lie in a folder"),
     ]:
         refuse(words, message, capsys)

@@ -44,19 +44,32 @@ def read_data(name: str, model: Any, arguments: argparse.Namespace) -> Tensor:
     Raises:
         ValueError: If there is none of that name, or it cannot be read.
     """
+    from pyro_genmodels._checks import check
+
     path = Path(name)
     if name in _SPLITS:
         return _split(name, 0, arguments)
     if path.is_dir():
         return _pictures(path, model.num_levels)
-    return _array(path)
+    x, event = _array(path), tuple(model.event_shape)
+    fits = tuple(x.shape[1:]) == event and len(x) > 0
+    check(fits, "input", f"hold examples of shape {event}, one or more", f"shape {tuple(x.shape)}")
+    return x
 
 
-def read_context(model: Any, arguments: argparse.Namespace, part: str = "") -> Tensor | None:
+def read_context(
+    model: Any, arguments: argparse.Namespace, number: int | None = None, part: str = ""
+) -> Tensor | None:
     """Return the model's context from ``--labels``, or of the part of the data that is compressed.
 
+    Args:
+        model: The model.
+        arguments: The command's.
+        number: Examples there are; ``None`` if they have no leading dimension, or another number.
+        part: Name of the part of the data, if it is one.
+
     Raises:
-        ValueError: If a conditional model is given none, or another model one.
+        ValueError: If a conditional model is given none, or too few, or another model one.
     """
     from pyro_genmodels._checks import check
 
@@ -67,7 +80,12 @@ def read_context(model: Any, arguments: argparse.Namespace, part: str = "") -> T
         return None
     check(name is not None, "labels", "be given, the model is conditional", "none")
     assert name is not None  # narrows the type for the checker
-    context = _split(name, 1, arguments) if name in _SPLITS else _array(Path(name))
+    context = _split(name, 1, arguments) if name in _SPLITS else _array(Path(name), "labels")
+    if number is not None:
+        found = tuple(context.shape)
+        many = context.dim() > model.context_event_dim and len(context) >= number
+        check(many, "labels", f"be {number} or more, one for each example", f"shape {found}")
+        context = context[:number]
     return context.to(arguments.device)
 
 
@@ -112,25 +130,36 @@ def _split(name: str, column: int, arguments: argparse.Namespace) -> Tensor:
     return torch.stack([torch.as_tensor(dataset[i][column]) for i in range(len(dataset))])
 
 
-def _array(path: Path) -> Tensor:
+def _array(path: Path, argument: str = "input") -> Tensor:
     import numpy as np
     import torch
 
     from pyro_genmodels._checks import check
 
     rule = f"be a file that ends in {' or '.join(_FILES)}"
-    check(path.suffix in _FILES, "input", rule, f"'{path}'")
+    check(path.suffix in _FILES, argument, rule, f"'{path}'")
     try:
         if path.suffix == ".npy":
-            return torch.from_numpy(np.load(path, allow_pickle=False))
-        found = torch.load(path, weights_only=True, map_location="cpu")
+            found = _as_tensor(np.load(path, allow_pickle=False))
+        else:
+            found = torch.load(path, weights_only=True, map_location="cpu")
     except OSError:
         raise
     except Exception as error:
-        raise ValueError(f"`input` must be an array that can be read; got '{path}'.") from error
-    check(isinstance(found, torch.Tensor), "input", "hold one tensor", type(found).__name__)
+        rule = f"`{argument}` must be an array that can be read"
+        raise ValueError(f"{rule}; got '{path}'.") from error
+    check(isinstance(found, torch.Tensor), argument, "hold one tensor", type(found).__name__)
     tensor: Tensor = found
+    check(not tensor.is_complex(), argument, "hold real numbers", tensor.dtype)
     return tensor
+
+
+def _as_tensor(array: Any) -> Tensor:
+    """Return a tensor of a type that torch computes with: it does with few unsigned ones."""
+    import torch
+
+    plain = array.astype(array.dtype.newbyteorder("="))
+    return torch.from_numpy(plain.astype("int64") if plain.dtype.kind in "bu" else plain)
 
 
 def bits_of(num_levels: int | None) -> int:

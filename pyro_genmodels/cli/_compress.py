@@ -45,13 +45,13 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     check(arguments.num is None or arguments.num >= 1, "num", "be at least 1", arguments.num)
     model = load_model(arguments)
     x = read_data(arguments.input, model, arguments).to(arguments.device)[: arguments.num]
-    context = read_context(model, arguments, arguments.input)
-    context = None if context is None else context[: len(x)]
+    context = read_context(model, arguments, len(x), arguments.input)
     options = {"chunk_size": arguments.chunk_size, "threads": arguments.threads}
     data = compression.compress_images(model, x, context, **options)
+    report = _report(data, model, x, compression.ideal_bits(model, x, context))
     with written_whole(arguments.output) as temporary:
         temporary.write_bytes(data)
-    for line in _report(data, model, x, compression.ideal_bits(model, x, context)):
+    for line in report:
         print(line)
     print(arguments.output)
     return 0

@@ -36,10 +36,9 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     data, model = arguments.file.read_bytes(), load_model(arguments)
     if not arguments.output.suffix:
         bits_of(model.num_levels)
-    context = read_context(model, arguments)
-    if context is not None:
-        # A part of the data was compressed up to `--num`.
-        context = context[: compression.headers(data)[0].batch_shape[0]]
+    batch_shape = compression.headers(data)[0].batch_shape
+    # A part of the data was compressed up to `--num`.
+    context = read_context(model, arguments, batch_shape[0] if len(batch_shape) == 1 else None)
     x = compression.decompress_images(model, data, context)
     if model.num_levels is not None:
         x = x.round().clamp(0, model.num_levels - 1).long()

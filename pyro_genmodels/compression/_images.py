@@ -189,8 +189,9 @@ def ideal_bits(
     if not isinstance(model, VectorQuantizedModel):
         nats = elbo(_lossless(model), x, context, chunk_size=chunk_size)
     else:
-        contexts = [None] * len(x) if context is None else context.split(chunk_size)
-        parts = zip(x.split(chunk_size), contexts, strict=False)
+        pieces = x.split(chunk_size)
+        contexts = [None] * len(pieces) if context is None else context.split(chunk_size)
+        parts = zip(pieces, contexts, strict=True)
         nats = torch.cat([model.code_log_prob(*part) for part in parts])
     return -float(nats.double().sum()) / math.log(2)
 

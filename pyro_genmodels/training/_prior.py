@@ -149,8 +149,8 @@ def check_priors(
     chosen = settings_for(AutoregressiveModel, **settings)
     last = Path(run) / PRIOR / FOLDER / LAST
     if resume and last.is_file():
-        options = {"optimizer": chosen.optimizer, "max_epochs": chosen.max_epochs}
-        check_resumable(code_model(priors), last, **options)
+        coder, epochs = code_model(priors), chosen.max_epochs
+        check_resumable(coder, last, optimizer=chosen.optimizer, max_epochs=epochs)
 
 
 def first_stage(run: str | os.PathLike[str]) -> Path:
