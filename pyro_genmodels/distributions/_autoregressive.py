@@ -161,10 +161,12 @@ class AutoregressiveDistribution(TorchDistribution, ABC):
             dtype.
 
         Raises:
-            ValueError: If an argument is out of its range, or ``given`` holds no levels there.
+            ValueError: If an argument is out of its range, ``given`` holds no levels there, or the
+                network's dtype does not hold all levels.
         """
         check_choice("method", method, METHODS)
-        check(0 <= temperature < math.inf, "temperature", "not be negative", temperature)
+        check(0 <= temperature < math.inf, "temperature", "be finite, not negative", temperature)
+        self.net.check_dtype()
         if window is not None:
             rule = 'be positive, and only with method="parallel"'
             check(window > 0 and method == "parallel", "window", rule, window)

@@ -101,6 +101,12 @@ class AutoregressiveNet(Configured, nn.Module, ABC):
             return min(self.event_shape.numel(), _LONGEST_PART)
         return self.event_shape.numel() // self.event_shape[-2]
 
+    def check_dtype(self) -> None:
+        """Raise ``ValueError`` unless the network's dtype holds every level exactly."""
+        most = int(2 / torch.finfo(self.dtype).eps) + 1
+        rule = f"have a dtype that holds {self.num_levels} levels (autocast keeps float32)"
+        check(self.num_levels <= most, "net", rule, f"{self.dtype}, which holds {most}")
+
     def forward(
         self, x: Num[Tensor, ...], context: Num[Tensor, ...] | None = None
     ) -> Float[Tensor, ...]:
@@ -114,9 +120,11 @@ class AutoregressiveNet(Configured, nn.Module, ABC):
             ``(*batch, *event_shape, parameters)``: for a softmax over levels, its logits.
 
         Raises:
-            ValueError: If ``x`` or ``context`` has another shape than declared.
+            ValueError: If ``x`` or ``context`` has another shape than declared, or the network's
+                dtype does not hold all levels.
         """
         check_trailing("x", x, self.event_shape)
+        self.check_dtype()
         features = self.context_features(context)
         event_dim = len(self.event_shape)
         return over_batch(

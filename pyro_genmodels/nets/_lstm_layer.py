@@ -127,7 +127,7 @@ class RowLSTMLayer(LSTMLayer):
 
     def input_gates(self, x: Tensor) -> Tensor:
         """Return the convolution."""
-        rows = x.unflatten(0, (-1, self.width))
+        rows = x.unflatten(0, (len(x) // self.width, self.width))
         left = F.pad(rows, (0, 0, 0, 0, 1, -1)).flatten(0, 1)
         weight = self.enter.masked_weight[:, :, 0].transpose(1, 2).flatten(1)
         return F.linear(torch.cat([left, x], -1), weight, self.enter.bias)

@@ -115,22 +115,22 @@ class _Scan(torch.autograd.Function):
         run.forward()
         ctx.save_for_backward(run.gates, run.cells, run.read, weight, places, inverse)
         ctx.wavefront, ctx.batch = wavefront, batch
-        return _gathered(run.states.unflatten(1, (-1, batch)), inverse)
+        return _gathered(run.states.unflatten(1, packed.shape[1:3]), inverse)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, of_states: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of the gates and of the weight."""
         gates, cells, read, weight, places, inverse = ctx.saved_tensors
-        run = _Run(ctx.wavefront, gates.unflatten(1, (-1, ctx.batch)), weight, cells, read)
+        # Not by -1, of which a batch without images would leave the meaning open.
+        size = len(ctx.wavefront.pixels), ctx.batch
+        run = _Run(ctx.wavefront, gates.unflatten(1, size), weight, cells, read)
         with full_precision(gates):
             packed = run.backward(_gathered(of_states, places).flatten(1, 2))
             of_weight = torch.bmm(read.transpose(1, 2), packed)
-        ways, rows, size = packed.shape
-        of_gates = gates.new_empty(rows // ctx.batch, ctx.batch, ways * size)
-        for way, part in enumerate(of_gates.split(size, -1)):
-            one = packed[way].unflatten(0, (-1, ctx.batch))
-            torch.index_select(one, 0, inverse[way], out=part)
+        of_gates = gates.new_empty(*size, packed.shape[0] * packed.shape[2])
+        for way, part in enumerate(of_gates.split(packed.shape[2], -1)):
+            torch.index_select(packed[way].unflatten(0, size), 0, inverse[way], out=part)
         return of_gates, of_weight, None, None, None
 
 

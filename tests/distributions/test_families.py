@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from pyro_genmodels import distributions
 from pyro_genmodels.distributions import AutoregressiveDistribution
@@ -43,6 +44,31 @@ def test_probabilities_sum_to_one_given_a_vector(name: str) -> None:
 def test_probabilities_sum_to_one_at_256_levels(name: str) -> None:
     one = {"num_masks": 1} if name == "MADE" else {}
     check_normalized(make(name, (1, 1, 2), 256, num_classes=4, **one))
+
+
+@each_family
+def test_no_image_at_all_has_scores_and_gradients_too(name: str) -> None:
+    law = make(name, (2, 3, 2), 3, batch=(0,), **CONTEXTS["label"])
+    x = law.sample((2,))
+    assert x.shape == (2, 0, 2, 3, 2)
+    nats = law.log_prob(x)
+    assert nats.shape == (2, 0)
+    nats.sum().backward()
+
+
+@pytest.mark.parametrize(("dtype", "levels"), [(torch.bfloat16, 257), (torch.float16, 2049)])
+@each_family
+def test_a_dtype_too_coarse_for_the_levels_is_an_error(
+    name: str, dtype: torch.dtype, levels: int
+) -> None:
+    one = {"num_masks": 1} if name == "MADE" else {}
+    top = make(name, (1, 1, 2), levels, dtype=dtype, **one)
+    assert top.log_prob(torch.full((1, 1, 2), levels - 1)).dtype == torch.float32
+    law = make(name, (1, 1, 2), levels + 1, dtype=dtype, **one)
+    with pytest.raises(ValueError, match="`net` must have a dtype that holds"):
+        law.sample()
+    with pytest.raises(ValueError, match="`net` must have a dtype that holds"):
+        law.log_prob(torch.full((1, 1, 2), levels))
 
 
 @pytest.mark.parametrize("method", ["cached", "parallel"])
