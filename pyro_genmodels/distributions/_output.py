@@ -81,10 +81,7 @@ class Softmax(OutputLaw):
         self, parameters: Float[Tensor, "*batch parameters"], level: Num[Tensor, ...]
     ) -> Float[Tensor, "*batch"]:
         """Return the log-probability of ``level``."""
-        # Another law's parameters would give levels that need not sum to one.
-        given = parameters.shape[-1]
-        rule = f"give {self.num_levels} logits an element for a softmax"
-        check(given == self.num_levels, "net", rule, f"{given} parameters")
+        self._check(parameters)
         index = level.long().expand(parameters.shape[:-1])[..., None]
         # Half precision would lose the likelihood's third digit.
         wide = torch.promote_types(parameters.dtype, torch.float32)
@@ -100,6 +97,7 @@ class Softmax(OutputLaw):
         self, parameters: Float[Tensor, "*batch parameters"], noise: Float[Tensor, "*batch noise"]
     ) -> Num[Tensor, "*batch"]:
         """Return the level whose logit plus noise is largest."""
+        self._check(parameters)
         return (parameters + noise).argmax(-1)
 
     def margin(
@@ -108,3 +106,9 @@ class Softmax(OutputLaw):
         """Return the winner's lead over the second, and one."""
         first, second = (parameters + noise).topk(2).values.unbind(-1)
         return first - second, torch.ones_like(first)
+
+    def _check(self, parameters: Tensor) -> None:
+        # Another law's parameters would give levels that need not sum to one.
+        given = parameters.shape[-1]
+        rule = f"give {self.num_levels} logits an element for a softmax"
+        check(given == self.num_levels, "net", rule, f"{given} parameters")

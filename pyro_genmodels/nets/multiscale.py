@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels._checks import check
+from pyro_genmodels._checks import check, check_event_shape
 from pyro_genmodels._typing import EventShape, Float, Int, Num
 from pyro_genmodels.nets._autoregressive import AutoregressiveNet, IncrementalEvaluation
 
@@ -58,7 +58,8 @@ class MultiScaleNet(AutoregressiveNet):
     def __init__(
         self, small: AutoregressiveNet, large: AutoregressiveNet, *, scale: int = 2
     ) -> None:
-        check(scale >= 2, "scale", "be at least 2", scale)
+        for name, net in (("small", small), ("large", large)):
+            check(isinstance(net, AutoregressiveNet), name, "be an AutoregressiveNet", type(net))
         check(large.context_event_dim == 3, "large", "take maps as context", large.context_shape)
         sizes = small_shape(large.event_shape, scale)
         found = tuple(small.event_shape)
@@ -186,9 +187,13 @@ class MultiScaleEvaluation(IncrementalEvaluation):
 def small_shape(event_shape: EventShape, scale: int) -> tuple[int, ...]:
     """Return the sizes of every ``scale``-th pixel of an image.
 
+    Raises:
+        ValueError: If it is no image, or ``scale`` takes nothing away.
+
     Example:
         >>> small_shape((3, 5, 8), 2)
         (3, 3, 4)
     """
-    channels, *sides = event_shape
+    check(scale >= 2, "scale", "be at least 2", scale)
+    channels, *sides = check_event_shape(event_shape, ranks=(3,))
     return (channels, *(-(-side // scale) for side in sides))

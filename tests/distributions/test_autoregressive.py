@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pyro_genmodels.distributions import PixelCNN, _settling
 from pyro_genmodels.distributions._settling import Settling
-from pyro_genmodels.nets import PixelCNNNet
+from pyro_genmodels.nets import PixelCNNNet, PixelCNNPlusPlusNet
 from pyro_genmodels.nets._autoregressive import AutoregressiveNet
 from pyro_genmodels.nets.pixelcnn import BlockEvaluation
 from pyro_genmodels.testing import check_sampling_methods_agree, randomize_parameters
@@ -310,6 +310,15 @@ def test_cached_memory_grows_with_rows() -> None:
 def test_bad_sampling_arguments_are_named(options: dict[str, object], named: str) -> None:
     with pytest.raises(ValueError, match=f"`{named}` must"):
         PixelCNN(network()).sample((2,), **options)
+
+
+def test_a_network_for_another_law_is_an_error() -> None:
+    law = PixelCNN(PixelCNNPlusPlusNet((1, 2, 2), 5, hidden_channels=2, num_scales=1))
+    for method in METHODS:
+        with pytest.raises(ValueError, match="`net` must give 5 logits an element"):
+            law.sample(method=method)
+    with pytest.raises(ValueError, match="`net` must give 5 logits an element"):
+        law.log_prob(torch.zeros(1, 2, 2))
 
 
 def test_a_network_that_gives_nan_is_an_error_not_a_sample() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from pyro_genmodels import distributions, nets
+from pyro_genmodels import distributions, models, nets
 from pyro_genmodels.nets import AutoregressiveNet, MultiScaleNet
 from pyro_genmodels.nets.multiscale import small_shape
 from pyro_genmodels.testing import (
@@ -125,3 +125,14 @@ def test_bad_arguments_are_named(
 ) -> None:
     with pytest.raises(ValueError, match=f"`{named}` must"):
         MultiScaleNet(small, large, **options)
+
+
+@pytest.mark.parametrize(
+    ("shape", "scale", "named"),
+    [((4, 4), 2, r"`event_shape` .* got \(4, 4\)"), ((1, 4, 4), 0, "`scale` must")],
+)
+def test_the_model_names_what_gives_no_small_image(
+    shape: tuple[int, ...], scale: int, named: str
+) -> None:
+    with pytest.raises(ValueError, match=named):
+        models.multiscale_pixelrnn(shape, scale=scale)
