@@ -482,6 +482,7 @@ TRANSFORMS: Cases = {
     "Logit": lambda: Case(transforms.Logit(1), (4,)),
     "Logit/image": lambda: Case(transforms.Logit(3, margin=0.0), (2, 2, 3)),
     "NFlowsTransform": lambda: Case(transforms.NFlowsTransform(ScaledFeatures(3)), (3,)),
+    "MaskedAutoregressive": lambda: Case(transforms.MaskedAutoregressive(4, hidden=(6,)), (4,)),
     "NICE": lambda: Case(transforms.NICE(**nice(5)), (5,)),
     "NICE/image": lambda: Case(transforms.NICE(**nice(1, 3, 3)), (1, 3, 3)),
     "NeuralSplineFlow": lambda: Case(
@@ -541,6 +542,12 @@ CONDITIONAL_TRANSFORMS: Cases = {
     ),
     "ConditionalFlow/linear-image": lambda: conditional(
         transforms.InvertibleLinear(2, lu=False, context_shape=(2,)), (2, 1, 3), features(2)
+    ),
+    "ConditionalFlow/masked-autoregressive": lambda: conditional(
+        transforms.MaskedAutoregressive(3, hidden=(6,), num_classes=3), (3,)
+    ),
+    "ConditionalFlow/masked-autoregressive-by-vector": lambda: conditional(
+        transforms.MaskedAutoregressive(3, hidden=(6, 5), context_shape=(2,)), (3,), features(2)
     ),
     "ConditionalFlow/spline": lambda: conditional(
         coupling("spline", transforms.HalfMask(), 4, num_classes=3).part, (4,)
@@ -1039,8 +1046,8 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
         "the bound leaves it out (2 % of the mass here)"
     ),
     ("check_estimators_agree", "SemiSupervisedVAE"): (
-        "TraceMeanField_ELBO refuses a label that is inferred; tests/models/test_semi_supervised.py "
-        "compares the others"
+        "TraceMeanField_ELBO refuses a label that is inferred; "
+        "tests/models/test_semi_supervised.py compares the others"
     ),
     ("check_sampler", "Checkerboard"): "uniform on squares: Stein's identity needs smooth tails",
 }

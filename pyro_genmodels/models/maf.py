@@ -1,42 +1,19 @@
-"""Short form: masked autoregressive flows of Pyro's own parts; one layer is a Gaussian MADE."""
+"""Short form: masked autoregressive flows; one layer is MADE with Gaussian outputs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from pyro.distributions import transforms as pt
-from pyro.distributions.conditional import ConditionalTransformModule
-from torch.distributions.transforms import Transform
-
-from pyro_genmodels._checks import check, check_event_shape, check_positive
-from pyro_genmodels._typing import EventShape, Tensor
+from pyro_genmodels._checks import check_event_shape, check_positive
+from pyro_genmodels._typing import EventShape
 from pyro_genmodels.models.flow import FlowModel
-
-
-class AutoregressiveGaussian(ConditionalTransformModule):
-    r"""Noise to data whose elements are Gaussian given those before.
-
-    .. math:: y_t = \mu_t(y_{<t}, c) + \sigma_t(y_{<t}, c)\, x_t
-
-    Pyro's ``AffineAutoregressive`` the other way round: data are scored in one evaluation, and
-    drawn element by element. A label enters as a one-hot vector.
-    """
-
-    def __init__(self, input_dim: int, context_dim: int, *, is_label: bool, **options: Any) -> None:
-        super().__init__()
-        self.context_dim, self.is_label = context_dim, is_label
-        self.affine = pt.conditional_affine_autoregressive(input_dim, context_dim, **options)
-
-    def condition(self, context: Tensor) -> Transform:
-        """Return the transform at this context."""
-        if self.is_label:
-            dtype = next(self.parameters()).dtype
-            context = F.one_hot(context.long(), self.context_dim).to(dtype)
-        to_noise: Transform = self.affine.condition(context)
-        return to_noise.inv
+from pyro_genmodels.transforms import (
+    ConditionalFlow,
+    FlowTransform,
+    MaskedAutoregressive,
+    Reverse,
+)
 
 
 def maf(
@@ -58,7 +35,7 @@ def maf(
         num_classes: The model is conditional on a label below this number.
         context_shape: The model is conditional on a vector ``(C,)``.
         num_layers: Layers; with one the model is MADE with Gaussian outputs.
-        hidden: Widths of the hidden layers of each network, at least ``D`` each.
+        hidden: Widths of the hidden layers of each network, ``D`` or more each.
 
     Returns:
         The model.
@@ -68,8 +45,7 @@ def maf(
 
     References:
         Papamakarios et al. (2017), Masked autoregressive flow for density estimation.
-        https://arxiv.org/abs/1705.07057. Germain et al. (2015), MADE.
-        https://arxiv.org/abs/1502.03509
+        https://arxiv.org/abs/1705.07057
 
     Example:
         >>> maf((4,), num_layers=1).sample(3).shape
@@ -77,19 +53,10 @@ def maf(
     """
     (size,) = check_event_shape(event_shape, ranks=(1,))
     check_positive(num_layers=num_layers)
-    fits = all(width >= size for width in hidden)
-    check(fits, "hidden", f"have widths of {size} or more, the length of a vector", tuple(hidden))
-    if context_shape is not None:
-        check_event_shape(context_shape, ranks=(1,), argument="context_shape")
-    context = num_classes if context_shape is None else context_shape[0]
-    parts: list[Any] = []
+    context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
+    parts: list[FlowTransform | ConditionalFlow] = []
     for index in range(num_layers):
-        if index:
-            parts.append(pt.Permute(torch.arange(size).flip(0)))
-        options: dict[str, Any] = {"hidden_dims": list(hidden)}
-        if context is None:
-            parts.append(pt.affine_autoregressive(size, **options).inv)
-        else:
-            is_label = num_classes is not None
-            parts.append(AutoregressiveGaussian(size, context, is_label=is_label, **options))
-    return FlowModel((size,), parts, num_classes=num_classes, context_shape=context_shape)
+        layer = MaskedAutoregressive(size, hidden=list(hidden), **context)
+        waiting = ConditionalFlow(layer) if layer.context_event_dim is not None else layer
+        parts += [Reverse(1), waiting] if index else [waiting]
+    return FlowModel((size,), parts, **context)

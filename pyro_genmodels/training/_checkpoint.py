@@ -32,15 +32,18 @@ class CheckpointError(ValueError):
 def describe(model: GenerativeModel, source: DataSource | None) -> dict[str, Any]:
     """Return what a checkpoint says of its model and data, before any weight.
 
-    Raises:
-        ValueError: If the model has constructor arguments that are not plain data.
+    A model with parts that are not of this package, such as Pyro's transforms or a user's network,
+    has no description but the reason: whoever loads it brings one like it.
     """
     try:
         data = None if source is None else configuration(source)
     except ValueError:
         data = None  # the user's own tensors: whoever evaluates the run must bring them again
-    version = pyro_genmodels.__version__
-    return {"format": FORMAT, "version": version, "model": configuration(model), "data": data}
+    own: dict[str, Any] = {"format": FORMAT, "version": pyro_genmodels.__version__, "data": data}
+    try:
+        return {**own, "model": configuration(model)}
+    except ValueError as error:
+        return {**own, "model": None, "undescribed": str(error)}
 
 
 def save(contents: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
@@ -110,7 +113,12 @@ def _check_format(own: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
         raise CheckpointError(_refusal(path, f"one without {', '.join(map(repr, missing))}"))
 
 
-def load(run: str | os.PathLike[str], *, allow: Collection[str] = ()) -> GenerativeModel:
+def load(
+    run: str | os.PathLike[str],
+    *,
+    model: GenerativeModel | None = None,
+    allow: Collection[str] = (),
+) -> GenerativeModel:
     """Return the trained model of a run, ready for Pyro, in eval mode.
 
     Loading runs no code from the file: it holds tensors and plain data, and names resolve only in
@@ -119,6 +127,8 @@ def load(run: str | os.PathLike[str], *, allow: Collection[str] = ()) -> Generat
     Args:
         run: A run folder (its best checkpoint is taken, of a run whose priors were learned the
             whole model) or a checkpoint.
+        model: A model like the trained one, which takes its weights and is returned; needed where
+            the model has parts that are not of this package, which a checkpoint cannot describe.
         allow: Full names of model classes outside this package that may be imported.
 
     Returns:
@@ -126,13 +136,23 @@ def load(run: str | os.PathLike[str], *, allow: Collection[str] = ()) -> Generat
 
     Raises:
         CheckpointError: If there is no checkpoint, or it is truncated, foreign, newer, incomplete,
-            or names a class outside the package that was not allowed.
+            names a class outside the package that was not allowed, does not fit ``model``, or needs
+            one.
     """
     path = checkpoint_path(run)
     own = read(path)[SECTION]
-    model: GenerativeModel = _build(own["model"], GenerativeModel, path, allow)
+    if model is None:
+        model = _described_model(own, path, allow)
     load_weights(model, own["weights"], path)
     return model.eval()
+
+
+def _described_model(own: Mapping[str, Any], path: Path, allow: Collection[str]) -> GenerativeModel:
+    if own["model"] is None:
+        reason = own.get("undescribed")
+        raise CheckpointError(f"'{path}' must be loaded into a model like its own: {reason}")
+    model: GenerativeModel = _build(own["model"], GenerativeModel, path, allow)
+    return model
 
 
 def load_source(run: str | os.PathLike[str], *, allow: Collection[str] = ()) -> DataSource:

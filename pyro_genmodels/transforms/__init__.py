@@ -23,6 +23,11 @@ from pyro_genmodels.transforms.invertible_linear import (
     invertible_linear,
 )
 from pyro_genmodels.transforms.logit import Logit
+from pyro_genmodels.transforms.masked_autoregressive import (
+    MaskedAutoregressive,
+    conditional_masked_autoregressive,
+    masked_autoregressive,
+)
 from pyro_genmodels.transforms.masks import AlternatingMask, ChannelMask, Checkerboard, HalfMask
 from pyro_genmodels.transforms.multiscale import FactorOut
 from pyro_genmodels.transforms.neural_spline_flow import (
@@ -70,6 +75,7 @@ __all__ = [
     "HalfMask",
     "InvertibleLinear",
     "Logit",
+    "MaskedAutoregressive",
     "NFlowsTransform",
     "NeuralSplineFlow",
     "Permute",
@@ -86,12 +92,14 @@ __all__ = [
     "conditional_affine_coupling",
     "conditional_glow",
     "conditional_invertible_linear",
+    "conditional_masked_autoregressive",
     "conditional_neural_spline_flow",
     "conditional_nice",
     "conditional_real_nvp",
     "conditional_spline_coupling",
     "glow",
     "invertible_linear",
+    "masked_autoregressive",
     "neural_spline_flow",
     "nice",
     "permute",

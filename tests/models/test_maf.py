@@ -1,4 +1,4 @@
-"""Masked autoregressive flows, and Gaussian MADE, of Pyro's parts."""
+"""Masked autoregressive flows, and Gaussian MADE."""
 
 from __future__ import annotations
 
@@ -15,12 +15,6 @@ CONTEXTS = {
     "label": ({"num_classes": 3}, torch.tensor([0, 2])),
     "vector": ({"context_shape": (2,)}, torch.tensor([[1.0, 2.0], [-1.0, 0.5]])),
 }
-
-
-@pytest.fixture(autouse=True)
-def _double_precision(_fresh_state) -> None:
-    """Pyro's inverse of an autoregressive transform makes its results in the default dtype."""
-    torch.set_default_dtype(torch.float64)
 
 
 each_context = pytest.mark.parametrize("name", CONTEXTS)

@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pyro.distributions.transforms as pt
 import pytest
 import torch
+from torch.distributions.transforms import AffineTransform
 
-from pyro_genmodels import training
+from pyro_genmodels import models, training
 from pyro_genmodels._files import save_whole, written_whole
 from pyro_genmodels.training import CheckpointError
 from tests.training.tiny import QUICK, Tiny, source
@@ -54,6 +56,25 @@ def test_fit_leaves_the_model_with_its_best_weights(tmp_path: Path) -> None:
 def test_a_class_outside_the_package_needs_to_be_allowed(run: Path) -> None:
     with pytest.raises(CheckpointError, match=r"allowed by name .* got 'tests.training.tiny.Tiny'"):
         training.load(run)
+
+
+def test_a_model_with_foreign_parts_trains_and_is_loaded_into_one_like_it(tmp_path: Path) -> None:
+    def flow(size: int = 3) -> models.FlowModel:
+        scaled = AffineTransform(torch.zeros(size), 2.0, event_dim=1)
+        return models.FlowModel((size,), [pt.affine_autoregressive(size, [8]).inv, scaled])
+
+    model = flow()
+    training.fit(model, source(), run=tmp_path, max_epochs=2, **QUICK)
+    with pytest.raises(
+        CheckpointError, match=r"a model like its own: .models.FlowModel\(transforms"
+    ):
+        training.load(tmp_path)
+    again = training.load(tmp_path, model=flow())
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value)
+    with pytest.raises(CheckpointError, match="must fit its model"):
+        training.load(tmp_path, model=flow(4))
+    training.fit(flow(), source(), run=tmp_path, resume=True, max_epochs=3, **QUICK)
 
 
 def test_a_class_outside_is_not_even_imported(run: Path, tmp_path: Path) -> None:
