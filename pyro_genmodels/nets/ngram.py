@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels._checks import check_positive
+from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._typing import EventShape, Float, Int
 from pyro_genmodels.nets._sequence import SequenceNet, context_layer, plus
 from pyro_genmodels.nets.dense import make_activation
@@ -68,6 +68,7 @@ class NGramNet(SequenceNet):
         check_positive(
             order=order, embedding_features=embedding_features, hidden=min(hidden, default=0)
         )
+        check(0 <= dropout < 1, "dropout", "be in [0, 1)", dropout)
         super().__init__(
             event_shape,
             num_levels,

@@ -269,6 +269,7 @@ def test_dropout_acts_in_training_mode_only(make: Callable[..., AutoregressiveNe
         (lambda: MADENet((1, 2, 2), 2, context_shape=(1, 2, 2)), "context_shape"),
         (lambda: NGramNet((4,), 2, order=0), "order"),
         (lambda: NGramNet((4,), 2, hidden=()), "hidden"),
+        (lambda: NGramNet((4,), 2, dropout=1.0), "dropout"),
         (lambda: NGramNet((4,), 1), "num_levels"),
         (lambda: NGramNet((4,), 2, context_shape=(2, 3, 4)), "context_shape"),
         (lambda: CharRNNNet((4,), 2, cell="rnn"), "cell"),
