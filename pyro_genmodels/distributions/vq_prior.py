@@ -57,9 +57,7 @@ class VQPrior(SoftmaxAutoregressive):
         *,
         validate_args: bool | None = None,
     ) -> None:
-        inputs = getattr(net, "levels", None)
-        numbers = isinstance(inputs, LevelInput) and inputs.embed is None
-        check(not numbers, "net", "look codes up: give it an `embedding_size`", "codes as numbers")
+        check_looks_up(net)
         super().__init__(net, context, validate_args=validate_args)
 
     def sample(
@@ -120,3 +118,10 @@ class HierarchicalVQPrior(SoftmaxAutoregressive):
         context: Float[Tensor, ...] | None = self.net.map_context(index, above, self.context)
         net: Any = self.net.maps[index]
         return VQPrior(net, context, validate_args=self._validate_args)
+
+
+def check_looks_up(net: AutoregressiveNet) -> None:
+    """Raise ``ValueError`` if a network takes codes for quantities."""
+    inputs = getattr(net, "levels", None)
+    numbers = isinstance(inputs, LevelInput) and inputs.embed is None
+    check(not numbers, "net", "look codes up: give it an `embedding_size`", "codes as numbers")

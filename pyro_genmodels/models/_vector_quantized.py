@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyro
-import pyro.distributions as dist
 import torch
 from pyro import poutine
 
@@ -17,9 +15,10 @@ from pyro_genmodels._typing import EventShape, Float, Int, Num, Tensor
 from pyro_genmodels.distributions import AutoregressiveDistribution
 from pyro_genmodels.metrics import evaluating
 from pyro_genmodels.models._base import GenerativeModel
+from pyro_genmodels.models._code_maps import exactly
 from pyro_genmodels.models._once_a_step import OnceAStep
 from pyro_genmodels.models._program import plates
-from pyro_genmodels.models.code_prior import CodePrior, UniformPrior
+from pyro_genmodels.models.code_prior import CodePrior
 from pyro_genmodels.models.likelihoods import Likelihood, LikelihoodName, make_likelihood
 from pyro_genmodels.nets import Quantized, Quantizer
 
@@ -114,7 +113,7 @@ class VectorQuantizedModel(GenerativeModel, ABC):
         with self.latent_scale():
             for name, codes in zip(self.site_names, self._maps(quantized), strict=True):
                 record.add_work(None)
-                record.add_latent(pyro.sample(name, _exactly(codes, x)))
+                record.add_latent(pyro.sample(name, exactly(codes, x)))
         record.add_work(inputs)
         if learns:
             losses = [each.loss.flatten(-2).mean(-1) for each in quantized]
@@ -262,38 +261,3 @@ class VectorQuantizedModel(GenerativeModel, ABC):
             inputs = self._decoder_input(self._vectors(maps), context)
             mean: Tensor = self.decode(inputs, context).mean
             return mean
-
-
-def own_priors(
-    model: VectorQuantizedModel, argument: str, recorded: Mapping[str, Any]
-) -> list[CodePrior] | None:
-    """Return the priors that a configuration must name: any that were assigned or are learned.
-
-    ``None`` if they are those that the constructor makes by itself.
-    """
-    priors = model.code_priors
-    plain = all(isinstance(prior, UniformPrior) for prior in priors)
-    return None if plain and recorded.get(argument) is None else priors
-
-
-def quantize_map(
-    quantizer: Quantizer, features: Float[Tensor, "*batch D h w"], update: bool
-) -> tuple[Quantized, Float[Tensor, "*batch D h w"]]:
-    """Quantise a map; the second value is its quantised vectors as a map."""
-    quantized: Quantized = quantizer(features.movedim(-3, -1), update=update)
-    return quantized, quantized.values.movedim(-1, -3)
-
-
-def map_shape(
-    quantizer: Quantizer, event_shape: Sequence[int], reduction: int, *, scale: int = 1
-) -> torch.Size:
-    """Sizes of a code map: so much smaller than the image, rounded up, then so much larger."""
-    sizes = [math.ceil(size / reduction) * scale for size in event_shape[-2:]]
-    return torch.Size((*quantizer.code_shape, *sizes))
-
-
-def _exactly(codes: Int[Tensor, "*codes"], like: Num[Tensor, "*event"]) -> Any:
-    """The deterministic posterior: all mass, log-probability zero, on these codes."""
-    batch = codes.shape[: like.dim() - 3]
-    log_density = torch.zeros(batch, dtype=like.dtype, device=like.device)
-    return dist.Delta(codes, log_density, event_dim=codes.dim() - len(batch))

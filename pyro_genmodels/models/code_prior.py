@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
 
+from pyro_genmodels._checks import check
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import Tensor
 from pyro_genmodels.distributions import UniformLevels
@@ -67,3 +68,43 @@ class UniformPrior(CodePrior):
         """Return the uniform distribution, whatever the arguments."""
         dtype, device = self._anchor.dtype, self._anchor.device
         return UniformLevels(self.code_shape, self.num_codes, dtype=dtype, device=device)
+
+
+class CodePriors(nn.ModuleList):
+    """The priors of a hierarchy's maps, of which each may be replaced by one over the same codes.
+
+    Example:
+        >>> priors = CodePriors([UniformPrior((2, 2), 8), UniformPrior((4, 4), 8)])
+        >>> priors[1] = UniformPrior((4, 4), 9)
+        Traceback (most recent call last):
+        ...
+        ValueError: `prior` must be over maps (4, 4) of 8 codes; got (4, 4) of 9.
+    """
+
+    def __setitem__(self, index: int, prior: nn.Module) -> None:
+        """Replace a prior.
+
+        Raises:
+            ValueError: If the new one is over another map or other codes.
+        """
+        now = cast(CodePrior, self[index])
+        check_prior(cast(CodePrior, prior), now.code_shape, now.num_codes)
+        super().__setitem__(index, prior)
+
+
+def check_prior(prior: CodePrior, code_shape: Sequence[int], num_codes: int) -> None:
+    """Raise ``ValueError`` unless a prior is over maps of this shape and as many codes."""
+    check(isinstance(prior, CodePrior), "prior", "be a CodePrior", type(prior).__name__)
+    rule = f"be over maps {tuple(code_shape)} of {num_codes} codes"
+    given = tuple(prior.code_shape), prior.num_codes
+    check(given == (tuple(code_shape), num_codes), "prior", rule, f"{given[0]} of {given[1]}")
+
+
+def own_priors(priors: Sequence[CodePrior], recorded: Any) -> list[CodePrior] | None:
+    """Return the priors that a configuration must name: any that were assigned or are learned.
+
+    ``None`` if they are those that the constructor makes by itself; ``recorded`` is what it was
+    given.
+    """
+    plain = all(isinstance(prior, UniformPrior) for prior in priors)
+    return None if plain and recorded is None else list(priors)

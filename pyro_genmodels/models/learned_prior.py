@@ -8,6 +8,7 @@ from typing import Any
 from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Tensor
 from pyro_genmodels.distributions import VQPrior
+from pyro_genmodels.distributions.vq_prior import check_looks_up
 from pyro_genmodels.models._vector_quantized import VectorQuantizedModel
 from pyro_genmodels.models.autoregressive import AutoregressiveModel
 from pyro_genmodels.models.code_prior import CodePrior
@@ -34,7 +35,7 @@ class LearnedPrior(CodePrior):
             the network's context.
 
     Raises:
-        ValueError: If the network takes codes for quantities.
+        ValueError: If the network takes codes for quantities, or not the conditioner's features.
 
     Example:
         >>> from pyro_genmodels.models import VQVAE
@@ -47,6 +48,7 @@ class LearnedPrior(CodePrior):
     kind = "learned"
 
     def __init__(self, net: AutoregressiveNet, conditioner: CodeConditioner | None = None) -> None:
+        check_looks_up(net)
         super().__init__(net.event_shape, net.num_levels)
         self.net, self.conditioner = net, conditioner
         wanted = None if conditioner is None else tuple(conditioner.features_shape)

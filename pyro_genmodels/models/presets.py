@@ -130,6 +130,19 @@ def _nvae(
     }
 
 
+def _vqvae(
+    size: int, *, hidden: int, residual: int, rate: float, batch_size: int, **model: Any
+) -> dict[str, Options]:
+    """VQ-VAE and VQ-VAE-2; the squared error of the papers is ``VQVAE2.paper``'s likelihood."""
+    shared = {"event_shape": [3, size, size], "num_levels": 256, "num_codes": 512, "code_dim": 64}
+    sizes = {"hidden_channels": hidden, "residual_channels": residual, "num_blocks": 2}
+    training = {"optimizer": "adam", "learning_rate": rate, "batch_size": batch_size}
+    return {
+        "model": {**shared, **sizes, "reduction": 4, "commitment": 0.25, **model},
+        "training": {**_PLAIN, **training},
+    }
+
+
 _TABLE: Table = MappingProxyType(
     {
         # Groups from the top; 32 levels are five bits. The batch is one device's, of 2, 8 or 24.
@@ -214,6 +227,30 @@ _TABLE: Table = MappingProxyType(
                 max_epochs=200,
                 examples=63_000,
                 rate=8e-3,
+            ),
+        },
+        # The paper's for ImageNet, 250,000 steps of it; for CIFAR-10 Sonnet's example.
+        "VQVAE": {
+            "imagenet128": _vqvae(
+                128,
+                hidden=256,
+                residual=256,
+                strided_channels=[256, 256],
+                projection=False,
+                rate=2e-4,
+                batch_size=128,
+            ),
+            "cifar10": _vqvae(32, hidden=128, residual=32, rate=3e-4, batch_size=32),
+        },
+        # Priors: `learned_priors` with 512 features, 4 blocks of 5 layers, 8 heads, 20 conditioning
+        # blocks; the paper's residual units, 2048 and 1024, are not among its options.
+        "VQVAE2": {
+            "imagenet256": _vqvae(
+                256, hidden=128, residual=32, num_maps=2, rate=3e-4, batch_size=128
+            ),
+            # The batch is unsaid.
+            "ffhq1024": _vqvae(
+                1024, hidden=128, residual=32, num_maps=3, reduction=8, rate=3e-4, batch_size=128
             ),
         },
         # The batch is one device's; the published runs had eight of them. Larger images come in

@@ -10,14 +10,10 @@ from torch import nn
 
 from pyro_genmodels._checks import check, check_trailing
 from pyro_genmodels._typing import EventShape, Float, Int, Num, Tensor
-from pyro_genmodels.models._vector_quantized import (
-    VectorQuantizedModel,
-    map_shape,
-    own_priors,
-    quantize_map,
-)
-from pyro_genmodels.models.code_prior import CodePrior, UniformPrior
-from pyro_genmodels.models.likelihoods import Likelihood, LikelihoodName, make_likelihood
+from pyro_genmodels.models._code_maps import map_shape, quantize_map
+from pyro_genmodels.models._vector_quantized import VectorQuantizedModel
+from pyro_genmodels.models.code_prior import CodePrior, UniformPrior, check_prior, own_priors
+from pyro_genmodels.models.likelihoods import Likelihood, LikelihoodName
 from pyro_genmodels.nets import MapDecoder, MapEncoder, Quantized, Quantizer, VectorQuantizer
 from pyro_genmodels.nets.vqvae import padded
 
@@ -41,9 +37,12 @@ class VQVAE(VectorQuantizedModel):
         num_codes: Number K of codes.
         code_dim: Size D of a code's vector.
         reduction: Pixels a code stands for along either axis, a power of two.
-        hidden_channels: Channels of the residual blocks; half as many after the first halving.
+        hidden_channels: Channels of the residual blocks.
         residual_channels: Channels inside a residual block.
         num_blocks: Residual blocks in encoder and decoder each.
+        strided_channels: Channels after each halving of the sizes; by default ``hidden_channels``,
+            and half as many after the first.
+        projection: Whether a 3x3 convolution leads to the encoder's blocks, as in Sonnet's code.
         commitment: Weight of the commitment loss.
         quantizer: Own quantiser, for other codebooks, or several codes a position.
         encoder: Own network: data (and context) to ``(*batch, code_dim, h, w)``.
@@ -85,6 +84,8 @@ class VQVAE(VectorQuantizedModel):
         hidden_channels: int = 128,
         residual_channels: int = 32,
         num_blocks: int = 2,
+        strided_channels: Sequence[int] | None = None,
+        projection: bool = True,
         commitment: float = 0.25,
         quantizer: Quantizer | None = None,
         encoder: nn.Module | None = None,
@@ -104,7 +105,7 @@ class VQVAE(VectorQuantizedModel):
         self.reduction = reduction
         self.quantizer = quantizer or VectorQuantizer(code_dim, num_codes, commitment=commitment)
         options: dict[str, Any] = {
-            "strided_channels": halving_channels(reduction, hidden_channels),
+            "strided_channels": _halvings(reduction, hidden_channels, strided_channels),
             "hidden_channels": hidden_channels,
             "residual_channels": residual_channels,
             "num_blocks": num_blocks,
@@ -112,7 +113,7 @@ class VQVAE(VectorQuantizedModel):
             "context_shape": context_shape,
         }
         channels, dim = self.event_shape[0], self.quantizer.dim
-        self.encoder = encoder or MapEncoder(channels, dim, **options)
+        self.encoder = encoder or MapEncoder(channels, dim, projection=projection, **options)
         self.decoder = decoder or MapDecoder(dim, self.likelihood.parameter_shape[0], **options)
         shape = map_shape(self.quantizer, self.event_shape, reduction)
         self.prior: CodePrior = prior or UniformPrior(shape, self.quantizer.num_codes)
@@ -131,15 +132,14 @@ class VQVAE(VectorQuantizedModel):
         Two strided 4x4 convolutions and two residual blocks, all of 256 channels, without the 3x3
         convolution that Sonnet's encoder has; codes of size 64.
         """
-        made = make_likelihood(likelihood, event_shape, num_levels)
-        widths: dict[str, Any] = {"hidden_channels": 256, "residual_channels": 256}
-        widths["strided_channels"] = (256, 256)
         return cls(
             event_shape,
             num_levels=num_levels,
-            likelihood=made,
-            encoder=MapEncoder(event_shape[0], 64, projection=False, **widths),
-            decoder=MapDecoder(64, made.parameter_shape[0], **widths),
+            likelihood=likelihood,
+            hidden_channels=256,
+            residual_channels=256,
+            strided_channels=(256, 256),
+            projection=False,
         )
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -156,7 +156,7 @@ class VQVAE(VectorQuantizedModel):
     def current_arguments(self) -> dict[str, Any]:
         """Return the prior, if it is not the one that the constructor makes."""
         recorded = super().current_arguments()
-        priors = own_priors(self, "prior", recorded)
+        priors = own_priors([self.prior], recorded.get("prior"))
         return recorded if priors is None else {**recorded, "prior": priors[0]}
 
     @property
@@ -234,9 +234,13 @@ def halving_channels(reduction: int, hidden_channels: int) -> tuple[int, ...]:
     return (hidden_channels // 2, *[hidden_channels] * (halvings - 1))[:halvings]
 
 
-def check_prior(prior: CodePrior, code_shape: Sequence[int], num_codes: int) -> None:
-    """Raise ``ValueError`` unless a prior is over maps of this shape and as many codes."""
-    check(isinstance(prior, CodePrior), "prior", "be a CodePrior", type(prior).__name__)
-    rule = f"be over maps {tuple(code_shape)} of {num_codes} codes"
-    given = tuple(prior.code_shape), prior.num_codes
-    check(given == (tuple(code_shape), num_codes), "prior", rule, f"{given[0]} of {given[1]}")
+def _halvings(
+    reduction: int, hidden_channels: int, strided_channels: Sequence[int] | None
+) -> tuple[int, ...]:
+    """Return the channels after each halving, those given or the usual ones."""
+    usual = halving_channels(reduction, hidden_channels)
+    if strided_channels is None:
+        return usual
+    rule = f"have {len(usual)} entries for a reduction of {reduction}"
+    check(len(strided_channels) == len(usual), "strided_channels", rule, list(strided_channels))
+    return tuple(strided_channels)

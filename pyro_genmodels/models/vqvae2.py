@@ -11,15 +11,17 @@ from torch import nn
 
 from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._typing import EventShape, Float, Int, Num, Tensor
-from pyro_genmodels.models._vector_quantized import (
-    VectorQuantizedModel,
-    map_shape,
+from pyro_genmodels.models._code_maps import map_shape, quantize_map
+from pyro_genmodels.models._vector_quantized import VectorQuantizedModel
+from pyro_genmodels.models.code_prior import (
+    CodePrior,
+    CodePriors,
+    UniformPrior,
+    check_prior,
     own_priors,
-    quantize_map,
 )
-from pyro_genmodels.models.code_prior import CodePrior, UniformPrior
 from pyro_genmodels.models.likelihoods import GaussianLikelihood, Likelihood, LikelihoodName
-from pyro_genmodels.models.vqvae import check_prior, halving_channels
+from pyro_genmodels.models.vqvae import halving_channels
 from pyro_genmodels.nets import MapDecoder, MapEncoder, Quantized, Quantizer, VectorQuantizer
 from pyro_genmodels.nets._batch import over_batch
 from pyro_genmodels.nets.vqvae import padded
@@ -101,7 +103,7 @@ class VQVAE2(VectorQuantizedModel):
         made = [
             VectorQuantizer(code_dim, num_codes, commitment=commitment) for _ in range(num_maps)
         ]
-        chosen = _as_many("quantizers", quantizers or made, num_maps)
+        chosen = _as_many("quantizers", made if quantizers is None else quantizers, num_maps)
         dims = [quantizer.dim for quantizer in chosen]
         check(len(set(dims)) == 1, "quantizers", "have one and the same dim", dims)
         self.quantizers, self.reduction = nn.ModuleList(chosen), reduction * 2 ** (num_maps - 1)
@@ -110,7 +112,9 @@ class VQVAE2(VectorQuantizedModel):
             for i, quantizer in enumerate(chosen)
         ]
         uniform = [UniformPrior(s, q.num_codes) for s, q in zip(shapes, chosen, strict=True)]
-        self.priors = nn.ModuleList(_as_many("priors", priors or uniform, num_maps))
+        self.priors = CodePriors(
+            _as_many("priors", uniform if priors is None else priors, num_maps)
+        )
         for (quantizer, prior), shape in zip(self._code_parts, shapes, strict=True):
             check_prior(prior, shape, quantizer.num_codes)
         options: dict[str, Any] = {
@@ -159,17 +163,25 @@ class VQVAE2(VectorQuantizedModel):
         likelihood = GaussianLikelihood(event_shape, scale=0.5**0.5)
         return cls(event_shape, num_maps=num_maps, reduction=reduction, likelihood=likelihood)
 
-    def set_code_priors(self, priors: Sequence[CodePrior]) -> None:
-        """Replace the laws of all maps, from the top."""
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "priors" and name in self.__dict__.get("_modules", {}):
+            value = self._fitting(list(value))
+        super().__setattr__(name, value)
+
+    def _fitting(self, priors: Sequence[CodePrior]) -> CodePriors:
         old = self.code_priors
         for new, now in zip(_as_many("priors", priors, len(old)), old, strict=True):
             check_prior(new, now.code_shape, now.num_codes)
-        self.priors = nn.ModuleList(priors)
+        return CodePriors(priors)
+
+    def set_code_priors(self, priors: Sequence[CodePrior]) -> None:
+        """Replace the laws of all maps, from the top; the same as to assign ``priors``."""
+        self.priors = self._fitting(priors)
 
     def current_arguments(self) -> dict[str, Any]:
         """Return the priors, if they are not those that the constructor makes."""
         recorded = super().current_arguments()
-        priors = own_priors(self, "priors", recorded)
+        priors = own_priors(self.code_priors, recorded.get("priors"))
         return recorded if priors is None else {**recorded, "priors": priors}
 
     @property

@@ -65,6 +65,7 @@ class MapEncoder(Configured, nn.Module):
         widths = (in_channels, *strided_channels)
         fits = projection or widths[-1] == hidden_channels
         check(fits, "hidden_channels", f"be {widths[-1]} without a projection", hidden_channels)
+        check(min(widths) > 0, "strided_channels", "be positive", list(strided_channels))
         self.out_channels = out_channels or hidden_channels
         self.strided = nn.Sequential(
             *(
@@ -100,7 +101,7 @@ class MapDecoder(Configured, nn.Module):
 
     The mirror of :class:`MapEncoder`, with its arguments: a 3x3 convolution to
     ``hidden_channels``, the blocks, and for every entry of ``strided_channels`` a transposed 4x4
-    convolution of stride 2, with ReLUs between.
+    convolution of stride 2, with ReLUs between; without any a 3x3 convolution.
 
     Args:
         in_channels: Channels of the input.
@@ -149,6 +150,8 @@ class MapDecoder(Configured, nn.Module):
         for a, b in itertools.pairwise(widths):
             self.strided.extend([nn.ConvTranspose2d(a, b, 4, stride=2, padding=1), nn.ReLU()])
         del self.strided[-1]
+        if not strided_channels:  # the sizes stay as they are
+            self.strided = nn.Sequential(nn.Conv2d(hidden_channels, out_channels, 3, padding=1))
 
     def forward(
         self, z: Float[Tensor, "*batch C H W"], context: Num[Tensor, "*context"] | None = None
@@ -178,6 +181,8 @@ def _projection(in_channels: int, hidden_channels: int) -> nn.Conv2d:
 
 def residual_blocks(channels: int, residual_channels: int, num_blocks: int) -> nn.Sequential:
     """Return blocks of ReLU, 3x3, ReLU, 1x1, added to their input, and a last ReLU."""
+    check_positive(residual_channels=residual_channels)
+    check(num_blocks >= 0, "num_blocks", "not be negative", num_blocks)
     blocks = (_ResidualBlock(channels, residual_channels) for _ in range(num_blocks))
     return nn.Sequential(*blocks, nn.ReLU())
 

@@ -173,6 +173,27 @@ def test_assigning_a_prior_over_other_codes_is_an_error() -> None:
             vqvae2().set_code_priors([other, other])
     with pytest.raises(ValueError, match="be 2 in number"):
         vqvae2().set_code_priors([])
+    two = vqvae2()
+    with pytest.raises(ValueError, match=r"over maps \(2, 2\) of 5 codes; got \(2, 2\) of 6"):
+        two.priors[0] = UniformPrior((2, 2), 6)
+    with pytest.raises(ValueError, match="`priors` must be 2 in number"):
+        two.priors = two.code_priors[:1]
+
+
+def test_the_laws_of_a_hierarchy_are_assigned_one_by_one_or_all() -> None:
+    one, other = vqvae2(), vqvae2()
+    priors = priors_for(one)
+    one.priors = priors
+    for i, prior in enumerate(priors):
+        other.priors[i] = prior
+    for model in (one, other):
+        assert model.code_priors == priors
+        assert build(configuration(model)).prior_kind == "learned"
+
+
+def test_a_prior_that_takes_codes_for_quantities_is_refused() -> None:
+    with pytest.raises(ValueError, match="`net` must look codes up"):
+        LearnedPrior(nets.GatedPixelCNNNet((2, 2), 5))
 
 
 def test_a_prior_may_leave_the_context_out() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -195,7 +197,48 @@ def nvae(
     return total + sum(groups) * flows * 2 * shift
 
 
+def conv(seen: int, made: int, kernel: int) -> int:
+    return seen * made * kernel**2 + made
+
+
+def map_coder(
+    seen: int, made: int, strides: list[int], hidden: int, residual: int, *, projection: bool = True
+) -> tuple[int, int]:
+    """Encoder, to its features, and decoder, from ``made`` channels to ``seen``, of VQ-VAE."""
+    blocks = 2 * (conv(hidden, residual, 3) + conv(residual, hidden, 1))
+    encoder = sum(map(conv, [seen, *strides], strides, [4] * len(strides))) + blocks
+    encoder += conv(strides[-1], hidden, 3) if projection else 0
+    widths = [hidden, *strides[-2::-1]]
+    decoder = conv(made, hidden, 3) + blocks
+    decoder += sum(map(conv, widths, [*widths[1:], seen], [4] * len(strides)))
+    return encoder, decoder
+
+
+def vqvae(strides: list[int], hidden: int, residual: int, *, projection: bool = True) -> int:
+    """VQ-VAE; a colour has a location and a scale, which the paper's squared error has not."""
+    options = {"projection": projection}
+    encoder, decoder = map_coder(3, 64, strides, hidden, residual, **options)
+    scales = 3 * (strides[-2] * 16 + 1)
+    return encoder + conv(hidden, 64, 1) + decoder + scales
+
+
+def vqvae2(strides: list[int], maps: int) -> int:
+    """rosinality/vq-vae-2-pytorch, each finer map with the vectors of all above."""
+    encoder, _ = map_coder(3, 64, strides, 128, 32)
+    _, decoder = map_coder(6, 64 * maps, strides, 128, 32)
+    total = encoder + decoder + conv(128, 64, 1)
+    for above in range(1, maps):
+        total += map_coder(128, 64, [64], 128, 32)[0]
+        total += map_coder(64, 64 * above, [64], 128, 32)[1]
+        total += conv(128 + 64, 64, 1) + conv(64 * above, 64 * above, 4)
+    return total
+
+
 EXPECTED = {
+    ("VQVAE", "imagenet128"): vqvae([256, 256], 256, 256, projection=False),
+    ("VQVAE", "cifar10"): vqvae([64, 128], 128, 32),
+    ("VQVAE2", "imagenet256"): vqvae2([64, 128], 2),
+    ("VQVAE2", "ffhq1024"): vqvae2([64, 128, 128], 3),
     ("NVAE", "digits"): nvae([1, 2], 16, (4, 4), 30, blocks=0, flows=0, seen=1, z=8, group_cells=1),
     ("NVAE", "mnist"): nvae([5, 10], 32, (4, 4), 1, blocks=2, cells=3, flows=0, seen=1),
     ("NVAE", "cifar10"): nvae([30], 128, (16, 16), 100),
@@ -252,6 +295,24 @@ def test_glow_for_cifar10_has_its_44_million() -> None:
 )
 def test_nvae_is_of_the_published_size(key: str, millions: float) -> None:
     assert EXPECTED["NVAE", key] == pytest.approx(millions * 1e6, rel=0.002)
+
+
+def test_vq_vae_2_is_of_the_published_size() -> None:
+    scales = 3 * (64 * 16 + 1)  # of the likelihood, which the squared error has not
+    assert EXPECTED["VQVAE2", "imagenet256"] == 1_388_867 + scales
+
+
+def test_priors_of_vq_vae_2_have_the_layers_of_the_paper() -> None:
+    sizes = {"hidden_channels": 512, "num_blocks": 4, "num_layers": 5, "num_heads": 8}
+    with torch.device("meta"):
+        model: Any = models.preset("VQVAE2", "imagenet256")
+        top, bottom = models.learned_priors(model, **sizes, conditioning_blocks=20)
+    assert (top.code_shape, bottom.code_shape) == ((32, 32), (64, 64))
+    above = [type(m).__name__ for m in top.modules()]
+    below = [type(m).__name__ for m in bottom.net.modules()]
+    assert (above.count("CausalAttention"), below.count("CausalAttention")) == (4, 0)
+    assert above.count("GatedLayer") == below.count("GatedLayer") == 1 + 20  # the first is 5x5
+    assert len(bottom.conditioner.blocks) == 20 + 1  # the last is a ReLU
 
 
 def test_the_lu_form_has_as_many_parameters() -> None:

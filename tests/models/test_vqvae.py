@@ -275,7 +275,12 @@ def test_any_reduction(reduction) -> None:
     model, x = vqvae(reduction=reduction), images(3)
     ELBOLoss(model)(x).backward()
     sizes = (math.ceil(5 / reduction), math.ceil(6 / reduction))
-    assert model.encode_codes(x).shape == (3, *sizes)
+    codes = model.encode_codes(x)
+    assert codes.shape == (3, *sizes)
+    # The image's last corner is the last code's, not one that was cropped.
+    other = codes.clone()
+    other[:, -1, -1] = (codes[:, -1, -1] + 1) % 5
+    assert bool((model.decode_codes(other) != model.decode_codes(codes))[..., -1, -1].any())
 
 
 @pytest.mark.parametrize("make", [vqvae, vqvae2])
@@ -404,6 +409,10 @@ def test_mosaics_are_coded_without_loss(seed) -> None:
         (lambda: VQVAE((4,)), r"`event_shape` must be \(C, H, W\); got \(4,\)"),
         (lambda: vqvae(reduction=3), "`reduction` must be a power of two; got 3"),
         (lambda: vqvae(num_codes=0), "`num_codes` must be positive; got 0"),
+        (lambda: vqvae(num_blocks=-1), "`num_blocks` must not be negative; got -1"),
+        (lambda: vqvae(hidden_channels=1), r"`strided_channels` must be positive; got \[0, 1\]"),
+        (lambda: vqvae(strided_channels=(4,)), "have 2 entries for a reduction of 4; got"),
+        (lambda: vqvae2(priors=[]), "`priors` must be 2 in number; got 0"),
         (lambda: vqvae2(num_maps=0), "`num_maps` must be positive; got 0"),
         (lambda: vqvae2(quantizers=[nets.VectorQuantizer(3)]), "`quantizers` must be 2 in number"),
         (
