@@ -130,7 +130,7 @@ MISTAKES = [
     ),
     ("sample {vae} --temperature 0.5", "`temperature` must be left out"),
     ("sample {trained} --temperature 0.5", "`temperature` must be 1 under a uniform prior"),
-    ("sample {run} --temperature -1", "`temperature` must not be negative"),
+    ("sample {run} --temperature -1", "`temperature` must be finite, not negative"),
 ]
 
 

@@ -300,7 +300,7 @@ PART_MUTANTS: dict[str, tuple[Callable[[], Any], Mutation, str]] = {
         batch_norm,
         method_of(
             transforms.BatchNorm,
-            "_total",
+            "_over_event",
             lambda r, self, x, _: r.sign() * 0.5 * 12 * self.running_var.log().sum().abs(),
         ),
         "slogdet",

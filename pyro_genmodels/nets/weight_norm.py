@@ -23,6 +23,7 @@ class WeightNormConv2d(nn.Module):
         Salimans and Kingma (2016), Weight Normalization, eq. 2. https://arxiv.org/abs/1602.07868
 
     Example:
+        >>> import torch
         >>> WeightNormConv2d(2, 3, 3)(torch.zeros(5, 2, 7, 9)).shape
         torch.Size([5, 3, 7, 9])
     """
