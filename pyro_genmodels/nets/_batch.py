@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -71,3 +72,13 @@ def broadcast_shapes(*shapes: Sequence[int]) -> torch.Size:
 def event_of(tensor: Tensor | None, rank: int) -> torch.Size:
     """Return the trailing ``rank`` sizes of ``tensor``; of ``None``, nothing."""
     return torch.Size() if tensor is None else tensor.shape[tensor.dim() - rank :]
+
+
+def padded(x: Tensor, pad: Sequence[int]) -> Tensor:
+    """Return ``F.pad(x, pad)`` with zeros, of an empty batch too, which torch 2.6 refuses."""
+    if x.numel():
+        return F.pad(x, list(pad))
+    sizes = list(x.shape)
+    for dim, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True), start=1):
+        sizes[-dim] += before + after
+    return x.new_zeros(sizes) + x.sum()  # the sum, zero, keeps the graph

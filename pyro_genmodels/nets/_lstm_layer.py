@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_genmodels._typing import EventShape, Float
+from pyro_genmodels.nets._batch import padded
 from pyro_genmodels.nets._gated import MaskedRowConv2d, draw_weight
 from pyro_genmodels.nets._lstm_scan import LSTMScan
 from pyro_genmodels.nets._wavefront import diagonal_wavefront, row_wavefront
@@ -105,7 +106,7 @@ class LSTMLayer(nn.Module, ABC):
         if self.context is not None:
             gates = gates + self.context(features)
         if self.levels is not None:
-            gates = gates + F.pad(self.levels(levels), (4 * self.channels, 0))
+            gates = gates + padded(self.levels(levels), (4 * self.channels, 0))
         state = self.dropout(self.joined(self.scan(gates, self.recur)))
         y = state if self.up is None else x + pointwise(self.up, state)
         return y, None if self.skip is None else pointwise(self.skip, state)
@@ -128,7 +129,7 @@ class RowLSTMLayer(LSTMLayer):
     def input_gates(self, x: Tensor) -> Tensor:
         """Return the convolution."""
         rows = x.unflatten(0, (len(x) // self.width, self.width))
-        left = F.pad(rows, (0, 0, 0, 0, 1, -1)).flatten(0, 1)
+        left = padded(rows, (0, 0, 0, 0, 1, -1)).flatten(0, 1)
         weight = self.enter.masked_weight[:, :, 0].transpose(1, 2).flatten(1)
         return F.linear(torch.cat([left, x], -1), weight, self.enter.bias)
 
@@ -170,7 +171,7 @@ def moved_down(x: Float[Tensor, "pixels batch h"], width: int) -> Float[Tensor, 
         >>> moved_down(torch.arange(6.0).reshape(6, 1, 1), 2).flatten()
         tensor([0., 0., 0., 1., 2., 3.])
     """
-    return F.pad(x, (0, 0, 0, 0, width, -width))
+    return padded(x, (0, 0, 0, 0, width, -width))
 
 
 LAYERS: dict[str, type[LSTMLayer]] = {"row": RowLSTMLayer, "diagonal": DiagonalLSTMLayer}

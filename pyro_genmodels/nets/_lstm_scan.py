@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_genmodels._typing import Float
+from pyro_genmodels.nets._batch import padded
 from pyro_genmodels.nets._precision import full_precision
 from pyro_genmodels.nets._wavefront import Step, Wavefront
 
@@ -85,7 +85,7 @@ class LSTMScan(nn.Module):
             if tap.index == index:
                 source = values[:, tap.source.start - start : tap.source.stop - start]
                 above = tap.target.start - step.pixels.start
-                return F.pad(source, (0, 0, 0, 0, above, step.pixels.stop - tap.target.stop))
+                return padded(source, (0, 0, 0, 0, above, step.pixels.stop - tap.target.stop))
         size = step.pixels.stop - step.pixels.start
         return values.new_zeros(len(values), size, *values.shape[2:])
 
