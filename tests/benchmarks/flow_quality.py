@@ -56,7 +56,7 @@ PROBLEMS = {
     ),
     "RealNVP on eight Gaussians": Problem(
         lambda: sampled(data.EightGaussians()),
-        lambda: models.realnvp((2,), dropout=0.0, width=64),
+        lambda: models.realnvp((2,), dropout=0.0, width=64, num_couplings=12),
         {"learning_rate": 3e-3, "batch_size": 256, "ema_decay": 0.99, "gradient_clip": 50.0},
         120,
         0.04,
