@@ -43,8 +43,8 @@ class MADENet(AutoregressiveNet):
     is sampled exactly too. All have one order: over several orders these conditionals would have
     no closed form, and sampling could not go element by element.
 
-    For real-valued vectors, MADE with Gaussian outputs is what Pyro calls
-    ``AffineAutoregressive``: a flow for :class:`~pyro_genmodels.models.FlowModel`.
+    For real-valued vectors, MADE with Gaussian outputs is a flow:
+    :class:`~pyro_genmodels.transforms.MaskedAutoregressive`, or ``models.maf`` with one layer.
 
     Args:
         event_shape: ``(D,)`` or ``(C, H, W)``.

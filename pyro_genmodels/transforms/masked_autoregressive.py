@@ -15,7 +15,7 @@ from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.transforms._base import FlowTransform
 from pyro_genmodels.transforms.conditional import ConditionalFlow
 
-_BOUND = 5.0  # of the log-scales: a deviation of 150 noise can still be undone in float32
+_BOUND = 5.0  # of the log-scales: factors of 150, which float32 can undo
 
 
 class MaskedAutoregressive(FlowTransform):

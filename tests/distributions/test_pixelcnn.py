@@ -48,14 +48,10 @@ def make(
     return PixelCNN(net)
 
 
-@pytest.mark.parametrize("context", CONTEXTS)
 @pytest.mark.parametrize("size", ENUMERABLE)
-def test_probabilities_sum_to_one_before_training(size: str, context: str) -> None:
-    check_normalized(make(*ENUMERABLE[size], batch=(2,), **CONTEXTS[context]))
-
-
-def test_probabilities_sum_to_one_at_256_levels() -> None:
-    check_normalized(make((1, 1, 2), 256, num_classes=4))
+def test_probabilities_sum_to_one_given_a_map(size: str) -> None:
+    """Plain, by label and by vector every family is held to this in ``test_families.py``."""
+    check_normalized(make(*ENUMERABLE[size], batch=(2,), **CONTEXTS["map"]))
 
 
 @pytest.mark.parametrize("method", ["cached", "parallel"])
