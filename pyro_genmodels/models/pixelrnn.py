@@ -40,8 +40,7 @@ def row_lstm(
         >>> row_lstm((1, 6, 6), num_levels=17, hidden_channels=4).sample().shape
         torch.Size([1, 1, 6, 6])
     """
-    context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
-    options = {"dropout": dropout, **context, **options}
+    options |= {"num_classes": num_classes, "context_shape": context_shape, "dropout": dropout}
     net = PixelRNNNet(event_shape, num_levels, layer="row", **options)
     return AutoregressiveModel(net, distribution="PixelRNN")
 
@@ -76,10 +75,8 @@ def diagonal_bilstm(
         >>> diagonal_bilstm((1, 6, 6), num_levels=17, hidden_channels=4).sample().shape
         torch.Size([1, 1, 6, 6])
     """
-    context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
-    net = PixelRNNNet(
-        event_shape, num_levels, layer="diagonal", dropout=dropout, **context, **options
-    )
+    options |= {"num_classes": num_classes, "context_shape": context_shape, "dropout": dropout}
+    net = PixelRNNNet(event_shape, num_levels, layer="diagonal", **options)
     return AutoregressiveModel(net, distribution="PixelRNN")
 
 
