@@ -27,6 +27,14 @@ from pyro_genmodels import data, distributions, models, nets, transforms
 LABELS = torch.tensor([0, 2])
 
 
+def sequence_vqvae(event_shape: tuple[int, ...] = (7,), **options: Any) -> models.SequenceVQVAE:
+    """A short one: two codes for four steps each."""
+    sizes = {"num_levels": 3, "num_codes": 5, "code_dim": 3, "reduction": 4, "hidden_channels": 4}
+    wavenet = {"wavenet_channels": 4, "wavenet_skip_channels": 4, "wavenet_layers": 2}
+    small = {"residual_channels": 3, "num_blocks": 1, "wavenet_blocks": 1}
+    return models.SequenceVQVAE(event_shape, **{**sizes, **wavenet, **small, **options})
+
+
 def features(*shape: int) -> Tensor:
     """A batch of two contexts that are vectors or maps."""
     return torch.linspace(-1, 1, 2 * torch.Size(shape).numel(), dtype=torch.float64).reshape(
@@ -221,6 +229,20 @@ NETS: Cases = {
         ngram(2, 2, 2, direct=True, context_shape=(1, 3, 2)), (2, 2, 2), features(1, 3, 2)
     ),
     "NGramNet/labels": lambda: Case(ngram(4, num_classes=3), (4,), LABELS),
+    "PatchDecoder": lambda: Case(
+        nets.PatchDecoder(2, 3, patch_size=3, hidden_channels=4), (2, 2, 3)
+    ),
+    "PatchDecoder/labels": lambda: Case(
+        nets.PatchDecoder(2, 3, hidden_channels=4, num_classes=3), (2, 2, 3), LABELS
+    ),
+    "PatchEncoder": lambda: Case(
+        nets.PatchEncoder(2, 3, patch_size=3, hidden_channels=4), (2, 9, 6)
+    ),
+    "PatchEncoder/map": lambda: Case(
+        nets.PatchEncoder(2, patch_size=3, hidden_channels=4, context_shape=(2, 9, 6)),
+        (2, 9, 6),
+        features(2, 9, 6),
+    ),
     "PixelCNNNet": lambda: Case(
         nets.PixelCNNNet((1, 5, 4), 5, hidden_channels=6, num_blocks=2), (1, 5, 4)
     ),
@@ -291,6 +313,18 @@ NETS: Cases = {
         (2, 3, 4),
         features(1, 3, 4),
     ),
+    "SequenceDecoder": lambda: Case(
+        nets.SequenceDecoder(2, 3, reduction=4, hidden_channels=4), (2, 3)
+    ),
+    "SequenceDecoder/labels": lambda: Case(
+        nets.SequenceDecoder(2, 3, reduction=4, hidden_channels=4, num_classes=3), (2, 3), LABELS
+    ),
+    "SequenceDecoder/sequence": lambda: Case(
+        nets.SequenceDecoder(2, 3, reduction=2, hidden_channels=4, context_shape=(2, 6)),
+        (2, 3),
+        features(2, 6),
+    ),
+    "SequenceEncoder": lambda: Case(nets.SequenceEncoder(3, reduction=4, hidden_channels=4), (9,)),
     "VectorQuantizer": lambda: Case(quantizer(4), (4,)),
     "WaveNetNet": lambda: Case(wavenet(7), (7,)),
     "WaveNetNet/image": lambda: Case(wavenet(1, 2, 3, kernel_size=3), (1, 2, 3)),
@@ -1005,6 +1039,17 @@ MODELS: Cases = {
         ),
         context=LABELS,
     ),
+    "SequenceVQVAE": lambda: Case(sequence_vqvae((15,), num_classes=3), context=LABELS),
+    "SequenceVQVAE/parts": lambda: Case(
+        sequence_vqvae(
+            (16,),
+            context_shape=(2,),
+            quantizer=nets.ProductQuantizer(
+                [nets.VectorQuantizer(2, 5), nets.VectorQuantizer(1, 5)]
+            ),
+        ),
+        context=features(2),
+    ),
     "VQVAE": lambda: Case(
         models.VQVAE((1, 5, 6), num_levels=3, num_codes=5, code_dim=3, hidden_channels=6)
     ),
@@ -1031,6 +1076,19 @@ MODELS: Cases = {
                 hidden_channels=4,
                 num_classes=3,
             )
+        ),
+        context=LABELS,
+    ),
+    "VQVAE/patches": lambda: Case(
+        models.VQVAE(
+            (2, 5, 6),
+            num_levels=3,
+            num_codes=5,
+            code_dim=3,
+            network="patch",
+            reduction=3,
+            hidden_channels=4,
+            num_classes=3,
         ),
         context=LABELS,
     ),
@@ -1066,6 +1124,7 @@ NO_CASE: dict[str, str] = {
 
 # Public names inside a module that are deliberately not exported, each with its reason.
 INTERNAL: dict[str, str] = {
+    "models.OneMapModel": "what the VQ-VAEs with one map of codes share",
     "nets.EncoderCell": "a part of NVAE's towers",
     "nets.DecoderCell": "a part of NVAE's towers",
     "nets.PosteriorCombiner": "a part of NVAE's towers",

@@ -30,7 +30,8 @@ from pyro_genmodels.compression._streams import (
     write_stream,
 )
 from pyro_genmodels.metrics import elbo
-from pyro_genmodels.models import VQVAE, AutoregressiveModel, GenerativeModel, VectorQuantizedModel
+from pyro_genmodels.models import AutoregressiveModel, GenerativeModel, VectorQuantizedModel
+from pyro_genmodels.models._one_map import OneMapModel
 
 MAGIC = b"PGMV"
 VERSION = 1
@@ -110,7 +111,7 @@ def decompress_codes(
         for prior, (header, payload) in zip(model.code_priors, streams, strict=True):
             source = source_of(_law(prior, maps, context))
             maps.append(read_stream(source, header, payload, _mark(context)))
-    return maps[0] if isinstance(model, VQVAE) else maps
+    return maps[0] if isinstance(model, OneMapModel) else maps
 
 
 def compress_images(

@@ -34,6 +34,7 @@ from pyro_genmodels.models.pixelcnn_pp import pixelcnn_pp
 from pyro_genmodels.models.pixelrnn import diagonal_bilstm, multiscale_pixelrnn, row_lstm
 from pyro_genmodels.models.presets import preset, presets
 from pyro_genmodels.models.semi_supervised import SemiSupervisedVAE
+from pyro_genmodels.models.sequence_vqvae import SequenceVQVAE
 from pyro_genmodels.models.sequences import char_rnn, made, ngram, wavenet
 from pyro_genmodels.models.vae import VAE
 from pyro_genmodels.models.vqvae import VQVAE
@@ -66,6 +67,7 @@ __all__ = [
     "LogisticMixtureLikelihood",
     "NonFiniteELBOError",
     "SemiSupervisedVAE",
+    "SequenceVQVAE",
     "SharedPass",
     "UniformPrior",
     "VampPrior",

@@ -14,23 +14,32 @@ from pyro_genmodels.nets import Quantized, Quantizer
 
 
 def quantize_map(
-    quantizer: Quantizer, features: Float[Tensor, "*batch D h w"], update: bool
-) -> tuple[Quantized, Float[Tensor, "*batch D h w"]]:
-    """Quantise a map; the second value is its quantised vectors as a map."""
-    quantized: Quantized = quantizer(features.movedim(-3, -1), update=update)
-    return quantized, quantized.values.movedim(-1, -3)
+    quantizer: Quantizer, features: Float[Tensor, "*batch_map"], update: bool, *, rank: int = 2
+) -> tuple[Quantized, Float[Tensor, "*batch_map"]]:
+    """Quantise a map ``(*batch, D, *sizes)`` of ``rank`` sizes; also return its vectors as one."""
+    channels = -1 - rank
+    quantized: Quantized = quantizer(features.movedim(channels, -1), update=update)
+    return quantized, quantized.values.movedim(-1, channels)
 
 
 def map_shape(
-    quantizer: Quantizer, event_shape: Sequence[int], reduction: int, *, scale: int = 1
+    quantizer: Quantizer,
+    event_shape: Sequence[int],
+    reduction: int,
+    *,
+    scale: int = 1,
+    rank: int = 2,
 ) -> torch.Size:
-    """Sizes of a code map: so much smaller than the image, rounded up, then so much larger."""
-    sizes = [math.ceil(size / reduction) * scale for size in event_shape[-2:]]
+    """Sizes of a code map: so much smaller than the data, rounded up, then so much larger."""
+    sizes = [math.ceil(size / reduction) * scale for size in event_shape[-rank:]]
     return torch.Size((*quantizer.code_shape, *sizes))
 
 
-def exactly(codes: Int[Tensor, "*codes"], like: Num[Tensor, "*event"]) -> Any:
-    """Return the deterministic posterior: all mass, log-probability zero, on these codes."""
-    batch = codes.shape[: like.dim() - 3]
+def exactly(codes: Int[Tensor, "*codes"], like: Num[Tensor, "*event"], event_dim: int) -> Any:
+    """Return the deterministic posterior: all mass, log-probability zero, on these codes.
+
+    Its batch has as many dimensions as that of the data ``like``, whose events have ``event_dim``.
+    """
+    batch = codes.shape[: like.dim() - event_dim]
     log_density = torch.zeros(batch, dtype=like.dtype, device=like.device)
     return dist.Delta(codes, log_density, event_dim=codes.dim() - len(batch))

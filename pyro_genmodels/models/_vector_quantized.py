@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro
 import torch
@@ -40,6 +40,9 @@ class VectorQuantizedModel(GenerativeModel, ABC):
     ``num_dimensions * mean(loss)`` nats. Codebooks take note of a batch once a training step.
     """
 
+    map_rank: ClassVar[int] = 2
+    """Dimensions of a map: two of images ``(C, H, W)``, one of sequences ``(T,)``."""
+
     def __init__(
         self,
         event_shape: EventShape,
@@ -55,7 +58,8 @@ class VectorQuantizedModel(GenerativeModel, ABC):
             num_classes=num_classes,
             context_shape=context_shape,
         )
-        check(len(self.event_shape) == 3, "event_shape", "be (C, H, W)", tuple(event_shape))
+        rank, rule = (3, "be (C, H, W)") if self.map_rank == 2 else (1, "be (T,)")
+        check(len(self.event_shape) == rank, "event_shape", rule, tuple(event_shape))
         self.likelihood = make_likelihood(likelihood, self.event_shape, num_levels)
         self._once_a_step = OnceAStep()
 
@@ -89,7 +93,7 @@ class VectorQuantizedModel(GenerativeModel, ABC):
 
     @abstractmethod
     def _features(self, x: Tensor, context: Tensor | None) -> list[Tensor]:
-        """Run the encoders on data scaled for networks; maps ``(*batch, C, h, w)`` from the top."""
+        """Run the encoders on scaled data; maps ``(*batch, C, *sizes)`` from the top."""
 
     @abstractmethod
     def _quantized(
@@ -113,10 +117,11 @@ class VectorQuantizedModel(GenerativeModel, ABC):
         with self.latent_scale():
             for name, codes in zip(self.site_names, self._maps(quantized), strict=True):
                 record.add_work(None)
-                record.add_latent(pyro.sample(name, exactly(codes, x)))
+                posterior = exactly(codes, x, len(self.event_shape))
+                record.add_latent(pyro.sample(name, posterior))
         record.add_work(inputs)
         if learns:
-            losses = [each.loss.flatten(-2).mean(-1) for each in quantized]
+            losses = [each.loss.flatten(-self.map_rank).mean(-1) for each in quantized]
             total = torch.stack(losses).sum(0) * self.event_shape.numel()
             # In a guide a factor's sign turns: this one lowers the ELBO by the loss.
             pyro.factor("quantization", total, has_rsample=True)
@@ -176,12 +181,12 @@ class VectorQuantizedModel(GenerativeModel, ABC):
         return codes
 
     def code_maps(
-        self, x: Num[Tensor, "*batch C H W"], context: Tensor | None = None
+        self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None
     ) -> list[Int[Tensor, ...]]:
-        """Return the maps of codes of images, from the top; of a model with one map, a list of it.
+        """Return the maps of codes of data, from the top; of a model with one map, a list of it.
 
         Args:
-            x: Images ``(*batch, C, H, W)``.
+            x: Data ``(*batch, *event_shape)``.
             context: Labels or features, if the model is conditional.
 
         Raises:
@@ -190,14 +195,14 @@ class VectorQuantizedModel(GenerativeModel, ABC):
         return self._codes_of(x, context)
 
     def code_log_prob(
-        self, x: Num[Tensor, "*batch C H W"], context: Tensor | None = None
+        self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None
     ) -> Float[Tensor, "*batch"]:
         """Return the log-probability of the data's codes under their priors, in nats.
 
         Minus it is the codes' share of the negative ELBO; the rest is the reconstruction's.
 
         Args:
-            x: Images ``(*batch, C, H, W)``.
+            x: Data ``(*batch, *event_shape)``.
             context: Labels or features, if the model is conditional.
 
         Raises:
@@ -210,10 +215,12 @@ class VectorQuantizedModel(GenerativeModel, ABC):
                 total = total + prior(maps[:index], context).log_prob(maps[index])
         return total
 
-    def decode(self, inputs: Float[Tensor, "*batch D h w"], context: Tensor | None = None) -> Any:
+    def decode(self, inputs: Float[Tensor, "*batch_map"], context: Tensor | None = None) -> Any:
         """Return the distribution over a data point given what the decoder takes."""
-        _, height, width = self.event_shape
-        return self.likelihood(self._decoded(inputs, context)[..., :height, :width])
+        decoded = self._decoded(inputs, context)
+        for dim in range(-self.map_rank, 0):
+            decoded = decoded.narrow(dim, 0, self.event_shape[dim])
+        return self.likelihood(decoded)
 
     def _encoded(
         self, x: Tensor, context: Tensor | None, update: bool
@@ -222,7 +229,7 @@ class VectorQuantizedModel(GenerativeModel, ABC):
             x = x * (2 / (self.num_levels - 1)) - 1
         features = self._features(x, context)
         update = update and self._once_a_step.is_first(
-            features[0].movedim(-3, -1), self._moved_by_the_optimizer()
+            features[0].movedim(-1 - self.map_rank, -1), self._moved_by_the_optimizer()
         )
         return self._quantized(features, context, update)
 
@@ -235,14 +242,16 @@ class VectorQuantizedModel(GenerativeModel, ABC):
         """Codes as sites have them: ``(*batch, h, w)``, or ``(*batch, parts, h, w)``."""
         maps = []
         for (quantizer, _), each in zip(self._code_parts, quantized, strict=True):
-            maps.append(each.codes.movedim(-1, -3) if quantizer.code_shape else each.codes)
+            first = -1 - self.map_rank
+            maps.append(each.codes.movedim(-1, first) if quantizer.code_shape else each.codes)
         return maps
 
     def _vectors(self, maps: Sequence[Tensor]) -> list[Tensor]:
         vectors = []
         for (quantizer, _), codes in zip(self._code_parts, maps, strict=True):
-            codes = codes.movedim(-3, -1) if quantizer.code_shape else codes
-            vectors.append(quantizer.lookup(codes).movedim(-1, -3))
+            first = -1 - self.map_rank
+            codes = codes.movedim(first, -1) if quantizer.code_shape else codes
+            vectors.append(quantizer.lookup(codes).movedim(-1, first))
         return vectors
 
     def _codes_of(self, x: Tensor, context: Tensor | None) -> list[Tensor]:
@@ -253,11 +262,18 @@ class VectorQuantizedModel(GenerativeModel, ABC):
             return self._maps(self._encoded(checked, context, update=False)[0])
 
     def _mean_of(self, maps: Sequence[Tensor], context: Tensor | None) -> Tensor:
-        """Decode codes to the likelihood's mean, in eval mode and without gradients."""
+        """Decode codes to the likelihood's mean, in eval mode and without gradients.
+
+        Of a likelihood without one in closed form, an autoregressive one, it is a draw.
+        """
         for name, (_, prior), codes in zip(self.site_names, self._code_parts, maps, strict=True):
             check_trailing(name, codes, prior.code_shape)
             check_levels(name, codes, prior.num_codes)
         with evaluating(self), torch.no_grad():
             inputs = self._decoder_input(self._vectors(maps), context)
-            mean: Tensor = self.decode(inputs, context).mean
+            law = self.decode(inputs, context)
+            try:
+                mean: Tensor = law.mean
+            except NotImplementedError:
+                mean = law.sample()
             return mean

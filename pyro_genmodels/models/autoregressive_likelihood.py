@@ -19,7 +19,7 @@ class AutoregressiveLikelihood(Likelihood):
 
     .. math:: p(x \mid z) = \prod_t p(x_t \mid x_{<t}, f(z))
 
-    The decoder's output is the network's context, a map or a vector. Such a decoder may well do
+    The decoder's output is the network's context, a map, a sequence or a vector. Such a decoder may well do
     without latents, see :class:`~pyro_genmodels.models.DeltaVAE`.
 
     Args:
@@ -28,7 +28,7 @@ class AutoregressiveLikelihood(Likelihood):
 
     Raises:
         ValueError: If there is no autoregressive distribution of that name, or the network takes
-            no vector or map for a context.
+            no vector, sequence or map for a context.
 
     References:
         Gulrajani et al. (2017), PixelVAE. https://arxiv.org/abs/1611.05013. Chen et al. (2017),
@@ -47,7 +47,8 @@ class AutoregressiveLikelihood(Likelihood):
         check(isinstance(net, AutoregressiveNet), "net", "be an AutoregressiveNet", type(net))
         check_choice("distribution", distribution, exported_laws())
         rank = net.context_event_dim
-        check(rank in (1, 3), "net", "be conditional on vectors or maps", f"context rank {rank}")
+        rule = "be conditional on vectors, sequences or maps"
+        check(rank in (1, 2, 3), "net", rule, f"context rank {rank}")
         # Checked on entry to the model, or drawn: no value needs a check.
         super().__init__(net.event_shape, 1, num_levels=net.num_levels, validate_args=False)
         self.net, self.distribution = net, distribution

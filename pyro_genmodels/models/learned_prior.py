@@ -18,6 +18,7 @@ from pyro_genmodels.nets import (
     CodeHierarchyNet,
     GatedPixelCNNNet,
     PixelSNAILNet,
+    WaveNetNet,
 )
 
 
@@ -71,7 +72,7 @@ def learned_priors(
     *,
     hidden_channels: int = 64,
     num_blocks: int = 2,
-    num_layers: int = 2,
+    num_layers: int | None = None,
     kernel_size: int = 5,
     num_heads: int = 4,
     embedding_size: int = 32,
@@ -81,15 +82,16 @@ def learned_priors(
     """Make untrained priors that fit a model: attention at the top, the maps above below it.
 
     Every map's network has gated layers; the top's has causal attention behind each block of them,
-    the others see the codes above through residual conditioning blocks. A conditional model's
-    context enters all.
+    the others see the codes above through residual conditioning blocks. Over a sequence of codes
+    there is a WaveNet. A conditional model's context enters all.
 
     Args:
         model: The model; it is left as it is.
         hidden_channels: Features of each network.
-        num_blocks: Blocks of gated layers, at the top each with attention.
-        num_layers: Gated layers of a block.
-        kernel_size: Size of the first layer's kernel; the others have three.
+        num_blocks: Blocks of gated layers, at the top of maps each with attention.
+        num_layers: Gated layers of a block: two by default; over a sequence, where each is dilated
+            twice as much as the one before, as many as span it, ten at most.
+        kernel_size: Size of the first layer's kernel; the others have three. A WaveNet's have two.
         num_heads: Attention heads.
         embedding_size: Size of a code's vector.
         conditioning_blocks: Residual blocks through which a map sees those above.
@@ -104,16 +106,21 @@ def learned_priors(
         (512 features and 20 layers for maps of 32x32 and more).
         https://arxiv.org/abs/1906.00446
     """
+    context: dict[str, Any] = {
+        "num_classes": model.num_classes,
+        "context_shape": model.context_shape,
+    }
+    priors = model.code_priors
+    if len(priors[0].code_shape) == 1:
+        sizes: dict[str, Any] = {"num_blocks": num_blocks, "layers_per_block": num_layers}
+        sizes |= {"channels": hidden_channels, "dropout": dropout, **context}
+        return [_wavenet(priors[0], **sizes)]
+    num_layers = 2 if num_layers is None else num_layers
     shared: dict[str, Any] = {
         "hidden_channels": hidden_channels,
         "kernel_size": kernel_size,
         "embedding_size": embedding_size,
         "dropout": dropout,
-    }
-    priors = model.code_priors
-    context: dict[str, Any] = {
-        "num_classes": model.num_classes,
-        "context_shape": model.context_shape,
     }
     blocks: dict[str, Any] = {
         "num_blocks": num_blocks,
@@ -127,6 +134,15 @@ def learned_priors(
     shared["num_layers"] = num_blocks * num_layers
     below = [_below(priors[:i], priors[i], conditioning, shared) for i in range(1, len(priors))]
     return [LearnedPrior(top), *below]
+
+
+def _wavenet(law: CodePrior, *, layers_per_block: int | None, **options: Any) -> LearnedPrior:
+    """Make the prior of a sequence of codes, of which a block sees all, or 1024."""
+    (length,) = law.code_shape
+    layers = layers_per_block or max(1, min(10, (length - 1).bit_length()))
+    options["skip_channels"] = options["channels"]
+    net = WaveNetNet(law.code_shape, law.num_codes, layers_per_block=layers, **options)
+    return LearnedPrior(net)
 
 
 def _below(

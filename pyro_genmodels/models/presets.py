@@ -241,6 +241,47 @@ _TABLE: Table = MappingProxyType(
                 batch_size=128,
             ),
             "cifar10": _vqvae(32, hidden=128, residual=32, rate=3e-4, batch_size=32),
+            # Of no paper: data that tile by tile are coded without loss.
+            "mosaic": _vqvae(
+                16,
+                event_shape=[1, 16, 16],
+                num_levels=2,
+                num_codes=8,
+                code_dim=8,
+                network="patch",
+                hidden=32,
+                residual=32,
+                num_blocks=0,
+                rate=3e-3,
+                batch_size=128,
+            ),
+        },
+        # 16 kHz in 256 levels by the mu-law; six strided convolutions and no blocks. Number of
+        # channels, sizes of the WaveNet and the batch are unsaid; dilations are WaveNet's.
+        "SequenceVQVAE": {
+            "vctk": {
+                "model": {
+                    "event_shape": [40_960],
+                    "num_levels": 256,
+                    "num_codes": 512,
+                    "code_dim": 64,
+                    "reduction": 64,
+                    "hidden_channels": 256,
+                    "num_blocks": 0,
+                    "wavenet_channels": 256,
+                    "wavenet_skip_channels": 256,
+                    "wavenet_blocks": 3,
+                    "wavenet_layers": 10,
+                    "dropout": 0.0,
+                    "commitment": 0.25,
+                },
+                "training": {
+                    **_PLAIN,
+                    "optimizer": "adam",
+                    "learning_rate": 2e-4,
+                    "batch_size": 8,
+                },
+            },
         },
         # Priors: `learned_priors` with 512 features, 4 blocks of 5 layers, 8 heads, 20 conditioning
         # blocks; the paper's residual units, 2048 and 1024, are not among its options.

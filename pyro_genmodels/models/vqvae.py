@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 from torch import nn
 
-from pyro_genmodels._checks import check, check_trailing
-from pyro_genmodels._typing import EventShape, Float, Int, Num, Tensor
-from pyro_genmodels.models._code_maps import map_shape, quantize_map
-from pyro_genmodels.models._vector_quantized import VectorQuantizedModel
-from pyro_genmodels.models.code_prior import CodePrior, UniformPrior, check_prior, own_priors
+from pyro_genmodels._checks import check, check_choice, check_positive
+from pyro_genmodels._typing import EventShape
+from pyro_genmodels.models._one_map import OneMapModel
+from pyro_genmodels.models.code_prior import CodePrior
 from pyro_genmodels.models.likelihoods import Likelihood, LikelihoodName
-from pyro_genmodels.nets import MapDecoder, MapEncoder, Quantized, Quantizer, VectorQuantizer
-from pyro_genmodels.nets.vqvae import padded
+from pyro_genmodels.nets import (
+    MapDecoder,
+    MapEncoder,
+    PatchDecoder,
+    PatchEncoder,
+    Quantizer,
+    VectorQuantizer,
+)
+
+NetworkName = Literal["conv", "patch"]
 
 
-class VQVAE(VectorQuantizedModel):
+class VQVAE(OneMapModel):
     r"""Vector-quantised variational autoencoder over images of any size.
 
     .. math:: c \sim p(c), \quad x \sim p(x \mid f(e_c)), \quad
@@ -36,13 +43,17 @@ class VQVAE(VectorQuantizedModel):
         num_levels: Number of data levels, ``None`` for continuous data.
         num_codes: Number K of codes.
         code_dim: Size D of a code's vector.
-        reduction: Pixels a code stands for along either axis, a power of two.
+        network: ``"conv"``, strided convolutions that see beyond what a code stands for; or
+            ``"patch"``, each code made of its patch alone, and each patch of its code: equal
+            patches have equal codes.
+        reduction: Pixels a code stands for along either axis, for ``"conv"`` a power of two.
         hidden_channels: Channels of the residual blocks.
         residual_channels: Channels inside a residual block.
         num_blocks: Residual blocks in encoder and decoder each.
         strided_channels: Channels after each halving of the sizes; by default ``hidden_channels``,
-            and half as many after the first.
-        projection: Whether a 3x3 convolution leads to the encoder's blocks, as in Sonnet's code.
+            and half as many after the first. Patches have none.
+        projection: Whether a 3x3 convolution leads to the encoder's blocks, as in Sonnet's code;
+            never to those of patches.
         commitment: Weight of the commitment loss.
         quantizer: Own quantiser, for other codebooks, or several codes a position.
         encoder: Own network: data (and context) to ``(*batch, code_dim, h, w)``.
@@ -80,6 +91,7 @@ class VQVAE(VectorQuantizedModel):
         num_levels: int | None = None,
         num_codes: int = 512,
         code_dim: int = 64,
+        network: NetworkName = "conv",
         reduction: int = 4,
         hidden_channels: int = 128,
         residual_channels: int = 32,
@@ -104,8 +116,11 @@ class VQVAE(VectorQuantizedModel):
         )
         self.reduction = reduction
         self.quantizer = quantizer or VectorQuantizer(code_dim, num_codes, commitment=commitment)
+        check_choice("network", network, get_args(NetworkName))
+        patches = network == "patch"
+        layers = _patches if patches else _halvings
         options: dict[str, Any] = {
-            "strided_channels": _halvings(reduction, hidden_channels, strided_channels),
+            **layers(reduction, hidden_channels, strided_channels),
             "hidden_channels": hidden_channels,
             "residual_channels": residual_channels,
             "num_blocks": num_blocks,
@@ -113,11 +128,14 @@ class VQVAE(VectorQuantizedModel):
             "context_shape": context_shape,
         }
         channels, dim = self.event_shape[0], self.quantizer.dim
-        self.encoder = encoder or MapEncoder(channels, dim, projection=projection, **options)
-        self.decoder = decoder or MapDecoder(dim, self.likelihood.parameter_shape[0], **options)
-        shape = map_shape(self.quantizer, self.event_shape, reduction)
-        self.prior: CodePrior = prior or UniformPrior(shape, self.quantizer.num_codes)
-        check_prior(self.prior, shape, self.quantizer.num_codes)
+        outputs = self.likelihood.parameter_shape[0]
+        if patches:
+            self.encoder = encoder or PatchEncoder(channels, dim, **options)
+            self.decoder = decoder or PatchDecoder(dim, outputs, **options)
+        else:
+            self.encoder = encoder or MapEncoder(channels, dim, projection=projection, **options)
+            self.decoder = decoder or MapDecoder(dim, outputs, **options)
+        self._make_prior(prior)
 
     @classmethod
     def paper(
@@ -142,86 +160,6 @@ class VQVAE(VectorQuantizedModel):
             projection=False,
         )
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        # A prior over other codes would be noticed late, or, over more codes, never.
-        if name == "prior" and name in self.__dict__.get("_modules", {}):
-            check_prior(value, self.prior.code_shape, self.prior.num_codes)
-        super().__setattr__(name, value)
-
-    def set_code_priors(self, priors: Sequence[CodePrior]) -> None:
-        """Replace the law of the map; the same as to assign ``prior``."""
-        check(len(priors) == 1, "priors", "be one", len(priors))
-        self.prior = priors[0]
-
-    def current_arguments(self) -> dict[str, Any]:
-        """Return the prior, if it is not the one that the constructor makes."""
-        recorded = super().current_arguments()
-        priors = own_priors([self.prior], recorded.get("prior"))
-        return recorded if priors is None else {**recorded, "prior": priors[0]}
-
-    @property
-    def site_names(self) -> list[str]:
-        """The one site of codes."""
-        return ["codes"]
-
-    @property
-    def _code_parts(self) -> list[tuple[Quantizer, CodePrior]]:
-        return [(self.quantizer, self.prior)]
-
-    def encode_codes(
-        self, x: Num[Tensor, "*batch C H W"], context: Tensor | None = None
-    ) -> Int[Tensor, "*batch_codes"]:
-        """Return the codes of images.
-
-        Args:
-            x: Images ``(*batch, C, H, W)``.
-            context: Labels or features, if the model is conditional.
-
-        Returns:
-            ``int64`` codes ``(*batch, h, w)``; ``(*batch, parts, h, w)`` of a composite quantiser.
-
-        Raises:
-            ValueError: If ``x`` or ``context`` does not fit.
-        """
-        return self._codes_of(x, context)[0]
-
-    def decode_codes(
-        self, codes: Num[Tensor, "*batch_codes"], context: Tensor | None = None
-    ) -> Float[Tensor, "*batch C H W"]:
-        """Return the expected image given its codes.
-
-        Args:
-            codes: Codes as :meth:`encode_codes` gives them, of any dtype.
-            context: Labels or features, if the model is conditional.
-
-        Returns:
-            Images ``(*batch, C, H, W)`` in the units of the data.
-
-        Raises:
-            ValueError: If the codes are of another shape or out of range.
-        """
-        return self._mean_of([codes], context)
-
-    def _features(self, x: Tensor, context: Tensor | None) -> list[Tensor]:
-        x = padded(x, self.reduction)
-        z = self.encoder(x) if context is None else self.encoder(x, context)
-        sizes = self.prior.code_shape[-2:]
-        check_trailing("encoder(x)", z, (self.quantizer.dim, *sizes))
-        return [z]
-
-    def _quantized(
-        self, features: list[Tensor], context: Tensor | None, update: bool
-    ) -> tuple[list[Quantized], Tensor]:
-        quantized, vectors = quantize_map(self.quantizer, features[0], update)
-        return [quantized], vectors
-
-    def _decoder_input(self, vectors: list[Tensor], context: Tensor | None) -> Tensor:
-        return vectors[0]
-
-    def _decoded(self, inputs: Tensor, context: Tensor | None) -> Tensor:
-        output: Tensor = self.decoder(inputs) if context is None else self.decoder(inputs, context)
-        return output
-
 
 def halving_channels(reduction: int, hidden_channels: int) -> tuple[int, ...]:
     """Return the channels after each halving of the sizes, half as many after the first.
@@ -236,11 +174,19 @@ def halving_channels(reduction: int, hidden_channels: int) -> tuple[int, ...]:
 
 def _halvings(
     reduction: int, hidden_channels: int, strided_channels: Sequence[int] | None
-) -> tuple[int, ...]:
+) -> dict[str, Any]:
     """Return the channels after each halving, those given or the usual ones."""
     usual = halving_channels(reduction, hidden_channels)
     if strided_channels is None:
-        return usual
+        return {"strided_channels": usual}
     rule = f"have {len(usual)} entries for a reduction of {reduction}"
     check(len(strided_channels) == len(usual), "strided_channels", rule, list(strided_channels))
-    return tuple(strided_channels)
+    return {"strided_channels": tuple(strided_channels)}
+
+
+def _patches(
+    reduction: int, hidden_channels: int, strided_channels: Sequence[int] | None
+) -> dict[str, Any]:
+    check_positive(reduction=reduction)
+    check(strided_channels is None, "strided_channels", "be None with patches", strided_channels)
+    return {"patch_size": reduction}

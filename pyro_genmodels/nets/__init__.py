@@ -18,6 +18,7 @@ from pyro_genmodels.nets.made import MADENet
 from pyro_genmodels.nets.masked import MaskedConv2d
 from pyro_genmodels.nets.multiscale import MultiScaleNet
 from pyro_genmodels.nets.ngram import NGramNet
+from pyro_genmodels.nets.patch import PatchDecoder, PatchEncoder
 from pyro_genmodels.nets.pixelcnn import PixelCNNNet
 from pyro_genmodels.nets.pixelcnn_pp import PixelCNNPlusPlusNet
 from pyro_genmodels.nets.pixelrnn import PixelRNNNet
@@ -25,6 +26,7 @@ from pyro_genmodels.nets.pixelsnail import PixelSNAILNet
 from pyro_genmodels.nets.quantizer import VectorQuantizer
 from pyro_genmodels.nets.realnvp import RealNVPNet
 from pyro_genmodels.nets.recurrent import CharRNNNet
+from pyro_genmodels.nets.sequence_vqvae import SequenceDecoder, SequenceEncoder
 from pyro_genmodels.nets.vae import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from pyro_genmodels.nets.vqvae import MapDecoder, MapEncoder
 from pyro_genmodels.nets.wavenet import WaveNetNet
@@ -50,6 +52,8 @@ __all__ = [
     "MultiHeadQuantizer",
     "MultiScaleNet",
     "NGramNet",
+    "PatchDecoder",
+    "PatchEncoder",
     "PixelCNNNet",
     "PixelCNNPlusPlusNet",
     "PixelRNNNet",
@@ -60,6 +64,8 @@ __all__ = [
     "RealNVPNet",
     "ResNet",
     "ResidualQuantizer",
+    "SequenceDecoder",
+    "SequenceEncoder",
     "VectorQuantizer",
     "WaveNetNet",
     "code_perplexity",

@@ -165,44 +165,54 @@ class MapDecoder(Configured, nn.Module):
         return output
 
 
-def padded(x: Float[Tensor, "*batch C H W"], multiple: int) -> Float[Tensor, "*batch C h w"]:
-    """Repeat the last row and column until the sizes are multiples of ``multiple``."""
-    missing = [-size % multiple for size in x.shape[-2:]]
-    if missing == [0, 0]:
+def padded(
+    x: Float[Tensor, "*batch_event"], multiple: int, *, rank: int = 2
+) -> Float[Tensor, "*batch_padded"]:
+    """Repeat the last row and column until the ``rank`` sizes are multiples of ``multiple``."""
+    missing = [-size % multiple for size in x.shape[-rank:]]
+    if not any(missing):
         return x
-    return over_batch(
-        lambda flat: F.pad(flat, (0, missing[1], 0, missing[0]), mode="replicate"), (x, 3)
-    )
+    after = [pad for size in reversed(missing) for pad in (0, size)]
+    return over_batch(lambda flat: F.pad(flat, after, mode="replicate"), (x, 1 + rank))
 
 
 def _projection(in_channels: int, hidden_channels: int) -> nn.Conv2d:
     return nn.Conv2d(in_channels, hidden_channels, 3, padding=1)
 
 
-def residual_blocks(channels: int, residual_channels: int, num_blocks: int) -> nn.Sequential:
+def residual_blocks(
+    channels: int,
+    residual_channels: int,
+    num_blocks: int,
+    *,
+    kernel_size: int = 3,
+    rank: int = 2,
+) -> nn.Sequential:
     """Return blocks of ReLU, 3x3, ReLU, 1x1, added to their input, and a last ReLU."""
     check_positive(residual_channels=residual_channels)
     check(num_blocks >= 0, "num_blocks", "not be negative", num_blocks)
-    blocks = (_ResidualBlock(channels, residual_channels) for _ in range(num_blocks))
+    sizes = (channels, residual_channels, kernel_size)
+    blocks = (_ResidualBlock(*sizes, rank) for _ in range(num_blocks))
     return nn.Sequential(*blocks, nn.ReLU())
 
 
 def shifted_by_context(h: Tensor, embedding: ContextEmbedding, context: Tensor | None) -> Tensor:
     """Add what an embedding makes of a context, place by place or everywhere alike."""
-    shift: Tensor | None = embedding(context, size=h.shape[-2:])
+    shift: Tensor | None = embedding(context, size=h.shape[2:])
     if shift is None:
         return h
-    return h + (shift if shift.dim() == h.dim() else shift[..., None, None])
+    return h + shift.reshape(*shift.shape, *[1] * (h.dim() - shift.dim()))
 
 
 class _ResidualBlock(nn.Module):
-    def __init__(self, channels: int, residual_channels: int) -> None:
+    def __init__(self, channels: int, residual_channels: int, kernel_size: int, rank: int) -> None:
         super().__init__()
+        convolution = nn.Conv2d if rank == 2 else nn.Conv1d
         self.branch = nn.Sequential(
             nn.ReLU(),
-            nn.Conv2d(channels, residual_channels, 3, padding=1),
+            convolution(channels, residual_channels, kernel_size, padding=kernel_size // 2),
             nn.ReLU(),
-            nn.Conv2d(residual_channels, channels, 1),
+            convolution(residual_channels, channels, 1),
         )
 
     def forward(self, h: Tensor) -> Tensor:

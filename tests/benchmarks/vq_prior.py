@@ -4,8 +4,9 @@ Two measurements. *The prior alone* is trained on the true tiles' numbers under 
 permutation; printed is the paired gap, mean of log p_true - log p_prior over the same test maps,
 in bits per image. *Both stages* train a VQ-VAE on the images, then its prior on the codes; printed
 are the codes in use, the pixels that come back wrong, and the codes' and the reconstruction's
-share of the gap to the true distribution. *Tiles* is the same with networks that see one tile at
-a time: the package's own see over the borders, and may give one tile different codes.
+share of the gap to the true distribution: once with networks that see one tile at a time
+(``network="patch"``, the preset for mosaics), once with convolutions, which see over a tile's
+borders and may give one tile different codes.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import argparse
 import math
 import tempfile
 import time
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_genmodels import data, metrics, models, training
 from pyro_genmodels.data import Mosaic
@@ -81,61 +83,24 @@ def permuted(mosaic: Mosaic, images: Tensor, permutation: Tensor) -> Tensor:
     return permutation[mosaic.codes(images)].flatten(1)
 
 
-class Tiles(nn.Module):
-    """A network that sees one tile at a time, as the data were made; any leading dimensions."""
-
-    def __init__(self, *layers: nn.Module) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.layers(x.flatten(0, -4))
-        return y.unflatten(0, x.shape[:-3])
+def make_vqvae(network: str) -> models.VQVAE:
+    sizes = {"num_blocks": 0} if network == "patch" else {"residual_channels": 16, "num_blocks": 2}
+    made = models.preset("VQVAE", "mosaic", network=network, **sizes)
+    assert isinstance(made, models.VQVAE)
+    return made
 
 
-def make_vqvae(*, tiles: bool) -> models.VQVAE:
-    """Return the package's own networks, which see beyond a tile, or ones that do not."""
-    options: dict[str, Any] = {"num_levels": 2, "num_codes": 8, "code_dim": 8}
-    if not tiles:
-        return models.VQVAE((1, 16, 16), hidden_channels=32, residual_channels=16, **options)
-    encoder = Tiles(nn.Conv2d(1, 32, 4, stride=4), nn.ReLU(), nn.Conv2d(32, 8, 1))
-    decoder = Tiles(nn.Conv2d(8, 32, 1), nn.ReLU(), nn.ConvTranspose2d(32, 1, 4, stride=4))
-    return models.VQVAE((1, 16, 16), encoder=encoder, decoder=decoder, **options)
-
-
-def both_stages(seconds: float, train: int, progress: bool) -> None:
+def both_stages(network: str, seconds: float, train: int, progress: bool) -> None:
     source = data.Sampled(Mosaic(), train=train, test=20_000)
     torch.manual_seed(0)
+    shared: dict[str, Any] = {"batch_size": 128, "num_samples": 0, "progress": progress}
+    rate = 3e-3 if network == "patch" else 1e-3
     with tempfile.TemporaryDirectory() as folder:
-        first = {"max_epochs": 4, "batch_size": 128, "num_samples": 0, "progress": progress}
-        vqvae = make_vqvae(tiles=False)
-        training.fit(vqvae, source, run=folder, overwrite=True, max_time=seconds, **first)
-        settings = {**COMMON, "batch_size": 128, "learning_rate": 4e-3, "progress": progress}
-        priors = [make_prior()]
-        training.fit_prior(folder, priors=priors, source=source, max_time=seconds, **settings)
-        report("both stages", training.load(folder), source)
-
-
-def both_stages_by_tiles(seconds: float, train: int, progress: bool) -> None:
-    """The networks are not the package's, so no run can describe them: the stages by hand."""
-    source = data.Sampled(Mosaic(), train=train, test=20_000)
-    torch.manual_seed(0)
-    model, prior = make_vqvae(tiles=True), make_prior()
-    loss = models.ELBOLoss(model)
-    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    images = source.train.tensors[0].float()
-    for _ in range(1500):
-        optimizer.zero_grad()
-        loss(images[torch.randint(len(images), (128,))]).backward()
-        optimizer.step()
-    model.eval()
-    codes = {k: model.encode_codes(v.tensors[0]).flatten(1) for k, v in source.splits.items()}
-    settings = {**COMMON, "batch_size": 128, "learning_rate": 4e-3, "progress": progress}
-    of_codes = data.InMemory(**codes, num_levels=8)
-    with tempfile.TemporaryDirectory() as folder:
-        training.fit(code_model([prior]), of_codes, run=folder, max_time=seconds, **settings)
-    model.set_code_priors([prior])
-    report("both stages, tile by tile", model.eval(), source)
+        first = {"max_epochs": 4, "learning_rate": rate, "max_time": seconds, **shared}
+        training.fit(make_vqvae(network), source, run=folder, overwrite=True, **first)
+        second = {**COMMON, **shared, "learning_rate": 4e-3, "max_time": seconds}
+        training.fit_prior(folder, priors=[make_prior()], source=source, **second)
+        report(f"both stages, {network}", training.load(folder), source)
 
 
 @torch.no_grad()
@@ -156,11 +121,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=180.0, help="of training, each stage")
     parser.add_argument("--train", type=int, default=200_000, help="training images")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", default="", help="alone, both or tiles")
+    parser.add_argument("--only", default="", help="alone, patch or conv")
     parser.add_argument("--progress", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    measurements = {"alone": prior_alone, "both": both_stages, "tiles": both_stages_by_tiles}
+    measurements: dict[str, Any] = {
+        "alone": prior_alone,
+        "patch": partial(both_stages, "patch"),
+        "conv": partial(both_stages, "conv"),
+    }
     for name, measure in measurements.items():
         if arguments.only in name:
             measure(arguments.seconds, arguments.train, arguments.progress)

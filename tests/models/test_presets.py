@@ -222,6 +222,25 @@ def vqvae(strides: list[int], hidden: int, residual: int, *, projection: bool = 
     return encoder + conv(hidden, 64, 1) + decoder + scales
 
 
+def patches(size: int, hidden: int, dim: int) -> int:
+    """Patches of grey pixels through one hidden layer to vectors, and back to logits."""
+    return 2 * (size**2 * hidden + dim * hidden) + hidden + dim + hidden + 1
+
+
+def sequence_vqvae(hidden: int, wavenet: int, layers: int) -> int:
+    """Six convolutions of width 4 and the WaveNet of as many channels everywhere."""
+    encoder = 4 * hidden + hidden + 5 * (4 * hidden**2 + hidden) + hidden * 64 + 64
+    decoder = 3 * 64 * hidden + hidden + hidden * wavenet + wavenet
+    square = wavenet**2
+    # A convolution of width 3 of the features; then two taps and the context to two gates each,
+    # residual (but of the last layer) and skip.
+    layer = (4 * square + 2 * wavenet) + 2 * square + 2 * (square + wavenet)
+    context = 3 * square + wavenet
+    outputs = (square + wavenet) + (wavenet * 256 + 256)
+    stack = 257 * wavenet + context + layers * layer - (square + wavenet) + outputs
+    return encoder + decoder + stack
+
+
 def vqvae2(strides: list[int], maps: int) -> int:
     """rosinality/vq-vae-2-pytorch, each finer map with the vectors of all above."""
     encoder, _ = map_coder(3, 64, strides, 128, 32)
@@ -237,6 +256,8 @@ def vqvae2(strides: list[int], maps: int) -> int:
 EXPECTED = {
     ("VQVAE", "imagenet128"): vqvae([256, 256], 256, 256, projection=False),
     ("VQVAE", "cifar10"): vqvae([64, 128], 128, 32),
+    ("VQVAE", "mosaic"): patches(4, 32, 8),
+    ("SequenceVQVAE", "vctk"): sequence_vqvae(256, 256, 30),
     ("VQVAE2", "imagenet256"): vqvae2([64, 128], 2),
     ("VQVAE2", "ffhq1024"): vqvae2([64, 128, 128], 3),
     ("NVAE", "digits"): nvae([1, 2], 16, (4, 4), 30, blocks=0, flows=0, seen=1, z=8, group_cells=1),

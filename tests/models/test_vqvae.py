@@ -20,7 +20,7 @@ from pyro.infer import (
 )
 from torch import Tensor, nn
 
-from pyro_genmodels import nets
+from pyro_genmodels import nets, testing
 from pyro_genmodels._configuration import build, configuration
 from pyro_genmodels.data import Mosaic
 from pyro_genmodels.models import VQVAE, VQVAE2, CodePrior, ELBOLoss, UniformPrior
@@ -47,8 +47,13 @@ def product_codes() -> VQVAE:
     return vqvae(quantizer=nets.ProductQuantizer(parts))
 
 
+def patches(**options) -> VQVAE:
+    return vqvae(network="patch", reduction=3, **options)
+
+
 MODELS = {
     "vqvae": vqvae,
+    "patches": patches,
     "gradient": gradient_codes,
     "product": product_codes,
     "vqvae2": vqvae2,
@@ -270,9 +275,11 @@ def test_any_image_size(family, size) -> None:
     assert model.sample(2).shape == (2, 2, *size)
 
 
-@pytest.mark.parametrize("reduction", [1, 2, 8])
-def test_any_reduction(reduction) -> None:
-    model, x = vqvae(reduction=reduction), images(3)
+@pytest.mark.parametrize(
+    ("network", "reduction"), [("conv", 1), ("conv", 2), ("conv", 8), ("patch", 1), ("patch", 3)]
+)
+def test_any_reduction(network, reduction) -> None:
+    model, x = vqvae(network=network, reduction=reduction), images(3)
     ELBOLoss(model)(x).backward()
     sizes = (math.ceil(5 / reduction), math.ceil(6 / reduction))
     codes = model.encode_codes(x)
@@ -292,7 +299,7 @@ def test_discrete_likelihoods(make, likelihood) -> None:
     assert set(model.sample(5).unique().tolist()) <= {0.0, 1.0}
 
 
-@pytest.mark.parametrize("make", [vqvae, vqvae2])
+@pytest.mark.parametrize("make", [vqvae, patches, vqvae2])
 @pytest.mark.parametrize("kind", ["labels", "vectors", "maps"])
 def test_contexts(make, kind) -> None:
     options, context = {
@@ -341,6 +348,36 @@ def test_copies_and_configurations(make) -> None:
         assert torch.equal(other.log_weights(x), expected)
 
 
+# Patches
+
+
+def test_a_patch_and_its_code_see_nothing_else() -> None:
+    model = VQVAE((2, 6, 9), network="patch", reduction=3, code_dim=3, **SMALL)
+    testing.randomize_parameters(model)
+    x = torch.randn(2, 6, 9, requires_grad=True)
+    z = model.encoder(x)
+    assert z.shape == (3, 2, 3)
+    (seen,) = torch.autograd.grad(z[:, 1, 2].sum(), x)
+    inside = torch.zeros(6, 9, dtype=torch.bool)
+    inside[3:, 6:] = True
+    assert torch.equal(seen.abs().sum(0) > 0, inside)
+    z = z.detach().requires_grad_()
+    (seen,) = torch.autograd.grad(model.decoder(z)[:, 3:, 6:].sum(), z)
+    inside = torch.zeros(2, 3, dtype=torch.bool)
+    inside[1, 2] = True
+    assert torch.equal(seen.abs().sum(0) > 0, inside)
+
+
+def test_equal_patches_have_equal_codes() -> None:
+    model = started(patches).eval()
+    tile = torch.randint(3, (4, 1, 3, 3))
+    x = torch.nn.functional.pad(tile.repeat(1, 1, 2, 2), (0, 0, 0, -1))
+    codes = model.encode_codes(x)
+    # The lower row is cut off and made up by repetition: another patch.
+    assert torch.equal(codes[:, 0, 0], codes[:, 0, 1])
+    assert torch.equal(codes[:, 1, 0], codes[:, 1, 1])
+
+
 # The papers
 
 
@@ -381,11 +418,7 @@ def test_mosaics_are_coded_without_loss(seed) -> None:
     torch.manual_seed(seed)
     mosaic = Mosaic(2, tile_size=4, num_codes=6)
     model = VQVAE(
-        (1, 8, 8),
-        num_levels=2,
-        quantizer=nets.VectorQuantizer(8, 6),
-        encoder=nn.Conv2d(1, 8, 4, stride=4),
-        decoder=nn.ConvTranspose2d(8, 1, 4, stride=4),
+        (1, 8, 8), num_levels=2, num_codes=6, code_dim=8, network="patch", hidden_channels=16
     )
     loss = ELBOLoss(model)
     optimizer = torch.optim.Adam(loss.parameters(), lr=1e-2)
@@ -408,6 +441,11 @@ def test_mosaics_are_coded_without_loss(seed) -> None:
     [
         (lambda: VQVAE((4,)), r"`event_shape` must be \(C, H, W\); got \(4,\)"),
         (lambda: vqvae(reduction=3), "`reduction` must be a power of two; got 3"),
+        (lambda: vqvae(network="patch", reduction=0), "`reduction` must be positive; got 0"),
+        (
+            lambda: patches(strided_channels=(4,)),
+            "`strided_channels` must be None with patches; got",
+        ),
         (lambda: vqvae(num_codes=0), "`num_codes` must be positive; got 0"),
         (lambda: vqvae(num_blocks=-1), "`num_blocks` must not be negative; got -1"),
         (lambda: vqvae(hidden_channels=1), r"`strided_channels` must be positive; got \[0, 1\]"),
