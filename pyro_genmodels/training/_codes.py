@@ -22,9 +22,9 @@ from pyro_genmodels.models import VectorQuantizedModel
 from pyro_genmodels.nets._autoregressive import raster_indices
 from pyro_genmodels.nets._levels import image_shape
 from pyro_genmodels.training._batches import Batches
+from pyro_genmodels.training._identity import add_data, add_tensor
 
-_FORMAT = 1
-_PROBES = 64  # items that stand for a data set that is not in memory
+_FORMAT = 2
 
 
 def encode_codes(
@@ -147,24 +147,7 @@ def fingerprint(model: VectorQuantizedModel, source: DataSource) -> str:
     digest.update(json.dumps([type(model).__qualname__, kept], sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         if not name.startswith(("prior.", "priors.")):
-            _add(digest, name, tensor)
+            add_tensor(digest, name, tensor)
     for name, dataset in source.splits.items():
-        _add_data(digest, name, dataset)
+        add_data(digest, name, dataset)
     return digest.hexdigest()
-
-
-def _add_data(digest: Any, name: str, dataset: Any) -> None:
-    tensors = getattr(dataset, "tensors", None)
-    digest.update(f"{name}: {len(dataset)}".encode())
-    if tensors is None:
-        places = torch.linspace(0, len(dataset) - 1, min(_PROBES, len(dataset))).long().unique()
-        tensors = [torch.as_tensor(part) for i in places.tolist() for part in dataset[i]]
-    for tensor in tensors:
-        _add(digest, name, tensor)
-
-
-def _add(digest: Any, name: str, tensor: Tensor) -> None:
-    array = tensor.detach().cpu().contiguous()
-    digest.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
-    # As bytes: NumPy has no bfloat16.
-    digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
