@@ -229,6 +229,21 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
             Burda et al. (2016), Importance Weighted Autoencoders, eq. 8.
         """
         check(num_particles >= 1, "num_particles", "be at least 1", num_particles)
+        encoded, joint = self.particle_traces(x, context, num_particles=num_particles)
+        batch = x.shape[: x.dim() - len(self.event_shape)]
+        # Expanded last: what an empty guide's sum is made of lies on the CPU.
+        return (log_density(joint) - log_density(encoded)).expand(num_particles, *batch)
+
+    def particle_traces(
+        self, x: Num[Tensor, "*batch_event"], context: Tensor | None, *, num_particles: int
+    ) -> tuple[Any, Any]:
+        """Return the traces of guide and model that :meth:`log_weights` compares.
+
+        Args:
+            x: Data ``(*batch, *event)``.
+            context: As in :meth:`model`.
+            num_particles: Draws for each data point.
+        """
         checked, context, batch = self._checked_alone(x, context)
         with self._aside(), self.bounding():
             particles = pyro.plate("particles", num_particles, dim=-1 - len(batch))
@@ -236,9 +251,7 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
             latent = has_latents(encoded)
             program = particles(self.model) if latent else self.model
             decoded = poutine.trace(poutine.replay(program, trace=encoded))
-            joint = decoded.get_trace(checked, context)
-        # Expanded last: what an empty guide's sum is made of lies on the CPU.
-        return (log_density(joint) - log_density(encoded)).expand(num_particles, *batch)
+            return encoded, decoded.get_trace(checked, context)
 
     @torch.no_grad()
     def rates(
@@ -265,6 +278,15 @@ class GenerativeModel(Configured, RegisteredModule, ABC):
             for name, site in latents.items()
             if name in sites
         }
+
+    def beside_elbo(self) -> list[str]:
+        """Name what the training objective has beside the ELBO at beta one; nothing, if it is that.
+
+        None of it is left where a bound is trained in the place of the model's own objective.
+        """
+        scale = self.latent_scale
+        beta = [] if scale.beta == 1 else [f"beta {scale.beta:g}"]
+        return beta + ([f"warmup_steps {scale.warmup_steps}"] if scale.warmup_steps else [])
 
     @contextmanager
     def bounding(self) -> Iterator[None]:

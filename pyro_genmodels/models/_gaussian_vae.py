@@ -200,6 +200,11 @@ class GaussianVAE(GenerativeModel, ABC):
             if self.latent_cost is not None and not self.is_bounding:
                 self._pay(self.latent_cost, posterior, z, context)
 
+    def beside_elbo(self) -> list[str]:
+        """Name also what the latents cost in the place of their KL divergence."""
+        cost = self.latent_cost
+        return super().beside_elbo() + ([] if cost is None else cost.parts)
+
     def _masked(self) -> AbstractContextManager[object]:
         """Take the latent site out of the objective, if a factor stands for it."""
         masked: AbstractContextManager[object] = nullcontext()

@@ -86,6 +86,12 @@ class LatentCost(nn.Module):
         return self.free_bits == 0 and self.capacity is None and self.rate is None
 
     @property
+    def parts(self) -> list[str]:
+        """What makes this another cost than the KL divergence, with its nats."""
+        nats = {"free_bits": self.free_bits or None, "capacity": self.capacity, "rate": self.rate}
+        return [f"{name} {value:g}" for name, value in nats.items() if value is not None]
+
+    @property
     def multiplier(self) -> Tensor | float:
         """The multiplier m now; one unless the rate is constrained."""
         return 1.0 if self.rate is None else self.log_multiplier.exp()

@@ -16,6 +16,7 @@ from torch import nn
 from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._typing import Float, Num, Tensor
 from pyro_genmodels.models._base import GenerativeModel
+from pyro_genmodels.models._doubly_reparameterized import doubly_reparameterized_bound
 
 
 class NonFiniteELBOError(FloatingPointError):
@@ -39,16 +40,21 @@ class ELBOLoss(nn.Module):
         importance: Train the importance-weighted bound (IWAE) instead of the ELBO: the logarithm of
             the mean weight of ``num_particles`` draws. It is an objective at beta one, without
             warm-up and auxiliary losses; ``make_elbo`` is not asked.
+        doubly_reparameterized: Take that bound's gradient without the terms whose mean is zero, of
+            which the posterior's own gradient has ever more with ``num_particles``. For models with
+            one reparameterized latent site. With one particle it is "sticking the landing".
         validate: Run every call (``True``), no call (``False``), or the first (``None``) with
             validation.
 
     Raises:
-        ValueError: If the model has no trainable parameter, or asks for another weight of the
-            latent terms than the importance-weighted bound has.
+        ValueError: If the model has no trainable parameter, or an objective of its own that
+            importance weighting would leave out.
         NonFiniteELBOError: When called, if the loss is NaN or infinite.
 
     References:
-        Burda et al. (2016), Importance weighted autoencoders, eq. 8 and 14.
+        Burda et al. (2016), Importance weighted autoencoders, eq. 8 and 14. Tucker et al. (2019),
+        Doubly reparameterized gradient estimators for Monte Carlo objectives.
+        https://arxiv.org/abs/1810.04152
 
     Example:
         >>> from pyro_genmodels.models import VAE
@@ -65,19 +71,21 @@ class ELBOLoss(nn.Module):
         *,
         num_particles: int = 1,
         importance: bool = False,
+        doubly_reparameterized: bool = False,
         validate: bool | None = None,
     ) -> None:
         super().__init__()
         trainable = any(p.requires_grad for p in model.parameters())
         check(trainable, "model", "have a trainable parameter", type(model).__name__)
         check_positive(num_particles=num_particles)
-        scale = model.latent_scale
-        bound = scale.beta == 1 and scale.warmup_steps == 0
-        weight = f"beta {scale.beta:g}, warmup_steps {scale.warmup_steps}"
-        rule = "have beta 1 and no warm-up, with importance=True"
-        check(bound or not importance, "model", rule, weight)
+        beside = ", ".join(model.beside_elbo()) if importance else ""
+        rule = "have beta 1 and no warm-up or other terms beside the ELBO, with importance=True"
+        check(not beside, "model", rule, beside)
+        rule = "be False without importance=True"
+        check(importance or not doubly_reparameterized, "doubly_reparameterized", rule, True)
         self.model = model
         self.num_particles, self.importance = num_particles, importance
+        self.doubly_reparameterized = doubly_reparameterized
         self.make_elbo, self.validate = make_elbo or type(model).make_elbo, validate
         self._elbos: dict[int, Any] = {}
         self._validated = False
@@ -103,20 +111,33 @@ class ELBOLoss(nn.Module):
         self._validated = True
         return loss / num_examples
 
+    def bound(
+        self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None
+    ) -> Float[Tensor, "*batch"]:
+        """Estimate what training is to raise, of each example and at beta one: a bound in nats.
+
+        Args:
+            x: Data ``(*batch, *event)``.
+            context: Labels or features, if the model is conditional.
+        """
+        particles = self.num_particles if self.importance else 1
+        weights = self.model.log_weights(x, context, num_particles=particles)
+        return weights.logsumexp(0) - math.log(particles)
+
     def _evaluate(
         self, x: Tensor, context: Tensor | None, batch_dim: int, *, validate: bool
     ) -> Tensor:
         model = self.model
         with model.unregistered(), nullcontext() if validate else pyro.validation_enabled(False):
+            if self.importance and self.doubly_reparameterized:
+                return -doubly_reparameterized_bound(
+                    model, x, context, num_particles=self.num_particles
+                ).sum()
             if self.importance:
-                return self._negative_importance_weighted_bound(x, context)
+                return -self.bound(x, context).sum()
             elbo = self._elbo(batch_dim)
             loss: Tensor = elbo.differentiable_loss(model.model, model.guide, x, context)
         return loss
-
-    def _negative_importance_weighted_bound(self, x: Tensor, context: Tensor | None) -> Tensor:
-        weights = self.model.log_weights(x, context, num_particles=self.num_particles)
-        return (math.log(self.num_particles) - weights.logsumexp(0)).sum()
 
     def _diagnose(
         self, x: Tensor, context: Tensor | None, batch_dim: int, random_state: list[Tensor]

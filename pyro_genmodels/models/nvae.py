@@ -87,7 +87,10 @@ class NVAE(GenerativeModel):
         {
             "optimizer": "adamax",
             "learning_rate": 1e-2,
+            "epsilon": 1e-3,
+            "weight_decay": 3e-4,
             "schedule": "cosine",
+            "final_learning_rate": 1e-4,
             "batch_size": 64,
             "max_epochs": 200,
         }
@@ -274,6 +277,11 @@ class NVAE(GenerativeModel):
         if step is None:
             return self.hierarchy.first_step(context, self._temperature)
         return self.hierarchy.next_step(len(latents), step, latents[-1], self._temperature)
+
+    def beside_elbo(self) -> list[str]:
+        """Name also the penalty of spectral and batch norms."""
+        weight = self.regularizer.weight
+        return super().beside_elbo() + ([f"regularization {weight:g}"] if weight else [])
 
     @contextmanager
     def _at(self, temperature: float) -> Iterator[None]:

@@ -97,6 +97,12 @@ class SemiSupervisedVAE(GenerativeModel):
         with super().bounding(), self.conditional.bounding():
             yield
 
+    def beside_elbo(self) -> list[str]:
+        """Name also the classifier's loss."""
+        weight = self.classification_weight
+        own = [f"classification_weight {weight:g}"] if weight else []
+        return self.conditional.beside_elbo() + own
+
     def classify(self, x: Num[Tensor, "*batch_event"]) -> dist.Categorical:
         r"""Return the posterior over labels, :math:`q(y \mid x)`.
 

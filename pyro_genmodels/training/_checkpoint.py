@@ -17,6 +17,7 @@ from pyro_genmodels._configuration import build, configuration
 from pyro_genmodels._files import save_whole
 from pyro_genmodels.data import DataSource
 from pyro_genmodels.models import GenerativeModel
+from pyro_genmodels.training._settings import TrainingSettings
 
 FORMAT = 1
 SECTION = "pyro_genmodels"
@@ -188,11 +189,12 @@ def load_weights(model: torch.nn.Module, weights: Any, path: Path) -> None:
     model.load_state_dict(weights)
 
 
-def check_resumable(model: torch.nn.Module, path: Path, *, optimizer: str, max_epochs: int) -> None:
+def check_resumable(model: torch.nn.Module, path: Path, settings: TrainingSettings) -> None:
     """Check that training of a model can go on from a checkpoint.
 
     Raises:
-        ValueError: If it was made by another optimizer or has begun more epochs.
+        ValueError: If it was made by another optimizer, for another objective, or has begun more
+            epochs.
         CheckpointError: If the file cannot be read, has no training state or another model's.
     """
     contents = read(path)
@@ -200,11 +202,13 @@ def check_resumable(model: torch.nn.Module, path: Path, *, optimizer: str, max_e
     if not contents.keys() >= {"state_dict", "optimizer_states", "epoch"} or "random" not in own:
         raise CheckpointError(_refusal(path, "one without the state of a training"))
     check_weights(model, own["weights"], path)
-    before = own.get("optimizer", optimizer)
-    check(optimizer == before, "optimizer", f"be {before}, as before", optimizer)
+    for name in ("optimizer", "objective"):
+        given = getattr(settings, name)
+        before = own.get(name, given)
+        check(given == before, name, f"be {before}, as before", given)
     begun = int(contents["epoch"]) + 1
     rule = f"be at least {begun}, the epochs that the run has begun"
-    check(max_epochs >= begun, "max_epochs", rule, max_epochs)
+    check(settings.max_epochs >= begun, "max_epochs", rule, settings.max_epochs)
 
 
 def check_weights(model: torch.nn.Module, weights: Any, path: Path) -> None:

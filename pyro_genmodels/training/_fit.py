@@ -30,6 +30,7 @@ from pyro_genmodels.training._checkpoint import (
     load_weights,
     read,
 )
+from pyro_genmodels.training._objective import make_loss
 from pyro_genmodels.training._random import seeded
 from pyro_genmodels.training._samples import draw_samples
 from pyro_genmodels.training._settings import TrainingSettings, settings_for
@@ -96,18 +97,19 @@ def check_run(
         The settings given, the model family's own where none is given.
 
     Raises:
-        ValueError: If a setting is impossible, the data do not fit the model, or the checkpoint
-            to resume from does not.
+        ValueError: If a setting is impossible, of any model or of this one, the data do not fit
+            the model, or the checkpoint to resume from does not.
         ImportError: If the ``train`` extra is not installed.
     """
     chosen = settings_for(model, **settings)
+    make_loss(model, chosen)
     for module in ("lightning.pytorch", "matplotlib.figure"):
         require(module, extra="train")
     for data in (source.train, source.validation):
         check_dataset(data, model)
     last = Path(run) / FOLDER / LAST
     if resume and last.is_file():
-        check_resumable(model, last, optimizer=chosen.optimizer, max_epochs=chosen.max_epochs)
+        check_resumable(model, last, chosen)
     return chosen
 
 

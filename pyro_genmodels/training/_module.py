@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -15,10 +14,11 @@ from torch import Tensor
 
 from pyro_genmodels.data import DataSource
 from pyro_genmodels.metrics import bits_per_dim
-from pyro_genmodels.models import ELBOLoss, GenerativeModel, NonFiniteELBOError
+from pyro_genmodels.models import GenerativeModel, NonFiniteELBOError
 from pyro_genmodels.training._average import WeightAverage
 from pyro_genmodels.training._batches import Batch, Batches
 from pyro_genmodels.training._checkpoint import SECTION, describe
+from pyro_genmodels.training._objective import make_loss
 from pyro_genmodels.training._random import random_state, seeded, set_random_state
 from pyro_genmodels.training._settings import TrainingSettings
 
@@ -57,7 +57,7 @@ class TrainingModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.seconds = seconds
-        self.loss = ELBOLoss(model)
+        self.loss = make_loss(model, settings)
         self.source, self.settings = source, settings
         self.description = describe(model, source)
         self.average: WeightAverage | None = None
@@ -104,6 +104,8 @@ class TrainingModule(lightning.LightningModule):
         options: dict[str, Any] = {"lr": settings.learning_rate}
         if settings.weight_decay:
             options["weight_decay"] = settings.weight_decay
+        if settings.epsilon is not None and settings.optimizer != "sgd":
+            options["eps"] = settings.epsilon
         # Fused steps unscale by themselves, which Lightning's clipping under autocast refuses.
         if settings.optimizer in _FUSED and "mixed" not in settings.precision:
             options["fused"] = True
@@ -116,14 +118,8 @@ class TrainingModule(lightning.LightningModule):
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
     def _rate(self, step: int) -> float:
-        settings = self.settings
-        progress = self._progress(step)
-        course: float = {
-            "constant": 1.0,
-            "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
-            "exponential": 0.01**progress,
-        }[settings.schedule]
-        return course * min(1.0, (step + 1) / (settings.warmup_steps + 1))
+        rise = min(1.0, (step + 1) / (self.settings.warmup_steps + 1))
+        return self.settings.rate(self._progress(step)) * rise
 
     def _progress(self, step: int) -> float:
         """Return how much of the training is over, from 0 to 1."""
@@ -208,11 +204,11 @@ class TrainingModule(lightning.LightningModule):
         self.scope.enter_context(self.average.in_place())
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Collect the beta = 1 bound of each example."""
+        """Collect the bound of each example, at beta = 1."""
         x, context = batch
         if batch_idx == 0:  # one batch tells enough, and the pass is one more
             self.rates = _summary(self.model.rates(x, context))
-        self._validation.append(self.model.log_weights(x, context)[0].detach().double().cpu())
+        self._validation.append(self.loss.bound(x, context).detach().double().cpu())
 
     def on_validation_end(self) -> None:
         """Put training weights and random states back, after the callbacks had theirs."""
@@ -227,7 +223,7 @@ class TrainingModule(lightning.LightningModule):
         self._total, self._steps = torch.zeros_like(self._total), 0
 
     def validation_nats(self) -> float:
-        """Return the negative ELBO of the validation data at beta = 1."""
+        """Return the negative bound of the validation data at beta = 1."""
         return -float(torch.cat(self._validation).mean())
 
     def in_units(self, nats: float) -> float:
@@ -247,7 +243,8 @@ class TrainingModule(lightning.LightningModule):
     def snapshot(self) -> dict[str, Any]:
         """Return configuration and (averaged) weights: all that :func:`load` needs."""
         assert self.average is not None
-        return {**self.description, "weights": self.average.state_dict()}
+        how = {name: getattr(self.settings, name) for name in ("objective", "num_particles")}
+        return {**self.description, **how, "weights": self.average.state_dict()}
 
     def _training_state(self) -> dict[str, Any]:
         assert self.average is not None

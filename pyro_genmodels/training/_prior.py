@@ -149,8 +149,7 @@ def check_priors(
     chosen = settings_for(AutoregressiveModel, **settings)
     last = Path(run) / PRIOR / FOLDER / LAST
     if resume and last.is_file():
-        coder, epochs = code_model(priors), chosen.max_epochs
-        check_resumable(coder, last, optimizer=chosen.optimizer, max_epochs=epochs)
+        check_resumable(code_model(priors), last, chosen)
 
 
 def first_stage(run: str | os.PathLike[str]) -> Path:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pyro_genmodels._checks import check, check_choice, check_positive
 from pyro_genmodels.models import GenerativeModel
 
+OBJECTIVES = ("elbo", "iwae", "dreg")
 OPTIMIZERS = ("adam", "adamw", "adamax", "rmsprop", "sgd")
 SCHEDULES = ("constant", "cosine", "exponential")
 NAN_ACTIONS = ("stop", "skip")
@@ -23,11 +25,18 @@ class TrainingSettings:
         max_epochs: Passes over the training data.
         max_time: Seconds of training, over all resumed parts, after which it stops early.
         batch_size: Examples a step, on each device.
+        objective: What is trained: the model's own objective, ``"elbo"``; or, of a model whose own
+            is a plain ELBO, the importance-weighted bound of ``num_particles`` draws, ``"iwae"``.
+            With many draws the encoder's gradient drowns in noise: ``"dreg"`` is the same bound,
+            with the doubly reparameterized gradient. Validation is by the bound that is trained.
+        num_particles: Draws from the guide for each example.
         learning_rate: Step size of the optimizer, at its peak.
         optimizer: Rule that updates the parameters.
         weight_decay: Weight decay of the optimizer.
-        schedule: Course of the learning rate: constant, to zero along a half cosine, or
-            exponentially to a hundredth.
+        epsilon: What the optimizer adds to its denominator, if it has one; torch's own by default.
+        schedule: Course of the learning rate: constant, along a half cosine, or exponential.
+        final_learning_rate: Where that course ends; by default the cosine at zero, the exponential
+            at a hundredth of the peak.
         schedule_by: What the course runs over: all ``"steps"``, or ``"time"`` up to ``max_time``,
             so that it ends with a limited time on a machine of any speed (one device only; such a
             run cannot be repeated to the bit).
@@ -56,9 +65,13 @@ class TrainingSettings:
     max_time: float | None = None
     batch_size: int = 128
     learning_rate: float = 1e-3
+    objective: Literal["elbo", "iwae", "dreg"] = "elbo"
+    num_particles: int = 1
     optimizer: Literal["adam", "adamw", "adamax", "rmsprop", "sgd"] = "adam"
     weight_decay: float = 0.0
+    epsilon: float | None = None
     schedule: Literal["constant", "cosine", "exponential"] = "constant"
+    final_learning_rate: float | None = None
     schedule_by: Literal["steps", "time"] = "steps"
     warmup_steps: int = 0
     gradient_clip: float | None = None
@@ -75,8 +88,10 @@ class TrainingSettings:
     progress: bool = True
 
     def __post_init__(self) -> None:
+        check_choice("objective", self.objective, OBJECTIVES)
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("schedule", self.schedule, SCHEDULES)
+        self._check_final_rate()
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("on_nan", self.on_nan, NAN_ACTIONS)
         rule = "be 'stop' on several devices, which go in step"
@@ -85,9 +100,9 @@ class TrainingSettings:
         timed = self.max_time is not None and self.devices == 1
         rule = "be 'steps' without max_time, and on several devices"
         check(timed or self.schedule_by == "steps", "schedule_by", rule, repr(self.schedule_by))
-        for name in ("max_epochs", "batch_size", "learning_rate", "devices"):
+        for name in ("max_epochs", "batch_size", "learning_rate", "num_particles", "devices"):
             check_positive(**{name: getattr(self, name)})
-        for name in ("max_time", "gradient_clip", "patience", "checkpoint_every"):
+        for name in ("max_time", "epsilon", "gradient_clip", "patience", "checkpoint_every"):
             if getattr(self, name) is not None:
                 check_positive(**{name: getattr(self, name)})
         for name in ("weight_decay", "warmup_steps", "num_workers", "num_samples"):
@@ -96,6 +111,28 @@ class TrainingSettings:
         check(0 <= self.seed < 2**31, "seed", "be from 0 to 2**31 - 1", self.seed)
         if self.ema_decay is not None:
             check(0 < self.ema_decay < 1, "ema_decay", "lie between 0 and 1", self.ema_decay)
+
+    def _check_final_rate(self) -> None:
+        final, peak = self.final_learning_rate, self.learning_rate
+        if final is not None and self.schedule != "constant":
+            above = final > 0 if self.schedule == "exponential" else final >= 0
+            rule = f"lie between 0 and learning_rate, {peak:g}"
+            check(above and final <= peak, "final_learning_rate", rule, final)
+
+    def rate(self, progress: float) -> float:
+        """Return the learning rate over its peak, after this part of its course.
+
+        Args:
+            progress: From 0 to 1.
+        """
+        final = self.final_learning_rate
+        if self.schedule == "cosine":
+            last = (final or 0.0) / self.learning_rate
+            return last + (1 - last) * 0.5 * (1 + math.cos(math.pi * progress))
+        if self.schedule == "exponential":
+            last = 0.01 if final is None else final / self.learning_rate
+            return float(last**progress)
+        return 1.0
 
 
 def settings_for(model: GenerativeModel | type, **given: Any) -> TrainingSettings:
