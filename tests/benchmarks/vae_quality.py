@@ -1,0 +1,117 @@
+"""How well VAEs fit in little time: ``python tests/benchmarks/vae_quality.py``.
+
+Every family on the digits at equal time, by the test importance-weighted bound with 100 particles;
+and, with ``--only sprites``, an NVAE of the sprites by its gap to their known entropy: see
+``quality.py``, which runs them. Not in the table are probabilistic PCA and factor analysis, whose
+Gaussian density is no probability of grey levels, and models that are told the label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from pyro.distributions.transforms import affine_autoregressive
+from quality import Problem, main, sampled
+
+from pyro_genmodels import data, models, nets, transforms
+
+SHAPE, LEVELS, LATENTS = (1, 8, 8), 17, 32
+AUTOREGRESSIVE = "PixelCNN decoder (autoregressive)"
+
+
+def vae(**options: Any) -> models.VAE:
+    return models.VAE(SHAPE, num_levels=LEVELS, latent_dim=LATENTS, dropout=DROPOUT, **options)
+
+
+def vamp_prior() -> models.VAE:
+    prior = models.VampPrior(SHAPE, num_components=200)
+    prior.initialize(data.Digits().train.tensors[0], LEVELS)
+    return vae(prior=prior)
+
+
+def pixelcnn_decoder() -> models.VAE:
+    """The sizes that ``posterior_collapse.py`` has; free bits, lest the latents be given up."""
+    net = nets.PixelCNNNet(
+        SHAPE, LEVELS, hidden_channels=32, num_blocks=3, context_shape=(8, *SHAPE[1:])
+    )
+    likelihood = models.AutoregressiveLikelihood(net)
+    options: dict[str, Any] = {"network": "conv", "hidden": (16, 32), "free_bits": 0.25}
+    return models.VAE(SHAPE, num_levels=LEVELS, latent_dim=16, likelihood=likelihood, **options)
+
+
+def sprites_nvae() -> models.NVAE:
+    """Small, for many steps: a group on each scale, and no cells but those between scales."""
+    options: dict[str, Any] = {"channels": 8, "latent_channels": 4, "cells_per_block": 1}
+    return models.NVAE(
+        (1, 16, 16),
+        num_levels=2,
+        num_groups=(1, 1, 1),
+        num_cells=0,
+        warmup_steps=1000,
+        regularization=1e-3,
+        **options,
+    )
+
+
+DROPOUT = 0.0
+NVAE: dict[str, Any] = {"batch_size": 64, "ema_decay": None}
+FAMILIES: dict[str, tuple[Callable[[], models.GenerativeModel], dict[str, Any]]] = {
+    "VAE, dense": (vae, {}),
+    "VAE, convolutional": (partial(vae, network="conv"), {}),
+    "VAE, IAF posterior": (
+        lambda: vae(posterior_transforms=[affine_autoregressive(LATENTS, [128]) for _ in range(2)]),
+        {},
+    ),
+    "VAE, full posterior": (partial(vae, posterior="full"), {}),
+    "VAE, low-rank posterior": (partial(vae, posterior="low_rank", posterior_rank=4), {}),
+    "VAE, flow prior": (
+        lambda: vae(
+            prior=models.FlowPrior(
+                [transforms.affine_coupling(LATENTS), transforms.affine_coupling(LATENTS)]
+            )
+        ),
+        {},
+    ),
+    "VampPrior": (vamp_prior, {}),
+    "IWAE, 5 particles": (vae, {"objective": "iwae", "num_particles": 5}),
+    "beta-VAE, beta 2": (
+        lambda: models.BetaVAE(SHAPE, num_levels=LEVELS, latent_dim=LATENTS, beta=2.0),
+        {},
+    ),
+    "delta-VAE, 5 nats": (
+        lambda: models.DeltaVAE(SHAPE, num_levels=LEVELS, latent_dim=LATENTS, delta=5.0),
+        {},
+    ),
+    AUTOREGRESSIVE: (pixelcnn_decoder, {"learning_rate": 3e-3}),
+    "NVAE": (lambda: models.preset("NVAE", "digits", warmup_steps=300), NVAE),
+}
+TABLE = {
+    f"{name} on digits": Problem(data.Digits, make, settings, 120, particles=100)
+    for name, (make, settings) in FAMILIES.items()
+}
+SPRITES = {
+    "NVAE on sprites": Problem(
+        lambda: sampled(data.Sprites(16), 100_000, test=400),
+        sprites_nvae,
+        {"learning_rate": 1e-2, "batch_size": 64, "schedule": "cosine"},
+        600,
+        2.5,
+        "nats",
+        particles=500,
+    )
+}
+
+
+def report(scores: dict[str, float]) -> None:
+    """Say which is best of those whose pixels are independent given the latents."""
+    comparable = {name: score for name, score in scores.items() if name in TABLE}
+    comparable.pop(f"{AUTOREGRESSIVE} on digits", None)
+    if len(comparable) > 1:
+        best = min(comparable, key=comparable.__getitem__)
+        print(f"best without an autoregressive decoder: {best}")
+
+
+if __name__ == "__main__":
+    report(main(TABLE | SPRITES, __doc__))
