@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from pyro.distributions.conditional import ConditionalTransform
-from torch import nn
 
 from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Float, Tensor
 from pyro_genmodels.distributions._finite_logistic import FiniteLogistic
 from pyro_genmodels.models._foreign import FlowDensity, forget
+from pyro_genmodels.nets._derived import DerivedBuffers
 from pyro_genmodels.transforms import ConditionalFlow, ConditionalRealNVP, Dequantize
 
 _RULE = "be 'uniform', 'variational' or a conditional transform of events and contexts"
@@ -50,7 +51,7 @@ def _check_fits(transform: ConditionalTransform, event_shape: torch.Size) -> Non
     check(taken == expected, "dequantization", f"take contexts of shape {expected}", taken)
 
 
-class VariationalDequantization(nn.Module):
+class VariationalDequantization(DerivedBuffers):
     r"""Makes the law of :math:`v = x + \sigma(f(\epsilon; x))`, :math:`\epsilon` logistic noise.
 
     The flow :math:`f` is given the data scaled to :math:`[-1, 1]`. With :math:`f` the identity
@@ -75,7 +76,7 @@ class VariationalDequantization(nn.Module):
         self.transform = transform
         self.fill = ConditionalFlow(Dequantize(event_shape))
         self.highest = num_levels - 1
-        self.register_buffer("origin", torch.zeros(()), persistent=False)
+        self.register_derived("origin", partial(torch.zeros, ()))
 
     def forward(self, x: Float[Tensor, "*batch_event"]) -> FlowDensity:
         """Return the law given data; a draw and its density cost one evaluation of the flow."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -24,6 +25,7 @@ from pyro_genmodels.models._variational_dequantization import (
     VariationalDequantization,
     make_dequantizer,
 )
+from pyro_genmodels.nets._derived import DerivedBuffers
 
 # Each takes zeros and ones: location and scale, or the ends.
 _BASES: Mapping[str, Any] = MappingProxyType(
@@ -31,7 +33,7 @@ _BASES: Mapping[str, Any] = MappingProxyType(
 )
 
 
-class FlowModel(GenerativeModel):
+class FlowModel(GenerativeModel, DerivedBuffers):
     r"""Data are noise seen through invertible transforms.
 
     On continuous data site ``"x"`` is the flow itself. On discrete data the flow is the prior of a
@@ -111,7 +113,7 @@ class FlowModel(GenerativeModel):
         self.transforms = as_list(transforms)
         check_transforms(self.transforms, self.event_shape, num_classes, self.context_shape)
         self.parts = modules(self.transforms)
-        self.register_buffer("origin", torch.zeros(()), persistent=False)
+        self.register_derived("origin", partial(torch.zeros, ()))
 
     def density(self, context: Tensor | None = None) -> dist.TransformedDistribution:
         """Return the flow's density over one event, or over each context's.

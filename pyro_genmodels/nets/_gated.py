@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import cast
 
 import torch
@@ -9,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_genmodels._checks import check
-from pyro_genmodels._typing import Float
+from pyro_genmodels._typing import Bool, Float
+from pyro_genmodels.nets._derived import DerivedBuffers
 from pyro_genmodels.nets.masked import causal_mask
 
 
@@ -47,7 +49,7 @@ class VerticalConv2d(nn.Conv2d):
         return y[:, :, : x.shape[2]]
 
 
-class MaskedRowConv2d(nn.Module):
+class MaskedRowConv2d(DerivedBuffers):
     """Convolution over the pixels to the left, and of the own pixel the earlier colours.
 
     Args:
@@ -74,10 +76,9 @@ class MaskedRowConv2d(nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        mask = torch.ones(out_channels, in_channels, 1, columns, dtype=torch.bool)
-        mask[..., -1:] = causal_mask(in_channels, out_channels, 1, kind=kind, num_groups=num_groups)
         self.kind, self.num_groups = kind, num_groups
-        self.register_buffer("mask", mask.repeat(parts, 1, 1, 1), persistent=False)
+        sizes = (in_channels, out_channels, columns, parts)
+        self.register_derived("mask", partial(_row_mask, *sizes, kind=kind, num_groups=num_groups))
         self.weight = nn.Parameter(torch.empty(self.mask.shape))
         self.bias = nn.Parameter(torch.empty(parts * out_channels)) if bias else None
         self.reset_parameters()
@@ -102,6 +103,14 @@ class MaskedRowConv2d(nn.Module):
         left = self.weight.shape[3] - 1
         y = F.conv2d(x, self.masked_weight, self.bias, padding=(0, left))
         return y[..., : x.shape[3]] if left else y
+
+
+def _row_mask(
+    in_channels: int, out_channels: int, columns: int, parts: int, *, kind: str, num_groups: int
+) -> Bool[Tensor, "out in 1 columns"]:
+    mask = torch.ones(out_channels, in_channels, 1, columns, dtype=torch.bool)
+    mask[..., -1:] = causal_mask(in_channels, out_channels, 1, kind=kind, num_groups=num_groups)
+    return mask.repeat(parts, 1, 1, 1)
 
 
 def draw_weight(weight: Tensor, inputs: Tensor | int, *, gain: float) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_genmodels._typing import Float
+from pyro_genmodels._typing import Float, Int
 from pyro_genmodels.nets._batch import padded
+from pyro_genmodels.nets._derived import DerivedBuffers
 from pyro_genmodels.nets._precision import full_precision
-from pyro_genmodels.nets._wavefront import Step, Wavefront
+from pyro_genmodels.nets._wavefront import Pixel, Step, Wavefront
 
 
-class LSTMScan(nn.Module):
+class LSTMScan(DerivedBuffers):
     r"""Runs an LSTM along a wavefront, in several ways at once.
 
     .. math:: [o, f, i, g] = [\sigma, \sigma, \sigma, \tanh](a + W h'), \qquad
@@ -35,12 +37,9 @@ class LSTMScan(nn.Module):
     def __init__(self, wavefront: Wavefront, width: int, mirrored: tuple[bool, ...]) -> None:
         super().__init__()
         self.wavefront = wavefront
-        places = [
-            [i * width + (width - 1 - j if mirror else j) for i, j in wavefront.pixels]
-            for mirror in mirrored
-        ]
-        self.register_buffer("places", torch.tensor(places), persistent=False)
-        self.register_buffer("inverse", self.places.argsort(1), persistent=False)
+        way = (wavefront.pixels, width, mirrored)
+        self.register_derived("places", partial(_places, *way))
+        self.register_derived("inverse", partial(_ranks, *way))
 
     def forward(
         self,
@@ -88,6 +87,23 @@ class LSTMScan(nn.Module):
                 return padded(source, (0, 0, 0, 0, above, step.pixels.stop - tap.target.stop))
         size = step.pixels.stop - step.pixels.start
         return values.new_zeros(len(values), size, *values.shape[2:])
+
+
+def _places(
+    pixels: tuple[Pixel, ...], width: int, mirrored: tuple[bool, ...]
+) -> Int[Tensor, "ways pixels"]:
+    """Return where each packed pixel lies in the image, for each way."""
+    ways = [
+        [i * width + (width - 1 - j if mirror else j) for i, j in pixels] for mirror in mirrored
+    ]
+    return torch.tensor(ways)
+
+
+def _ranks(
+    pixels: tuple[Pixel, ...], width: int, mirrored: tuple[bool, ...]
+) -> Int[Tensor, "ways pixels"]:
+    """Return where each of the image's pixels is packed."""
+    return _places(pixels, width, mirrored).argsort(1)
 
 
 class _Scan(torch.autograd.Function):

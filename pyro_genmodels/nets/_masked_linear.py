@@ -34,11 +34,12 @@ def hidden_degrees(
     Random ones are at least the least of the layer before, so that none sees nothing.
     """
     most = max(size - 1, 1)
-    layers = [[torch.arange(width) * most // width] for width in hidden]
+    # On the CPU, as the generator is: on the meta device the least would not be known.
+    layers = [[torch.arange(width, device="cpu") * most // width] for width in hidden]
     for _ in range(num_masks - 1):
         least = 0
         for layer, width in zip(layers, hidden, strict=True):
-            layer.append(torch.randint(least, most, (width,), generator=generator))
+            layer.append(torch.randint(least, most, (width,), generator=generator, device="cpu"))
             least = int(layer[-1].min())
     return [torch.stack(layer) for layer in layers]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -134,17 +135,13 @@ class AutoregressiveShift(nn.Module):
         super().__init__()
         hidden = expansion * channels
 
-        def masked(seen: Tensor, size: int, groups: int = 1) -> RegularizedConv2d:
-            mask = _past(seen, size)
-            mask = mask.flip(0, 1, 2, 3) if mirrored else mask
-            outputs, inputs = seen.shape
-            return RegularizedConv2d(inputs * groups, outputs, size, groups=groups, mask=mask)
+        def masked(inputs: int, outputs: int, size: int, groups: int = 1) -> RegularizedConv2d:
+            mask = partial(_past, channels, expansion, size, mirrored=mirrored)
+            return RegularizedConv2d(inputs, outputs, size, groups=groups, mask=mask)
 
-        inner, outer = torch.arange(hidden) // expansion, torch.arange(channels)
-        self.first = masked(outer < inner[:, None], 3)
-        # Depthwise: a feature sees itself, and of its own what was before.
-        self.middle = masked(torch.ones(hidden, 1, dtype=torch.bool), 5, groups=hidden)
-        self.last = masked(inner <= outer[:, None], 1)
+        self.first = masked(channels, hidden, 3)
+        self.middle = masked(hidden, hidden, 5, groups=hidden)
+        self.last = masked(hidden, channels, 1)
 
     def forward(self, z: Float[Tensor, "batch C H W"]) -> Float[Tensor, "batch C H W"]:
         """Return the shifts."""
@@ -152,8 +149,17 @@ class AutoregressiveShift(nn.Module):
         return output
 
 
-def _past(centre: Bool[Tensor, "out in"], size: int) -> Bool[Tensor, "out in rows columns"]:
-    """The taps before a kernel's centre, and there the pairs of channels that are given."""
+def _past(
+    channels: int, expansion: int, size: int, *, mirrored: bool
+) -> Bool[Tensor, "out in rows columns"]:
+    """Return the taps of a shift's kernel of that size: those before its centre, and some there."""
+    inner, outer = torch.arange(expansion * channels) // expansion, torch.arange(channels)
+    centre = {
+        3: outer < inner[:, None],
+        5: (inner == inner)[:, None],  # depthwise: a feature sees itself, and its own before
+        1: inner <= outer[:, None],
+    }[size]
     place = torch.arange(size * size).reshape(size, size)
     middle = size * size // 2
-    return (place < middle) | ((place == middle) & centre[:, :, None, None])
+    mask = (place < middle) | ((place == middle) & centre[:, :, None, None])
+    return mask.flip(0, 1, 2, 3) if mirrored else mask

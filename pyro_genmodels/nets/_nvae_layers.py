@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_genmodels._typing import Float
+from pyro_genmodels.nets._derived import DerivedBuffers
 from pyro_genmodels.nets._nvae_recompute import is_recomputing
 
 _BATCH_NORM_MOMENTUM = 0.05
 _NORM_OFFSET = 1e-5
 
 
-class RegularizedConv2d(nn.Module):
+class RegularizedConv2d(DerivedBuffers):
     r"""A convolution whose kernel the spectral regulariser sees, as it is applied.
 
     With normalisation, kernel k is :math:`e^{\lambda_k} v_k / (\|v_k\| + 10^{-5})`.
@@ -26,13 +29,13 @@ class RegularizedConv2d(nn.Module):
         groups: Groups of channels that do not see each other.
         bias: Add a bias.
         normalized: Give the kernels a learned length.
-        mask: Taps that are used, of the kernel's shape; all by default.
+        mask: Makes the mask of the taps that are used, of the kernel's shape; all by default.
 
     References:
         Salimans and Kingma (2016), Weight Normalization, eq. 3.
     """
 
-    mask: Tensor | None
+    mask: Tensor
 
     def __init__(
         self,
@@ -44,13 +47,15 @@ class RegularizedConv2d(nn.Module):
         groups: int = 1,
         bias: bool = True,
         normalized: bool = True,
-        mask: Tensor | None = None,
+        mask: Callable[[], Tensor] | None = None,
     ) -> None:
         super().__init__()
         like = nn.Conv2d(in_channels, out_channels, kernel_size, groups=groups, bias=bias)
         self.stride, self.groups = stride, groups
         self.weight, self.bias = like.weight, like.bias
-        self.register_buffer("mask", mask, persistent=False)
+        self.is_masked = mask is not None
+        if mask is not None:
+            self.register_derived("mask", mask)
         self.log_length: nn.Parameter | None = None
         if normalized:
             lengths = torch.linalg.vector_norm(self._masked().detach(), dim=(1, 2, 3), keepdim=True)
@@ -67,7 +72,7 @@ class RegularizedConv2d(nn.Module):
         return masked * factor
 
     def _masked(self) -> Tensor:
-        return self.weight if self.mask is None else self.weight * self.mask
+        return self.weight * self.mask if self.is_masked else self.weight
 
     def forward(self, x: Float[Tensor, "batch C H W"]) -> Float[Tensor, "batch K h w"]:
         """Return the convolution."""

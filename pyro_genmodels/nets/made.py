@@ -115,7 +115,7 @@ class MADENet(AutoregressiveNet):
             MaskedLinear(a, b) for a, b in itertools.pairwise((inputs, *hidden, outputs))
         )
         for index, degrees in enumerate(hidden_degrees(size, hidden, num_masks, generator)):
-            self.register_buffer(f"degrees_{index}", degrees)
+            self.register_buffer(f"degrees_{index}", degrees.to(torch.get_default_device()))
         self.direct = MaskedLinear(inputs, outputs, bias=False) if direct else None
         context = None if self.context_event_dim is None else hidden[0]
         self.first_context = context_layer(context, hidden[0])
@@ -128,7 +128,8 @@ class MADENet(AutoregressiveNet):
         if order == "natural":
             return raster_indices(self.event_shape)
         if order == "random":
-            return torch.randperm(size, generator=generator)
+            shuffled = torch.randperm(size, generator=generator, device="cpu")
+            return shuffled.to(torch.get_default_device())
         named = isinstance(order, str) or sorted(order) != list(range(size))
         rule = f"be 'natural', 'random' or the numbers 0 .. {size - 1} in some order"
         check(not named, "order", rule, order)

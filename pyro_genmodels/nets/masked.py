@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 from pyro_genmodels._checks import check, check_choice, check_positive
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import Bool, Float, Int
+from pyro_genmodels.nets._derived import DerivedBuffers
 
 
 def group_bounds(channels: int, num_groups: int) -> list[int]:
@@ -51,7 +54,7 @@ def causal_mask(
     return mask
 
 
-class MaskedConv2d(Configured, nn.Module):
+class MaskedConv2d(Configured, DerivedBuffers):
     r"""Convolution whose output at a sub-pixel depends on the sub-pixels before it only.
 
     Only the upper half of the kernel is stored, ``kernel_size // 2 + 1`` rows: the rows below the
@@ -99,9 +102,11 @@ class MaskedConv2d(Configured, nn.Module):
             check(size >= num_groups, name, f"be at least num_groups = {num_groups}", size)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size, self.kind, self.num_groups = kernel_size, kind, num_groups
-        mask = causal_mask(in_channels, out_channels, kernel_size, kind=kind, num_groups=num_groups)
-        self.register_buffer("mask", mask, persistent=False)
-        self.weight = nn.Parameter(torch.empty(mask.shape))
+        sizes = (in_channels, out_channels, kernel_size)
+        self.register_derived(
+            "mask", partial(causal_mask, *sizes, kind=kind, num_groups=num_groups)
+        )
+        self.weight = nn.Parameter(torch.empty(self.mask.shape))
         self.bias = nn.Parameter(torch.empty(out_channels))
         self.reset_parameters()
 

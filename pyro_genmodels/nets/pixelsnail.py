@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyro_genmodels._checks import check, check_positive
-from pyro_genmodels._typing import EventShape
+from pyro_genmodels._typing import EventShape, Float
 from pyro_genmodels.nets._attention import CausalAttention
+from pyro_genmodels.nets._derived import DerivedBuffers
 from pyro_genmodels.nets._gated_net import GatedStackNet
 
 
-class PixelSNAILNet(GatedStackNet):
+class PixelSNAILNet(GatedStackNet, DerivedBuffers):
     r"""Blocks of gated layers, each followed by causal self-attention, as in PixelSNAIL.
 
     The layers are those of :class:`~pyro_genmodels.nets.GatedPixelCNNNet`, two stacks without a
@@ -95,9 +97,7 @@ class PixelSNAILNet(GatedStackNet):
             num_classes=num_classes,
             context_shape=context_shape,
         )
-        places = [torch.linspace(-1, 1, size) for size in self.event_shape[-2:]]
-        grid = torch.stack(torch.meshgrid(*places, indexing="ij"))
-        self.register_buffer("coordinates", grid, persistent=False)
+        self.register_derived("coordinates", partial(_coordinates, *self.event_shape[-2:]))
         self._common["context"] = 2 + (self._common["context"] or 0)
         if head_size is None:
             head_size = max(1, hidden_channels // (2 * num_heads))
@@ -120,3 +120,8 @@ class PixelSNAILNet(GatedStackNet):
         if features is None:
             return places
         return torch.cat([places, features.expand(-1, -1, *places.shape[2:])], 1)
+
+
+def _coordinates(height: int, width: int) -> Float[Tensor, "2 height width"]:
+    places = [torch.linspace(-1, 1, size) for size in (height, width)]
+    return torch.stack(torch.meshgrid(*places, indexing="ij"))

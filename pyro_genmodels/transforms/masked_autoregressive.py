@@ -65,16 +65,16 @@ class MaskedAutoregressive(FlowTransform):
         rule = "be that of a vector"
         check(self.context_event_dim in (None, 0, 1), "context_shape", rule, context_shape)
         # In the natural order: what turns vectors around between layers is a transform too.
-        order: dict[str, Any] = {
-            "permutation": torch.arange(num_features),
-            "skip_connections": False,
-        }
-        widths = list(hidden)
-        if self.context_event_dim is None:
-            self.net: nn.Module = AutoRegressiveNN(num_features, widths, **order)
-        else:
-            inputs = self.context_shape[0] if self.context_shape else num_classes or 0
-            self.net = ConditionalAutoRegressiveNN(num_features, inputs, widths, **order)
+        order: dict[str, Any]
+        widths, device = list(hidden), torch.get_default_device()
+        with torch.device("cpu"):  # masks are asked for their values, which "meta" has none of
+            order = {"permutation": torch.arange(num_features), "skip_connections": False}
+            if self.context_event_dim is None:
+                net: nn.Module = AutoRegressiveNN(num_features, widths, **order)
+            else:
+                inputs = self.context_shape[0] if self.context_shape else num_classes or 0
+                net = ConditionalAutoRegressiveNN(num_features, inputs, widths, **order)
+        self.net = net.to(device)
 
     def forward_and_log_det(
         self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
