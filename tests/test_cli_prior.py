@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -12,8 +13,9 @@ import yaml
 pytest.importorskip("jsonargparse")
 pytest.importorskip("lightning.pytorch")
 
-from pyro_genmodels import training
+from pyro_genmodels import models, nets, training
 from pyro_genmodels.cli import main
+from pyro_genmodels.data import mu_law_encode
 
 QUICK = ["--max_epochs", "1", "--num_samples", "4", "--progress", "false", "--accelerator", "cpu"]
 SIZES = ["--model.num_codes", "6", "--model.code_dim", "3", "--model.hidden_channels", "4"]
@@ -71,6 +73,36 @@ def test_both_stages_at_once_equal_one_after_the_other(completed: Path, tmp_path
     before, after = (training.load(f).state_dict() for f in (completed, folder))
     assert before.keys() == after.keys()
     assert all(torch.equal(after[k], v) for k, v in before.items())
+
+
+def test_both_stages_of_sequences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The audio preset, made small: levels in, levels out, codes under a WaveNet of their own."""
+    folder, path = tmp_path / "run", tmp_path / "levels.npy"
+    waves = torch.sin(torch.rand(60, 1) * torch.arange(64.0))
+    np.save(path, mu_law_encode(waves, 16).numpy())
+    sizes = {"hidden_channels": 8, "wavenet_channels": 4, "wavenet_skip_channels": 4}
+    sizes |= {"wavenet_blocks": 1, "wavenet_layers": 3, "num_codes": 6, "code_dim": 3}
+    small = [f"--model.{name}={value}" for name, value in (sizes | {"reduction": 8}).items()]
+    second = ["--prior.max_epochs", "1", "--prior.model.hidden_channels", "4"]
+    words = ["train", "sequence_vqvae", "--preset", "vctk", "--run", str(folder), *small, *QUICK]
+    words += ["--data", "from_file", "--data.path", str(path), "--data.num_levels", "16"]
+    assert main([*words, "--batch_size", "16", "--stages", "all", *second]) == 0
+    whole = training.load(folder)
+    assert isinstance(whole, models.SequenceVQVAE)
+    assert isinstance(whole.prior.net, nets.WaveNetNet)
+    assert "under the learned prior" in capsys.readouterr().out
+    assert whole.sample(2, temperature=0.9).shape == (2, 64)
+
+
+def test_both_stages_patch_by_patch(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    few = ["--data.train", "256", "--data.validation", "64", "--data.test", "64"]
+    words = ["train", "vqvae", "--data", "mosaic", "--preset", "mosaic", *few, *QUICK]
+    second = ["--prior.max_epochs", "1", "--prior.model.hidden_channels", "8"]
+    assert main([*words, "--run", str(folder), "--stages", "all", *second]) == 0
+    whole = training.load(folder)
+    assert isinstance(whole, models.VQVAE)
+    assert (whole.prior_kind, type(whole.encoder)) == ("learned", nets.PatchEncoder)
 
 
 def test_an_interrupted_second_stage_goes_on(completed: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_genmodels import models, nets, testing
+from pyro_genmodels import compression, models, nets, testing
 from pyro_genmodels._configuration import build, configuration
 from pyro_genmodels.models.learned_prior import code_model
 from tests.cases import sequence_vqvae
@@ -115,6 +115,16 @@ def moved_with(options) -> models.SequenceVQVAE:
     model = sequence_vqvae(**options).double()
     models.ELBOLoss(model)(sequences(20), torch.randn(20, *options["context_shape"]).double())
     return model.eval()
+
+
+def test_codes_are_compressed_and_come_back() -> None:
+    pytest.importorskip("constriction")
+    model, x = moved(), sequences(40)
+    (prior,) = models.learned_priors(model, hidden_channels=4)
+    model.set_code_priors([prior.double().eval()])
+    codes = model.encode_codes(x)
+    written = compression.compress_codes(model, codes)
+    assert torch.equal(compression.decompress_codes(model, written), codes)
 
 
 def test_a_block_of_the_prior_spans_the_codes() -> None:
