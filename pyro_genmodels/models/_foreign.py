@@ -80,8 +80,10 @@ class FlowDensity(dist.TransformedDistribution):
             ValueError: If a transform cannot go from data to noise, unless ``value`` is the latest
                 draw.
         """
+        if self._validate_args:
+            self._validate_sample(value)
         try:
-            log_density: Tensor = super().log_prob(value)
+            log_density = self._scored(value)
         except (KeyError, NotImplementedError) as error:
             retraced = self._retraced(value)
             if retraced is None:
@@ -120,6 +122,20 @@ class FlowDensity(dist.TransformedDistribution):
         self._drawn = noise, x
         return x
 
+    def _scored(self, value: Tensor) -> Tensor:
+        """Return the score as torch would, asking our own transforms for both parts at once."""
+        event_dim = len(self.event_shape)
+        total: Tensor | float = 0.0
+        for transform in reversed(self.transforms):
+            value, log_det = _undone(transform, value)
+            event_dim += transform.domain.event_dim - transform.codomain.event_dim
+            total = total - sum_rightmost(log_det, event_dim - transform.domain.event_dim)
+        noise = sum_rightmost(
+            self.base_dist.log_prob(value), event_dim - len(self.base_dist.event_shape)
+        )
+        score: Tensor = total + noise
+        return score
+
     def _retraced(self, value: Tensor) -> Tensor | None:
         """Return the score of the latest draw: all is evaluated anew, so that nothing is old."""
         if self._drawn is None or self._drawn[1] is not value:
@@ -133,6 +149,14 @@ class FlowDensity(dist.TransformedDistribution):
         log_det = sum_rightmost(whole.log_abs_det_jacobian(noise, y), more)
         log_density: Tensor = self.base_dist.log_prob(noise) - log_det
         return log_density
+
+
+def _undone(transform: Transform, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the noise of ``y`` and the log-determinant from it to ``y``."""
+    if isinstance(transform, HandOver):
+        return transform.undo(y)
+    x: Tensor = transform.inv(y)
+    return x, transform.log_abs_det_jacobian(x, y)
 
 
 def _name_the_one_way_street(

@@ -105,6 +105,18 @@ class HandOver(Transform, ABC):
                 return x
         return self._inverse(y)
 
+    def undo(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the noise of the data ``y`` and ``log |dy/dx|`` at once.
+
+        What :meth:`inv` and then :meth:`log_abs_det_jacobian` return, without the slot between
+        them, which costs a small flow a seventh of its training step.
+        """
+        if self._slot is not None and self._slot.made(y):
+            x = cast(Tensor, self.inv(y))
+            return x, self.log_abs_det_jacobian(x, y)
+        x, log_det = self._run(y, forward=False)
+        return x, -log_det
+
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         """Return ``log |dy/dx|`` of shape ``(*batch,)``.
 

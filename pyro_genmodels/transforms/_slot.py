@@ -167,6 +167,11 @@ class Slot:
 
         return weakref.ref(tensor, tensor_died)
 
+    def made(self, y: Tensor) -> bool:
+        """Whether the evaluation that is held made ``y`` from noise, or noise from ``y``."""
+        entry = self._entry
+        return entry is not None and (entry.made() if entry.forward else entry.given) is y
+
     def take_input(self, y: Tensor, dependencies: Dependencies) -> Tensor | None:
         """Return the x from which ``y`` was made, once; its log-determinant stays to be taken."""
         entry = self._entry
