@@ -21,6 +21,8 @@ from pyro_genmodels._typing import EventShape, Float, Num, Tensor
 __all__ = [
     "Estimate",
     "WeightedModel",
+    "atypicality",
+    "auroc",
     "bits_per_dim",
     "elbo",
     "evaluating",
@@ -193,6 +195,65 @@ def importance_weighted_bound(
     """
     total = _over_chunks(model, x, context, num_particles, chunk_size, _logsumexp, torch.logaddexp)
     return total - math.log(num_particles)
+
+
+def atypicality(
+    log_p: Num[Tensor, "*batch"], log_p_typical: Num[Tensor, "*others"]
+) -> Float[Tensor, "*batch"]:
+    r"""Return how far each example is from the typical ones, in nats: a score of anomalies.
+
+    .. math:: \Big| \log p(x) - \frac1N \sum_{n=1}^{N} \log p(x_n) \Big|
+
+    A model may find what it would never draw likelier than all that it was trained on, an image of
+    each pixel's likeliest value for one. What tells is not a small likelihood, but another than the
+    data have.
+
+    Args:
+        log_p: Log-probabilities, or :func:`importance_weighted_bound`, of the examples in question.
+        log_p_typical: The same of data of the model's kind. Training data serve, as in the paper,
+            unless the model has learned them by heart: then data held out.
+
+    Returns:
+        One score an example, float64.
+
+    Raises:
+        ValueError: If there are no typical examples.
+
+    References:
+        Nalisnick et al. (2019), Detecting out-of-distribution inputs to deep generative models
+        using typicality, section 3, for single examples. https://arxiv.org/abs/1906.02994
+
+    Example:
+        >>> atypicality(torch.tensor([-9.0, -5.0, -1.0]), torch.tensor([-6.0, -4.0]))
+        tensor([4., 0., 4.], dtype=torch.float64)
+    """
+    check(log_p_typical.numel() > 0, "log_p_typical", "hold at least one example", "none")
+    return (log_p.double() - log_p_typical.double().mean()).abs()
+
+
+def auroc(scores: Num[Tensor, "*batch"], anomalies: Num[Tensor, "*others"]) -> float:
+    """Return the probability that an anomaly's score is above that of one of the data.
+
+    One of each drawn at random, ties counted half: the area under the curve of true against false
+    positives. One half by chance.
+
+    Args:
+        scores: Scores of data.
+        anomalies: Scores of anomalies.
+
+    Raises:
+        ValueError: If one of them is empty.
+
+    Example:
+        >>> auroc(torch.tensor([0.0, 1.0, 2.0]), torch.tensor([1.0, 3.0]))
+        0.75
+    """
+    for name, values in (("scores", scores), ("anomalies", anomalies)):
+        check(values.numel() > 0, name, "hold at least one example", "none")
+    ranked = scores.flatten().sort().values
+    below = torch.searchsorted(ranked, anomalies.flatten())
+    not_above = torch.searchsorted(ranked, anomalies.flatten(), right=True)
+    return float((below + not_above).double().mean()) / (2 * scores.numel())
 
 
 def _over_chunks(
