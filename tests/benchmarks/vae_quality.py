@@ -69,7 +69,10 @@ FAMILIES: dict[str, tuple[Callable[[], models.GenerativeModel], dict[str, Any]]]
     "VAE, flow prior": (
         lambda: vae(
             prior=models.FlowPrior(
-                [transforms.affine_coupling(LATENTS), transforms.affine_coupling(LATENTS)]
+                [
+                    transforms.affine_coupling(LATENTS, mask=transforms.HalfMask(inverted=second))
+                    for second in (False, True)
+                ]
             )
         ),
         {},
