@@ -273,6 +273,9 @@ NETS: Cases = {
         snail_net(3, 4, embedding_size=2, context_shape=(2, 3, 4)), (3, 4), features(2, 3, 4)
     ),
     "PixelSNAILNet/labels": lambda: Case(snail_net(1, 3, 3, num_classes=3), (1, 3, 3), LABELS),
+    "PixelSNAILNet/residual": lambda: Case(
+        snail_net(3, 2, 3, hidden_channels=7, residual_channels=5, num_output_layers=2), (3, 2, 3)
+    ),
     "PixelSNAILNet/map": lambda: Case(
         snail_net(1, 3, 4, context_shape=(2, 3, 4)), (1, 3, 4), features(2, 3, 4)
     ),

@@ -14,7 +14,7 @@ pytest.importorskip("jsonargparse")
 pytest.importorskip("lightning.pytorch")
 
 from pyro_genmodels import models, nets, training
-from pyro_genmodels.cli import main
+from pyro_genmodels.cli import _plan, _prior, main
 from pyro_genmodels.data import mu_law_encode
 
 QUICK = ["--max_epochs", "1", "--num_samples", "4", "--progress", "false", "--accelerator", "cpu"]
@@ -103,6 +103,22 @@ def test_both_stages_patch_by_patch(tmp_path: Path) -> None:
     whole = training.load(folder)
     assert isinstance(whole, models.VQVAE)
     assert (whole.prior_kind, type(whole.encoder)) == ("learned", nets.PatchEncoder)
+
+
+def test_priors_at_published_sizes(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A preset gives the priors' options; words change some, and other models have none."""
+    shared = {name: False if name == "progress" else 0 for name in _prior._SHARED}
+    settings = {**shared, "accelerator": "cpu", "precision": "32-true", "devices": 1}
+    plan = _plan.Plan("VQVAE2", "", None, models.VQVAE2, {}, {}, settings, ())  # type: ignore[arg-type]
+    words = ["--model.num_heads=4", "--batch_size=3"]
+    second = _prior.second_stage(plan, words, every=True, preset="imagenet256")
+    assert second is not None
+    found = models.presets()["VQVAE2"]["imagenet256"]["prior"]
+    assert second.model.items() >= {**found["model"], "num_heads": 4}.items()
+    assert second.settings["batch_size"] == 3
+    assert second.settings["learning_rate"] == found["training"]["learning_rate"]
+    assert main(["train", "prior", str(trained), "--preset", "cifar10"]) == 1
+    assert "no priors of VQVAE are published" in capsys.readouterr().err
 
 
 def test_an_interrupted_second_stage_goes_on(completed: Path, tmp_path: Path) -> None:

@@ -68,6 +68,20 @@ def over_preset(config: dict[str, Any], name: str, variant: str | None) -> dict[
     return {**found["training"], **config, "model": {**model, **(config.get("model") or {})}}
 
 
+def prior_preset(name: str, variant: str | None) -> dict[str, Any]:
+    """Return what a preset says of the second stage, of a VQ-VAE's prior; nothing if it does not.
+
+    Raises:
+        ValueError: If the model has no preset of that name.
+    """
+    if variant is None:
+        return {}
+    group = models.presets().get(name, {})
+    check(bool(group), "preset", f"be left out: {name} has no presets", variant)
+    found = group[find(str(variant), group, "preset")].get("prior")
+    return {} if found is None else {**found["training"], "model": found["model"]}
+
+
 def summary(maker: Any) -> str:
     """Return the first sentence of a docstring, without reStructuredText's markup."""
     sentence = (inspect.getdoc(maker) or "").split("\n\n")[0].replace("\n", " ")

@@ -16,7 +16,7 @@ from pyro_genmodels._checks import check
 from pyro_genmodels._files import written_whole
 from pyro_genmodels.cli._components import gather, options_of
 from pyro_genmodels.cli._evaluate import save_result, score
-from pyro_genmodels.cli._names import family
+from pyro_genmodels.cli._names import family, prior_preset
 from pyro_genmodels.cli._plan import Plan, new_parser, parse, read_config
 from pyro_genmodels.training import TrainingSettings
 
@@ -49,14 +49,19 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     folder, words = (Path(rest[0]), rest[1:]) if named else (arguments.run_folder, rest)
     if folder is None:
         raise ValueError("train prior must be given RUN, the folder of a trained VQ-VAE")
-    for option in ("data", "preset", "conditional"):
+    for option in ("data", "conditional"):
         if getattr(arguments, option):
             raise ValueError(f"--{option} does not go with `train prior`: it is the run's")
     check(arguments.stages == "one", "stages", "be left out with `train prior`", "all")
     if arguments.resume and arguments.overwrite:
         raise ValueError("--resume and --overwrite exclude each other")
-    plan = make_plan(words, _configuration(arguments, folder))
     options = {"resume": arguments.resume, "overwrite": arguments.overwrite}
+    config = _configuration(arguments, folder)
+    if arguments.preset is not None:
+        check(not arguments.resume, "preset", "be left out to resume", arguments.preset)
+        model = training.check_prior_run(folder, allow=arguments.allow, **options)
+        config = _over_preset(config, type(model).__name__, arguments.preset)
+    plan = make_plan(words, config)
     return train(folder, plan, allow=arguments.allow, **options)
 
 
@@ -107,6 +112,13 @@ def make_plan(words: list[str], config: dict[str, Any]) -> PriorPlan:
     return PriorPlan(model, parsed)
 
 
+def _over_preset(config: dict[str, Any], name: str, variant: str) -> dict[str, Any]:
+    found = prior_preset(name, variant)
+    rule = f"be left out: no priors of {name} are published under that name"
+    check(bool(found), "preset", rule, variant)
+    return {**found, **config, "model": {**found["model"], **(config.get("model") or {})}}
+
+
 def split_words(words: list[str]) -> tuple[list[str], list[str]]:
     """Split off the options of the second stage, less what marks them as such."""
     if not any(word.startswith(_PREFIX) for word in words):
@@ -119,8 +131,12 @@ def split_words(words: list[str]) -> tuple[list[str], list[str]]:
     return own, of_prior
 
 
-def second_stage(plan: Plan, words: list[str], *, every: bool) -> PriorPlan | None:
+def second_stage(
+    plan: Plan, words: list[str], *, every: bool, preset: str | None = None
+) -> PriorPlan | None:
     """Return the plan of the second stage, if there shall be one, before the first begins.
+
+    Of a preset that says something of the priors, the words change what they name.
 
     Raises:
         ValueError: If the model has no second stage, or an option is wrong.
@@ -132,7 +148,8 @@ def second_stage(plan: Plan, words: list[str], *, every: bool) -> PriorPlan | No
     check(quantized, "stages", f"be left out: {plan.name} has no second stage", "all")
     devices = plan.settings["devices"]
     check(devices == 1, "stages", "be left out on several devices: train them in turn", "all")
-    return make_plan(words, {name: plan.settings[name] for name in _SHARED})
+    shared = {name: plan.settings[name] for name in _SHARED}
+    return make_plan(words, {**prior_preset(plan.name, preset), **shared})
 
 
 def _configuration(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:

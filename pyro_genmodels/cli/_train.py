@@ -57,8 +57,11 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
         raise ValueError("--resume and --overwrite exclude each other")
     config = _configuration_file(arguments)
     rest, of_prior = _prior.split_words(rest)
-    plan = _plan.make_plan(arguments, rest, _plan.read_config(config) if config else {})
-    second = _prior.second_stage(plan, of_prior, every=arguments.stages == "all")
+    read = _plan.read_config(config) if config else {}
+    plan = _plan.make_plan(arguments, rest, read)
+    preset = arguments.preset or read.get("preset")
+    every = arguments.stages == "all"
+    second = _prior.second_stage(plan, of_prior, every=every, preset=preset)
     folder = arguments.run_folder or _new_folder(plan.label)
     if plan.settings["devices"] > 1:
         os.environ[_FOLDER_VARIABLE] = str(folder)

@@ -74,6 +74,9 @@ def learned_priors(
     num_blocks: int = 2,
     num_layers: int | None = None,
     kernel_size: int = 5,
+    layer_kernel_size: int = 3,
+    residual_channels: int | Sequence[int] | None = None,
+    num_output_layers: int = 0,
     num_heads: int = 4,
     embedding_size: int = 32,
     conditioning_blocks: int = 3,
@@ -91,7 +94,12 @@ def learned_priors(
         num_blocks: Blocks of gated layers, at the top of maps each with attention.
         num_layers: Gated layers of a block: two by default; over a sequence, where each is dilated
             twice as much as the one before, as many as span it, ten at most.
-        kernel_size: Size of the first layer's kernel; the others have three. A WaveNet's have two.
+        kernel_size: Size of the first layer's kernel. A WaveNet's have two.
+        layer_kernel_size: Size of the other layers' kernels.
+        residual_channels: Features of a rectified layer inside each residual connection, for all
+            maps alike or from the top; by default connections are linear, but for those of
+            conditioning blocks, which have ``hidden_channels``.
+        num_output_layers: Residual 1x1 layers at the end of the top's network.
         num_heads: Attention heads.
         embedding_size: Size of a code's vector.
         conditioning_blocks: Residual blocks through which a map sees those above.
@@ -100,6 +108,9 @@ def learned_priors(
 
     Returns:
         A prior for each map, from the top.
+
+    Raises:
+        ValueError: If a size is impossible, or of what a network over sequences has not.
 
     References:
         Razavi et al. (2019), Generating diverse high-fidelity images with VQ-VAE-2, appendix A
@@ -111,7 +122,9 @@ def learned_priors(
         "context_shape": model.context_shape,
     }
     priors = model.code_priors
+    inner = _for_each_map(residual_channels, len(priors))
     if len(priors[0].code_shape) == 1:
+        check(inner == [None], "residual_channels", "be None for sequences", residual_channels)
         sizes: dict[str, Any] = {"num_blocks": num_blocks, "layers_per_block": num_layers}
         sizes |= {"channels": hidden_channels, "dropout": dropout, **context}
         return [_wavenet(priors[0], **sizes)]
@@ -119,6 +132,7 @@ def learned_priors(
     shared: dict[str, Any] = {
         "hidden_channels": hidden_channels,
         "kernel_size": kernel_size,
+        "layer_kernel_size": layer_kernel_size,
         "embedding_size": embedding_size,
         "dropout": dropout,
     }
@@ -126,14 +140,32 @@ def learned_priors(
         "num_blocks": num_blocks,
         "num_layers": num_layers,
         "num_heads": num_heads,
+        "residual_channels": inner[0],
+        "num_output_layers": num_output_layers,
     }
     first = priors[0]
     top = PixelSNAILNet(first.code_shape, first.num_codes, **blocks, **shared, **context)
-    conditioning = {"residual_channels": hidden_channels, "num_blocks": conditioning_blocks}
-    conditioning |= {"features": hidden_channels, "embedding_size": embedding_size} | context
+    conditioning: dict[str, Any] = {"num_blocks": conditioning_blocks, "features": hidden_channels}
+    conditioning |= {"embedding_size": embedding_size} | context
     shared["num_layers"] = num_blocks * num_layers
-    below = [_below(priors[:i], priors[i], conditioning, shared) for i in range(1, len(priors))]
+    below = []
+    for i in range(1, len(priors)):
+        conditioning["residual_channels"] = inner[i] or hidden_channels
+        shared["residual_channels"] = inner[i]
+        below.append(_below(priors[:i], priors[i], conditioning, shared))
     return [LearnedPrior(top), *below]
+
+
+def _for_each_map(
+    residual_channels: int | Sequence[int] | None, number: int
+) -> list[int] | list[None]:
+    if residual_channels is None:
+        return [None] * number
+    if isinstance(residual_channels, int):
+        return [residual_channels] * number
+    rule = f"be one number, or one for each of {number} maps"
+    check(len(residual_channels) == number, "residual_channels", rule, list(residual_channels))
+    return list(residual_channels)
 
 
 def _wavenet(law: CodePrior, *, layers_per_block: int | None, **options: Any) -> LearnedPrior:

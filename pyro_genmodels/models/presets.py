@@ -143,6 +143,19 @@ def _vqvae(
     }
 
 
+def _vq_priors(*, residual: list[int]) -> dict[str, Options]:
+    """Priors of VQ-VAE-2; the paper trains each alone, the bottom's in batches of 512.
+
+    Its layers are of another kind, see :func:`~pyro_genmodels.models.learned_priors`; the sizes are
+    the paper's. The rate is that of rosinality's code.
+    """
+    sizes = {"hidden_channels": 512, "residual_channels": residual, "num_output_layers": 20}
+    layers = {"num_blocks": 4, "num_layers": 5, "kernel_size": 5, "layer_kernel_size": 5}
+    options = {"num_heads": 8, "conditioning_blocks": 20, "dropout": 0.1}
+    training = {"optimizer": "adam", "learning_rate": 3e-4, "batch_size": 1024}
+    return {"model": {**sizes, **layers, **options}, "training": {**_PLAIN, **training}}
+
+
 _TABLE: Table = MappingProxyType(
     {
         # Groups from the top; 32 levels are five bits. The batch is one device's, of 2, 8 or 24.
@@ -283,12 +296,11 @@ _TABLE: Table = MappingProxyType(
                 },
             },
         },
-        # Priors: `learned_priors` with 512 features, 4 blocks of 5 layers, 8 heads, 20 conditioning
-        # blocks; the paper's residual units, 2048 and 1024, are not among its options.
         "VQVAE2": {
-            "imagenet256": _vqvae(
-                256, hidden=128, residual=32, num_maps=2, rate=3e-4, batch_size=128
-            ),
+            "imagenet256": {
+                **_vqvae(256, hidden=128, residual=32, num_maps=2, rate=3e-4, batch_size=128),
+                "prior": _vq_priors(residual=[2048, 1024]),
+            },
             # The batch is unsaid.
             "ffhq1024": _vqvae(
                 1024, hidden=128, residual=32, num_maps=3, reduction=8, rate=3e-4, batch_size=128
@@ -347,6 +359,9 @@ _TABLE: Table = MappingProxyType(
 
 def presets() -> dict[str, dict[str, dict[str, Options]]]:
     """Return all published configurations: builder, data set, then ``model`` and ``training``.
+
+    Where a VQ-VAE's priors are published too, there is a third entry, ``prior``, with the options
+    of :func:`~pyro_genmodels.models.learned_priors` as ``model``, and ``training``.
 
     Example:
         >>> presets()["glow"]["cifar10"]["model"]["num_steps"]

@@ -153,6 +153,8 @@ class GatedLayer(nn.Module):
         last: Leave out what only a further layer would read.
         dropout: Share of the horizontal gated features dropped, in training mode.
         context: Number of a context's features.
+        residual_channels: Features of a rectified layer within the residual connection, which then
+            has two; ``None`` for a linear one.
     """
 
     def __init__(
@@ -167,6 +169,7 @@ class GatedLayer(nn.Module):
         last: bool = False,
         dropout: float = 0.0,
         context: int | None = None,
+        residual_channels: int | None = None,
     ) -> None:
         super().__init__()
         first, gates, groups = kind == "A", 2 * channels, num_groups
@@ -181,10 +184,14 @@ class GatedLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         # The biases of the first layer serve for the sums over all layers.
         self.skip = MaskedRowConv2d(channels, skip_channels, num_groups=groups, bias=first)
-        self.residual = None
+        self.residual = self.wide = None
         if not last:
-            self.residual = MaskedRowConv2d(channels, channels, num_groups=groups, bias=first)
-            self.residual.reset_parameters(gain=2.0)
+            inner = channels if residual_channels is None else residual_channels
+            if residual_channels is not None:
+                self.wide = MaskedRowConv2d(channels, inner, num_groups=groups)
+                self.wide.reset_parameters(gain=2.0)
+            self.residual = MaskedRowConv2d(inner, channels, num_groups=groups, bias=first)
+            self.residual.reset_parameters(gain=2.0 if self.wide is None else 2**0.5)
         self.skip.reset_parameters(gain=2.0)
 
     def forward(
@@ -199,5 +206,5 @@ class GatedLayer(nn.Module):
         skip = cast(Tensor, self.skip(y))
         if self.residual is None:
             return v, h, skip
-        branch = self.residual(y)
+        branch = self.residual(y if self.wide is None else self.wide(y).relu())
         return gated(above), branch if self.kind == "A" else h + branch, skip

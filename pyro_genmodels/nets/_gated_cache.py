@@ -107,6 +107,7 @@ class LayerEvaluation:
         self._gates = torch.empty_like(above)
         self._above_to: VerticalCache | None = None
         self._branches: list[list[tuple[Tensor, ...]]] | None = None
+        self._wide: list[tuple[Tensor, ...]] | None = None
         self.targets = self.row.targets
         self._steps = [[self._gate_step(j, c) for c in range(groups)] for j in range(width)]
 
@@ -116,8 +117,16 @@ class LayerEvaluation:
 
     def feed(self, beside: list[list[Tensor]]) -> None:
         """Have the horizontal features written where the next layer reads them."""
-        conv = cast(MaskedRowConv2d, self._layer.residual)
-        self._branches = branches(conv, self._gated, self.targets, beside)
+        conv, seen = cast(MaskedRowConv2d, self._layer.residual), self._gated
+        if self._layer.wide is not None:
+            products = colour_products(self._layer.wide, seen)
+            seen = seen.new_empty(len(seen), conv.weight.shape[1])
+            targets = group_views(seen, conv.num_groups)
+            self._wide = [
+                (x, weight, cast(Tensor, bias), target)
+                for (x, weight, bias), target in zip(products, targets, strict=True)
+            ]
+        self._branches = branches(conv, seen, self.targets, beside, doubled=self._wide is None)
 
     def start_row(self, row: int) -> None:
         """Make the vertical stack's share of a row."""
@@ -134,6 +143,9 @@ class LayerEvaluation:
         gates, window, weight, tanh, sigmoid, gated = self._steps[j][c]
         gates.addmm_(window, weight).tanh_()
         torch.addcmul(tanh, tanh, sigmoid, out=gated)
+        if self._wide is not None:
+            seen, weight, bias, target = self._wide[c]
+            torch.addmm(bias, seen, weight, out=target).relu_()
         if self._branches is not None:
             past, seen, weight, target = self._branches[j][c]
             torch.addmm(past, seen, weight, out=target)
@@ -192,12 +204,14 @@ def branches(
     gated: Tensor,
     past: Sequence[Sequence[Tensor]],
     targets: Sequence[Sequence[Tensor]],
+    *,
+    doubled: bool = True,
 ) -> list[list[tuple[Tensor, ...]]]:
     """Return for each pixel and colour the arguments of the residual branch's product.
 
     A branch with a bias is a first layer's, which is added to nothing else.
     """
-    products = colour_products(conv, gated)
+    products = colour_products(conv, gated, doubled=doubled)
     return [
         [
             (old if bias is None else bias, seen, weight, new)
@@ -208,14 +222,17 @@ def branches(
 
 
 def colour_products(
-    conv: MaskedRowConv2d, gated: Tensor
+    conv: MaskedRowConv2d, gated: Tensor, *, doubled: bool = True
 ) -> list[tuple[Tensor, Tensor, Tensor | None]]:
-    """Return for each colour what a 1x1 layer sees of gated features, its weight and its bias."""
+    """Return for each colour what a 1x1 layer sees of gated features, its weight and its bias.
+
+    Gated features are ``doubled``, but for those that went through a layer of their own.
+    """
     size, groups = gated.shape[1], conv.num_groups
     stops = group_bounds(size, groups)[1:]
     outs = group_bounds(conv.weight.shape[0], groups)
-    # Gated features are doubled.
-    weights = colour_weights(0.5 * conv.masked_weight[:, :, 0, 0].t(), stops, outs)
+    weight = conv.masked_weight[:, :, 0, 0].t()
+    weights = colour_weights(0.5 * weight if doubled else weight, stops, outs)
     biases = [None] * groups if conv.bias is None else group_views(conv.bias[None], groups)
     return [(gated[:, :s], w, b) for s, w, b in zip(stops, weights, biases, strict=True)]
 

@@ -13,6 +13,7 @@ from pyro_genmodels.nets._attention import CausalAttention
 from pyro_genmodels.nets._autoregressive import AutoregressiveNet, IncrementalEvaluation
 from pyro_genmodels.nets._gated import GatedLayer
 from pyro_genmodels.nets._levels import LevelInput, image_shape
+from pyro_genmodels.nets._output_stack import output_stack
 from pyro_genmodels.nets._stack_evaluation import StackEvaluation
 from pyro_genmodels.nets.masked import MaskedConv2d
 
@@ -27,6 +28,8 @@ class GatedStackNet(AutoregressiveNet):
         num_levels: Levels of a sub-pixel.
         hidden_channels: Features of each stack.
         output_channels: Features of the skip connections; as many as hidden ones by default.
+        residual_channels: Features inside the residual connections of gated and of output layers.
+        num_output_layers: Residual 1x1 layers behind the sum of the skip connections.
         embedding_size: Size of a vector looked up for each level; levels as numbers by default.
         dropout: Share of the features behind a gate that is dropped in training mode.
         num_classes: Contexts are labels.
@@ -44,6 +47,8 @@ class GatedStackNet(AutoregressiveNet):
         dropout: float,
         num_classes: int | None,
         context_shape: EventShape | None,
+        residual_channels: int | None = None,
+        num_output_layers: int = 0,
     ) -> None:
         check_positive(hidden_channels=hidden_channels)
         check(0 <= dropout < 1, "dropout", "be in [0, 1)", dropout)
@@ -57,17 +62,21 @@ class GatedStackNet(AutoregressiveNet):
         )
         groups = image[0]
         outputs = hidden_channels if output_channels is None else output_channels
-        for name, size in (("hidden_channels", hidden_channels), ("output_channels", outputs)):
+        inner = outputs if residual_channels is None else residual_channels
+        sized = {"hidden_channels": hidden_channels, "output_channels": outputs}
+        for name, size in (sized | {"residual_channels": inner}).items():
             check(size >= groups, name, f"be at least the image's channels, {groups}", size)
+        check(num_output_layers >= 0, "num_output_layers", "not be negative", num_output_layers)
         self._common: dict[str, Any] = {
             "skip_channels": outputs,
             "num_groups": groups,
             "dropout": dropout,
             "context": None if self.context_event_dim is None else hidden_channels,
         }
-        self._channels = hidden_channels
+        self._channels, self._residual_channels = hidden_channels, residual_channels
         self.levels = LevelInput(num_levels, groups, embedding_size=embedding_size)
         self.layers = nn.ModuleList()
+        self.output_stack = output_stack(num_output_layers, outputs, inner, num_groups=groups)
         sizes = (outputs, outputs, groups * num_levels)
         self.outputs = nn.ModuleList(
             MaskedConv2d(a, b, 1, kind="B", num_groups=groups) for a, b in itertools.pairwise(sizes)
@@ -77,6 +86,7 @@ class GatedStackNet(AutoregressiveNet):
         """Add a gated layer; the first one is shifted."""
         inputs, kind = (self._channels, "B") if self.layers else (self.levels.channels, "A")
         options: dict[str, Any] = {"kind": kind, "last": last, **self._common}
+        options["residual_channels"] = self._residual_channels
         self.layers.append(GatedLayer(inputs, self._channels, kernel_size, **options))
 
     def as_map(self, features: Tensor | None, batch_size: int) -> Tensor | None:
@@ -100,6 +110,8 @@ class GatedStackNet(AutoregressiveNet):
             else:
                 v, h, skip = layer(v, h, features)
             y = y + skip
+        for layer in self.output_stack:
+            y = layer(y)
         for layer in self.outputs:
             y = layer(y.relu())
         logits: Tensor = y.unflatten(1, (self.levels.num_groups, self.num_levels)).movedim(2, -1)
@@ -113,6 +125,7 @@ class GatedStackNet(AutoregressiveNet):
             self.levels,
             self.layers,
             self.outputs,
+            stack=self.output_stack,
             width=self.event_shape[-1],
             batch_size=batch_size,
             features=self.as_map(features, batch_size),

@@ -16,6 +16,7 @@ from pyro_genmodels.nets._autoregressive import IncrementalEvaluation
 from pyro_genmodels.nets._gated import GatedLayer
 from pyro_genmodels.nets._gated_cache import LayerEvaluation, skip_products
 from pyro_genmodels.nets._levels import LevelInput
+from pyro_genmodels.nets._output_stack import ResidualOutput, stack_evaluations
 from pyro_genmodels.nets._row_cache import OutputEvaluation
 from pyro_genmodels.nets.masked import MaskedConv2d
 
@@ -30,6 +31,7 @@ class StackEvaluation(IncrementalEvaluation):
         levels: How levels enter.
         parts: The layers in order, a gated one first.
         outputs: The 1x1 layers at the end.
+        stack: Residual layers before these.
         width: Number of pixels in a row.
         batch_size: Number of images.
         features: Features of the context; if there is attention, a map.
@@ -41,6 +43,7 @@ class StackEvaluation(IncrementalEvaluation):
         parts: Iterable[nn.Module],
         outputs: Iterable[nn.Module],
         *,
+        stack: Iterable[nn.Module] = (),
         width: int,
         batch_size: int,
         features: Tensor | None,
@@ -59,7 +62,9 @@ class StackEvaluation(IncrementalEvaluation):
         self._connect()
         sums = skip.new_empty(batch_size, skip.shape[0])
         self._skips = skip_products([layer.skip for layer in layers], gated, sums)
-        self._output = OutputEvaluation([cast(MaskedConv2d, x) for x in outputs], sums)
+        self._stack = stack_evaluations([cast(ResidualOutput, x) for x in stack], sums)
+        last = self._stack[-1].result if self._stack else sums
+        self._output = OutputEvaluation([cast(MaskedConv2d, x) for x in outputs], last)
 
     def _evaluation(
         self, layer: GatedLayer | CausalAttention, gated: Tensor, features: Tensor | None
@@ -87,6 +92,8 @@ class StackEvaluation(IncrementalEvaluation):
         bias, gated, weight, target = self._skips[c]
         # Of the last colour a view, of the others a copy.
         torch.addmm(bias, gated.flatten(1), weight, out=target)
+        for layer in self._stack:
+            layer.step(c)
         return self._output.step(c)
 
     def append(self, level: Num[Tensor, " batch"]) -> None:

@@ -39,6 +39,10 @@ class PixelSNAILNet(GatedStackNet, DerivedBuffers):
             shared out between the heads.
         output_channels: Features of the skip connections and of the 1x1 layer at the end;
             ``hidden_channels`` by default.
+        residual_channels: Features of a rectified layer inside each residual connection, which by
+            default is linear.
+        num_output_layers: Residual 1x1 layers behind the skip connections, each with
+            ``residual_channels`` inside.
         embedding_size: Size of a vector looked up for each level: for codes, whose numbers mean
             nothing. By default levels enter as numbers.
         dropout: Share of features dropped behind each gate, in training mode.
@@ -80,6 +84,8 @@ class PixelSNAILNet(GatedStackNet, DerivedBuffers):
         num_heads: int = 2,
         head_size: int | None = None,
         output_channels: int | None = None,
+        residual_channels: int | None = None,
+        num_output_layers: int = 0,
         embedding_size: int | None = None,
         dropout: float = 0.0,
         num_classes: int | None = None,
@@ -92,6 +98,8 @@ class PixelSNAILNet(GatedStackNet, DerivedBuffers):
             num_levels,
             hidden_channels=hidden_channels,
             output_channels=output_channels,
+            residual_channels=residual_channels,
+            num_output_layers=num_output_layers,
             embedding_size=embedding_size,
             dropout=dropout,
             num_classes=num_classes,

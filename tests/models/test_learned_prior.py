@@ -129,6 +129,20 @@ def test_codes_are_drawn_from_the_priors(make: Callable[[], Any]) -> None:
     assert model.sample(3, context, temperature=0.5).shape == (3, *shape, *model.event_shape)
 
 
+def test_wider_residuals_and_output_layers_are_the_maps_own() -> None:
+    model, _, _ = trained(vqvae2)
+    options: dict[str, Any] = {"residual_channels": [7, 5], "num_output_layers": 2, **TINY}
+    top, bottom = learned_priors(model, layer_kernel_size=5, **options)
+    assert [len(each.net.output_stack) for each in (top, bottom)] == [2, 0]
+    widths = [each.net.layers[0].wide.weight.shape[0] for each in (top, bottom)]
+    assert (widths, top.net.output_stack[0].wide.out_channels) == ([7, 5], 7)
+    assert top.net.layers[1].vertical.kernel_size == (3, 5)
+    one, two = learned_priors(model, residual_channels=6, **TINY)  # type: ignore[arg-type]
+    assert [each.net.layers[0].wide.weight.shape[0] for each in (one, two)] == [6, 6]
+    with pytest.raises(ValueError, match="`residual_channels` must be one number, or one for each"):
+        learned_priors(model, residual_channels=[1, 2, 3], **TINY)  # type: ignore[arg-type]
+
+
 def test_a_temperature_of_zero_draws_one_map_of_codes() -> None:
     model, _, _ = trained(vqvae2)
     model.set_code_priors(priors_for(model))

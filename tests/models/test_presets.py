@@ -10,6 +10,7 @@ import torch
 from pyro_genmodels import models, training
 from pyro_genmodels.cli._names import model_makers
 
+pytestmark = pytest.mark.once
 PRESETS = [(name, key) for name, group in models.presets().items() for key in group]
 LARGE = [("NVAE", key) for key in models.presets()["NVAE"] if key != "digits"]
 every_preset = pytest.mark.parametrize(("name", "key"), PRESETS)
@@ -323,16 +324,25 @@ def test_vq_vae_2_is_of_the_published_size() -> None:
     assert EXPECTED["VQVAE2", "imagenet256"] == 1_388_867 + scales
 
 
-def test_priors_of_vq_vae_2_have_the_layers_of_the_paper() -> None:
-    sizes = {"hidden_channels": 512, "num_blocks": 4, "num_layers": 5, "num_heads": 8}
+def test_priors_of_vq_vae_2_have_the_sizes_of_the_paper() -> None:
+    sizes = models.presets()["VQVAE2"]["imagenet256"]["prior"]["model"]
     with torch.device("meta"):
         model: Any = models.preset("VQVAE2", "imagenet256")
-        top, bottom = models.learned_priors(model, **sizes, conditioning_blocks=20)
+        top, bottom = models.learned_priors(model, **sizes)
     assert (top.code_shape, bottom.code_shape) == ((32, 32), (64, 64))
-    above = [type(m).__name__ for m in top.modules()]
-    below = [type(m).__name__ for m in bottom.net.modules()]
-    assert (above.count("CausalAttention"), below.count("CausalAttention")) == (4, 0)
-    assert above.count("GatedLayer") == below.count("GatedLayer") == 1 + 20  # the first is 5x5
+    above, below = list(top.modules()), list(bottom.net.modules())
+    attentions = [m for m in above if type(m).__name__ == "CausalAttention"]
+    assert [m.num_heads for m in attentions] == [8] * 4
+    assert not any(type(m).__name__ == "CausalAttention" for m in below)
+    for modules, units in ((above, 2048), (below, 1024)):
+        layers = [m for m in modules if type(m).__name__ == "GatedLayer"]
+        assert len(layers) == 1 + 20  # the first is shifted
+        assert all(layer.vertical.kernel_size[1] == 5 for layer in layers)
+        widths = {layer.wide.weight.shape[0] for layer in layers if layer.wide is not None}
+        assert (widths, layers[0].channels) == ({units}, 512)
+        assert {m.p for m in modules if isinstance(m, torch.nn.Dropout)} == {0.1}
+    assert [len(prior.net.output_stack) for prior in (top, bottom)] == [20, 0]
+    assert top.net.output_stack[0].wide.out_channels == 2048
     assert len(bottom.conditioner.blocks) == 20 + 1  # the last is a ReLU
 
 
@@ -353,7 +363,9 @@ def test_normalisations_between_couplings_add_none() -> None:
 @every_preset
 def test_every_option_is_one(name: str, key: str) -> None:
     found = models.presets()[name][key]
-    assert set(found) == {"model", "training"}
+    assert set(found) - {"prior"} == {"model", "training"}
+    if "prior" in found:
+        training.TrainingSettings(**found["prior"]["training"])
     assert name in model_makers()
     settings = training.TrainingSettings(**found["training"])
     assert settings.schedule == ("cosine" if name == "NVAE" else "constant")

@@ -43,6 +43,9 @@ def test_one_attention_sees_every_earlier_sub_pixel(
         ((2, 4, 1), {"context_shape": (2, 4, 1)}),
         ((2, 1, 4), {"context_shape": (5,)}),
         ((1, 1, 1), {}),
+        ((1, 4, 5), {"residual_channels": 11, "num_layers": 2, "num_output_layers": 1}),
+        ((3, 3, 2), {"residual_channels": 5, "num_output_layers": 2, "output_channels": 7}),
+        ((2, 3, 3), {"num_output_layers": 1}),
     ],
 )
 def test_by_pixels_as_in_one_go(event_shape: tuple[int, ...], options: dict[str, Any]) -> None:
@@ -67,6 +70,8 @@ def test_the_place_counts() -> None:
         ({"head_size": 0}, "head_size"),
         ({"embedding_size": 0}, "embedding_size"),
         ({"num_layers": -1}, "num_layers"),
+        ({"num_output_layers": -1}, "num_output_layers"),
+        ({"residual_channels": 0}, "residual_channels"),
     ],
 )
 def test_bad_arguments_are_named(options: dict[str, Any], named: str) -> None:
