@@ -38,7 +38,9 @@ def load_model(arguments: argparse.Namespace) -> Any:
     return model.to(torch_device(arguments.device)).eval()
 
 
-def read_data(name: str, model: Any, arguments: argparse.Namespace) -> Tensor:
+def read_data(
+    name: str, model: Any, arguments: argparse.Namespace, *, argument: str = "input"
+) -> Tensor:
     """Return what a file, a folder of pictures or a part of the run's data holds.
 
     Raises:
@@ -51,9 +53,9 @@ def read_data(name: str, model: Any, arguments: argparse.Namespace) -> Tensor:
         return _split(name, 0, arguments)
     if path.is_dir():
         return _pictures(path, model.num_levels)
-    x, event = _array(path), tuple(model.event_shape)
+    x, event = _array(path, argument), tuple(model.event_shape)
     fits = tuple(x.shape[1:]) == event and len(x) > 0
-    check(fits, "input", f"hold examples of shape {event}, one or more", f"shape {tuple(x.shape)}")
+    check(fits, argument, f"hold examples of shape {event}, one or more", f"shape {tuple(x.shape)}")
     return x
 
 

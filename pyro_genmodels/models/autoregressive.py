@@ -7,13 +7,15 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 import pyro
+import torch
 
 from pyro_genmodels import distributions
-from pyro_genmodels._checks import check, check_choice
-from pyro_genmodels._typing import EventShape, Tensor
+from pyro_genmodels._checks import check, check_choice, check_trailing
+from pyro_genmodels._typing import EventShape, Float, Num, Tensor
 from pyro_genmodels.distributions import AutoregressiveDistribution
 from pyro_genmodels.models._base import GenerativeModel
 from pyro_genmodels.nets import AutoregressiveNet, GatedPixelCNNNet, PixelCNNNet, PixelSNAILNet
+from pyro_genmodels.nets._autoregressive import raster_indices
 
 
 def exported_laws() -> list[str]:
@@ -74,6 +76,78 @@ class AutoregressiveModel(GenerativeModel):
         """Observe or draw site ``"x"``."""
         value: Tensor = pyro.sample("x", self.law(context), obs=x)
         return value
+
+    def sample(
+        self,
+        num_samples: int = 1,
+        context: Tensor | None = None,
+        *,
+        temperature: float = 1.0,
+        progress: bool = False,
+    ) -> Float[Tensor, "num_samples *batch_event"]:
+        """Draw data from the model, in eval mode.
+
+        Args:
+            num_samples: Number of draws (for each context).
+            context: Labels or features ``(*batch, ...)``, if the model is conditional.
+            temperature: Divides the logits: below 1 for likelier data, 0 for the greedy ones.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            Data ``(num_samples, *batch, *event)``.
+
+        Raises:
+            ValueError: If a number is out of its range or the context does not fit.
+        """
+        check(num_samples >= 1, "num_samples", "be at least 1", num_samples)
+        _, context, _ = self._checked(None, context)
+        law = self.law(context)
+        return law.sample((num_samples,), temperature=temperature, progress=progress)
+
+    def complete(
+        self,
+        x: Num[Tensor, "*batch_event"],
+        num_rows: int,
+        context: Tensor | None = None,
+        *,
+        temperature: float = 1.0,
+        progress: bool = False,
+    ) -> Float[Tensor, "*batch_event"]:
+        """Draw the rest of data whose beginning is given, in eval mode.
+
+        Args:
+            x: Data ``(*batch, *event)``; what is not kept may have any value.
+            num_rows: Number of rows that are kept of each image, from the top; of a vector,
+                elements from the first.
+            context: Labels or features, if the model is conditional.
+            temperature: As in :meth:`sample`.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            Data ``(*batch, *event)`` that begin as ``x`` does.
+
+        Raises:
+            ValueError: If an argument is out of its range or does not fit, or the model generates
+                in another order than row by row.
+
+        Example:
+            >>> model = pixelcnn((1, 4, 4), num_levels=5, hidden_channels=8)
+            >>> x = torch.full((3, 1, 4, 4), 2.0)
+            >>> bool((model.complete(x, 2)[:, :, :2] == 2).all())
+            True
+        """
+        check_trailing("x", x, self.event_shape)
+        rows = self.event_shape[-2:][0]
+        check(num_rows in range(rows + 1), "num_rows", f"be from 0 to {rows}", num_rows)
+        _, context, _ = self._checked(None, context)
+        batch = tuple(x.shape[: x.dim() - len(self.event_shape)])
+        if context is not None:
+            self.check_context_batch(context, batch)
+        in_rows = torch.equal(self.net.order, raster_indices(self.event_shape).to(self.net.device))
+        check(in_rows, "model", "generate row by row to complete data", self.distribution)
+        kept = num_rows * (self.event_shape.numel() // rows)
+        options: dict[str, Any] = {"temperature": temperature, "progress": progress}
+        return self.law(context).expand(batch).sample(given=x, num_given=kept, **options)
 
 
 def pixelcnn(

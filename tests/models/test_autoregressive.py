@@ -7,10 +7,11 @@ import itertools
 import pyro
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from pyro.infer import SVI, Predictive, Trace_ELBO, TraceEnum_ELBO, config_enumerate
 
 from pyro_genmodels import distributions as pgd
-from pyro_genmodels.models import AutoregressiveModel, ELBOLoss, pixelcnn
+from pyro_genmodels.models import AutoregressiveModel, ELBOLoss, made, pixelcnn
 from pyro_genmodels.nets import PixelCNNNet
 
 
@@ -98,3 +99,37 @@ def test_bad_construction() -> None:
         AutoregressiveModel(net).model(torch.zeros(3, 1, 3, 3))
     with pytest.raises(ValueError, match="integers from 0 to 1"):
         AutoregressiveModel(net).model(torch.full((3, 1, 2, 2), 2.0))
+
+
+def test_a_temperature_of_zero_draws_the_same_again() -> None:
+    cold = small().sample(5, temperature=0.0)
+    assert (cold == cold[0]).all()
+
+
+def test_completions_begin_as_given() -> None:
+    model, x = small(num_classes=2), torch.tensor([[1.0, 0.0], [0.0, 1.0]]).expand(2, 3, 1, 2, 2)
+    labels = torch.tensor([0, 1, 1])
+    assert torch.equal(model.complete(x, 2, labels), x)
+    torch.manual_seed(0)
+    drawn = model.complete(x, 0, labels)
+    torch.manual_seed(0)
+    assert torch.equal(drawn, model.sample(2, labels))
+    half = model.complete(
+        torch.cat([x[..., :1, :], torch.full_like(x[..., :1, :], -7)], -2), 1, labels
+    )
+    assert torch.equal(half[..., :1, :], x[..., :1, :])
+    assert set(half.unique().tolist()) <= {0.0, 1.0}
+    vectors = made((5,), num_levels=3, hidden=(8,))
+    assert torch.equal(vectors.complete(torch.ones(4, 5), 3)[:, :3], torch.ones(4, 3))
+
+
+@pytest.mark.parametrize("rows", [-1, 3, 1.5])
+def test_rows_that_there_are_not(rows: float) -> None:
+    with pytest.raises((ValueError, TypeCheckError), match="num_rows"):
+        small().complete(torch.zeros(1, 2, 2), rows)  # type: ignore[arg-type]
+
+
+def test_what_is_not_generated_row_by_row_is_not_completed() -> None:
+    shuffled = made((1, 2, 2), num_levels=2, hidden=(8,), order=[3, 1, 0, 2])
+    with pytest.raises(ValueError, match="`model` must generate row by row"):
+        shuffled.complete(torch.zeros(1, 2, 2), 1)
