@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Collection, Iterable, Sequence
+import operator
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -50,6 +51,41 @@ def check_positive(**values: float) -> None:
     """
     for argument, value in values.items():
         check(value > 0 and math.isfinite(value), argument, "be positive", value)
+
+
+def check_integers(declared: Mapping[str, str], arguments: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` unless what is declared as integers is: far inside, nothing says so.
+
+    Args:
+        declared: Annotations by argument, such as ``"int | None"``; others than of integers and
+            sequences of them are left alone.
+        arguments: What was given.
+
+    Example:
+        >>> check_integers({"hidden_channels": "int"}, {"hidden_channels": 2.5})
+        Traceback (most recent call last):
+        ...
+        ValueError: `hidden_channels` must be an integer; got 2.5.
+    """
+    for argument, annotation in declared.items():
+        kinds = set(annotation.split(" | "))
+        if argument in arguments and "int" in annotation and kinds <= _INTEGRAL:
+            value = arguments[argument]
+            several = "Sequence[int]" in kinds and isinstance(value, Iterable)
+            fits = all(map(_is_integer, value)) if several else _is_integer(value)
+            rule = "be integers" if several else "be an integer"
+            check(fits or (value is None and "None" in kinds), argument, rule, value)
+
+
+_INTEGRAL = {"int", "None", "Sequence[int]"}
+
+
+def _is_integer(value: object) -> bool:
+    try:
+        operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return True
 
 
 def as_shape(size: int | Sequence[int]) -> Sequence[int]:

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from pyro_genmodels._checks import check
+from pyro_genmodels._checks import check, check_integers
 
 Plain: TypeAlias = "bool | int | float | str | list[Plain] | dict[str, Plain] | None"
 
@@ -26,6 +26,8 @@ _ARGUMENTS = "_constructor_arguments"
 
 class Configured:
     """Mixin that captures constructor arguments; put it first among the bases.
+
+    What a constructor declares as ``int``, or as a sequence of them, must be.
 
     The arguments must be plain (``None``, numbers, strings, sequences, string-keyed dicts) or
     themselves ``Configured`` for :func:`configuration` to describe them.
@@ -54,15 +56,26 @@ class Configured:
 
 def _recording(init: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(init)
+    declared = {
+        name: _as_written(annotation)
+        for name, annotation in init.__annotations__.items()
+        if not name.endswith("shape")  # which has its own check, of which ones are possible
+    }
 
     @functools.wraps(init)
     def recording_init(self: Any, *args: Any, **kwargs: Any) -> None:
+        arguments = _bind(signature, (self, *args), kwargs)
+        check_integers(declared, arguments)
         # The most derived constructor comes first; those it calls must not overwrite its record.
-        if _ARGUMENTS not in self.__dict__:
-            self.__dict__[_ARGUMENTS] = _bind(signature, (self, *args), kwargs)
+        self.__dict__.setdefault(_ARGUMENTS, arguments)
         init(self, *args, **kwargs)
 
     return recording_init
+
+
+def _as_written(annotation: Any) -> str:
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return text.replace("collections.abc.", "").replace("typing.", "")
 
 
 def _bind(

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from pyro_genmodels import _checks as checks
+from pyro_genmodels._configuration import Configured
+from tests import cases
+from tests.cases import Case
 
 NAN = float("nan")
+GROUPS = (
+    cases.NETS,
+    cases.TRANSFORMS,
+    cases.CONDITIONAL_TRANSFORMS,
+    cases.MODELS,
+    cases.DATA_DISTRIBUTIONS,
+)
+CLASSES = {name.partition("/")[0]: make for group in GROUPS for name, make in group.items()}
 
 
 @pytest.mark.parametrize(
@@ -86,3 +100,17 @@ def test_a_package_broken_inside_speaks_for_itself(tmp_path, monkeypatch) -> Non
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
         checks.require("broken_inside", extra="train")
+
+
+@pytest.mark.parametrize("make", CLASSES.values(), ids=CLASSES)
+def test_half_a_channel_is_named(make: Callable[[], Case]) -> None:
+    """Whatever a constructor declares as an integer, or as several."""
+    part = make().part
+    assert isinstance(part, Configured)
+    given = part.current_arguments()
+    for name, parameter in inspect.signature(type(part)).parameters.items():
+        kinds = str(parameter.annotation).split(" | ")
+        wrong = 2.5 if "int" in kinds else [3, 2.5]
+        if {"int", "Sequence[int]"} & set(kinds) and not name.endswith("shape"):
+            with pytest.raises(ValueError, match=f"`{name}` must be"):
+                type(part)(**{**given, name: wrong})
