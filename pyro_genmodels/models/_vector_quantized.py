@@ -109,6 +109,10 @@ class VectorQuantizedModel(GenerativeModel, ABC):
     def _decoded(self, inputs: Tensor, context: Tensor | None) -> Tensor:
         """Run the decoder: ``(*batch, *likelihood.parameter_shape)``, or larger for cropping."""
 
+    def beside_elbo(self) -> list[str]:
+        """Name also what the quantisers learn by."""
+        return [*super().beside_elbo(), "a quantisation loss"]
+
     def infer(self, x: Tensor, context: Tensor | None) -> None:
         """Encode the data: each map of codes is one site; add the auxiliary loss in training."""
         learns = self.training and not self.is_bounding

@@ -12,6 +12,7 @@ from pyro_genmodels import nets
 from pyro_genmodels.models import (
     NVAE,
     VAE,
+    VQVAE,
     AutoregressiveModel,
     BetaVAE,
     DeltaVAE,
@@ -133,6 +134,7 @@ MODELS: dict[str, tuple[Any, str]] = {
         lambda: NVAE((1, 4, 4), num_levels=2, num_groups=(1,), channels=4, warmup_steps=0),
         "regularization 0.01",
     ),
+    "codes": (lambda: VQVAE((1, 4, 4), num_levels=2, num_codes=4), "a quantisation loss"),
     "labels": (
         lambda: SemiSupervisedVAE(VAE((4,), latent_dim=2, num_classes=3)),
         "classification_weight 30",
