@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
 import pytest
-from jaxtyping import install_import_hook
 
-import tests.typecheck  # noqa: F401 - the hook below looks it up by name
+from tests import typecheck
 from tests.extras import CORE_ONLY, SkipWhatNeedsAnExtra, imports_an_extra
 
-# Before the package is imported, so that every public tensor's declared shape is checked.
-_hook = install_import_hook("pyro_genmodels", "tests.typecheck.checked")
+# Before the package is imported, so that every public tensor's declared shape is checked. Shapes do
+# not depend on torch's version: CI's second job, without extras, spends its time on values.
+if not CORE_ONLY:
+    typecheck.install()
 
-import pyro  # noqa: E402
-import torch  # noqa: E402
+import pyro
+import torch
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,6 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if CORE_ONLY:
         config.pluginmanager.register(SkipWhatNeedsAnExtra())
     torch.set_num_threads(int(os.environ.get("PYRO_GENMODELS_TEST_THREADS", "1")))
+    gc.disable()  # till all is collected
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -38,6 +41,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         for marker in set(skips) & set(item.keywords):
             item.add_marker(skips[marker])
+
+
+def pytest_collection_finish() -> None:
+    # Thousands of tests stay till the end: no garbage collection need look at them each time.
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+pytest.importorskip("lightning", reason="comes with the train extra")
+
 from pyro_genmodels import data, models, training
 from pyro_genmodels.cli import main
 from tests.test_cli_mistakes import contents, refuse

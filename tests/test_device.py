@@ -18,8 +18,14 @@ from tests import cases
 from tests.cases import Case
 from tests.test_laws import METHODS, batch_for, prepared, prepared_model, transform_and_points
 
-# On the CPU it only shows that the test itself runs.
-DEVICES = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+# On the CPU it only shows that the test itself runs; what leaves its device shows on "meta" below.
+DEVICES = pytest.mark.parametrize(
+    "device",
+    [
+        pytest.param("cpu", marks=pytest.mark.slow),
+        pytest.param("cuda", marks=pytest.mark.gpu),
+    ],
+)
 ALL_TRANSFORMS = cases.TRANSFORMS | cases.CONDITIONAL_TRANSFORMS
 
 

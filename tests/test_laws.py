@@ -113,20 +113,27 @@ def transform_and_points(case: Case, batch_shape: tuple[int, ...] = (2,)) -> tup
 ALL_TRANSFORMS = cases.TRANSFORMS | cases.CONDITIONAL_TRANSFORMS
 
 
-@law_on(
-    ALL_TRANSFORMS,
-    "check_inverse",
-    "check_log_det",
-    "check_single_evaluation",
-    "check_no_stale_value",
-    "check_gradients_survive",
-)
+def each_hand_over(group: cases.Cases) -> cases.Cases:
+    """One case of each class, and those that hand over otherwise: who holds a log-determinant, and
+    what must not have changed since, is the class's matter, not that of a mask or a shape."""
+    first = {name.partition("/")[0]: name for name in reversed(group)}
+    otherwise = ("checkpoint", "batch-norm", "prior", "map", "squeezed", "nflows")
+    kept = {n for n in group if any(word in n for word in otherwise)} | set(first.values())
+    return {name: make for name, make in group.items() if name in kept}
+
+
+@law_on(ALL_TRANSFORMS, "check_inverse", "check_log_det", "check_single_evaluation")
 def test_transform(law: str, make: Callable[[], Case]) -> None:
     run(law, *transform_and_points(prepared(make)))
 
 
+@law_on(each_hand_over(ALL_TRANSFORMS), "check_no_stale_value", "check_gradients_survive")
+def test_hand_over(law: str, make: Callable[[], Case]) -> None:
+    run(law, *transform_and_points(prepared(make)))
+
+
 @law_on(ALL_TRANSFORMS, "check_inverse", "check_log_det")
-@pytest.mark.parametrize("batch_shape", [(), (3, 1), (2, 1, 2)], ids=str)
+@pytest.mark.parametrize("batch_shape", [(), (2, 2, 1)], ids=str)
 def test_transform_over_batches(
     law: str, make: Callable[[], Case], batch_shape: tuple[int, ...]
 ) -> None:
@@ -194,7 +201,7 @@ def test_distribution(law: str, make: Callable[[], Case]) -> None:
     run(law, prepared(make).part)
 
 
-@law_on(DISCRETE, "check_normalized", "check_sampler")
+@law_on(DISCRETE, "check_normalized")
 def test_discrete_distribution(law: str, make: Callable[[], Case]) -> None:
     run(law, prepared(make).part)
 
@@ -209,7 +216,7 @@ METHODS = {name: make for name, make in DISCRETE.items() if hasattr(make().part,
 
 
 @law_on(METHODS, "check_sampling_methods_agree")
-@pytest.mark.parametrize("sample_shape", [(), (3,), (2, 2)], ids=str)
+@pytest.mark.parametrize("sample_shape", [(), (40,), (2, 2)], ids=str)
 def test_sampling_methods(
     law: str, make: Callable[[], Case], sample_shape: tuple[int, ...]
 ) -> None:
@@ -219,12 +226,13 @@ def test_sampling_methods(
         run(law, distribution, sample_shape=sample_shape, seed=seed)
 
 
-@law_on(METHODS, "check_sampler")
-@pytest.mark.parametrize("method", ["cached", "parallel", "naive"])
-def test_sampler_of_each_method(law: str, make: Callable[[], Case], method: str) -> None:
+@law_on(DISCRETE, "check_sampler")
+def test_sampler(law: str, make: Callable[[], Case]) -> None:
+    """By the default method: the others draw the same values, which is the stronger law."""
     distribution = prepared(make).part
-    cases.vivid(distribution.net)
-    run(law, distribution, method=method, num_samples=20_000 if method == "cached" else 5000)
+    if hasattr(distribution, "net"):
+        cases.vivid(distribution.net)
+    run(law, distribution)
 
 
 ENUMERABLE_DATA = {
@@ -308,7 +316,7 @@ def test_model_shapes(law: str, make: Callable[[], Case]) -> None:
 def test_enumerable_model(law: str, make: Callable[[], Case]) -> None:
     case = prepared_model(make)
     context = None if case.context is None else case.context[0]
-    run(law, case.part, context, num_particles=2000)
+    run(law, case.part, context, num_particles=1000)  # as mutants are caught with
 
 
 @pytest.mark.parametrize("name", cases.MODELS)

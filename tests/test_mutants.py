@@ -34,6 +34,7 @@ from tests import cases
 from tests.cases import multiscale, vivid
 from tests.test_laws import past_of
 
+pytestmark = pytest.mark.once
 Mutation = Callable[[pytest.MonkeyPatch], None]
 
 

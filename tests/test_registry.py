@@ -15,6 +15,7 @@ from torch.distributions import Distribution, Transform
 from pyro_genmodels.models import GenerativeModel
 from tests import cases
 
+pytestmark = pytest.mark.once
 GROUPS: dict[str, tuple[cases.Cases, tuple[type, ...]]] = {
     "nets": (cases.NETS, (nn.Module,)),
     "transforms": (
