@@ -417,9 +417,8 @@ def test_mosaics_are_coded_without_loss(seed) -> None:
     """Data with a known optimum: as many codes as tiles suffice, and each is used."""
     torch.manual_seed(seed)
     mosaic = Mosaic(2, tile_size=4, num_codes=6)
-    model = VQVAE(
-        (1, 8, 8), num_levels=2, num_codes=6, code_dim=8, network="patch", hidden_channels=16
-    )
+    sizes = {"num_codes": 6, "code_dim": 8, "hidden_channels": 16, "num_blocks": 0}
+    model = VQVAE((1, 8, 8), num_levels=2, network="patch", **sizes)
     loss = ELBOLoss(model)
     optimizer = torch.optim.Adam(loss.parameters(), lr=1e-2)
     for _ in range(400):
