@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import Any, Literal, get_args
 
 import pyro.distributions as dist
@@ -10,81 +9,22 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pyro_genmodels._checks import (
-    check,
-    check_choice,
-    check_event_shape,
-    check_positive,
-    check_trailing,
-)
-from pyro_genmodels._configuration import Configured
-from pyro_genmodels._typing import EventShape, Float, Tensor
+from pyro_genmodels._checks import check, check_choice, check_positive
+from pyro_genmodels._typing import EventShape, Tensor
 from pyro_genmodels.distributions import DiscretizedLogistic
+from pyro_genmodels.models._likelihood import Likelihood
+
+__all__ = [
+    "BernoulliLikelihood",
+    "CategoricalLikelihood",
+    "DiscretizedLogisticLikelihood",
+    "GaussianLikelihood",
+    "Likelihood",
+    "LikelihoodName",
+    "make_likelihood",
+]
 
 _MIN_LOG_SCALE = -7.0
-
-
-class Likelihood(Configured, nn.Module, ABC):
-    """Maps a decoder's output to a distribution whose event is one data point.
-
-    Channel ``p * C + c`` of the output holds parameter ``p`` of data channel ``c``; of a vector,
-    entry ``p * D + d`` holds parameter ``p`` of dimension ``d``.
-
-    Args:
-        event_shape: Sizes of one data point, ``(C, H, W)`` or ``(D,)``.
-        num_parameters: Parameters the network gives for each data dimension.
-        num_levels: Number of data levels, ``None`` for continuous data.
-        validate_args: Whether the distributions check parameters and values; Pyro's global
-            setting by default.
-
-    Attributes:
-        parameter_shape: Trailing shape of the decoder's output: the event's, with more channels.
-    """
-
-    def __init__(
-        self,
-        event_shape: EventShape,
-        num_parameters: int,
-        *,
-        num_levels: int | None,
-        validate_args: bool | None,
-    ) -> None:
-        super().__init__()
-        self.event_shape = check_event_shape(event_shape)
-        check(num_levels is None or num_levels >= 2, "num_levels", "be at least 2", num_levels)
-        self.num_parameters, self.num_levels = num_parameters, num_levels
-        self.validate_args = validate_args
-        channels, *rest = self.event_shape
-        self.parameter_shape = torch.Size((num_parameters * channels, *rest))
-
-    def forward(self, decoded: Float[Tensor, "*batch_parameters"]) -> Any:
-        """Return the distribution over a data point.
-
-        Args:
-            decoded: Decoder output ``(*batch, *parameter_shape)``.
-
-        Returns:
-            A Pyro distribution with batch shape ``*batch`` and the data's event shape.
-
-        Raises:
-            ValueError: If the trailing shape is another.
-        """
-        rank = len(self.event_shape)
-        if decoded.shape[-rank:] != self.parameter_shape:
-            check_trailing("decoded", decoded, self.parameter_shape)
-        # Log-likelihoods summed over an image need float32, also under autocast.
-        decoded = decoded.float() if decoded.dtype in (torch.half, torch.bfloat16) else decoded
-        return self._elementwise(decoded).to_event(rank)
-
-    @abstractmethod
-    def _elementwise(self, decoded: Tensor) -> Any:
-        """Return the distribution of each data dimension, batch shape ``(*batch, *event)``."""
-
-    def _split(self, decoded: Tensor) -> Tensor:
-        """Give the parameters a dimension of their own, before the event's."""
-        sizes = (self.num_parameters, self.event_shape[0])
-        split: Tensor = decoded.unflatten(-len(self.event_shape), sizes)
-        return split
 
 
 class BernoulliLikelihood(Likelihood):

@@ -1,6 +1,7 @@
 """Flows as Pyro ``TransformModule``s: forward goes from noise to data."""
 
 from pyro_genmodels.transforms._base import FlowTransform
+from pyro_genmodels.transforms._coupling import Coupling
 from pyro_genmodels.transforms.act_norm import ActNorm, act_norm, conditional_act_norm
 from pyro_genmodels.transforms.batch_norm import BatchNorm, batch_norm
 from pyro_genmodels.transforms.chain import Chain
@@ -8,7 +9,6 @@ from pyro_genmodels.transforms.conditional import ConditionalFlow
 from pyro_genmodels.transforms.coupling import (
     AdditiveCoupling,
     AffineCoupling,
-    Coupling,
     additive_coupling,
     affine_coupling,
     conditional_additive_coupling,

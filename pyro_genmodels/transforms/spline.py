@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._typing import Float
+from pyro_genmodels.transforms._coupling import Coupling, coupling_net, default_mask
 from pyro_genmodels.transforms.conditional import ConditionalFlow
-from pyro_genmodels.transforms.coupling import Coupling, coupling_net, default_mask
 from pyro_genmodels.transforms.masks import Mask
 
 LEAST_BIN = 1e-3  # share of the whole range
