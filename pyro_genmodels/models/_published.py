@@ -1,0 +1,18 @@
+"""What published configurations are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Options = dict[str, Any]
+Table = Mapping[str, Mapping[str, Mapping[str, Options]]]
+
+# A preset says all that a family's own defaults would otherwise say for it.
+PLAIN: Options = {
+    "schedule": "constant",
+    "warmup_steps": 0,
+    "gradient_clip": None,
+    "ema_decay": None,
+    "weight_decay": 0.0,
+}
