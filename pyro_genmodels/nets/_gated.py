@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Bool, Float
 from pyro_genmodels.nets._derived import DerivedBuffers
+from pyro_genmodels.nets._pointwise import pointwise_conv
 from pyro_genmodels.nets.masked import causal_mask
 
 
@@ -44,6 +45,8 @@ class VerticalConv2d(nn.Conv2d):
     ) -> Float[Tensor, "batch out height width"]:
         """Return the convolution."""
         rows, columns = self.weight.shape[2:]
+        if rows == columns == 1 and not self.shift:
+            return pointwise_conv(x, self.weight, self.bias)
         # Padded below as well and cut: cheaper than a copy of the input, padded on three sides.
         y = F.conv2d(x, self.weight, self.bias, padding=(rows - 1 + self.shift, columns // 2))
         return y[:, :, : x.shape[2]]
@@ -101,8 +104,9 @@ class MaskedRowConv2d(DerivedBuffers):
     ) -> Float[Tensor, "batch out height width"]:
         """Return the convolution."""
         left = self.weight.shape[3] - 1
-        y = F.conv2d(x, self.masked_weight, self.bias, padding=(0, left))
-        return y[..., : x.shape[3]] if left else y
+        if not left:
+            return pointwise_conv(x, self.masked_weight, self.bias)
+        return F.conv2d(x, self.masked_weight, self.bias, padding=(0, left))[..., : x.shape[3]]
 
 
 def _row_mask(
@@ -202,7 +206,7 @@ class GatedLayer(nn.Module):
         if self.context is not None:
             to_above, to_beside = self.context(features).chunk(2, 1)
             above, beside = above + to_above, beside + to_beside
-        y = self.dropout(gated(beside + self.link(above)))
+        y = self.dropout(gated(beside + pointwise_conv(above, self.link.weight)))
         skip = cast(Tensor, self.skip(y))
         if self.residual is None:
             return v, h, skip

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_genmodels.nets._first_data import FirstData, set_values, standardizing
+from pyro_genmodels.nets._pointwise import pointwise_conv
 from pyro_genmodels.nets.weight_norm import with_length
 
 
@@ -69,8 +70,9 @@ class ShiftedConv2d(nn.Module):
             first = 0 if self.left else (columns - 1) // 2
             return y[:, :, : 2 * x.shape[2], first : first + 2 * x.shape[3]]
         before = columns - 1 if self.left else columns // 2
-        if (rows, columns) != (1, 1):
-            x = F.pad(x, (before, columns - 1 - before, rows - 1, 0))
+        if (rows, columns) == (1, 1):
+            return pointwise_conv(x, self.weight)
+        x = F.pad(x, (before, columns - 1 - before, rows - 1, 0))
         return F.conv2d(x, self.weight, stride=2 if self.step == "down" else 1)
 
     @torch.no_grad()

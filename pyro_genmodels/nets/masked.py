@@ -12,6 +12,7 @@ from pyro_genmodels._checks import check, check_choice, check_positive
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import Bool, Float, Int
 from pyro_genmodels.nets._derived import DerivedBuffers
+from pyro_genmodels.nets._pointwise import pointwise_conv
 
 
 def group_bounds(channels: int, num_groups: int) -> list[int]:
@@ -129,9 +130,10 @@ class MaskedConv2d(Configured, DerivedBuffers):
     ) -> Float[Tensor, "batch out height width"]:
         """Return the convolution."""
         half = self.kernel_size // 2
+        if not half:
+            return pointwise_conv(x, self.masked_weight, self.bias)
         # Padded below as well and cut: cheaper than a copy of the input, padded on three sides.
-        y = F.conv2d(x, self.masked_weight, self.bias, padding=half)
-        return y[:, :, : x.shape[2]] if half else y
+        return F.conv2d(x, self.masked_weight, self.bias, padding=half)[:, :, : x.shape[2]]
 
     def extra_repr(self) -> str:
         """Describe the layer in a printed network."""
