@@ -1,4 +1,6 @@
-"""Published configurations by name: plain data, to which a family is added by its entries: tables beside this module, by kind of model.
+"""Published configurations by name: plain data, to which a family is added by its entries.
+
+The tables lie beside this module, one for each kind of model.
 
 Under a builder's or class's name and that of a data set there are ``model``, its options, and
 ``training``, settings of :class:`~pyro_genmodels.training.TrainingSettings`. Where a paper and its

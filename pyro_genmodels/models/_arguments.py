@@ -1,0 +1,93 @@
+"""What a model and its guide are called with: data and contexts that fit, in the model's dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from pyro.poutine.util import is_validation_enabled
+from torch import nn
+
+from pyro_genmodels._checks import check, check_finite, check_levels, check_trailing
+from pyro_genmodels._typing import Tensor
+
+
+class CheckedArguments(nn.Module):
+    """The part of a model that checks and casts data and contexts.
+
+    Attributes:
+        event_shape: Sizes of one data point.
+        num_levels: Levels of discrete data.
+        num_classes: Number of labels, if the context is one.
+        context_shape: Sizes of a context that is a vector or a map.
+    """
+
+    event_shape: torch.Size
+    num_levels: int | None
+    num_classes: int | None
+    context_shape: torch.Size | None
+
+    @property
+    def context_event_dim(self) -> int | None:
+        """Event dimensions of the context (label 0, vector 1, map 3), ``None`` without one."""
+        if self.num_classes is not None:
+            return 0
+        return None if self.context_shape is None else len(self.context_shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating dtype of the parameters, in which the model computes."""
+        for parameter in self.parameters():
+            return parameter.dtype
+        return torch.get_default_dtype()
+
+    def _checked_alone(
+        self, x: Tensor, context: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, tuple[int, ...]]:
+        """Check as :meth:`_checked`, and that the context has no dimensions beyond the data's.
+
+        In a program it may: an enumerated label has its values along one more, to the left.
+        """
+        checked, context, batch = self._checked(x, context)
+        if context is not None:
+            self.check_context_batch(context, batch)
+        return checked, context, batch
+
+    def check_context_batch(self, context: Tensor, batch: tuple[int, ...]) -> None:
+        """Raise ``ValueError`` unless a context's batch shape expands to the data's."""
+        given = tuple(context.shape[: context.dim() - (self.context_event_dim or 0)])
+        pairs = zip(reversed(given), reversed(batch), strict=False)
+        fits = len(given) <= len(batch) and all(a in (1, b) for a, b in pairs)
+        check(fits, "context", f"have a batch shape that expands to {batch}", given)
+
+    def _checked(
+        self,
+        x: Tensor | None,
+        context: Tensor | None,
+        cast: Callable[[Tensor, torch.dtype], Tensor] = Tensor.to,
+    ) -> tuple[Tensor | None, Tensor | None, tuple[int, ...]]:
+        """Check and cast the arguments; the third value is the batch shape they share."""
+        batch: tuple[int, ...] = ()
+        event_dim = self.context_event_dim
+        check((context is None) == (event_dim is None), "context", self._context_rule(), context)
+        if context is not None and event_dim is not None:
+            check_trailing("context", context, self.context_shape or ())
+            batch = tuple(context.shape[: context.dim() - event_dim])
+        if x is not None:
+            x = cast(self._checked_data(x), self.dtype)
+            batch = tuple(x.shape[: x.dim() - len(self.event_shape)])
+        return x, context, batch
+
+    def _checked_data(self, x: Tensor) -> Tensor:
+        check_trailing("x", x, self.event_shape)
+        if is_validation_enabled():
+            if self.num_levels is None:
+                check_finite("x", x)
+            else:
+                check_levels("x", x, self.num_levels)
+        return x
+
+    def _context_rule(self) -> str:
+        if self.context_event_dim is None:
+            return "be None in an unconditional model"
+        return "be given to a conditional model"
