@@ -5,12 +5,7 @@ from pyro_genmodels.models._latent_scale import LatentScale
 from pyro_genmodels.models._loss import ELBOLoss, NonFiniteELBOError
 from pyro_genmodels.models._shared_pass import SharedPass
 from pyro_genmodels.models._vector_quantized import VectorQuantizedModel
-from pyro_genmodels.models.autoregressive import (
-    AutoregressiveModel,
-    gated_pixelcnn,
-    pixelcnn,
-    pixelsnail,
-)
+from pyro_genmodels.models.autoregressive import AutoregressiveModel
 from pyro_genmodels.models.autoregressive_likelihood import AutoregressiveLikelihood
 from pyro_genmodels.models.beta_vae import BetaVAE
 from pyro_genmodels.models.code_prior import CodePrior, UniformPrior
@@ -30,6 +25,7 @@ from pyro_genmodels.models.likelihoods import (
 from pyro_genmodels.models.logistic_mixture import LogisticMixtureLikelihood
 from pyro_genmodels.models.maf import maf
 from pyro_genmodels.models.nvae import NVAE
+from pyro_genmodels.models.pixelcnn import gated_pixelcnn, pixelcnn, pixelsnail
 from pyro_genmodels.models.pixelcnn_pp import pixelcnn_pp
 from pyro_genmodels.models.pixelrnn import diagonal_bilstm, multiscale_pixelrnn, row_lstm
 from pyro_genmodels.models.presets import preset, presets

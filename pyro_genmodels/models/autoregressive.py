@@ -11,10 +11,10 @@ import torch
 
 from pyro_genmodels import distributions
 from pyro_genmodels._checks import check, check_choice, check_trailing
-from pyro_genmodels._typing import EventShape, Float, Num, Tensor
+from pyro_genmodels._typing import Float, Num, Tensor
 from pyro_genmodels.distributions import AutoregressiveDistribution
 from pyro_genmodels.models._base import GenerativeModel
-from pyro_genmodels.nets import AutoregressiveNet, GatedPixelCNNNet, PixelCNNNet, PixelSNAILNet
+from pyro_genmodels.nets import AutoregressiveNet
 from pyro_genmodels.nets._autoregressive import raster_indices
 
 
@@ -131,7 +131,8 @@ class AutoregressiveModel(GenerativeModel):
                 in another order than row by row.
 
         Example:
-            >>> model = pixelcnn((1, 4, 4), num_levels=5, hidden_channels=8)
+            >>> from pyro_genmodels.nets import PixelCNNNet
+            >>> model = AutoregressiveModel(PixelCNNNet((1, 4, 4), 5, hidden_channels=8))
             >>> x = torch.full((3, 1, 4, 4), 2.0)
             >>> bool((model.complete(x, 2)[:, :, :2] == 2).all())
             True
@@ -148,133 +149,3 @@ class AutoregressiveModel(GenerativeModel):
         kept = num_rows * (self.event_shape.numel() // rows)
         options: dict[str, Any] = {"temperature": temperature, "progress": progress}
         return self.law(context).expand(batch).sample(given=x, num_given=kept, **options)
-
-
-def pixelcnn(
-    event_shape: EventShape,
-    *,
-    num_levels: int = 256,
-    num_classes: int | None = None,
-    context_shape: EventShape | None = None,
-    dropout: float = 0.3,
-    **options: Any,
-) -> AutoregressiveModel:
-    """Make a PixelCNN model.
-
-    Args:
-        event_shape: ``(C, H, W)``.
-        num_levels: Levels of each sub-pixel.
-        num_classes: The model is conditional on a label below this number.
-        context_shape: The model is conditional on a vector or a feature map.
-        dropout: Share of features dropped in training. Not in the paper; without it a data set of
-            thousands of images is soon learned by heart. 0 for data without end.
-        options: Others, as for :class:`~pyro_genmodels.nets.PixelCNNNet`.
-
-    Returns:
-        The model; its network is ``model.net``.
-
-    References:
-        van den Oord et al. (2016), Pixel recurrent neural networks. https://arxiv.org/abs/1601.06759
-
-    Example:
-        >>> pixelcnn((1, 8, 8), num_levels=17, hidden_channels=8).sample().shape
-        torch.Size([1, 1, 8, 8])
-    """
-    return AutoregressiveModel(
-        PixelCNNNet(
-            event_shape,
-            num_levels,
-            num_classes=num_classes,
-            context_shape=context_shape,
-            dropout=dropout,
-            **options,
-        )
-    )
-
-
-def gated_pixelcnn(
-    event_shape: EventShape,
-    *,
-    num_levels: int = 256,
-    num_classes: int | None = None,
-    context_shape: EventShape | None = None,
-    dropout: float = 0.25,
-    **options: Any,
-) -> AutoregressiveModel:
-    """Make a gated PixelCNN model.
-
-    Args:
-        event_shape: ``(C, H, W)``.
-        num_levels: Levels of each sub-pixel.
-        num_classes: The model is conditional on a label below this number.
-        context_shape: The model is conditional on a vector or a feature map.
-        dropout: Share of features dropped in training. Not in the paper; without it a data set of
-            thousands of images is soon learned by heart. 0 for data without end.
-        options: Others, as for :class:`~pyro_genmodels.nets.GatedPixelCNNNet`.
-
-    Returns:
-        The model; its network is ``model.net``.
-
-    References:
-        van den Oord et al. (2016), Conditional image generation with PixelCNN decoders.
-        https://arxiv.org/abs/1606.05328
-
-    Example:
-        >>> gated_pixelcnn((1, 8, 8), num_levels=17, hidden_channels=8).sample().shape
-        torch.Size([1, 1, 8, 8])
-    """
-    return AutoregressiveModel(
-        GatedPixelCNNNet(
-            event_shape,
-            num_levels,
-            num_classes=num_classes,
-            context_shape=context_shape,
-            dropout=dropout,
-            **options,
-        ),
-        distribution="GatedPixelCNN",
-    )
-
-
-def pixelsnail(
-    event_shape: EventShape,
-    *,
-    num_levels: int = 256,
-    num_classes: int | None = None,
-    context_shape: EventShape | None = None,
-    dropout: float = 0.25,
-    **options: Any,
-) -> AutoregressiveModel:
-    """Make a PixelSNAIL model: gated layers and causal self-attention.
-
-    Args:
-        event_shape: ``(C, H, W)``.
-        num_levels: Levels of each sub-pixel.
-        num_classes: The model is conditional on a label below this number.
-        context_shape: The model is conditional on a vector or a feature map.
-        dropout: Share of features dropped in training. Not in the paper; without it a data set of
-            thousands of images is soon learned by heart. 0 for data without end.
-        options: Others, as for :class:`~pyro_genmodels.nets.PixelSNAILNet`.
-
-    Returns:
-        The model; its network is ``model.net``.
-
-    References:
-        Chen et al. (2018), PixelSNAIL: an improved autoregressive generative model.
-        https://arxiv.org/abs/1712.09763
-
-    Example:
-        >>> pixelsnail((1, 8, 8), num_levels=17, hidden_channels=8).sample().shape
-        torch.Size([1, 1, 8, 8])
-    """
-    return AutoregressiveModel(
-        PixelSNAILNet(
-            event_shape,
-            num_levels,
-            num_classes=num_classes,
-            context_shape=context_shape,
-            dropout=dropout,
-            **options,
-        ),
-        distribution="PixelSNAIL",
-    )
