@@ -27,7 +27,8 @@ from pyro_genmodels import data, metrics, models, plotting, training
 from pyro_genmodels.cli import main as command
 
 EVENT = (3, 32, 32)
-SIZES = {"num_levels": 256, "code_dim": 32, "hidden_channels": 64, "residual_channels": 32}
+SIZES = {"num_levels": 256, "code_dim": 32, "hidden_channels": 48, "residual_channels": 32}
+PRIOR = {"hidden_channels": 32, "num_blocks": 1, "num_layers": 2}
 TIMED: dict[str, Any] = {
     "max_epochs": 10_000,
     "schedule": "cosine",
@@ -36,7 +37,7 @@ TIMED: dict[str, Any] = {
     "num_samples": 0,
 }
 DIGITS = {"num_codes": 32, "code_dim": 16, "reduction": 2, "hidden_channels": 32}
-PHOTOS = {"num_codes": 1024, "code_dim": 32, "hidden_channels": 64}
+PHOTOS = {"num_codes": 1024, "code_dim": 32, "hidden_channels": 48}
 
 
 def make(name: str) -> models.VQVAE | models.VQVAE2:
@@ -57,14 +58,13 @@ def trained(name: str, seed: int, source: data.DataSource, run: Path, options: A
     """Train both stages into a run folder and load the whole."""
     torch.manual_seed(seed)
     shared = {**TIMED, "seed": seed, "progress": options.progress}
-    first = {"batch_size": 64, "learning_rate": 2e-3, "max_time": options.seconds, **shared}
+    first = {"batch_size": 32, "learning_rate": 2e-3, "max_time": options.seconds, **shared}
     training.fit(make(name), source, run=run, overwrite=True, **first)
     start: Any = training.load(run)
     torch.manual_seed(seed)
-    sizes = {"hidden_channels": 48, "num_blocks": 1, "num_layers": 3, "dropout": 0.1}
-    priors = models.learned_priors(start, **sizes)  # type: ignore[arg-type]
-    seconds = options.prior_seconds or options.seconds / 2
-    second = {"batch_size": 64, "learning_rate": 2e-3, "ema_decay": 0.995, "max_time": seconds}
+    priors = models.learned_priors(start, **PRIOR)  # type: ignore[arg-type]
+    seconds = options.prior_seconds or options.seconds * 2 / 3
+    second = {"batch_size": 32, "learning_rate": 2e-3, "ema_decay": 0.995, "max_time": seconds}
     training.fit_prior(run, priors=priors, source=source, **second, **shared)
     return training.load(run)
 
@@ -121,22 +121,24 @@ def bits_of(nats: Tensor) -> Tensor:
 def from_the_command_line(source: str, model: dict[str, int], options: Any) -> None:
     """One run of both stages; its samples and result stay in the folder."""
     folder = Path(options.out or tempfile.mkdtemp()) / f"run_{source}"
-    seconds, later = options.seconds, options.prior_seconds or options.seconds / 2
+    seconds, later = options.seconds, options.prior_seconds or options.seconds * 2 / 3
     timed = {"max_epochs": 10_000, "schedule": "cosine", "schedule_by": "time"}
+    timed |= {"batch_size": 32, "learning_rate": 2e-3, "warmup_steps": 100}
     first = {**timed, "max_time": seconds, "progress": str(options.progress).lower()}
     first |= {f"model.{name}": value for name, value in model.items()}
-    sizes = {"model.hidden_channels": 48, "model.num_blocks": 1, "model.dropout": 0.2}
+    sizes = {f"model.{name}": value for name, value in PRIOR.items()}
     second = {f"prior.{k}": v for k, v in {**timed, "max_time": later, **sizes}.items()}
     words = [f"--{name}={value}" for name, value in (first | second).items()]
-    command(["train", "vqvae", "--data", source, "--run", str(folder), "--stages", "all", *words])
+    words += ["--run", str(folder), "--overwrite", "--stages", "all"]
+    command(["train", "vqvae", "--data", source, *words])
     found = json.loads((folder / "result.json").read_text())
     print(f"{source}: {found['bits_per_dim']['mean']:.4f} bits/dim, samples in {folder}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=100.0, help="of training the first stage")
-    parser.add_argument("--prior-seconds", type=float, help="the second; half as many by default")
+    parser.add_argument("--seconds", type=float, default=120.0, help="of training the first stage")
+    parser.add_argument("--prior-seconds", type=float, help="the second; by default two thirds")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--train", type=int, help="training images")
     parser.add_argument("--test", type=int, default=2000)
