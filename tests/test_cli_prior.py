@@ -15,7 +15,7 @@ pytest.importorskip("lightning.pytorch")
 
 from pyro_genmodels import models, nets, training
 from pyro_genmodels.cli import _plan, _prior, main
-from pyro_genmodels.data import mu_law_encode
+from pyro_genmodels.data import Digits, mu_law_encode
 
 QUICK = ["--max_epochs", "1", "--num_samples", "4", "--progress", "false", "--accelerator", "cpu"]
 SIZES = ["--model.num_codes", "6", "--model.code_dim", "3", "--model.hidden_channels", "4"]
@@ -109,7 +109,7 @@ def test_priors_at_published_sizes(trained: Path, capsys: pytest.CaptureFixture[
     """A preset gives the priors' options; words change some, and other models have none."""
     shared = {name: False if name == "progress" else 0 for name in _prior._SHARED}
     settings = {**shared, "accelerator": "cpu", "precision": "32-true", "devices": 1}
-    plan = _plan.Plan("VQVAE2", "", None, models.VQVAE2, {}, {}, settings, ())  # type: ignore[arg-type]
+    plan = _plan.Plan("VQVAE2", "Digits", Digits(), models.VQVAE2, {}, {}, settings, ())
     words = ["--model.num_heads=4", "--batch_size=3"]
     second = _prior.second_stage(plan, words, every=True, preset="imagenet256")
     assert second is not None
