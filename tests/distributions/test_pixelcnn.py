@@ -54,10 +54,11 @@ def test_probabilities_sum_to_one_given_a_map(size: str) -> None:
     check_normalized(make(*ENUMERABLE[size], batch=(2,), **CONTEXTS["map"]))
 
 
-@pytest.mark.parametrize("method", ["cached", "parallel"])
 @pytest.mark.parametrize("size", ENUMERABLE)
-def test_sampler_draws_what_log_prob_scores(size: str, method: str) -> None:
-    check_sampler(make(*ENUMERABLE[size]), method=method)
+def test_sampler_draws_what_log_prob_scores(size: str) -> None:
+    law = make(*ENUMERABLE[size])
+    check_sampler(law)
+    check_sampling_methods_agree(law, sample_shape=(100,))
 
 
 @pytest.mark.parametrize("context", ["label", "map"])
