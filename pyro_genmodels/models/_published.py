@@ -15,4 +15,6 @@ PLAIN: Options = {
     "gradient_clip": None,
     "ema_decay": None,
     "weight_decay": 0.0,
+    "epsilon": None,
+    "final_learning_rate": None,
 }

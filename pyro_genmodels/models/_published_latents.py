@@ -18,14 +18,15 @@ def _nvae(
     rise: int = 5,
     **model: Any,
 ) -> dict[str, Options]:
-    """NVAE's code; its Adamax has an epsilon of 1e-3, its cosine ends at a rate of 1e-4."""
+    """NVAE's code."""
     shared = {"event_shape": list(shape), "num_levels": 256, "num_groups": num_groups}
     sizes = {"channels": channels, "latent_channels": 20, "num_cells": 2, "num_blocks": 1}
     steps = max_epochs * examples // batch_size
     options = {"cells_per_block": 2, "num_flows": 1, "warmup_steps": 3 * steps // 10}
     warmup = rise * examples // batch_size
-    course = {"schedule": "cosine", "warmup_steps": warmup, "weight_decay": 3e-4}
-    training = {"optimizer": "adamax", "learning_rate": rate, "batch_size": batch_size, **course}
+    course = {"schedule": "cosine", "warmup_steps": warmup, "final_learning_rate": 1e-4}
+    adamax = {"optimizer": "adamax", "epsilon": 1e-3, "weight_decay": 3e-4}
+    training = {**adamax, "learning_rate": rate, "batch_size": batch_size, **course}
     return {
         "model": {**shared, **sizes, "regularization": 1e-2, **options, **model},
         "training": {**PLAIN, **training, "max_epochs": max_epochs},

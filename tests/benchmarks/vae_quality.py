@@ -79,6 +79,7 @@ FAMILIES: dict[str, tuple[Callable[[], models.GenerativeModel], dict[str, Any]]]
     ),
     "VampPrior": (vamp_prior, {}),
     "IWAE, 5 particles": (vae, {"objective": "iwae", "num_particles": 5}),
+    "DReG, 5 particles": (vae, {"objective": "dreg", "num_particles": 5}),
     "beta-VAE, beta 2": (
         lambda: models.BetaVAE(SHAPE, num_levels=LEVELS, latent_dim=LATENTS, beta=2.0),
         {},

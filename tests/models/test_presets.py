@@ -369,6 +369,8 @@ def test_every_option_is_one(name: str, key: str) -> None:
     assert name in model_makers()
     settings = training.TrainingSettings(**found["training"])
     assert settings.schedule == ("cosine" if name == "NVAE" else "constant")
+    assert settings.epsilon == {"NVAE": 1e-3, "nice": 1e-4}.get(name)
+    assert settings.final_learning_rate == (1e-4 if name == "NVAE" else None)
     assert settings.ema_decay == (0.9995 if name == "pixelcnn_pp" else None)
     # What a preset leaves out is not about the training's course.
     unsaid = set(dict(models.FlowModel.training_defaults)) - set(found["training"])
