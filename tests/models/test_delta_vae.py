@@ -156,7 +156,7 @@ def test_mistakes_are_named() -> None:
         DeltaVAE((5,), latent_dim=12)
     with pytest.raises(ValueError, match="`delta` must be positive"):
         DeltaVAE((5,), delta=0.0)
-    with pytest.raises(ValueError, match="`net` must be conditional on vectors or maps"):
+    with pytest.raises(ValueError, match="`net` must be conditional on vectors, sequences or maps"):
         AutoregressiveLikelihood(net(context_shape=None))
     with pytest.raises(ValueError, match="`distribution` must be one of"):
         AutoregressiveLikelihood(net(), distribution="PixelRNN2")
