@@ -20,7 +20,7 @@ ISING: dict[str, Any] = {**ENDLESS, "learning_rate": 1e-2}
 
 
 def ising(side: int, beta: float) -> data.Sampled:
-    return sampled(data.Ising(side, side, beta=beta), train=200_000, test=20_000)
+    return sampled(data.Ising(side, side, beta=beta), train=600_000, test=20_000)
 
 
 def gated_ising(side: int) -> models.GenerativeModel:
@@ -44,7 +44,7 @@ EXACT = {
         partial(ising, 8, 0.6), partial(gated_ising, 8), ISING, 120, 0.0003
     ),
     "gated on Ising 16x16, beta .4407": Problem(
-        lambda: sampled(data.Ising(16, 16), train=50_000, test=4000),
+        lambda: sampled(data.Ising(16, 16), train=150_000, test=4000),
         partial(gated_ising, 16),
         {**ISING, "batch_size": 16},
         120,
