@@ -13,7 +13,6 @@ from pyro_genmodels.training._random import seeded
 
 @pytest.fixture(scope="module")
 def digits() -> data.Digits:
-    pytest.importorskip("sklearn")
     return data.Digits()
 
 

@@ -52,8 +52,8 @@ def doubly_reparameterized_bound(
     shares = log_weights.detach().softmax(0)
     if z.requires_grad:
         z.register_hook(lambda gradient: gradient * shares[(...,) + (None,) * site["fn"].event_dim])
-    weighted = (shares * log_weights).sum(0)
-    value = log_weights.detach().logsumexp(0) - math.log(num_particles)
+    weighted: Tensor = (shares * log_weights).sum(0)
+    value: Tensor = log_weights.detach().logsumexp(0) - math.log(num_particles)
     return value + (weighted - weighted.detach())
 
 

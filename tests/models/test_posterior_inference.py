@@ -27,7 +27,6 @@ SEEN[::2] = True  # every other row
 
 @pytest.fixture(scope="module")
 def digits() -> data.Digits:
-    pytest.importorskip("sklearn")
     return data.Digits()
 
 
