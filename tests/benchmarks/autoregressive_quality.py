@@ -85,7 +85,7 @@ BEST = {
         bound=bound, seconds=seconds
     )
     for seconds, bound in ((60, 1.83), (150, 1.82))
-    for name in ("PixelCNN", "WaveNet", "gated PixelCNN")
+    for name in ("WaveNet", "PixelCNN")
 }
 
 if __name__ == "__main__":
