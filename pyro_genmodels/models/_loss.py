@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import Any
 
@@ -143,10 +143,16 @@ class ELBOLoss(nn.Module):
         self, x: Tensor, context: Tensor | None, batch_dim: int, random_state: list[Tensor]
     ) -> str:
         """Evaluate once more, with the same draws, and name the first site that is to blame."""
+        particles = self.num_particles
         # Afterwards, so that a step which goes well pays for no record of its sites.
         with torch.random.fork_rng(), torch.no_grad(), _SiteRecord() as sites:
             _set_random_state(x, random_state)
-            self._evaluate(x, context, batch_dim, validate=False)
+            if self.importance:
+                # Its sites are hidden from the handlers around it.
+                with pyro.validation_enabled(False):
+                    sites.take(self.model.particle_traces(x, context, num_particles=particles))
+            else:
+                self._evaluate(x, context, batch_dim, validate=False)
         return sites.diagnose(x)
 
     def unreached_parameters(self) -> list[str]:
@@ -190,6 +196,12 @@ class _SiteRecord(Messenger):
 
     def _pyro_post_sample(self, msg: Any) -> None:
         self.sites.append((msg["name"], msg["fn"], msg["value"]))
+
+    def take(self, traces: Iterable[Any]) -> None:
+        """Take the sites of traces."""
+        nodes = [node for trace in traces for node in trace.nodes.values()]
+        samples = [node for node in nodes if node["type"] == "sample"]
+        self.sites += [(site["name"], site["fn"], site["value"]) for site in samples]
 
     def diagnose(self, x: Tensor) -> str:
         if x.is_floating_point() and not bool(torch.isfinite(x).all()):

@@ -90,6 +90,14 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "free_bits 1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("objective", ["iwae", "dreg"])
+def test_a_loss_that_is_not_finite_is_named_with_its_site(objective: str, tmp_path: Path) -> None:
+    model = vae()
+    torch.nn.init.constant_(model.decoder.mlp.layers[-1].bias, torch.inf)
+    with pytest.raises(RuntimeError, match=r"epoch 1, step 1: .*site 'x'"):
+        training.fit(model, source(), run=tmp_path, objective=objective, **QUICK)
+
+
 def test_several_particles_average_the_elbo(tmp_path: Path) -> None:
     watch = Watch()
     options = {"num_particles": 3, "max_epochs": 1}
