@@ -1017,7 +1017,7 @@ def test_beta_on_one_side(mutation: Mutation, monkeypatch: pytest.MonkeyPatch) -
     model = vae(models.BetaVAE, beta=4.0).eval()
 
     def law() -> None:
-        testing.check_estimators_agree(model, binary(3), num_runs=50)
+        testing.check_estimators_agree(model, binary(3), num_runs=30)
 
     assert_caught(law, mutation, monkeypatch, "Trace_ELBO = ")
 
@@ -1120,7 +1120,7 @@ def test_kl_of_the_posterior(mutant: str, monkeypatch: pytest.MonkeyPatch) -> No
     model.encoder.mlp.layers[-1].bias.data += torch.tensor([1.0, 1.0, -1.0, -1.0])
 
     def law() -> None:
-        testing.check_estimators_agree(model, binary(3), num_runs=50)
+        testing.check_estimators_agree(model, binary(3), num_runs=30)
 
     assert_caught(law, KL_MUTANTS[mutant], monkeypatch, "Trace_ELBO = TraceMeanField_ELBO")
 
