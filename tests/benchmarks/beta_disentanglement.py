@@ -156,7 +156,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/beta_disentanglement"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    sprites, table = data.Sprites(16), arguments.out / "rows.csv"
+    # Runs of another length are others.
+    sprites, table = data.Sprites(16), arguments.out / f"rows_{arguments.steps}_steps.csv"
     done = {(row["beta"], row["seed"]) for row in read(table)}
     print(f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
     for seed in arguments.seeds:
