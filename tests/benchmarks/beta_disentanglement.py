@@ -121,6 +121,7 @@ def summarize(rows: list[dict[str, float]]) -> None:
         gain = statistics.mean(values) - statistics.mean(plain)
         noise = max(spread(values), spread(plain))
         verdict = "holds" if gain > noise else "FALLS SHORT"
+        verdict = "one seed" if math.isnan(noise) else verdict
         text = f"{gain:.3f}; spread over seeds {noise:.3f}: {verdict}"
         print(f"MIG, beta {beta:g} less beta 1: {text}")
 

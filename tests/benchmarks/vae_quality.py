@@ -41,15 +41,15 @@ def pixelcnn_decoder() -> models.VAE:
     return models.VAE(SHAPE, num_levels=LEVELS, latent_dim=16, likelihood=likelihood, **options)
 
 
-def sprites_nvae() -> models.NVAE:
-    """Small, for many steps: a group on each scale, and no cells but those between scales."""
-    options: dict[str, Any] = {"channels": 8, "latent_channels": 4, "cells_per_block": 1}
+def sprites_nvae(*, channels: int, num_cells: int) -> models.NVAE:
+    """A group on each of three scales; without cells but those between scales, for many steps."""
+    options: dict[str, Any] = {"channels": channels, "num_cells": num_cells, "warmup_steps": 1000}
     return models.NVAE(
         (1, 16, 16),
         num_levels=2,
         num_groups=(1, 1, 1),
-        num_cells=0,
-        warmup_steps=1000,
+        latent_channels=4,
+        cells_per_block=1,
         regularization=1e-3,
         **options,
     )
@@ -96,15 +96,16 @@ TABLE = {
     for name, (make, settings) in FAMILIES.items()
 }
 SPRITES = {
-    "NVAE on sprites": Problem(
+    name: Problem(
         lambda: sampled(data.Sprites(16), 100_000, test=400),
-        sprites_nvae,
-        {"learning_rate": 1e-2, "batch_size": 64, "schedule": "cosine"},
+        partial(sprites_nvae, channels=channels, num_cells=num_cells),
+        {},
         600,
         2.5,
         "nats",
         particles=500,
     )
+    for name, channels, num_cells in (("NVAE on sprites", 8, 0), ("wide NVAE of sprites", 16, 1))
 }
 
 
