@@ -19,8 +19,8 @@ class AutoregressiveLikelihood(Likelihood):
 
     .. math:: p(x \mid z) = \prod_t p(x_t \mid x_{<t}, f(z))
 
-    The decoder's output is the network's context, a map, a sequence or a vector. Such a decoder may well do
-    without latents, see :class:`~pyro_genmodels.models.DeltaVAE`.
+    The decoder's output is the network's context, a map, a sequence or a vector. Such a decoder may
+    well do without latents, see :class:`~pyro_genmodels.models.DeltaVAE`.
 
     Args:
         net: The network; event shape, levels and context's shape are its own.
