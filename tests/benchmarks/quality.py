@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import statistics
 import tempfile
 import time
@@ -90,7 +91,7 @@ def run(name: str, problem: Problem) -> float:
 def main(problems: Mapping[str, Problem], description: str | None) -> dict[str, float]:
     """Run the problems that the command line asks for, and return their scores."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--only", default="", help="part of a problem's name")
+    parser.add_argument("--only", default="", help="what problems' names hold, a pattern")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seeds", type=int, help="for every problem")
     parser.add_argument("--seconds", type=float, help="of training, for every problem")
@@ -102,5 +103,5 @@ def main(problems: Mapping[str, Problem], description: str | None) -> dict[str, 
     return {
         name: run(name, problem._replace(**given))
         for name, problem in problems.items()
-        if arguments.only.lower() in name.lower()
+        if re.search(arguments.only, name, re.IGNORECASE)
     }
