@@ -16,7 +16,7 @@ from quality import Problem, main, sampled
 from pyro_genmodels import data, models
 
 ENDLESS: dict[str, Any] = {"batch_size": 64, "ema_decay": 0.995}
-ISING: dict[str, Any] = {**ENDLESS, "learning_rate": 1e-2}
+ISING: dict[str, Any] = {**ENDLESS, "learning_rate": 5e-3}
 
 
 def ising(side: int, beta: float) -> data.Sampled:
