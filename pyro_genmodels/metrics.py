@@ -22,7 +22,6 @@ __all__ = [
     "Estimate",
     "WeightedModel",
     "atypicality",
-    "auroc",
     "bits_per_dim",
     "elbo",
     "evaluating",
@@ -229,31 +228,6 @@ def atypicality(
     """
     check(log_p_typical.numel() > 0, "log_p_typical", "hold at least one example", "none")
     return (log_p.double() - log_p_typical.double().mean()).abs()
-
-
-def auroc(scores: Num[Tensor, "*batch"], anomalies: Num[Tensor, "*others"]) -> float:
-    """Return the probability that an anomaly's score is above that of one of the data.
-
-    One of each drawn at random, ties counted half: the area under the curve of true against false
-    positives. One half by chance.
-
-    Args:
-        scores: Scores of data.
-        anomalies: Scores of anomalies.
-
-    Raises:
-        ValueError: If one of them is empty.
-
-    Example:
-        >>> auroc(torch.tensor([0.0, 1.0, 2.0]), torch.tensor([1.0, 3.0]))
-        0.75
-    """
-    for name, values in (("scores", scores), ("anomalies", anomalies)):
-        check(values.numel() > 0, name, "hold at least one example", "none")
-    ranked = scores.flatten().sort().values
-    below = torch.searchsorted(ranked, anomalies.flatten())
-    not_above = torch.searchsorted(ranked, anomalies.flatten(), right=True)
-    return float((below + not_above).double().mean()) / (2 * scores.numel())
 
 
 def _over_chunks(

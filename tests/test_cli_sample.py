@@ -12,30 +12,17 @@ import torch
 
 pytest.importorskip("lightning", reason="comes with the train extra")
 
-from pyro_genmodels import data, models, training
+from pyro_genmodels import models, training
 from pyro_genmodels.cli import main
+from tests.small_runs import SHAPE, train_runs
 from tests.test_cli_mistakes import contents, refuse
-
-SETTINGS: dict[str, Any] = {
-    "max_epochs": 1,
-    "num_samples": 0,
-    "progress": False,
-    "accelerator": "cpu",
-}
-SHAPE = (1, 4, 4)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An autoregressive run with labels and one with latents, on sixty images of four levels."""
     folder = tmp_path_factory.mktemp("runs")
-    images = np.random.default_rng(0).integers(0, 4, (60, *SHAPE)).astype(np.uint8)
-    np.savez(folder / "data.npz", train=images, train_labels=np.arange(60) % 3)
-    source = data.FromFile(str(folder / "data.npz"), num_levels=4, num_classes=3)
-    pixelcnn = models.pixelcnn(SHAPE, num_levels=4, num_classes=3, hidden_channels=4)
-    training.fit(pixelcnn, source, run=folder / "pixelcnn", **SETTINGS)
-    vae = models.VAE(SHAPE, num_levels=4, latent_dim=2, hidden=(4,))
-    training.fit(vae, source, run=folder / "vae", **SETTINGS)
+    train_runs(folder, {"vae": models.VAE(SHAPE, num_levels=4, latent_dim=2, hidden=(4,))})
     return folder
 
 

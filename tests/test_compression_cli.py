@@ -12,30 +12,17 @@ import torch
 
 pytest.importorskip("constriction", reason="comes with the compression extra")
 
-from pyro_genmodels import compression, data, models, training
+from pyro_genmodels import compression, models, training
 from pyro_genmodels.cli import main
+from tests.small_runs import SHAPE, train_runs
 from tests.test_cli_mistakes import contents, refuse
-
-SETTINGS: dict[str, Any] = {
-    "max_epochs": 1,
-    "num_samples": 0,
-    "progress": False,
-    "accelerator": "cpu",
-}
-SHAPE = (1, 4, 4)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A labelled lossless run and one of codes, on sixty images of four levels."""
     folder = tmp_path_factory.mktemp("runs")
-    images = np.random.default_rng(0).integers(0, 4, (60, *SHAPE)).astype(np.uint8)
-    np.savez(folder / "data.npz", train=images, train_labels=np.arange(60) % 3)
-    source = data.FromFile(str(folder / "data.npz"), num_levels=4, num_classes=3)
-    pixelcnn = models.pixelcnn(SHAPE, num_levels=4, num_classes=3, hidden_channels=4)
-    training.fit(pixelcnn, source, run=folder / "pixelcnn", **SETTINGS)
-    vqvae = models.VQVAE(SHAPE, num_levels=4, num_codes=8, hidden_channels=4)
-    training.fit(vqvae, source, run=folder / "vqvae", **SETTINGS)
+    train_runs(folder, {"vqvae": models.VQVAE(SHAPE, num_levels=4, num_codes=8, hidden_channels=4)})
     return folder
 
 

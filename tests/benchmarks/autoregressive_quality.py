@@ -24,7 +24,7 @@ def ising(side: int, beta: float) -> data.Sampled:
 
 
 def gated_ising(side: int) -> models.GenerativeModel:
-    """The first kernel sees the whole frontier, which is all that a spin depends on."""
+    """A wide first kernel: a spin depends on the frontier alone, the last one of each column."""
     options: dict[str, Any] = {"kernel_size": 15, "layer_kernel_size": 1 if side == 8 else 3}
     sizes: dict[str, Any] = {"hidden_channels": 16, "num_layers": 2, "dropout": 0.0}
     return models.gated_pixelcnn((1, side, side), num_levels=2, **sizes, **options)

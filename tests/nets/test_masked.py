@@ -10,6 +10,7 @@ import torch
 
 from pyro_genmodels._configuration import build, configuration
 from pyro_genmodels.nets import MaskedConv2d
+from pyro_genmodels.nets._pointwise import pointwise_conv
 from pyro_genmodels.nets._row_cache import RowCache
 from pyro_genmodels.nets.masked import causal_mask, group_of
 from pyro_genmodels.testing import randomize_parameters
@@ -96,3 +97,20 @@ def test_row_cache_equals_the_convolution(kind: str, kernel_size: int, colours: 
 def test_causal_mask_of_the_first_layer_orders_the_colours() -> None:
     centre = causal_mask(3, 3, 3, kind="A", num_groups=3)[:, :, 1, 1]
     assert centre.tolist() == [[False, False, False], [True, False, False], [True, True, False]]
+
+
+@pytest.mark.parametrize("channels", [3, 30], ids=["products", "conv2d"])
+@pytest.mark.parametrize("batch_size", [0, 2])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_1x1_layers_are_convolutions(channels: int, batch_size: int, with_bias: bool) -> None:
+    x = torch.randn(batch_size, channels, 4, 5, dtype=torch.double, requires_grad=True)
+    weight = torch.randn(6, channels, 1, 1, dtype=torch.double, requires_grad=True)
+    bias = torch.randn(6, dtype=torch.double, requires_grad=True) if with_bias else None
+    given = [t for t in (x, weight, bias) if t is not None]
+    found, known = (f(x, weight, bias) for f in (pointwise_conv, torch.nn.functional.conv2d))
+    torch.testing.assert_close(found, known)
+    slope = torch.randn_like(known)
+    for ours, theirs in zip(
+        *(torch.autograd.grad(y, given, slope) for y in (found, known)), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
