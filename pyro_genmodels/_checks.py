@@ -9,14 +9,18 @@ Example:
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 import math
 import operator
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
 def check(holds: bool, argument: str, rule: str, value: object) -> None:
@@ -57,8 +61,7 @@ def check_integers(declared: Mapping[str, str], arguments: Mapping[str, Any]) ->
     """Raise ``ValueError`` unless what is declared as integers is: far inside, nothing says so.
 
     Args:
-        declared: Annotations by argument, such as ``"int | None"``; others than of integers and
-            sequences of them are left alone.
+        declared: Annotations by argument, from :func:`integers_declared`.
         arguments: What was given.
 
     Example:
@@ -68,19 +71,79 @@ def check_integers(declared: Mapping[str, str], arguments: Mapping[str, Any]) ->
         ValueError: `hidden_channels` must be an integer; got 2.5.
     """
     for argument, annotation in declared.items():
-        kinds = set(annotation.split(" | "))
-        if argument in arguments and "int" in annotation and kinds <= _INTEGRAL:
-            value = arguments[argument]
-            several = "Sequence[int]" in kinds and isinstance(value, Iterable)
-            fits = all(map(_is_integer, value)) if several else _is_integer(value)
-            rule = "be integers" if several else "be an integer"
-            check(fits or (value is None and "None" in kinds), argument, rule, value)
+        if argument in arguments:
+            _check_integer(argument, set(annotation.split(" | ")), arguments[argument])
 
 
-_INTEGRAL = {"int", "None", "Sequence[int]"}
+def _check_integer(argument: str, kinds: set[str], value: object) -> None:
+    if (value is None and "None" in kinds) or (isinstance(value, str) and "str" in kinds):
+        return
+    several = "Sequence[int]" in kinds and (isinstance(value, Iterable) or "int" not in kinds)
+    if several:
+        # An iterator would be empty afterwards; a tensor of no dimension iterates over nothing.
+        whole = isinstance(value, Iterable) and not isinstance(value, Iterator)
+        sizes = value.tolist() if isinstance(value, Tensor) else value
+        fits = whole and isinstance(sizes, Iterable) and all(map(is_integer, sizes))
+    else:
+        fits = is_integer(value)
+    check(fits, argument, "be integers" if several else "be an integer", repr(value))
 
 
-def _is_integer(value: object) -> bool:
+_INTEGRAL = {"int", "None", "str", "Sequence[int]"}
+
+
+def integers_declared(annotations: Mapping[str, Any]) -> dict[str, str]:
+    """Return which annotations are of integers, sequences of them, or either and something else.
+
+    Shapes are left out: they have their own check, of which ones are possible.
+
+    Example:
+        >>> integers_declared({"width": int, "rate": float, "event_shape": "Sequence[int]"})
+        {'width': 'int'}
+    """
+    written = {name: _as_written(annotation) for name, annotation in annotations.items()}
+    return {
+        name: annotation
+        for name, annotation in written.items()
+        if "int" in annotation
+        and set(annotation.split(" | ")) <= _INTEGRAL
+        and not name.endswith("shape")
+        and name != "return"
+    }
+
+
+def _as_written(annotation: Any) -> str:
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return text.replace("collections.abc.", "").replace("typing.", "")
+
+
+def integers_checked(function: FunctionT) -> FunctionT:
+    """Check what a function, or a method, declares as integers, before it runs.
+
+    Example:
+        >>> @integers_checked
+        ... def zeros(count: int) -> list[int]:
+        ...     return [0] * count
+        >>> zeros("3")
+        Traceback (most recent call last):
+        ...
+        ValueError: `count` must be an integer; got '3'.
+    """
+    declared = integers_declared(function.__annotations__)
+    names = tuple(inspect.signature(function).parameters)
+
+    @functools.wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        check_integers(declared, {**dict(zip(names, args, strict=False)), **kwargs})
+        return function(*args, **kwargs)
+
+    return checked  # type: ignore[return-value]
+
+
+def is_integer(value: object) -> bool:
+    """Return whether a value counts or indexes things; what is true or false does not."""
+    if isinstance(value, bool):
+        return False
     try:
         operator.index(value)  # type: ignore[arg-type]
     except TypeError:
@@ -104,7 +167,7 @@ def check_event_shape(
     # A string is a sequence too: "123" would otherwise become (1, 2, 3).
     is_shape = isinstance(event_shape, Iterable) and not isinstance(event_shape, str)
     sizes: tuple[Any, ...] = tuple(event_shape) if is_shape else ()  # type: ignore[arg-type]
-    integral = all(isinstance(size, int) and size > 0 for size in sizes)
+    integral = all(isinstance(size, int) and is_integer(size) and size > 0 for size in sizes)
     kinds = {1: "(D,)", 2: "(C, L)", 3: "(C, H, W)"}
     rule = "be positive sizes " + " or ".join(kinds.get(r, f"of rank {r}") for r in ranks)
     check(len(sizes) in tuple(ranks) and integral, argument, rule, event_shape)

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from pyro_genmodels._checks import check, check_integers
+from pyro_genmodels._checks import check, check_integers, integers_declared
 
 Plain: TypeAlias = "bool | int | float | str | list[Plain] | dict[str, Plain] | None"
 
@@ -56,11 +56,7 @@ class Configured:
 
 def _recording(init: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(init)
-    declared = {
-        name: _as_written(annotation)
-        for name, annotation in init.__annotations__.items()
-        if not name.endswith("shape")  # which has its own check, of which ones are possible
-    }
+    declared = integers_declared(init.__annotations__)
 
     @functools.wraps(init)
     def recording_init(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -71,11 +67,6 @@ def _recording(init: Callable[..., None]) -> Callable[..., None]:
         init(self, *args, **kwargs)
 
     return recording_init
-
-
-def _as_written(annotation: Any) -> str:
-    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-    return text.replace("collections.abc.", "").replace("typing.", "")
 
 
 def _bind(

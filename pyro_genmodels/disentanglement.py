@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 
-from pyro_genmodels._checks import check, check_positive, require
+from pyro_genmodels._checks import check, check_positive, integers_checked, require
 from pyro_genmodels._typing import Bool, Float, Int, Num, Tensor
 
 __all__ = [
@@ -76,6 +76,7 @@ def active_units(means: Float[Tensor, "n D"], *, threshold: float = 0.01) -> Boo
     return means.var(0) > threshold
 
 
+@integers_checked
 def mutual_information(
     codes: Float[Tensor, "n D"], factors: Int[Tensor, "m F"], *, num_bins: int = 20
 ) -> Float[Tensor, "D F"]:
@@ -110,6 +111,7 @@ def _entropy(values: Tensor) -> float:
     return float(torch.special.entr(counts / counts.sum()).sum())
 
 
+@integers_checked
 def mig(codes: Float[Tensor, "n D"], factors: Int[Tensor, "m F"], *, num_bins: int = 20) -> float:
     r"""Return the mutual information gap.
 
@@ -147,6 +149,7 @@ def _lead(scores: Float[Tensor, "D F"]) -> Float[Tensor, " F"]:
     return best[0] - best[1]
 
 
+@integers_checked
 def sap(
     codes: Float[Tensor, "n D"], factors: Int[Tensor, "m F"], *, categorical: Sequence[int] = ()
 ) -> float:
@@ -217,6 +220,7 @@ class DCI:
     informativeness: float
 
 
+@integers_checked
 def dci(
     codes: Float[Tensor, "n D"],
     factors: Int[Tensor, "m F"],
@@ -271,6 +275,7 @@ def _concentration(importance: Float[Tensor, "rows columns"]) -> float:
     return float(((1 - entropy) * sums[:, 0]).sum() / sums.sum())
 
 
+@integers_checked
 def factor_vae_score(
     represent: Represent,
     source: FactorSource,
@@ -326,6 +331,7 @@ def _with_one_held(source: FactorSource, count: int) -> tuple[int, Tensor]:
     return factor, factors
 
 
+@integers_checked
 def beta_vae_score(
     represent: Represent,
     source: FactorSource,

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import nn
 
-from pyro_genmodels._checks import check, check_event_shape, check_positive
+from pyro_genmodels._checks import check, check_event_shape, check_positive, integers_checked
 from pyro_genmodels._typing import EventShape, Float, Num, Tensor
 
 __all__ = [
@@ -137,6 +137,7 @@ def paired_gap(log_p_true: Num[Tensor, "*batch"], log_p_model: Num[Tensor, "*sam
     return Estimate.of(log_p_true.double() - log_p_model.double())
 
 
+@integers_checked
 def elbo(
     model: WeightedModel,
     x: Num[Tensor, "n ..."],
@@ -163,6 +164,7 @@ def elbo(
     return total / num_particles
 
 
+@integers_checked
 def importance_weighted_bound(
     model: WeightedModel,
     x: Num[Tensor, "n ..."],

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pyro_genmodels._checks import check, require
+from pyro_genmodels._checks import check, integers_checked, require
 from pyro_genmodels._files import written_whole
 from pyro_genmodels._typing import Float, Num
 
@@ -31,6 +31,7 @@ __all__ = [
 _SMALLEST_SIDE = 48
 
 
+@integers_checked
 def to_pixels(
     images: Num[Tensor, "batch C H W"], num_levels: int | None = None
 ) -> Float[Tensor, "batch drawn H width"]:
@@ -56,6 +57,7 @@ def to_pixels(
     return values.clamp(0, 1)
 
 
+@integers_checked
 def image_grid(
     images: Num[Tensor, "batch C H W"],
     num_levels: int | None = None,
@@ -85,6 +87,7 @@ def image_grid(
     return grid.reshape(n // columns * h, columns * w, c)
 
 
+@integers_checked
 def save_samples(
     samples: Num[Tensor, "batch *event"],
     num_levels: int | None,
@@ -114,6 +117,7 @@ def save_samples(
     return _save_figure(figure, path)
 
 
+@integers_checked
 def save_reconstructions(
     x: Num[Tensor, "batch *event"],
     reconstructed: Num[Tensor, "batch *event"],
@@ -139,6 +143,7 @@ def save_reconstructions(
     return _save_figure(figure, path)
 
 
+@integers_checked
 def save_traversals(
     model: Any,
     path: str | os.PathLike[str],

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_genmodels._checks import check
+from pyro_genmodels._checks import check, integers_checked
 from pyro_genmodels._typing import Num
 from pyro_genmodels.compression._format import Header, check_end, unpack
 from pyro_genmodels.compression._one_path import (
@@ -39,6 +39,7 @@ _CRC, _FIXED = struct.Struct("<I"), struct.Struct("<BB8s")
 _PREFIX = len(MAGIC) + _CRC.size + _FIXED.size
 
 
+@integers_checked
 def compress_codes(
     model: VectorQuantizedModel,
     codes: Num[Tensor, ...] | Sequence[Num[Tensor, ...]],
@@ -114,6 +115,7 @@ def decompress_codes(
     return maps[0] if isinstance(model, OneMapModel) else maps
 
 
+@integers_checked
 def compress_images(
     model: GenerativeModel, x: Num[Tensor, ...], context: Tensor | None = None, **options: Any
 ) -> bytes:
@@ -172,6 +174,7 @@ def decompress_images(
     return decompress(_lossless(model).law(context), data)
 
 
+@integers_checked
 def ideal_bits(
     model: GenerativeModel,
     x: Num[Tensor, ...],

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_genmodels._checks import check, require
+from pyro_genmodels._checks import check, integers_checked, require
 from pyro_genmodels._files import written_whole
 from pyro_genmodels._typing import Int, Num
 from pyro_genmodels.compression._coder import AstrayError, Reader, Writer
@@ -34,6 +34,7 @@ _MOST_THREADS, _LARGEST_CHUNK = 255, 2**16 - 1
 _MOST_SYMBOLS_PER_BIT = 2**24
 
 
+@integers_checked
 def compress(
     distribution: Any, x: Num[Tensor, ...], *, chunk_size: int = 256, threads: int = 1
 ) -> bytes:

@@ -6,10 +6,11 @@ import math
 
 import torch
 
-from pyro_genmodels._checks import check
+from pyro_genmodels._checks import check, integers_checked
 from pyro_genmodels._typing import Float, Int, Num, Tensor
 
 
+@integers_checked
 def mu_law_encode(x: Float[Tensor, "*shape"], num_levels: int = 256) -> Int[Tensor, "*shape"]:
     r"""Turn amplitudes into levels by the mu-law.
 
@@ -45,6 +46,7 @@ def mu_law_encode(x: Float[Tensor, "*shape"], num_levels: int = 256) -> Int[Tens
     return ((companded + 1) / 2 * mu + 0.5).floor().long()
 
 
+@integers_checked
 def mu_law_decode(levels: Num[Tensor, "*shape"], num_levels: int = 256) -> Float[Tensor, "*shape"]:
     r"""Turn levels back into amplitudes.
 

@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 
 import torch
 
-from pyro_genmodels._checks import check, check_choice, check_trailing
+from pyro_genmodels._checks import check, check_choice, check_trailing, integers_checked
 from pyro_genmodels._typing import Bool, Float, Int, Num, Tensor
 from pyro_genmodels.data._exact import ExactDistribution
 
@@ -94,6 +94,7 @@ class Sprites(ExactDistribution):
             place = place * size + factors[..., axis]
         return self._unpacked(self._image_of[place]).to(self.dtype)
 
+    @integers_checked
     def sample_factors(self, count: int) -> Int[Tensor, "{count} 5"]:
         """Draw factors; :meth:`render` makes their images, distributed as :meth:`sample`'s."""
         columns = [torch.randint(n, (count,), device=self.device) for n in self.factor_sizes]

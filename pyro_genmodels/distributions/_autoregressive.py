@@ -11,7 +11,13 @@ import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
-from pyro_genmodels._checks import check, check_choice, check_levels, check_trailing
+from pyro_genmodels._checks import (
+    check,
+    check_choice,
+    check_levels,
+    check_trailing,
+    integers_checked,
+)
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.distributions._output import OutputLaw, Softmax
 from pyro_genmodels.distributions._sampling import METHODS, SamplingTask
@@ -126,6 +132,7 @@ class AutoregressiveDistribution(TorchDistribution, ABC):
         check(fits, "value", rule, tuple(lead))
         check_levels("value", value, self.net.num_levels)
 
+    @integers_checked
     def sample(
         self,
         sample_shape: Sequence[int] = torch.Size(),

@@ -9,7 +9,7 @@ from pyro.distributions import TorchDistribution
 from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 
-from pyro_genmodels._checks import check
+from pyro_genmodels._checks import check, integers_checked
 from pyro_genmodels._typing import Float, Num, Tensor
 from pyro_genmodels.nets._logistic import LOG_SCALE_BOUND, logistic_log_mass
 
@@ -51,6 +51,7 @@ class DiscretizedLogistic(TorchDistribution):
     }
     has_enumerate_support = True
 
+    @integers_checked
     def __init__(
         self,
         loc: Float[Tensor, "*#batch"],

@@ -8,7 +8,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch.distributions import constraints
 
-from pyro_genmodels._checks import check
+from pyro_genmodels._checks import check, integers_checked
 from pyro_genmodels._typing import Float, Num, Tensor
 from pyro_genmodels.nets._logistic import LOG_SCALE_BOUND, mixture_log_mass
 
@@ -49,6 +49,7 @@ class DiscretizedLogisticMixture(TorchDistribution):
     }
     has_enumerate_support = True
 
+    @integers_checked
     def __init__(
         self,
         logits: Float[Tensor, "*#batch"],

@@ -10,7 +10,14 @@ import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
-from pyro_genmodels._checks import check_levels, check_positive, check_trailing
+from pyro_genmodels._checks import (
+    check,
+    check_levels,
+    check_positive,
+    check_trailing,
+    integers_checked,
+    is_integer,
+)
 from pyro_genmodels._typing import Float, Int, Num
 
 
@@ -41,6 +48,7 @@ class UniformLevels(TorchDistribution):
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
 
+    @integers_checked
     def __init__(
         self,
         event_shape: Sequence[int],
@@ -50,7 +58,9 @@ class UniformLevels(TorchDistribution):
         device: torch.device | str | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        check_positive(num_levels=num_levels, size=math.prod(event_shape))
+        check_positive(num_levels=num_levels)
+        possible = all(is_integer(size) and size > 0 for size in event_shape)
+        check(possible, "event_shape", "be positive sizes", tuple(event_shape))
         self.num_levels = num_levels
         self._nothing = torch.zeros((), dtype=dtype, device=device)
         super().__init__(torch.Size(), torch.Size(event_shape), validate_args=validate_args)

@@ -12,7 +12,7 @@ import pyro
 import torch
 from pyro import poutine
 
-from pyro_genmodels._checks import check, check_event_shape
+from pyro_genmodels._checks import check, check_event_shape, integers_checked
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import EventShape, Float, Num, Tensor
 from pyro_genmodels.metrics import evaluating
@@ -131,6 +131,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, ABC):
             self.infer(checked, context)
 
     @torch.no_grad()
+    @integers_checked
     def sample(
         self, num_samples: int = 1, context: Tensor | None = None
     ) -> Float[Tensor, "num_samples *batch_event"]:
@@ -184,6 +185,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, ABC):
             mean = likelihood.sample()
         return mean.expand(*batch, *self.event_shape)
 
+    @integers_checked
     def log_weights(
         self,
         x: Num[Tensor, "*batch_event"],

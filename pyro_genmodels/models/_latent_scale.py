@@ -9,7 +9,7 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from pyro_genmodels._checks import check, check_positive
+from pyro_genmodels._checks import check, check_positive, integers_checked
 
 
 class LatentScale(nn.Module):
@@ -39,6 +39,7 @@ class LatentScale(nn.Module):
 
     step: Tensor
 
+    @integers_checked
     def __init__(self, beta: float = 1.0, *, warmup_steps: int = 0, start: float = 1e-4) -> None:
         super().__init__()
         check_positive(beta=beta, start=start)

@@ -13,7 +13,7 @@ from pyro.infer import ELBO
 from pyro.poutine.messenger import Messenger
 from torch import nn
 
-from pyro_genmodels._checks import check, check_positive
+from pyro_genmodels._checks import check, check_positive, integers_checked
 from pyro_genmodels._typing import Float, Num, Tensor
 from pyro_genmodels.models._base import GenerativeModel
 from pyro_genmodels.models._doubly_reparameterized import doubly_reparameterized_bound
@@ -64,6 +64,7 @@ class ELBOLoss(nn.Module):
         >>> optimizer.step()
     """
 
+    @integers_checked
     def __init__(
         self,
         model: GenerativeModel,

@@ -10,7 +10,7 @@ import pyro
 import torch
 
 from pyro_genmodels import distributions
-from pyro_genmodels._checks import check, check_choice, check_trailing
+from pyro_genmodels._checks import check, check_choice, check_trailing, integers_checked
 from pyro_genmodels._typing import Float, Num, Tensor
 from pyro_genmodels.distributions import AutoregressiveDistribution
 from pyro_genmodels.models._base import GenerativeModel
@@ -77,6 +77,7 @@ class AutoregressiveModel(GenerativeModel):
         value: Tensor = pyro.sample("x", self.law(context), obs=x)
         return value
 
+    @integers_checked
     def sample(
         self,
         num_samples: int = 1,
@@ -104,6 +105,7 @@ class AutoregressiveModel(GenerativeModel):
         law = self.law(context)
         return law.sample((num_samples,), temperature=temperature, progress=progress)
 
+    @integers_checked
     def complete(
         self,
         x: Num[Tensor, "*batch_event"],

@@ -11,7 +11,13 @@ import pyro.distributions as dist
 import torch
 from torch import nn
 
-from pyro_genmodels._checks import check, check_choice, check_positive, check_trailing
+from pyro_genmodels._checks import (
+    check,
+    check_choice,
+    check_positive,
+    check_trailing,
+    integers_checked,
+)
 from pyro_genmodels._typing import EventShape, Float, Tensor
 from pyro_genmodels.models._base import GenerativeModel
 from pyro_genmodels.models._gaussian import StandardNormal
@@ -72,6 +78,7 @@ class FactorAnalysis(GenerativeModel):
 
     @classmethod
     @torch.no_grad()
+    @integers_checked
     def fit_ppca(cls, x: Float[Tensor, "n ..."], latent_dim: int) -> FactorAnalysis:
         """Return probabilistic PCA's maximum of the likelihood, from the covariance's eigenvalues.
 

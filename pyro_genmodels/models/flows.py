@@ -7,6 +7,7 @@ from typing import Any
 
 from pyro.distributions.conditional import ConditionalTransform
 
+from pyro_genmodels._checks import integers_checked
 from pyro_genmodels._typing import EventShape
 from pyro_genmodels.models.flow import FlowModel
 from pyro_genmodels.transforms import (
@@ -20,6 +21,7 @@ from pyro_genmodels.transforms import (
 )
 
 
+@integers_checked
 def nice(
     event_shape: EventShape,
     *,
@@ -64,6 +66,7 @@ def nice(
     return _model(flow, num_levels, base=base, dequantization=dequantization)
 
 
+@integers_checked
 def realnvp(
     event_shape: EventShape,
     *,
@@ -117,6 +120,7 @@ def realnvp(
     return _model(flow, num_levels, base=base, dequantization=dequantization)
 
 
+@integers_checked
 def glow(
     event_shape: EventShape,
     *,
@@ -163,6 +167,7 @@ def glow(
     return _model(flow, num_levels, base=base, dequantization=dequantization)
 
 
+@integers_checked
 def spline_flow(
     event_shape: EventShape,
     *,

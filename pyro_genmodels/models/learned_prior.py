@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pyro_genmodels._checks import check
+from pyro_genmodels._checks import check, integers_checked
 from pyro_genmodels._typing import Tensor
 from pyro_genmodels.distributions import VQPrior
 from pyro_genmodels.distributions.vq_prior import check_looks_up
@@ -67,6 +67,7 @@ class LearnedPrior(CodePrior):
         return VQPrior(self.net, context, validate_args=False)
 
 
+@integers_checked
 def learned_priors(
     model: VectorQuantizedModel,
     *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pyro_genmodels._checks import check_event_shape, check_positive
+from pyro_genmodels._checks import check_event_shape, check_positive, integers_checked
 from pyro_genmodels._typing import EventShape
 from pyro_genmodels.models.flow import FlowModel
 from pyro_genmodels.transforms import (
@@ -16,6 +16,7 @@ from pyro_genmodels.transforms import (
 )
 
 
+@integers_checked
 def maf(
     event_shape: EventShape,
     *,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from pyro_genmodels._checks import integers_checked
 from pyro_genmodels._typing import EventShape
 from pyro_genmodels.models.autoregressive import AutoregressiveModel
 from pyro_genmodels.nets import GatedPixelCNNNet, PixelCNNNet, PixelSNAILNet
 
 
+@integers_checked
 def pixelcnn(
     event_shape: EventShape,
     *,
@@ -51,6 +53,7 @@ def pixelcnn(
     )
 
 
+@integers_checked
 def gated_pixelcnn(
     event_shape: EventShape,
     *,
@@ -95,6 +98,7 @@ def gated_pixelcnn(
     )
 
 
+@integers_checked
 def pixelsnail(
     event_shape: EventShape,
     *,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from pyro_genmodels._checks import integers_checked
 from pyro_genmodels._typing import EventShape
 from pyro_genmodels.models.autoregressive import AutoregressiveModel
 from pyro_genmodels.nets import PixelCNNPlusPlusNet
 
 
+@integers_checked
 def pixelcnn_pp(
     event_shape: EventShape,
     *,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from pyro_genmodels._checks import integers_checked
 from pyro_genmodels._typing import EventShape
 from pyro_genmodels.models.autoregressive import AutoregressiveModel
 from pyro_genmodels.nets import MultiScaleNet, PixelRNNNet
 from pyro_genmodels.nets.multiscale import small_shape
 
 
+@integers_checked
 def row_lstm(
     event_shape: EventShape,
     *,
@@ -45,6 +47,7 @@ def row_lstm(
     return AutoregressiveModel(net, distribution="PixelRNN")
 
 
+@integers_checked
 def diagonal_bilstm(
     event_shape: EventShape,
     *,
@@ -80,6 +83,7 @@ def diagonal_bilstm(
     return AutoregressiveModel(net, distribution="PixelRNN")
 
 
+@integers_checked
 def multiscale_pixelrnn(
     event_shape: EventShape,
     *,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from pyro_genmodels._checks import integers_checked
 from pyro_genmodels._typing import EventShape
 from pyro_genmodels.models.autoregressive import AutoregressiveModel
 from pyro_genmodels.nets import CharRNNNet, MADENet, NGramNet, WaveNetNet
 
 
+@integers_checked
 def made(
     event_shape: EventShape,
     *,
@@ -44,6 +46,7 @@ def made(
     return AutoregressiveModel(net, distribution="MADE")
 
 
+@integers_checked
 def ngram(
     event_shape: EventShape,
     *,
@@ -81,6 +84,7 @@ def ngram(
     return AutoregressiveModel(net, distribution="NGram")
 
 
+@integers_checked
 def char_rnn(
     event_shape: EventShape,
     *,
@@ -116,6 +120,7 @@ def char_rnn(
     return AutoregressiveModel(net, distribution="CharRNN")
 
 
+@integers_checked
 def wavenet(
     event_shape: EventShape,
     *,

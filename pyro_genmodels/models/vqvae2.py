@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar, cast
 import torch
 from torch import nn
 
-from pyro_genmodels._checks import check, check_positive
+from pyro_genmodels._checks import check, check_positive, integers_checked
 from pyro_genmodels._typing import EventShape, Float, Int, Num, Tensor
 from pyro_genmodels.models._code_maps import map_shape, quantize_map
 from pyro_genmodels.models._vector_quantized import VectorQuantizedModel
@@ -151,6 +151,7 @@ class VQVAE2(VectorQuantizedModel):
         self.decoder = MapDecoder(num_maps * dim, outputs, strided_channels=fine, **options)
 
     @classmethod
+    @integers_checked
     def paper(
         cls, event_shape: EventShape = (3, 256, 256), *, num_maps: int = 2, reduction: int = 4
     ) -> VQVAE2:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_genmodels._checks import integers_checked
 from pyro_genmodels._configuration import configuration
 from pyro_genmodels._files import written_whole
 from pyro_genmodels.data import Codes, DataSource
@@ -27,6 +28,7 @@ from pyro_genmodels.training._identity import add_data, add_tensor
 _FORMAT = 2
 
 
+@integers_checked
 def encode_codes(
     model: VectorQuantizedModel,
     source: DataSource,

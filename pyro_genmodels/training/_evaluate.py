@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pyro_genmodels._checks import check_choice, check_positive
+from pyro_genmodels._checks import check_choice, check_positive, integers_checked
 from pyro_genmodels.data import DataSource
 from pyro_genmodels.metrics import Estimate, elbo, importance_weighted_bound, paired_gap
 from pyro_genmodels.models import GenerativeModel, VectorQuantizedModel
@@ -67,6 +67,7 @@ class Evaluation:
         return "\n".join(lines)
 
 
+@integers_checked
 def evaluate(
     model: GenerativeModel,
     source: DataSource,

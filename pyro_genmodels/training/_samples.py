@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_genmodels._checks import check
+from pyro_genmodels._checks import check, integers_checked
 from pyro_genmodels.models import GenerativeModel
 
 
+@integers_checked
 def draw_samples(
     model: GenerativeModel,
     num_samples: int,
@@ -43,6 +44,7 @@ def draw_samples(
     return torch.cat([model.sample(1, part, **options)[0] for part in contexts.split(chunk)])
 
 
+@integers_checked
 def rejection_sample(
     draw: Callable[[int], Tensor],
     score: Callable[[Tensor], Tensor],

@@ -7,7 +7,13 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pyro_genmodels._checks import check, check_choice, check_positive
+from pyro_genmodels._checks import (
+    check,
+    check_choice,
+    check_integers,
+    check_positive,
+    integers_declared,
+)
 from pyro_genmodels.models import GenerativeModel
 
 OBJECTIVES = ("elbo", "iwae", "dreg")
@@ -88,6 +94,7 @@ class TrainingSettings:
     progress: bool = True
 
     def __post_init__(self) -> None:
+        check_integers(integers_declared(type(self).__annotations__), vars(self))
         check_choice("objective", self.objective, OBJECTIVES)
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("schedule", self.schedule, SCHEDULES)

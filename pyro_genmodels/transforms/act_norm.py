@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels._checks import check, check_positive
+from pyro_genmodels._checks import check, check_positive, integers_checked
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets._first_data import FirstData, set_values, standardizing
 from pyro_genmodels.nets.context import ContextEmbedding
@@ -128,6 +128,7 @@ class ActNorm(FeaturewiseFlow):
         return log_scale.sum(list(range(-rank, 0))).expand(batch) * repeats
 
 
+@integers_checked
 def act_norm(input_dim: int, **options: Any) -> ActNorm:
     """Return an :class:`ActNorm` of vectors of ``input_dim``.
 
@@ -138,6 +139,7 @@ def act_norm(input_dim: int, **options: Any) -> ActNorm:
     return ActNorm(input_dim, **{"event_dim": 1} | options)
 
 
+@integers_checked
 def conditional_act_norm(input_dim: int, context_dim: int, **options: Any) -> ConditionalFlow:
     """Return an :class:`ActNorm` of vectors that waits for a context of ``context_dim``.
 

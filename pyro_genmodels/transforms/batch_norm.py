@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_genmodels._checks import check, check_positive
+from pyro_genmodels._checks import check, check_positive, integers_checked
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.transforms._featurewise import FeaturewiseFlow
 
@@ -94,6 +94,7 @@ class BatchNorm(FeaturewiseFlow):
         return mean.reshape(shape), -0.5 * torch.log(var + self.epsilon).reshape(shape)
 
 
+@integers_checked
 def batch_norm(input_dim: int, **options: Any) -> BatchNorm:
     """Return a :class:`BatchNorm` of vectors of ``input_dim``.
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels._checks import check_choice
+from pyro_genmodels._checks import check_choice, integers_checked
 from pyro_genmodels.transforms._coupling import Coupling, coupling_net, default_mask
 from pyro_genmodels.transforms.conditional import ConditionalFlow
 from pyro_genmodels.transforms.masks import Mask
@@ -118,6 +118,7 @@ class AffineCoupling(Coupling):
         return (x - shift) / scale, -log_scale
 
 
+@integers_checked
 def additive_coupling(
     input_dim: int | Sequence[int], *, mask: Mask | None = None, **options: Any
 ) -> AdditiveCoupling:
@@ -137,6 +138,7 @@ def additive_coupling(
     return AdditiveCoupling(mask, coupling_net(mask, input_dim, 1, **options))
 
 
+@integers_checked
 def conditional_additive_coupling(
     input_dim: int | Sequence[int], context_dim: int | Sequence[int], **options: Any
 ) -> ConditionalFlow:
@@ -149,6 +151,7 @@ def conditional_additive_coupling(
     return ConditionalFlow(additive_coupling(input_dim, context_dim=context_dim, **options))
 
 
+@integers_checked
 def affine_coupling(
     input_dim: int | Sequence[int],
     *,
@@ -172,6 +175,7 @@ def affine_coupling(
     return AffineCoupling(mask, coupling_net(mask, input_dim, 2, **options), scale=scale)
 
 
+@integers_checked
 def conditional_affine_coupling(
     input_dim: int | Sequence[int], context_dim: int | Sequence[int], **options: Any
 ) -> ConditionalFlow:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels._checks import check, check_choice, check_event_shape
+from pyro_genmodels._checks import check, check_choice, check_event_shape, integers_checked
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.transforms._base import FlowTransform
 
@@ -139,6 +139,7 @@ class DiagonalScale(FlowTransform):
         return self.log_scale.sum().expand(x.shape[: x.dim() - self.domain.event_dim])
 
 
+@integers_checked
 def permute(input_dim: int, permutation: Sequence[int] | None = None) -> Permute:
     """Return a :class:`Permute` of vectors; in a random order unless one is given.
 

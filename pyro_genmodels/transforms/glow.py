@@ -9,7 +9,14 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
-from pyro_genmodels._checks import as_shape, check, check_choice, check_event_shape, check_positive
+from pyro_genmodels._checks import (
+    as_shape,
+    check,
+    check_choice,
+    check_event_shape,
+    check_positive,
+    integers_checked,
+)
 from pyro_genmodels.nets import MLP, GlowNet
 from pyro_genmodels.nets._first_data import expect_no_data
 from pyro_genmodels.transforms._base import FlowTransform
@@ -247,6 +254,7 @@ class ConditionalGlow(ConditionalFlow):
         super().__init__(Glow(event_shape, **options), cache_size=cache_size)
 
 
+@integers_checked
 def glow(input_dim: int | Sequence[int], **options: Any) -> Glow:
     """Return a :class:`Glow` for vectors of ``input_dim`` or events of that shape.
 
@@ -257,6 +265,7 @@ def glow(input_dim: int | Sequence[int], **options: Any) -> Glow:
     return Glow(input_dim, **options)
 
 
+@integers_checked
 def conditional_glow(
     input_dim: int | Sequence[int], context_dim: int | Sequence[int], **options: Any
 ) -> ConditionalGlow:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyro_genmodels._checks import check
+from pyro_genmodels._checks import check, integers_checked
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets._batch import over_batch
 from pyro_genmodels.nets._precision import full_precision
@@ -149,6 +149,7 @@ class InvertibleLinear(FeaturewiseFlow):
             return over_batch(lambda flat: F.conv2d(flat, weight[:, :, None, None]), (x, 3))
 
 
+@integers_checked
 def invertible_linear(input_dim: int, **options: Any) -> InvertibleLinear:
     """Return an :class:`InvertibleLinear` of vectors of ``input_dim``.
 
@@ -159,6 +160,7 @@ def invertible_linear(input_dim: int, **options: Any) -> InvertibleLinear:
     return InvertibleLinear(input_dim, **{"event_dim": 1} | options)
 
 
+@integers_checked
 def conditional_invertible_linear(
     input_dim: int, context_dim: int, **options: Any
 ) -> ConditionalFlow:

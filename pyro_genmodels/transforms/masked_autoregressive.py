@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pyro.nn import AutoRegressiveNN, ConditionalAutoRegressiveNN
 from torch import Tensor, nn
 
-from pyro_genmodels._checks import as_shape, check, check_positive
+from pyro_genmodels._checks import as_shape, check, check_positive, integers_checked
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.transforms._base import FlowTransform
 from pyro_genmodels.transforms.conditional import ConditionalFlow
@@ -104,6 +104,7 @@ class MaskedAutoregressive(FlowTransform):
         return loc.to(y.dtype), _BOUND * torch.tanh(raw.to(y.dtype) / _BOUND)
 
 
+@integers_checked
 def masked_autoregressive(input_dim: int, **options: Any) -> MaskedAutoregressive:
     """Return a :class:`MaskedAutoregressive` of vectors of ``input_dim``.
 
@@ -114,6 +115,7 @@ def masked_autoregressive(input_dim: int, **options: Any) -> MaskedAutoregressiv
     return MaskedAutoregressive(input_dim, **options)
 
 
+@integers_checked
 def conditional_masked_autoregressive(
     input_dim: int, context_dim: int, **options: Any
 ) -> ConditionalFlow:

@@ -8,7 +8,14 @@ from typing import Any, Literal
 
 from torch.distributions import constraints
 
-from pyro_genmodels._checks import as_shape, check, check_choice, check_event_shape, check_positive
+from pyro_genmodels._checks import (
+    as_shape,
+    check,
+    check_choice,
+    check_event_shape,
+    check_positive,
+    integers_checked,
+)
 from pyro_genmodels.nets import MLP, ResNet
 from pyro_genmodels.transforms._base import FlowTransform
 from pyro_genmodels.transforms._layout import couplings
@@ -173,6 +180,7 @@ class ConditionalNeuralSplineFlow(ConditionalFlow):
         super().__init__(NeuralSplineFlow(event_shape, **options), cache_size=cache_size)
 
 
+@integers_checked
 def neural_spline_flow(input_dim: int | Sequence[int], **options: Any) -> NeuralSplineFlow:
     """Return a :class:`NeuralSplineFlow` for vectors of ``input_dim`` or events of that shape.
 
@@ -183,6 +191,7 @@ def neural_spline_flow(input_dim: int | Sequence[int], **options: Any) -> Neural
     return NeuralSplineFlow(input_dim, **options)
 
 
+@integers_checked
 def conditional_neural_spline_flow(
     input_dim: int | Sequence[int], context_dim: int | Sequence[int], **options: Any
 ) -> ConditionalNeuralSplineFlow:

@@ -7,7 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
-from pyro_genmodels._checks import as_shape, check, check_event_shape, check_positive
+from pyro_genmodels._checks import (
+    as_shape,
+    check,
+    check_event_shape,
+    check_positive,
+    integers_checked,
+)
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets import MLP
 from pyro_genmodels.transforms._base import FlowTransform
@@ -120,6 +126,7 @@ class ConditionalNICE(ConditionalFlow):
         super().__init__(NICE(event_shape, **options), cache_size=cache_size)
 
 
+@integers_checked
 def nice(input_dim: int | Sequence[int], **options: Any) -> NICE:
     """Return a :class:`NICE` for vectors of ``input_dim`` or events of that shape.
 
@@ -130,6 +137,7 @@ def nice(input_dim: int | Sequence[int], **options: Any) -> NICE:
     return NICE(input_dim, **options)
 
 
+@integers_checked
 def conditional_nice(
     input_dim: int | Sequence[int], context_dim: int | Sequence[int], **options: Any
 ) -> ConditionalNICE:

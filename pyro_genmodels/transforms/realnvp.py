@@ -8,7 +8,13 @@ from typing import Any
 
 from torch import nn
 
-from pyro_genmodels._checks import as_shape, check, check_event_shape, check_positive
+from pyro_genmodels._checks import (
+    as_shape,
+    check,
+    check_event_shape,
+    check_positive,
+    integers_checked,
+)
 from pyro_genmodels.nets import MLP, RealNVPNet, ResNet
 from pyro_genmodels.transforms._base import FlowTransform
 from pyro_genmodels.transforms._layout import couplings
@@ -177,6 +183,7 @@ class ConditionalRealNVP(ConditionalFlow):
         super().__init__(RealNVP(event_shape, **options), cache_size=cache_size)
 
 
+@integers_checked
 def real_nvp(input_dim: int | Sequence[int], **options: Any) -> RealNVP:
     """Return a :class:`RealNVP` for vectors of ``input_dim`` or events of that shape.
 
@@ -188,6 +195,7 @@ def real_nvp(input_dim: int | Sequence[int], **options: Any) -> RealNVP:
     return RealNVP(input_dim, **options)
 
 
+@integers_checked
 def conditional_real_nvp(
     input_dim: int | Sequence[int], context_dim: int | Sequence[int], **options: Any
 ) -> ConditionalRealNVP:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyro_genmodels._checks import check, check_positive
+from pyro_genmodels._checks import check, check_positive, integers_checked
 from pyro_genmodels._typing import Float
 from pyro_genmodels.transforms._coupling import Coupling, coupling_net, default_mask
 from pyro_genmodels.transforms.conditional import ConditionalFlow
@@ -174,6 +174,7 @@ def _solve(rise: Tensor, height: Tensor, mean_slope: Tensor, slope: Tensor, bend
     return theta.clamp(0, 1)
 
 
+@integers_checked
 def spline_coupling(
     input_dim: int | Sequence[int],
     *,
@@ -201,6 +202,7 @@ def spline_coupling(
     return SplineCoupling(mask, net, num_bins=num_bins, bound=bound)
 
 
+@integers_checked
 def conditional_spline_coupling(
     input_dim: int | Sequence[int], context_dim: int | Sequence[int], **options: Any
 ) -> ConditionalFlow:
