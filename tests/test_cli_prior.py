@@ -129,6 +129,44 @@ def test_an_interrupted_second_stage_goes_on(completed: Path, tmp_path: Path) ->
     assert training.load(folder).prior_kind == "learned"  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("interrupted", ["fit", "fit_prior"])
+def test_both_stages_resume_with_the_options_of_the_prior(
+    interrupted: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Those of the words and of a preset, whichever stage was interrupted."""
+    folder, config = tmp_path / "run", tmp_path / "run" / "prior" / "config.yaml"
+    preset = {"model": {"num_blocks": 1, "num_layers": 2}, "training": {"learning_rate": 2e-3}}
+    known = {"VQVAE": {"small": {"model": {}, "training": {}, "prior": preset}}}
+    monkeypatch.setattr(models, "presets", lambda: known)
+    words = ["train", "vqvae", "--data", "digits", "--run", str(folder), *SMALL, *QUICK]
+    words += ["--preset", "small", "--stages", "all", "--prior.model.hidden_channels", "8"]
+    resume = ["train", "--run", str(folder), "--resume", "--stages", "all"]
+
+    def interrupt(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training, interrupted, interrupt)
+        assert main([*words, "--prior.max_epochs", "1"]) == 130
+    assert "--resume --stages all" in capsys.readouterr().err or interrupted == "fit_prior"
+    planned = yaml.safe_load(config.read_text())
+    assert main([*resume, "--seed", "7"]) == 0
+    assert yaml.safe_load(config.read_text()) == {**planned, "seed": 7}
+    assert planned["model"].items() >= {"hidden_channels": 8, **preset["model"]}.items()
+    assert planned.items() >= {"max_epochs": 1, **preset["training"]}.items()
+    assert training.load(folder).prior_kind == "learned"  # type: ignore[attr-defined]
+
+
+def test_training_anew_forgets_what_was_planned(completed: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(completed, tmp_path / "run")
+    words = ["train", "vqvae", "--data", "digits", "--run", str(folder), *SMALL, *QUICK]
+    assert main([*words, "--overwrite"]) == 0
+    assert not (folder / "prior" / "config.yaml").exists()
+
+
 def test_an_interrupted_overwriting_goes_on(
     completed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

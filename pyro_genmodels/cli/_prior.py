@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyro
@@ -82,9 +83,7 @@ def train(
     training.check_priors(folder, priors, resume=resume, **plan.settings)
     source = training.load_source(folder, allow=allow)
     if not training.is_helper():
-        (folder / FOLDER).mkdir(exist_ok=True)
-        with written_whole(folder / FOLDER / CONFIG) as temporary:
-            temporary.write_text(plan.as_yaml())
+        _write(plan, folder)
         size = sum(p.numel() for prior in priors for p in prior.parameters())
         print(f"prior: {size:,} parameters, run {folder}")
     try:
@@ -132,11 +131,17 @@ def split_words(words: list[str]) -> tuple[list[str], list[str]]:
 
 
 def second_stage(
-    plan: Plan, words: list[str], *, every: bool, preset: str | None = None
+    plan: Plan,
+    words: list[str],
+    *,
+    every: bool,
+    preset: str | None = None,
+    planned: Mapping[str, Any] = MappingProxyType({}),
 ) -> PriorPlan | None:
     """Return the plan of the second stage, if there shall be one, before the first begins.
 
-    Of a preset that says something of the priors, the words change what they name.
+    Of a preset that says something of the priors, and of what was planned for a run to resume,
+    the words change what they name.
 
     Raises:
         ValueError: If the model has no second stage, or an option is wrong.
@@ -149,7 +154,37 @@ def second_stage(
     devices = plan.settings["devices"]
     check(devices == 1, "stages", "be left out on several devices: train them in turn", "all")
     shared = {name: plan.settings[name] for name in _SHARED}
-    return make_plan(words, {**prior_preset(plan.name, preset), **shared})
+    return make_plan(words, {**prior_preset(plan.name, preset), **shared, **planned})
+
+
+def foresee(plan: PriorPlan | None, folder: Path, *, resume: bool) -> None:
+    """Write the plan into a run's folder before the first stage trains: to resume is to read it.
+
+    A training of priors that has begun keeps its own. Without a plan an earlier run's goes.
+    """
+    if resume and (plan is None or (folder / FOLDER / "checkpoints").exists()):
+        return
+    if plan is None:
+        (folder / FOLDER / CONFIG).unlink(missing_ok=True)
+    else:
+        _write(plan, folder)
+
+
+def _write(plan: PriorPlan, folder: Path) -> None:
+    (folder / FOLDER).mkdir(exist_ok=True)
+    with written_whole(folder / FOLDER / CONFIG) as temporary:
+        temporary.write_text(plan.as_yaml())
+
+
+def planned_for(folder: Path, plan: Plan, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a resumed run's second stage.
+
+    Without those that both stages share and that the first one now has otherwise than before.
+    """
+    path = folder / FOLDER / CONFIG
+    found = read_config(path) if path.is_file() else {}
+    changed = {name for name in _SHARED if plan.settings[name] != before.get(name)}
+    return {name: value for name, value in found.items() if name not in changed}
 
 
 def _configuration(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:

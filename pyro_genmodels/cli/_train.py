@@ -61,20 +61,22 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     plan = _plan.make_plan(arguments, rest, read)
     preset = arguments.preset or read.get("preset")
     every = arguments.stages == "all"
-    second = _prior.second_stage(plan, of_prior, every=every, preset=preset)
     folder = arguments.run_folder or _new_folder(plan.label)
+    planned = _prior.planned_for(folder, plan, read) if arguments.resume else {}
+    second = _prior.second_stage(plan, of_prior, every=every, preset=preset, planned=planned)
     if plan.settings["devices"] > 1:
         os.environ[_FOLDER_VARIABLE] = str(folder)
-    status = _train(plan, folder, arguments)
+    status = _train(plan, second, folder, arguments)
     if second is not None:
         _prior.train(folder, second, resume=arguments.resume, allow=arguments.allow)
     return status
 
 
-def _train(plan: Any, folder: Path, arguments: argparse.Namespace) -> int:
+def _train(plan: Any, second: Any, folder: Path, arguments: argparse.Namespace) -> int:
     from pyro_genmodels import training
     from pyro_genmodels._files import written_whole
     from pyro_genmodels.cli._evaluate import save_result, score
+    from pyro_genmodels.cli._prior import foresee
 
     model = plan.build_model()
     options = {"resume": arguments.resume, "overwrite": arguments.overwrite}
@@ -85,13 +87,15 @@ def _train(plan: Any, folder: Path, arguments: argparse.Namespace) -> int:
     if not training.is_helper():
         with written_whole(folder / CONFIG) as temporary:
             temporary.write_text(plan.as_yaml())
+        foresee(second, folder, resume=arguments.resume)
         size = sum(p.numel() for p in model.parameters())
         print(f"{plan.label}: {size:,} parameters, run {folder}")
     # The folder is ours by now: only its own checkpoint may lie in it.
     try:
         training.fit(model, plan.source, run=folder, **{**options, "resume": True}, **plan.settings)
     except KeyboardInterrupt:
-        command = f"pyro-genmodels train --run {folder} --resume"
+        stages = "" if second is None else " --stages all"
+        command = f"pyro-genmodels train --run {folder} --resume{stages}"
         raise KeyboardInterrupt(f"go on with: {command}") from None
     if training.is_helper():
         return 0
