@@ -7,10 +7,12 @@ from typing import Any, ClassVar, Literal
 
 from torch import nn
 
+from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._typing import EventShape, Tensor
 from pyro_genmodels.models._flow_posterior import PosteriorTransforms
 from pyro_genmodels.models._gaussian_vae import GaussianVAE
 from pyro_genmodels.models._latent_cost import LatentCost
+from pyro_genmodels.models._latent_scale import LatentScale
 from pyro_genmodels.models.latent_priors import LatentPrior
 from pyro_genmodels.models.likelihoods import Likelihood, LikelihoodName
 from pyro_genmodels.models.vae import VAE
@@ -39,7 +41,10 @@ class BetaVAE(GaussianVAE):
         rate: Nats :math:`\epsilon`.
         rate_step: How far the multiplier's logarithm moves in a step, at most; it moves in
             proportion to ``(KL - rate) / rate``, up to one.
-        warmup_steps: Training steps over which the weight rises to ``beta``.
+        warmup_steps: Training steps over which the weight moves to ``beta``, evenly.
+        first_beta: Where it moves from, by default nearly zero. From above, units are taken into
+            use one after another, those that save most first: on sprites both positions, which
+            then keep to axes of their own (see ``docs/benchmarks.md``).
         num_levels: As the others, in :class:`VAE`.
         latent_dim: Number of latent variables.
         network: ``"mlp"`` or ``"conv"``.
@@ -60,8 +65,8 @@ class BetaVAE(GaussianVAE):
         free_bits_per: ``"unit"`` or ``"group"``.
 
     Raises:
-        ValueError: As :class:`VAE`; if ``beta`` or ``rate`` is not positive, or there is a
-            capacity and a rate.
+        ValueError: As :class:`VAE`; if ``beta``, ``first_beta`` or ``rate`` is not positive, there
+            is a capacity and a rate, or a first beta without warm-up.
 
     References:
         Higgins et al. (2017), beta-VAE: learning basic visual concepts with a constrained
@@ -73,6 +78,8 @@ class BetaVAE(GaussianVAE):
     Example:
         >>> BetaVAE((1, 8, 8), num_levels=2, beta=4.0).latent_scale.beta
         4.0
+        >>> float(BetaVAE((1, 8, 8), num_levels=2, first_beta=8.0, warmup_steps=100).beta)
+        8.0
         >>> vae = BetaVAE((1, 8, 8), num_levels=2, beta=1.0, rate=5.0)
         >>> float(vae.beta)
         1.0
@@ -90,6 +97,7 @@ class BetaVAE(GaussianVAE):
         rate: float | None = None,
         rate_step: float = 0.01,
         warmup_steps: int = 0,
+        first_beta: float | None = None,
         num_levels: int | None = None,
         latent_dim: int = 32,
         network: Literal["mlp", "conv"] = "mlp",
@@ -138,6 +146,11 @@ class BetaVAE(GaussianVAE):
                 rate_step=rate_step,
             ),
         )
+        if first_beta is not None:
+            check_positive(first_beta=first_beta)
+            check(warmup_steps > 0, "first_beta", "be None without warmup_steps", first_beta)
+            start = first_beta / beta
+            self.latent_scale = LatentScale(beta, warmup_steps=warmup_steps, start=start)
 
     @property
     def beta(self) -> Tensor | float:

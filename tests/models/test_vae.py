@@ -29,6 +29,7 @@ KINDS = {
     "categorical": {"num_levels": 5, "likelihood": "categorical"},
     "continuous": {},
 }
+FALLING = {"beta": 4.0, "first_beta": 8.0, "warmup_steps": 10}
 
 
 def small(event_shape=(1, 5, 4), kind: str = "levels", **options) -> VAE:
@@ -90,7 +91,7 @@ def test_exact_posterior_leaves_no_gap() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"beta": 4.0}, {"beta": 4.0, "warmup_steps": 10}, {"beta": 0.5}]
+    "options", [{}, {"beta": 4.0}, {"beta": 4.0, "warmup_steps": 10}, FALLING, {"beta": 0.5}]
 )
 def test_estimators_agree(options: dict) -> None:
     """Under the same draws the paired differences of value and gradient are noise around zero."""
@@ -134,6 +135,41 @@ def test_beta_leaves_the_bounds_alone() -> None:
     expected = plain.log_weights(x, num_particles=3)
     torch.manual_seed(1)
     torch.testing.assert_close(weighted.log_weights(x, num_particles=3), expected)
+
+
+def test_beta_falls_from_its_first_value() -> None:
+    """By one step's share at each training loss, in the loss itself; evaluation counts nothing."""
+    make = partial(BetaVAE, (6,), latent_dim=2, hidden=(5,), num_levels=2)
+    plain, falling = make(), make(**FALLING)
+    falling.load_state_dict({**plain.state_dict(), "latent_scale.step": torch.tensor(0)})
+    x = data(5, event_shape=(6,))
+    for step in range(1, 13):
+        weight = max(8.0 - 0.4 * step, 4.0)
+        plain.latent_scale.beta = weight
+        losses = []
+        for model in (plain.train(), falling.train()):
+            torch.manual_seed(2)
+            losses.append(ELBOLoss(model)(x))
+        torch.testing.assert_close(*losses)
+        with torch.no_grad():
+            ELBOLoss(falling.eval())(x)
+        assert float(falling.beta) == pytest.approx(weight)
+    again = build(configuration(falling))
+    assert float(again.beta) == FALLING["first_beta"]
+    again.load_state_dict(falling.state_dict())
+    assert float(again.beta) == 4.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"first_beta": 8.0}, "`first_beta` must be None without warmup_steps"),
+        ({"first_beta": 0.0, "warmup_steps": 9}, "`first_beta` must be positive"),
+    ],
+)
+def test_first_beta_errors(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BetaVAE((6,), latent_dim=2, **options)
 
 
 def test_loss_equals_the_formula() -> None:
