@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
@@ -20,31 +19,26 @@ from pyro_genmodels.nets.masked import causal_mask
 class VerticalConv2d(nn.Conv2d):
     """Convolution over the rows above a pixel, and its own if not ``shift``.
 
-    Of a kernel of height k the ``k // 2`` rows above the centre, or with its own row one more. Only
+    Of a ``k x k`` kernel the ``k // 2`` rows above the centre, or with its own row one more. Only
     the first layer of a stack is shifted: behind it no row holds anything of itself.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        kernel_size: Odd height and width of the whole kernel, or one number for both.
+        kernel_size: Odd size of the whole kernel.
         shift: Whether the pixel's own row is left out.
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | Sequence[int],
-        *,
-        shift: bool,
+        self, in_channels: int, out_channels: int, kernel_size: int, *, shift: bool
     ) -> None:
-        height, width = height_and_width(kernel_size)
+        check(kernel_size % 2 == 1, "kernel_size", "be odd", kernel_size)
         least = 3 if shift else 1
-        check(height >= least, "kernel_size", f"be at least {least}", kernel_size)
-        rows = height // 2 + (not shift)
-        super().__init__(in_channels, out_channels, (rows, width))
+        check(kernel_size >= least, "kernel_size", f"be at least {least}", kernel_size)
+        rows = kernel_size // 2 + (not shift)
+        super().__init__(in_channels, out_channels, (rows, kernel_size))
         self.shift = shift
-        draw_weight(self.weight, rows * width * in_channels, gain=1.0 if shift else 2.0)
+        draw_weight(self.weight, rows * kernel_size * in_channels, gain=1.0 if shift else 2.0)
 
     def forward(
         self, x: Float[Tensor, "batch in height width"]
@@ -123,22 +117,6 @@ def _row_mask(
     return mask.repeat(parts, 1, 1, 1)
 
 
-def height_and_width(kernel_size: int | Sequence[int]) -> tuple[int, int]:
-    """Return the sizes of a kernel, of which one number may stand for both.
-
-    Raises:
-        ValueError: If they are not odd and positive.
-
-    Example:
-        >>> height_and_width(7), height_and_width((3, 15))
-        ((7, 7), (3, 15))
-    """
-    sizes = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
-    odd = len(sizes) == 2 and all(size % 2 == 1 and size > 0 for size in sizes)
-    check(odd, "kernel_size", "be an odd number, or two", kernel_size)
-    return sizes[0], sizes[1]
-
-
 def draw_weight(weight: Tensor, inputs: Tensor | int, *, gain: float) -> None:
     """Draw a weight with standard deviation ``gain / sqrt(inputs)``, uniformly.
 
@@ -172,7 +150,7 @@ class GatedLayer(nn.Module):
     Args:
         in_channels: Channels of both inputs.
         channels: Features of each stack.
-        kernel_size: Odd size of the kernel that the two stacks share out, or height and width.
+        kernel_size: Odd size of the kernel that the two stacks share out.
         skip_channels: Features that go to the network's output.
         num_groups: Number of colours.
         kind: "A" for the first layer, which is shifted and has no residual connection.
@@ -187,7 +165,7 @@ class GatedLayer(nn.Module):
         self,
         in_channels: int,
         channels: int,
-        kernel_size: int | Sequence[int],
+        kernel_size: int,
         *,
         skip_channels: int,
         num_groups: int,
@@ -201,9 +179,8 @@ class GatedLayer(nn.Module):
         first, gates, groups = kind == "A", 2 * channels, num_groups
         self.channels, self.kind = channels, kind
         self.vertical = VerticalConv2d(in_channels, gates, kernel_size, shift=first)
-        columns = height_and_width(kernel_size)[1] // 2 + 1
         self.horizontal = MaskedRowConv2d(
-            in_channels, channels, columns, kind=kind, num_groups=groups, parts=2
+            in_channels, channels, kernel_size // 2 + 1, kind=kind, num_groups=groups, parts=2
         )
         self.link = nn.Conv2d(gates, gates, 1, bias=False)
         self.horizontal.reset_parameters(gain=1.0 if first else 2.0)

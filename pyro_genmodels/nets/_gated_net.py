@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -83,7 +82,7 @@ class GatedStackNet(AutoregressiveNet):
             MaskedConv2d(a, b, 1, kind="B", num_groups=groups) for a, b in itertools.pairwise(sizes)
         )
 
-    def add_gated(self, kernel_size: int | Sequence[int], *, last: bool = False) -> None:
+    def add_gated(self, kernel_size: int, *, last: bool = False) -> None:
         """Add a gated layer; the first one is shifted."""
         inputs, kind = (self._channels, "B") if self.layers else (self.levels.channels, "A")
         options: dict[str, Any] = {"kind": kind, "last": last, **self._common}

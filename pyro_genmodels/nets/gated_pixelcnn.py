@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pyro_genmodels._checks import check
 from pyro_genmodels._typing import EventShape
 from pyro_genmodels.nets._gated_net import GatedStackNet
@@ -29,8 +27,8 @@ class GatedPixelCNNNet(GatedStackNet):
         num_levels: Levels of a sub-pixel.
         hidden_channels: Features of each stack.
         num_layers: Gated layers after the first.
-        kernel_size: Odd size of the first layer's kernel, or height and width.
-        layer_kernel_size: The same for the other layers' kernels.
+        kernel_size: Size of the first layer's kernel.
+        layer_kernel_size: Size of the other layers' kernels.
         output_channels: Features of the skip connections and of the 1x1 layer at the end;
             ``hidden_channels`` by default.
         residual_channels: Features of a rectified layer inside each residual connection, which by
@@ -68,8 +66,8 @@ class GatedPixelCNNNet(GatedStackNet):
         *,
         hidden_channels: int = 32,
         num_layers: int = 5,
-        kernel_size: int | Sequence[int] = 7,
-        layer_kernel_size: int | Sequence[int] = 3,
+        kernel_size: int = 7,
+        layer_kernel_size: int = 3,
         output_channels: int | None = None,
         residual_channels: int | None = None,
         num_output_layers: int = 0,
