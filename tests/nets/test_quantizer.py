@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import os
 import pickle
@@ -211,10 +212,12 @@ def published_updates(
     return codebooks
 
 
-def test_averages_are_the_published_ones() -> None:
-    quantizer = nets.VectorQuantizer(6, 10, initialization="random").double()
+@pytest.mark.parametrize("options", [{}, {"decay": 0.99}, {"decay": 0.8, "epsilon": 1e-2}])
+def test_averages_are_the_published_ones(options) -> None:
+    quantizer = nets.VectorQuantizer(6, 10, initialization="random", **options).double()
     batches = torch.randn(60, 400, 6, dtype=torch.float64)
-    expected = published_updates(quantizer.codebook.clone(), batches)
+    constants = (quantizer.decay, quantizer.epsilon)
+    expected = published_updates(quantizer.codebook.clone(), batches, *constants)
     for batch, codebook in zip(batches, expected, strict=True):
         quantizer(batch)
         torch.testing.assert_close(quantizer.codebook, codebook, atol=1e-12, rtol=1e-12)
@@ -345,6 +348,8 @@ def test_codes_stay_alive(options) -> None:
 
 
 LEARNINGS = ("ema", "gradient")
+# Restarts share all that they change: without them the initialisation must have done so.
+RESTARTS = (5.0, None)
 
 
 def _train_rank(rank: int, folder: str) -> None:
@@ -352,34 +357,35 @@ def _train_rank(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     store = f"file://{folder}/store"
     torch.distributed.init_process_group("gloo", store, rank=rank, world_size=2)
-    for learning in LEARNINGS:
-        _train_quantizer(rank, folder, learning)
+    for learning, restart_after in itertools.product(LEARNINGS, RESTARTS):
+        _train_quantizer(rank, folder, learning, restart_after)
     torch.distributed.barrier()
     # Not through the group's own end: in torch 2.6 gloo can wait for ever for a rank that left.
     os._exit(0)
 
 
-def _train_quantizer(rank: int, folder: str, learning: str) -> None:
+def _train_quantizer(rank: int, folder: str, learning: str, restart_after: float | None) -> None:
     torch.manual_seed(rank)
-    quantizer = nets.VectorQuantizer(3, 40, learning=learning, restart_after=5.0)
+    quantizer = nets.VectorQuantizer(3, 40, learning=learning, restart_after=restart_after)
     if learning == "gradient":
         # DistributedDataParallel starts from rank 0's parameters.
         torch.distributed.broadcast(quantizer.codebook.detach(), 0)
     for _ in range(100):
         quantizer(torch.randn(30 + rank, 3) + 2 * rank)
-    torch.save(quantizer.state_dict(), f"{folder}/{learning}-{rank}.pt")
+    torch.save(quantizer.state_dict(), f"{folder}/{learning}-{restart_after}-{rank}.pt")
 
 
 def test_ranks_stay_equal(tmp_path: Path) -> None:
     mp.spawn(_train_rank, (str(tmp_path),), nprocs=2)
-    for learning in LEARNINGS:
-        first, second = (torch.load(tmp_path / f"{learning}-{rank}.pt") for rank in (0, 1))
-        for name, value in first.items():
-            assert torch.equal(value, second[name]), (learning, name)
+    for variant in itertools.product(LEARNINGS, RESTARTS):
+        name = "{}-{}".format(*variant)
+        first, second = (torch.load(tmp_path / f"{name}-{rank}.pt") for rank in (0, 1))
+        for key, value in first.items():
+            assert torch.equal(value, second[key]), (name, key)
         assert int(first["steps"]) == 100
         # The codes lie where both ranks have data.
         mean = (first["counts"] @ first["codebook"] / first["counts"].sum()).mean()
-        assert abs(float(mean) - 1) < 0.6, learning
+        assert abs(float(mean) - 1) < 0.6, name
 
 
 # Errors
