@@ -20,7 +20,7 @@ ISING: dict[str, Any] = {**ENDLESS, "learning_rate": 5e-3}
 
 
 def ising(side: int, beta: float) -> data.Sampled:
-    return sampled(data.Ising(side, side, beta=beta), train=600_000, test=20_000)
+    return sampled(data.Ising(side, side, beta=beta), train=600_000, test=100_000)
 
 
 def gated_ising(side: int) -> models.GenerativeModel:
