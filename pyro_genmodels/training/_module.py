@@ -107,8 +107,9 @@ class TrainingModule(lightning.LightningModule):
         if settings.epsilon is not None and settings.optimizer != "sgd":
             options["eps"] = settings.epsilon
         # Fused steps unscale by themselves, which Lightning's clipping under autocast refuses.
-        if settings.optimizer in _FUSED and "mixed" not in settings.precision:
-            options["fused"] = True
+        fused = settings.optimizer in _FUSED and "mixed" not in settings.precision
+        # Else all parameters together, which on the processor is not the default.
+        options["fused" if fused else "foreach"] = True
         trainable = [p for p in self.parameters() if p.requires_grad]
         optimizer = _OPTIMIZERS[settings.optimizer](trainable, **options)
         if settings.schedule == "constant" and not settings.warmup_steps:
