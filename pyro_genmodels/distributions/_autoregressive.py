@@ -197,7 +197,8 @@ class AutoregressiveDistribution(TorchDistribution, ABC):
         return task.run(method).clone().reshape(shape + self.event_shape)
 
     def _flat_features(self, batch: torch.Size) -> Tensor | None:
-        with torch.no_grad():
+        # Samplers run without autocast: what they take of a context must be in their precision.
+        with torch.no_grad(), torch.autocast(self.net.device.type, enabled=False):
             features = self.net.context_features(self.context)
         if features is None:
             return None

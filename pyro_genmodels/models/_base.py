@@ -20,7 +20,7 @@ from pyro_genmodels.models._arguments import CheckedArguments
 from pyro_genmodels.models._latent_cost import unit_kl
 from pyro_genmodels.models._latent_scale import LatentScale
 from pyro_genmodels.models._mean_field import MeanFieldELBO
-from pyro_genmodels.models._program import has_latents, log_density, plates
+from pyro_genmodels.models._program import log_density, plates
 from pyro_genmodels.models._registration import RegisteredModule
 from pyro_genmodels.models._shared_pass import SharedPass
 
@@ -89,6 +89,11 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, ABC):
     def infer(self, x: Tensor, context: Tensor | None) -> None:
         """Sample the latent sites from the posterior; nothing in a model without latents."""
 
+    @property
+    def has_latents(self) -> bool:
+        """Whether there is anything to infer; if not, every bound is the exact log-likelihood."""
+        return type(self).infer is not GenerativeModel.infer
+
     def model(
         self, x: Num[Tensor, "*batch_event"] | None = None, context: Tensor | None = None
     ) -> Tensor:
@@ -127,6 +132,8 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, ABC):
         assert checked is not None  # narrows the type for the checker
         if self.training and torch.is_grad_enabled() and not self.is_bounding:
             self.latent_scale.advance()
+        if not self.has_latents:
+            return  # a plate without a site is one that Predictive does not know of
         with plates(batch):
             self.infer(checked, context)
 
@@ -174,7 +181,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, ABC):
         with evaluating(self), self._aside():
             encoded = poutine.trace(self.guide).get_trace(checked, context)
             name = type(self).__name__
-            check(has_latents(encoded), "model", "have latent variables to reconstruct from", name)
+            check(self.has_latents, "model", "have latent variables to reconstruct from", name)
             with plates(batch):
                 program = poutine.trace(poutine.replay(self.generate, trace=encoded))
                 site = program.get_trace(None, context).nodes["x"]
@@ -230,8 +237,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, ABC):
         with self._aside(), self.bounding():
             particles = pyro.plate("particles", num_particles, dim=-1 - len(batch))
             encoded = poutine.trace(particles(self.guide)).get_trace(checked, context)
-            latent = has_latents(encoded)
-            program = particles(self.model) if latent else self.model
+            program = particles(self.model) if self.has_latents else self.model
             decoded = poutine.trace(poutine.replay(program, trace=encoded))
             return encoded, decoded.get_trace(checked, context)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 
-from pyro_genmodels._typing import Float, Int, Num, Tensor
+from pyro_genmodels._typing import Float, Int, Tensor
 from pyro_genmodels.nets import Quantized, Quantizer
 
 
@@ -35,11 +35,12 @@ def map_shape(
     return torch.Size((*quantizer.code_shape, *sizes))
 
 
-def exactly(codes: Int[Tensor, "*codes"], like: Num[Tensor, "*event"], event_dim: int) -> Any:
+def exactly(codes: Int[Tensor, "*codes"], like: Tensor, event_dim: int) -> Any:
     """Return the deterministic posterior: all mass, log-probability zero, on these codes.
 
-    Its batch has as many dimensions as that of the data ``like``, whose events have ``event_dim``.
+    Its batch is theirs, which a context with more dimensions than the data's may have enlarged; an
+    event has ``event_dim``. The log-probability is of the dtype of ``like``.
     """
-    batch = codes.shape[: like.dim() - event_dim]
+    batch = codes.shape[: codes.dim() - event_dim]
     log_density = torch.zeros(batch, dtype=like.dtype, device=like.device)
-    return dist.Delta(codes, log_density, event_dim=codes.dim() - len(batch))
+    return dist.Delta(codes, log_density, event_dim=event_dim)

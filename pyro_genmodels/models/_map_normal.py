@@ -49,7 +49,9 @@ class MapNormal(TorchDistribution):
         validate_args: bool | None = None,
     ) -> None:
         self.loc, self.scale = loc, scale
-        super().__init__(loc.shape[:-3], loc.shape[-3:], validate_args=validate_args)
+        # Of a tensor that TraceGraph_ELBO follows, a part of the shape is a plain tuple.
+        batch, event = torch.Size(loc.shape[:-3]), torch.Size(loc.shape[-3:])
+        super().__init__(batch, event, validate_args=validate_args)
 
     @classmethod
     def from_numbers(cls, loc: Tensor, log_scale: Tensor, *, temperature: float = 1.0) -> MapNormal:

@@ -48,11 +48,6 @@ class _BatchPlate(IndepMessenger):
             BroadcastMessenger._pyro_sample(msg)
 
 
-def has_latents(trace: Any) -> bool:
-    """Whether a program drew anything that was not observed."""
-    return len(prune_subsample_sites(trace).stochastic_nodes) > 0
-
-
 def log_density(trace: Any) -> Tensor:
     """Sum a trace's log-densities, masked but unscaled, over its sites."""
     trace = prune_subsample_sites(trace)

@@ -10,7 +10,7 @@ import pyro
 import torch
 from pyro import poutine
 
-from pyro_genmodels._checks import check, check_levels, check_trailing
+from pyro_genmodels._checks import check, check_levels, check_trailing, integers_checked
 from pyro_genmodels._typing import EventShape, Float, Int, Num, Tensor
 from pyro_genmodels.distributions import AutoregressiveDistribution
 from pyro_genmodels.metrics import evaluating
@@ -119,9 +119,10 @@ class VectorQuantizedModel(GenerativeModel, ABC):
         quantized, inputs = self._encoded(x, context, learns and torch.is_grad_enabled())
         record = self.shared_pass.begin(x)
         with self.latent_scale():
-            for name, codes in zip(self.site_names, self._maps(quantized), strict=True):
+            maps = zip(self.site_names, self._maps(quantized), self.code_priors, strict=True)
+            for name, codes, prior in maps:
                 record.add_work(None)
-                posterior = exactly(codes, x, len(self.event_shape))
+                posterior = exactly(codes, x, len(prior.code_shape))
                 record.add_latent(pyro.sample(name, posterior))
         record.add_work(inputs)
         if learns:
@@ -143,6 +144,7 @@ class VectorQuantizedModel(GenerativeModel, ABC):
         return value
 
     @torch.no_grad()
+    @integers_checked
     def sample(
         self, num_samples: int = 1, context: Tensor | None = None, *, temperature: float = 1.0
     ) -> Float[Tensor, "num_samples *batch_event"]:

@@ -148,10 +148,13 @@ class FlowModel(GenerativeModel, DerivedBuffers):
         observed: Tensor = pyro.sample("x", dist.Delta(floor, event_dim=event_dim), obs=x)
         return observed
 
+    @property
+    def has_latents(self) -> bool:
+        """Whether data are discrete: then what rounds down to them is latent."""
+        return self.num_levels is not None
+
     def infer(self, x: Tensor, context: Tensor | None) -> None:
         """Dequantise: sample ``"v"`` among the values that round down to ``x``."""
-        if self.num_levels is None:
-            return
         with self.latent_scale():
             pyro.sample("v", self._dequantized(x))
 

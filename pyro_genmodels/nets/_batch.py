@@ -71,7 +71,8 @@ def broadcast_shapes(*shapes: Sequence[int]) -> torch.Size:
 
 def event_of(tensor: Tensor | None, rank: int) -> torch.Size:
     """Return the trailing ``rank`` sizes of ``tensor``; of ``None``, nothing."""
-    return torch.Size() if tensor is None else tensor.shape[tensor.dim() - rank :]
+    # Of a tensor that TraceGraph_ELBO follows, a part of the shape is a plain tuple.
+    return torch.Size() if tensor is None else torch.Size(tensor.shape[tensor.dim() - rank :])
 
 
 def padded(x: Tensor, pad: Sequence[int]) -> Tensor:

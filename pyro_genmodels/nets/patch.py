@@ -72,7 +72,7 @@ class PatchEncoder(Configured, nn.Module):
 
     def forward(
         self, x: Float[Tensor, "*batch C H W"], context: Num[Tensor, "*context"] | None = None
-    ) -> Float[Tensor, "*batch C_out h w"]:
+    ) -> Float[Tensor, "*output C_out h w"]:
         """Return features ``(*batch, out_channels, h, w)``; pixels that fill no patch are left."""
         return over_batch(self._encode, (x, 3), (context, self.context.event_dim or 0))
 
@@ -130,7 +130,7 @@ class PatchDecoder(Configured, nn.Module):
 
     def forward(
         self, z: Float[Tensor, "*batch C H W"], context: Num[Tensor, "*context"] | None = None
-    ) -> Float[Tensor, "*batch C_out h w"]:
+    ) -> Float[Tensor, "*output C_out h w"]:
         """Return maps ``(*batch, out_channels, h, w)``."""
         return over_batch(self._decode, (z, 3), (context, self.context.event_dim or 0))
 

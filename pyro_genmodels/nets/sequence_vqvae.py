@@ -127,7 +127,7 @@ class SequenceDecoder(Configured, nn.Module):
 
     def forward(
         self, z: Float[Tensor, "*batch C t"], context: Num[Tensor, "*context"] | None = None
-    ) -> Float[Tensor, "*batch C_out T"]:
+    ) -> Float[Tensor, "*output C_out T"]:
         """Return features for each step."""
         return over_batch(self._decode, (z, 2), (context, self.context.event_dim or 0))
 

@@ -86,7 +86,7 @@ class MapEncoder(Configured, nn.Module):
 
     def forward(
         self, x: Float[Tensor, "*batch C H W"], context: Num[Tensor, "*context"] | None = None
-    ) -> Float[Tensor, "*batch C_out h w"]:
+    ) -> Float[Tensor, "*output C_out h w"]:
         """Return feature maps ``(*batch, out_channels, h, w)``; a size is halved downwards."""
         return over_batch(self._encode, (x, 3), (context, self.context.event_dim or 0))
 
@@ -155,7 +155,7 @@ class MapDecoder(Configured, nn.Module):
 
     def forward(
         self, z: Float[Tensor, "*batch C H W"], context: Num[Tensor, "*context"] | None = None
-    ) -> Float[Tensor, "*batch C_out h w"]:
+    ) -> Float[Tensor, "*output C_out h w"]:
         """Return maps ``(*batch, out_channels, h, w)``."""
         return over_batch(self._decode, (z, 3), (context, self.context.event_dim or 0))
 

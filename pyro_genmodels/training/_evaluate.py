@@ -100,7 +100,7 @@ def evaluate(
     dataset: Any = source.splits[split]
     check_dataset(dataset, model)
     x, context = _whole(dataset, model)
-    default = 10 if _is_dequantized(model) else 100
+    default = 10 if hasattr(model, "dequantization") and model.has_latents else 100
     particles = default if num_particles is None else num_particles
     with seeded(seed):
         return _evaluation(model, source, split, x, context, particles, chunk_size)
@@ -121,7 +121,7 @@ def _evaluation(
         # Codes are a function of the data: further draws, or importance weights, change nothing.
         kind, bounds = "ELBO", {"elbo": elbo(model, x, context, chunk_size=chunk_size)}
         log_p, codes = bounds["elbo"], code_cost(model, x, context, chunk_size)
-    elif not has_latents(model):
+    elif not model.has_latents:
         kind, log_p = EXACT, elbo(model, x, context, chunk_size=chunk_size)
         bounds = {}
     else:
@@ -130,7 +130,7 @@ def _evaluation(
             "elbo": elbo(model, x, context, **options),
             "importance_weighted": importance_weighted_bound(model, x, context, **options),
         }
-        dequantized = _is_dequantized(model)
+        dequantized = hasattr(model, "dequantization")
         kind = f"importance-weighted bound, {particles} samples"
         if dequantized:
             kind = f"{model.dequantization}-dequantisation bound"
@@ -162,16 +162,6 @@ def code_cost(
     contexts = [None] * len(x) if context is None else context.split(chunk_size)
     chunks = zip(x.split(chunk_size), contexts, strict=False)
     return Estimate.of(-torch.cat([model.code_log_prob(*chunk) for chunk in chunks]))
-
-
-def has_latents(model: GenerativeModel) -> bool:
-    """Say whether a model has latent variables: whether its class has a posterior."""
-    infers = type(model).infer is not GenerativeModel.infer
-    return infers and (_is_dequantized(model) or not hasattr(model, "dequantization"))
-
-
-def _is_dequantized(model: GenerativeModel) -> bool:
-    return hasattr(model, "dequantization") and model.num_levels is not None
 
 
 def _whole(dataset: Any, model: GenerativeModel) -> tuple[Tensor, Tensor | None]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pyro_genmodels._checks import as_shape, check, check_event_shape
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets import MLP, ConvNet
+from pyro_genmodels.nets._batch import event_of
 from pyro_genmodels.transforms._base import FlowTransform
 from pyro_genmodels.transforms.masks import Checkerboard, HalfMask, Mask
 
@@ -68,7 +69,7 @@ class Coupling(FlowTransform, ABC):
         context: Tensor | None,
         change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]],
     ) -> tuple[Tensor, Tensor]:
-        self._check_shape(x.shape[x.dim() - self.mask.event_dim :])
+        self._check_shape(event_of(x, self.mask.event_dim))
         seen, changed = self.mask.divide(x)
         changed, log_slope = change(changed, self._elementwise(seen, x, context))
         y = self.mask.merge(seen, changed)

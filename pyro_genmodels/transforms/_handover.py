@@ -61,7 +61,7 @@ class HandOver(Transform, ABC):
         if tensor.dtype in (torch.float16, torch.bfloat16):
             tensor = tensor.float()  # log-determinants add up many small terms
         self.forward_shape(tensor.shape) if forward else self.inverse_shape(tensor.shape)
-        shape = flow.broadcast_shape(tensor.shape, context)
+        shape = flow.broadcast_shape(torch.Size(tensor.shape), context)
         tensor = tensor if tensor.shape == shape else tensor.expand(shape)
         evaluate = flow.forward_and_log_det if forward else flow.inverse_and_log_det
         result, log_det = evaluate(tensor, context)

@@ -76,3 +76,16 @@ def test_sampler_draws_what_log_prob_scores(name: str) -> None:
     law = make(name, (3, 2, 1), 4)
     check_sampler(law)
     check_sampling_methods_agree(law, methods=("cached", "parallel"), sample_shape=(100,))
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+@each_family
+def test_autocast_changes_no_sample(name: str, context: str) -> None:
+    """Samplers switch it off, for what they take of a context too."""
+    law = make(name, (2, 2, 2), 3, batch=(2,), dtype=torch.float32, **CONTEXTS[context])
+    torch.manual_seed(1)
+    expected = law.sample((2,))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.manual_seed(1)
+        assert torch.equal(law.sample((2,)), expected)
+        assert law.log_prob(expected).dtype == torch.float32
