@@ -121,5 +121,15 @@ def test_mistakes_are_named(factors: Tensor) -> None:
         scores.mig(torch.zeros(7, 2), factors)
     with pytest.raises(ValueError, match="`codes` must have two units or more; got 1"):
         scores.mig(torch.zeros(3000, 1), factors)
+    with pytest.raises(ValueError, match=r"`factors` must vary in every column; got .*\[1\]"):
+        scores.mig(factors.double(), factors * torch.tensor([1, 0] + [1] * (factors.shape[1] - 2)))
+    with pytest.raises(ValueError, match="`num_bins` must be positive; got 0"):
+        scores.mig(factors.double(), factors, num_bins=0)
+    with pytest.raises(ValueError, match="`codes` must be finite"):
+        scores.sap(factors / torch.tensor(0.0), factors)
+    with pytest.raises(ValueError, match="`num_trees` must be positive; got 0"):
+        scores.dci(factors.double(), factors, num_trees=0)
+    with pytest.raises(ValueError, match="`codes` must be of five data points or more; got 4"):
+        scores.dci(factors[:4].double(), factors[:4])
     with pytest.raises(ValueError, match="`means` must be of two data points or more"):
         scores.active_units(torch.zeros(1, 2))
