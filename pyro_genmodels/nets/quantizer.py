@@ -53,7 +53,8 @@ class VectorQuantizer(Quantizer):
         learning: ``"ema"``: moving averages; ``"gradient"``: a parameter that the optimizer moves.
         distance: ``"euclidean"``, or ``"cosine"``: vectors and codes are scaled to length one.
         commitment: Weight :math:`\beta` of the commitment term.
-        decay: Decay :math:`\gamma` of the averages.
+        decay: Decay :math:`\gamma` of the averages. The papers' 0.99 averages over a hundred
+            batches: codes then lag behind an encoder that still learns fast, and some are lost.
         epsilon: Smoothing :math:`\epsilon` of the counts.
         initialization: ``"kmeans"``: by k-means on the first training batch; from batches of fewer
             vectors than codes, the vectors themselves until every code has its place.
@@ -101,7 +102,7 @@ class VectorQuantizer(Quantizer):
         learning: Literal["ema", "gradient"] = "ema",
         distance: Literal["euclidean", "cosine"] = "euclidean",
         commitment: float = 0.25,
-        decay: float = 0.99,
+        decay: float = 0.95,
         epsilon: float = 1e-5,
         initialization: Literal["kmeans", "random"] = "kmeans",
         warmup_batches: int = 0,
