@@ -23,7 +23,8 @@ from pyro_genmodels.models._gaussian import StandardNormal
 from pyro_genmodels.models._latent_cost import LatentCost, unit_kl
 from pyro_genmodels.models.latent_priors import LatentPrior
 from pyro_genmodels.models.likelihoods import Likelihood, LikelihoodName, make_likelihood
-from pyro_genmodels.nets.vae import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
+from pyro_genmodels.nets.conv_vae import ConvDecoder, ConvEncoder
+from pyro_genmodels.nets.vae import MLPDecoder, MLPEncoder
 
 _WIDTHS: dict[str, tuple[int, ...]] = {"mlp": (400,), "conv": (32, 64)}
 

@@ -11,6 +11,7 @@ from pyro_genmodels.nets.composite_quantizer import (
 )
 from pyro_genmodels.nets.context import ContextEmbedding
 from pyro_genmodels.nets.conv import ConvNet, ResNet
+from pyro_genmodels.nets.conv_vae import ConvDecoder, ConvEncoder
 from pyro_genmodels.nets.dense import MLP
 from pyro_genmodels.nets.gated_pixelcnn import GatedPixelCNNNet
 from pyro_genmodels.nets.glow import GlowNet
@@ -27,7 +28,7 @@ from pyro_genmodels.nets.quantizer import VectorQuantizer
 from pyro_genmodels.nets.realnvp import RealNVPNet
 from pyro_genmodels.nets.recurrent import CharRNNNet
 from pyro_genmodels.nets.sequence_vqvae import SequenceDecoder, SequenceEncoder
-from pyro_genmodels.nets.vae import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
+from pyro_genmodels.nets.vae import MLPDecoder, MLPEncoder
 from pyro_genmodels.nets.vqvae import MapDecoder, MapEncoder
 from pyro_genmodels.nets.wavenet import WaveNetNet
 

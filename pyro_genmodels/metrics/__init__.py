@@ -1,0 +1,24 @@
+"""Figures of merit: nats, bits per dimension, bounds on the evidence, gaps to a known optimum.
+
+Bounds come as one value an example, in nats, so that any two methods can be compared on the same
+examples; :class:`Estimate` turns them into a mean with its standard error.
+"""
+
+from pyro_genmodels.metrics._bounds import (
+    WeightedModel,
+    elbo,
+    evaluating,
+    importance_weighted_bound,
+)
+from pyro_genmodels.metrics._estimate import Estimate, atypicality, bits_per_dim, paired_gap
+
+__all__ = [
+    "Estimate",
+    "WeightedModel",
+    "atypicality",
+    "bits_per_dim",
+    "elbo",
+    "evaluating",
+    "importance_weighted_bound",
+    "paired_gap",
+]
