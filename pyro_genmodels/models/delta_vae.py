@@ -86,17 +86,7 @@ class DeltaVAE(GaussianVAE):
         context_shape: Sequence[int] | None = None,
         warmup_steps: int = 0,
     ) -> None:
-        check_positive(delta=delta, latent_dim=latent_dim)
-        check_choice("commitment", commitment, ("sequence", "variance"))
-        prior, log_scale = None, None
-        if commitment == "sequence":
-            check(num_steps >= 2, "num_steps", "be at least 2", num_steps)
-            rule = f"be a multiple of num_steps, {num_steps}"
-            check(latent_dim % num_steps == 0, "latent_dim", rule, latent_dim)
-            features = latent_dim // num_steps
-            prior = AR1Prior(correlation_of(delta / features, num_steps), num_steps=num_steps)
-        else:
-            log_scale = log_scale_of(delta / latent_dim)
+        prior, log_scale = _committed(commitment, delta, latent_dim, num_steps)
         super().__init__(
             event_shape,
             num_levels=num_levels,
@@ -121,3 +111,18 @@ class DeltaVAE(GaussianVAE):
             latent_cost=LatentCost(),
         )
         self.delta, self.commitment = delta, commitment
+
+
+def _committed(
+    commitment: str, delta: float, latent_dim: int, num_steps: int
+) -> tuple[AR1Prior | None, float | None]:
+    """Return the prior, or the posterior's log-scale, whose least rate is ``delta``."""
+    check_positive(delta=delta, latent_dim=latent_dim)
+    check_choice("commitment", commitment, ("sequence", "variance"))
+    if commitment == "variance":
+        return None, log_scale_of(delta / latent_dim)
+    check(num_steps >= 2, "num_steps", "be at least 2", num_steps)
+    rule = f"be a multiple of num_steps, {num_steps}"
+    check(latent_dim % num_steps == 0, "latent_dim", rule, latent_dim)
+    features = latent_dim // num_steps
+    return AR1Prior(correlation_of(delta / features, num_steps), num_steps=num_steps), None

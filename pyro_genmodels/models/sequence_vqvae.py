@@ -109,18 +109,14 @@ class SequenceVQVAE(OneMapModel):
         context_shape: Sequence[int] | None = None,
     ) -> None:
         event_shape = check_event_shape(event_shape, ranks=(1,))
-        if likelihood is None:
-            wavenet = WaveNetNet(
-                event_shape,
-                num_levels,
-                channels=wavenet_channels,
-                skip_channels=wavenet_skip_channels,
-                num_blocks=wavenet_blocks,
-                layers_per_block=wavenet_layers,
-                dropout=dropout,
-                context_shape=(wavenet_channels, *event_shape),
-            )
-            likelihood = AutoregressiveLikelihood(wavenet, distribution="WaveNet")
+        wavenet = {
+            "channels": wavenet_channels,
+            "skip_channels": wavenet_skip_channels,
+            "num_blocks": wavenet_blocks,
+            "layers_per_block": wavenet_layers,
+            "dropout": dropout,
+        }
+        likelihood = likelihood or _wavenet(event_shape, num_levels, wavenet)
         super().__init__(
             event_shape,
             num_levels=num_levels,
@@ -147,3 +143,12 @@ class SequenceVQVAE(OneMapModel):
 
     def _features(self, x: Tensor, context: Tensor | None) -> list[Tensor]:
         return super()._features(x, None)
+
+
+def _wavenet(
+    event_shape: EventShape, num_levels: int, options: dict[str, Any]
+) -> AutoregressiveLikelihood:
+    """Make the likelihood of a WaveNet that takes as many features of each step as it has."""
+    features = (options["channels"], *event_shape)
+    net = WaveNetNet(event_shape, num_levels, context_shape=features, **options)
+    return AutoregressiveLikelihood(net, distribution="WaveNet")
