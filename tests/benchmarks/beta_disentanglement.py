@@ -3,7 +3,7 @@
 beta-VAEs of the 16x16 sprites, whose factors are known, for several betas from several seeds: the
 rate (mean KL) and distortion in nats, the bounds at beta one, and measures of how far single
 units stand for single factors. ``4`` stands for beta 4; ``8to4`` for a beta that falls from 8 to 4,
-evenly over the first 0.6 of the steps. Network, data, optimiser and steps are the same for all. A
+evenly over the first half of the steps. Network, data, optimiser and steps are the same for all. A
 row a run is printed as it comes and kept in ``--out``; runs that are there already are not made
 again, so that processes may share the work by ``--seeds``. In the end: means with standard
 deviations over seeds, whether some objective's MIG exceeds the plain VAE's by more than that
@@ -30,7 +30,7 @@ SCORES = (*MEASURES, "FactorVAE", "beta-VAE")
 SIZES = ("rate", "distortion", "ELBO", "bound", "active")
 COLUMNS = ("first", "beta", "seed", *SIZES, *SCORES, "seconds")
 SHAPE_FACTOR = 0  # no order among shapes
-FALLING = 0.6  # share of the steps over which beta falls
+FALLING = 0.5  # share of the steps over which beta falls
 
 
 class Objective(NamedTuple):
