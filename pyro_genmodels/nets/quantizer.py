@@ -53,8 +53,7 @@ class VectorQuantizer(Quantizer):
         learning: ``"ema"``: moving averages; ``"gradient"``: a parameter that the optimizer moves.
         distance: ``"euclidean"``, or ``"cosine"``: vectors and codes are scaled to length one.
         commitment: Weight :math:`\beta` of the commitment term.
-        decay: Decay :math:`\gamma` of the averages. The papers' 0.99 averages over a hundred
-            batches: codes then lag behind an encoder that still learns fast, and some are lost.
+        decay: Decay :math:`\gamma` of the averages: they are over about ``1 / (1 - decay)`` batches.
         epsilon: Smoothing :math:`\epsilon` of the counts.
         initialization: ``"kmeans"``: by k-means on the first training batch; from batches of fewer
             vectors than codes, the vectors themselves until every code has its place.
@@ -102,7 +101,7 @@ class VectorQuantizer(Quantizer):
         learning: Literal["ema", "gradient"] = "ema",
         distance: Literal["euclidean", "cosine"] = "euclidean",
         commitment: float = 0.25,
-        decay: float = 0.95,
+        decay: float = 0.99,
         epsilon: float = 1e-5,
         initialization: Literal["kmeans", "random"] = "kmeans",
         warmup_batches: int = 0,
