@@ -53,7 +53,7 @@ class VectorQuantizer(Quantizer):
         learning: ``"ema"``: moving averages; ``"gradient"``: a parameter that the optimizer moves.
         distance: ``"euclidean"``, or ``"cosine"``: vectors and codes are scaled to length one.
         commitment: Weight :math:`\beta` of the commitment term.
-        decay: Decay :math:`\gamma` of the averages: they are over about ``1 / (1 - decay)`` batches.
+        decay: Decay :math:`\gamma` of the averages, over about ``1 / (1 - decay)`` batches.
         epsilon: Smoothing :math:`\epsilon` of the counts.
         initialization: ``"kmeans"``: by k-means on the first training batch; from batches of fewer
             vectors than codes, the vectors themselves until every code has its place.
