@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyro_genmodels.nets._attention import CausalAttention
 from pyro_genmodels.nets._gated import MaskedRowConv2d
-from pyro_genmodels.nets._gated_cache import branches, colour_weights, gate_order, gate_scale
+from pyro_genmodels.nets._gated_products import branches, colour_weights, gate_order, gate_scale
 from pyro_genmodels.nets._row_cache import group_views
 from pyro_genmodels.nets.masked import group_bounds
 

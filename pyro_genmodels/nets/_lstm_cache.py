@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pyro_genmodels.nets._gate_bias import GateBias, gate_columns
-from pyro_genmodels.nets._gated_cache import colour_weights
+from pyro_genmodels.nets._gated_products import colour_weights
 from pyro_genmodels.nets._lstm_layer import LSTMLayer
 from pyro_genmodels.nets._row_cache import group_views
 from pyro_genmodels.nets.masked import group_bounds

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets._autoregressive import IncrementalEvaluation
 from pyro_genmodels.nets._gate_bias import GateBias
-from pyro_genmodels.nets._gated_cache import colour_weights
+from pyro_genmodels.nets._gated_products import colour_weights
 from pyro_genmodels.nets._levels import LevelInput
 from pyro_genmodels.nets._lstm_cache import (
     DiagonalLayerEvaluation,

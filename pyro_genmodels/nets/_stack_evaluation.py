@@ -14,7 +14,8 @@ from pyro_genmodels.nets._attention import CausalAttention
 from pyro_genmodels.nets._attention_cache import AttentionEvaluation
 from pyro_genmodels.nets._autoregressive import IncrementalEvaluation
 from pyro_genmodels.nets._gated import GatedLayer
-from pyro_genmodels.nets._gated_cache import LayerEvaluation, skip_products
+from pyro_genmodels.nets._gated_cache import LayerEvaluation
+from pyro_genmodels.nets._gated_products import skip_products
 from pyro_genmodels.nets._levels import LevelInput
 from pyro_genmodels.nets._output_stack import ResidualOutput, stack_evaluations
 from pyro_genmodels.nets._row_cache import OutputEvaluation
