@@ -1179,6 +1179,11 @@ WARMUP_MUTANTS: dict[str, Mutation] = {
     ),
     "ends at one, not at beta": method_of(LatentScale, "forward", lambda r, self: rescaled(self)),
     "stays while bounding": never_off,
+    "rises from zero always": lambda patch: patch.setattr(
+        LatentScale,
+        "value",
+        property(lambda self: self.beta * (1e-4 + (1 - 1e-4) * (self.step / 4).clamp(max=1.0))),
+    ),
 }
 
 
@@ -1190,8 +1195,9 @@ def rescaled(scale: LatentScale) -> Any:
 def test_warm_up(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x = binary(3)
 
-    def law() -> None:
-        model, weights = vae(models.BetaVAE, beta=2.0, warmup_steps=4).train(), []
+    def law(first: float | None = None) -> None:
+        options = {"beta": 2.0, "warmup_steps": 4, "first_beta": first}
+        model, weights = vae(models.BetaVAE, **options).train(), []
         for _ in range(6):
             cost, kl = cost_of_latents(model, x)
             weights.append((cost / kl.sum(-1).mean()).item())
@@ -1203,11 +1209,16 @@ def test_warm_up(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
             torch.manual_seed(1)
             assert torch.allclose(bounded, model.log_weights(x).sum()), "a bound, at beta one"
             model.train()
-        rise = [1e-4 + (1 - 1e-4) * min(1.0, step / 4) for step in range(1, 7)]
-        assert weights == pytest.approx([2 * each for each in rise]), "the weight rises to beta"
+        start = 2e-4 if first is None else first
+        path = [start + (2 - start) * min(1.0, step / 4) for step in range(1, 7)]
+        assert weights == pytest.approx(path), "the weight moves to beta"
 
-    message = "the weight rises to beta|a bound, at beta one"
-    assert_caught(law, WARMUP_MUTANTS[mutant], monkeypatch, message)
+    def laws() -> None:
+        law()
+        law(first=6.0)
+
+    message = "the weight moves to beta|a bound, at beta one"
+    assert_caught(laws, WARMUP_MUTANTS[mutant], monkeypatch, message)
 
 
 def free_bits(change: Callable[[Any, Tensor], Tensor]) -> Mutation:
