@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 import pyro
 import torch
+from pyro import poutine
 
 from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._typing import EventShape, Float, Tensor
@@ -183,7 +184,7 @@ class NVAE(GenerativeModel):
                 step = self._next(step, latents, context)
                 record.add_work(step)
                 posterior = self.hierarchy.posterior(group, features[group], step)
-                latents.append(pyro.sample(name, self._site(posterior)))
+                latents.append(self._drawn_site(name, posterior))
                 record.add_latent(latents[-1])
                 if self._balances:
                     divergences.append(divergence(posterior, step.prior, latents[-1]))
@@ -201,7 +202,7 @@ class NVAE(GenerativeModel):
             for name in self.site_names:
                 found: Step | None = self.shared_pass.look_up(record, latents)
                 step = self._next(step, latents, context) if found is None else found
-                latents.append(pyro.sample(name, self._site(step.prior)))
+                latents.append(self._drawn_site(name, step.prior))
         assert step is not None  # there is a group
         decoded = self.hierarchy.decoded(step, latents[-1])
         value: Tensor = pyro.sample("x", self.likelihood(decoded), obs=x)
@@ -299,5 +300,8 @@ class NVAE(GenerativeModel):
         warms_up = self.balancing and self.latent_scale.warmup_steps > 0
         return warms_up and self.training and not self.is_bounding
 
-    def _site(self, distribution: Any) -> Any:
-        return distribution.mask(False) if self._balances else distribution
+    def _drawn_site(self, name: str, distribution: Any) -> Tensor:
+        """Draw a group; balanced KL terms are a factor of their own, and the site has none."""
+        with poutine.mask(mask=False) if self._balances else nullcontext():
+            z: Tensor = pyro.sample(name, distribution)
+        return z

@@ -167,6 +167,13 @@ def test_estimators_agree_in_training(num_flows: int, step: int) -> None:
             torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_double_precision_is_kept_where_it_is_not_the_default(estimator: Any) -> None:
+    model, x = nvae(num_cells=0), images(3)
+    torch.set_default_dtype(torch.float32)
+    assert all(each.dtype == torch.float64 for each in loss_and_gradients(model, estimator, x)[1:])
+
+
 @pytest.mark.parametrize("num_flows", [0, 1])
 def test_estimators_agree_without_balancing(num_flows: int) -> None:
     """Those that take draws and those that take the form, each among themselves."""
@@ -191,7 +198,7 @@ def test_objective_by_hand() -> None:
     modelled = poutine.trace(poutine.replay(by_hand.model, trace=guided)).get_trace(x)
     terms = []
     for name in by_hand.site_names:
-        q, p = guided.nodes[name]["fn"].base_dist, modelled.nodes[name]["fn"].base_dist
+        q, p = guided.nodes[name]["fn"], modelled.nodes[name]["fn"]
         terms.append(kl_divergence(Normal(q.loc, q.scale), Normal(p.loc, p.scale)).sum((1, 2, 3)))
     weights = torch.tensor([1.0, 2.0, 2.0])
     shares = (torch.stack([t.mean() for t in terms]) + 0.01) / weights
