@@ -9,7 +9,7 @@ is medians and their ratios.
 With ``--collapse`` instead: codes alive (chosen for some vector) and perplexity on held-out vectors
 after 1000 steps with defaults, restarts off for the last 200, for frozen inputs of several shapes
 and for a trained encoder, beside its reconstruction error. ``--seeds 5 6`` and ``--only trained``
-choose a part, ``--decay 0.99`` another decay of the averages.
+choose a part, ``--decay`` and ``--learning-rate`` other settings than the defaults.
 """
 
 from __future__ import annotations
@@ -120,14 +120,13 @@ def photo_parts() -> dict[str, Tensor]:
     return {**parts, "unseen pixels": lower[:2000], "unseen colours": test}
 
 
-def report_trained(steps: int, seed: int, options: dict[str, float]) -> None:
-    """A small VQVAE on patches of photos."""
+def report_trained(steps: int, seed: int, rate: float, options: dict[str, float]) -> None:
+    """A small VQVAE on patches of photos, at a constant learning rate."""
     torch.manual_seed(seed)
     parts = photo_parts()
     train = parts.pop("train")
     quantizer = VectorQuantizer(DIM, NUM_CODES, **options)
     model = VQVAE((3, 32, 32), num_levels=256, hidden_channels=32, quantizer=quantizer)
-    rate = VQVAE.training_defaults["learning_rate"]
     optimizer = torch.optim.Adam((loss := ELBOLoss(model)).parameters(), lr=rate)
     for step in range(steps):
         if step == int(0.8 * steps):
@@ -158,6 +157,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
     parser.add_argument("--decay", type=float, help="the default's unless given")
+    rate = VQVAE.training_defaults["learning_rate"]
+    parser.add_argument("--learning-rate", type=float, default=rate, help="of the encoder")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
@@ -166,7 +167,7 @@ def main() -> None:
         if arguments.only != "trained":
             report_frozen(arguments.steps, options)
         for seed in arguments.seeds if arguments.only != "frozen" else ():
-            report_trained(arguments.steps, seed, options)
+            report_trained(arguments.steps, seed, arguments.learning_rate, options)
     else:
         clock = time.process_time if arguments.cpu_clock else time.perf_counter
         report_speed(arguments.repeats, clock)
