@@ -104,16 +104,16 @@ def report_frozen(steps: int, options: dict[str, float]) -> None:
 def photo_parts() -> dict[str, Tensor]:
     """Patches of the training photos, by what they share with those that are trained on.
 
-    Photos cuts its patches out of cells of 106 rows, and they overlap. Trained on are 2000 of a
-    cell's upper half; counted are others of the same, those of the lower half, of which no pixel
-    is trained on, and those of the test photos, whose colours differ.
+    Photos cuts its patches out of cells, and they overlap. Trained on are 2000 of the cells' upper
+    halves; counted are others of the same, those of the lower halves, of which no pixel is trained
+    on, and those of the test photos, whose colours differ.
     """
-    from pyro_genmodels.data import Photos
+    from pyro_genmodels.data.photos import _CELL_HEIGHT, Photos
 
-    source = Photos()
-    row = source.places["train"][:, 1] % 106
+    source, half = Photos(), _CELL_HEIGHT // 2
+    row = source.places["train"][:, 1] % _CELL_HEIGHT
     everything = torch.stack([source.train[i][0] for i in range(len(row))])
-    upper, lower = everything[row + 32 <= 53], everything[row >= 53]
+    upper, lower = everything[row + source.event_shape[-1] <= half], everything[row >= half]
     upper, lower = (part[torch.randperm(len(part))[:4000]] for part in (upper, lower))
     test = torch.stack([source.test[i][0] for i in range(len(source.test))])
     parts = {"train": upper[:2000], "overlapping patches": upper[2000:]}
