@@ -25,6 +25,9 @@ from pyro_genmodels.nets._ranks import copy_from_first_rank, sum_over_ranks
 _KMEANS_VECTORS_PER_CODE, _KMEANS_VECTORS = 8, 4096
 # Below this many counts epsilons an average is mostly epsilon: such a code keeps its place.
 _SAFE_EPSILONS = 100
+# Measured behind a learning encoder: with 50, codes so rare that its next move loses them are kept;
+# with 5 or 10, codes that are chosen often enough are moved before they settle.
+_RESTART_AFTER = 20.0
 
 
 class VectorQuantizer(Quantizer):
@@ -105,7 +108,7 @@ class VectorQuantizer(Quantizer):
         epsilon: float = 1e-5,
         initialization: Literal["kmeans", "random"] = "kmeans",
         warmup_batches: int = 0,
-        restart_after: float | None = 50.0,
+        restart_after: float | None = _RESTART_AFTER,
     ) -> None:
         super().__init__(dim, num_codes)
         check_choice("learning", learning, ("ema", "gradient"))
@@ -184,7 +187,7 @@ class VectorQuantizer(Quantizer):
 
     @property
     def _patience(self) -> float:
-        return (self.restart_after or 50.0) * self.num_codes
+        return (self.restart_after or _RESTART_AFTER) * self.num_codes
 
     def _normalized(self, vectors: Tensor) -> Tensor:
         return F.normalize(vectors, dim=-1) if self.distance == "cosine" else vectors

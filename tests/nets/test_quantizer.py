@@ -335,7 +335,7 @@ def test_codes_stay_alive(options) -> None:
     unused = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.Adam([*quantizer.parameters(), unused], lr=1e-2)
     for step in range(300):
-        quantizer.restart_after = 50.0 if step < 240 else None
+        quantizer.restart_after = quantizer.restart_after if step < 240 else None
         optimizer.zero_grad()
         (quantizer(5 + torch.randn(512, 4) @ mixing).loss.sum() + unused.sum()).backward()
         optimizer.step()
