@@ -9,7 +9,8 @@ is medians and their ratios.
 With ``--collapse`` instead: codes alive (chosen for some vector) and perplexity on held-out vectors
 after 1000 steps with defaults, restarts off for the last 200, for frozen inputs of several shapes
 and for a trained encoder, beside its reconstruction error. ``--seeds 5 6`` and ``--only trained``
-choose a part, ``--decay`` and ``--learning-rate`` other settings than the defaults.
+choose a part, ``--decay``, ``--restart-after`` and ``--learning-rate`` other settings than the
+defaults.
 """
 
 from __future__ import annotations
@@ -157,13 +158,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
     parser.add_argument("--decay", type=float, help="the default's unless given")
+    parser.add_argument("--restart-after", type=float, help="the default's unless given")
     rate = VQVAE.training_defaults["learning_rate"]
     parser.add_argument("--learning-rate", type=float, default=rate, help="of the encoder")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     if arguments.collapse:
-        options = {} if arguments.decay is None else {"decay": arguments.decay}
+        given = {name: getattr(arguments, name) for name in ("decay", "restart_after")}
+        options = {name: value for name, value in given.items() if value is not None}
         if arguments.only != "trained":
             report_frozen(arguments.steps, options)
         for seed in arguments.seeds if arguments.only != "frozen" else ():
