@@ -1,10 +1,10 @@
 """Whether a small NVAE trains without a NaN: ``python tests/benchmarks/nvae_stability.py``.
 
 Adamax at the published rate of 1e-2 from the first step on (``--optimizer adamw``: as the preset
-``digits`` has it, at twice the rate), warm-up of the KL terms and their
-balancing within the run, flows in the posterior, float32 and bf16 autocast. For each run: steps
-whose loss or gradient was not finite (the run goes on without them), first and last loss in
-bits/dim at full weight, and the largest norm of a gradient.
+``digits`` has it, at twice the rate), warm-up of the KL terms and their balancing within the run,
+flows in the posterior, float32 and bf16 autocast. For each run: steps whose loss or gradient was
+not finite (the run goes on without them), first and last loss in bits/dim at full weight, and the
+largest norm of a gradient.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def pixelcnn_decoder() -> models.VAE:
 
 
 def digits_nvae() -> models.NVAE:
-    """The preset, but for a warm-up over the first sixth of what two minutes have room for."""
+    """The preset, but for a shorter warm-up: two minutes have room for fewer steps."""
     nvae = models.preset("NVAE", "digits", warmup_steps=300)
     assert isinstance(nvae, models.NVAE)
     return nvae
@@ -101,7 +101,7 @@ SPRITES = {
     "NVAE on sprites": Problem(
         lambda: sampled(data.Sprites(16), 100_000, test=400),
         sprites_nvae,
-        {**NVAE, "weight_decay": 1e-2},  # half, for four times the steps that the digits have
+        {**NVAE, "weight_decay": 1e-2},  # half: there are more steps than on the digits
         600,
         2.5,
         "nats",
