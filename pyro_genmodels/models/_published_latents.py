@@ -7,7 +7,7 @@ from typing import Any
 from pyro_genmodels.models._published import PLAIN, Options, Table
 
 _ADAMAX: Options = {"optimizer": "adamax", "epsilon": 1e-3, "weight_decay": 3e-4}
-# The decay holds the lengths of normalised kernels, so that they keep turning: for short runs.
+# For short runs: ended lower than Adamax on digits and sprites, see docs/benchmarks.md.
 _ADAMW: Options = {"optimizer": "adamw", "epsilon": 1e-6, "weight_decay": 2e-2}
 
 

@@ -56,7 +56,7 @@ def sprites_nvae() -> models.NVAE:
     return models.NVAE((1, 16, 16), num_levels=2, **groups, **sizes, **options)
 
 
-# The preset's: decay holds the kernels' lengths, see docs/variational_autoencoders.md.
+# The preset's; chosen on the sprites, see docs/benchmarks.md.
 NVAE = models.presets()["NVAE"]["digits"]["training"]
 del NVAE["max_epochs"]  # time is what ends a run here
 FAMILIES: dict[str, tuple[Callable[[], models.GenerativeModel], dict[str, Any]]] = {
