@@ -11,17 +11,29 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from pyro_genmodels.data import Digits, Photos
-from pyro_genmodels.models import NVAE, ELBOLoss, NonFiniteELBOError
+from pyro_genmodels.models import NVAE, ELBOLoss, NonFiniteELBOError, presets
+
+
+def published(
+    rule: Callable[..., Optimizer], settings: Mapping[str, Any]
+) -> Callable[..., Optimizer]:
+    """The optimizer with the settings that a model or preset has for it."""
+    rate, epsilon, decay = (settings[k] for k in ("learning_rate", "epsilon", "weight_decay"))
+    return partial(rule, lr=rate, eps=epsilon, weight_decay=decay)
+
 
 OPTIMIZERS = {
-    "adamax": partial(torch.optim.Adamax, lr=1e-2, eps=1e-3, weight_decay=3e-4),
-    "adamw": partial(torch.optim.AdamW, lr=2e-2, eps=1e-6, weight_decay=2e-2),
+    "adamax": published(torch.optim.Adamax, NVAE.training_defaults),
+    "adamw": published(torch.optim.AdamW, presets()["NVAE"]["digits"]["training"]),
 }
 SOURCES = {"Digits": Digits, "Photos": lambda: Photos(16, train=2000, validation=100, test=100)}
 
