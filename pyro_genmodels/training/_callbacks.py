@@ -105,8 +105,8 @@ class Journal(lightning.Callback):
 
     @property
     def best(self) -> float:
-        """Best validation result so far, in nats per example."""
-        return min((row["validation_nats"] for row in self.history), default=math.inf)
+        """Best validation result so far, in nats per example; infinite before a finite one."""
+        return min(self._validated(), default=math.inf)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Start the clock."""
@@ -130,7 +130,8 @@ class Journal(lightning.Callback):
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Note the epoch's results; keep the weights if they are the best."""
         row = self._row(trainer, pl_module)
-        if not math.isfinite(row["validation_nats"]) or row["validation_nats"] < self.best:
+        # While none is finite the latest counts: a run has best weights in any case.
+        if row["validation_nats"] < self.best or not math.isfinite(self.best):
             self._save_best(trainer, pl_module)
         self.history = [*self.history, row]
         if trainer.is_global_zero:
@@ -159,9 +160,14 @@ class Journal(lightning.Callback):
             row["validation_bits_per_dim"] = module.in_units(validation)
         return row | module.rates
 
+    def _validated(self) -> list[float]:
+        """Each epoch's validation result, infinite where it is not finite: a NaN has no order."""
+        values = [row["validation_nats"] for row in self.history]
+        return [value if math.isfinite(value) else math.inf for value in values]
+
     def _stop_if_no_better(self, trainer: Any, module: TrainingModule) -> None:
         patience = module.settings.patience
-        values = [row["validation_nats"] for row in self.history]
+        values = self._validated()
         if patience is not None and len(values) - 1 - values.index(min(values)) >= patience:
             trainer.should_stop = True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ import lightning.pytorch as lightning
 import pyro
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from pyro_genmodels.data import DataSource
 from pyro_genmodels.metrics import bits_per_dim
@@ -181,15 +183,19 @@ class TrainingModule(lightning.LightningModule):
         self._all_reached = True
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Drop a gradient that is not finite, if such a batch is to be skipped."""
+        """Stop at a gradient that is not finite, or drop it if such a batch is to be skipped."""
         # The scaler of 16-mixed leaves such steps out by itself.
-        if self.settings.on_nan != "skip" or self.settings.precision == "16-mixed":
+        if self.settings.precision == "16-mixed":
             return
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        if gradients and not bool(torch.stack([g.isfinite().all() for g in gradients]).all()):
-            rule = "the gradient must be finite"
-            warnings.warn(f"{self._where()} is skipped: {rule}.", stacklevel=1)
-            optimizer.zero_grad()
+        # The largest entry: squares would overflow where the gradient does not.
+        if not gradients or math.isfinite(float(get_total_norm(gradients, math.inf))):
+            return
+        rule = "the gradient must be finite"
+        if self.settings.on_nan == "stop":
+            raise TrainingError(f"{self._where()}: {rule}.")
+        warnings.warn(f"{self._where()} is skipped: {rule}.", stacklevel=1)
+        optimizer.zero_grad()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take the step into the average at once: a checkpoint after the step has both."""

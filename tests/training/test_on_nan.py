@@ -46,9 +46,51 @@ def fit(model: Fragile, run: Path, **settings: Any) -> list[dict[str, float]]:
         return training.fit(model, source(), run=run, max_epochs=1, **QUICK, **settings)
 
 
-def test_it_stops(tmp_path: Path) -> None:
+@pytest.mark.parametrize("breaks", ["loss", "gradient"])
+def test_it_stops(tmp_path: Path, breaks: str) -> None:
+    model = Fragile(breaks)
     with pytest.raises(TrainingError, match="epoch 1, step 3"):
-        fit(Fragile(), tmp_path)
+        fit(model, tmp_path)
+    assert bool(torch.isfinite(model.mean).all())
+
+
+class Lapsing(models.GenerativeModel):
+    """A mean whose validation is infinite or not a number in chosen epochs."""
+
+    epoch: Tensor
+
+    def __init__(self, lapses: dict[int, float]) -> None:
+        super().__init__((3,))
+        self.mean, self.lapses = nn.Parameter(torch.zeros(3)), lapses
+        self.register_buffer("epoch", torch.zeros((), dtype=torch.long))
+
+    def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
+        mean = self.mean
+        if self.training and torch.is_grad_enabled():
+            self.epoch += 1
+        elif x is not None:
+            mean = mean + self.lapses.get(int(self.epoch), 0.0)
+        return pyro.sample("x", dist.Normal(mean, 1.0, validate_args=False).to_event(1), obs=x)
+
+
+@pytest.mark.parametrize(
+    ("lapses", "best"),
+    [
+        ({2: torch.nan}, 4),
+        ({4: torch.nan}, 3),
+        ({4: torch.inf}, 3),
+        ({1: torch.nan, 2: torch.nan, 3: 100.0, 4: 200.0}, 3),
+        ({1: torch.nan, 2: torch.nan, 3: torch.nan, 4: torch.nan}, 4),
+    ],
+)
+def test_a_lapsed_validation_is_never_the_best(
+    tmp_path: Path, lapses: dict[int, float], best: int
+) -> None:
+    model, run = Lapsing(lapses), tmp_path / "run"
+    options = {**QUICK, "batch_size": 10_000, "max_epochs": 4, "learning_rate": 0.1}
+    with pyro.validation_enabled(False):
+        training.fit(model, source(), run=run, **options)
+    assert int(model.epoch) == best
 
 
 @pytest.mark.parametrize("breaks", ["loss", "gradient"])
