@@ -21,7 +21,7 @@ from pyro.infer import (
     TraceMeanField_ELBO,
 )
 
-from pyro_genmodels.models import ELBOLoss, NonFiniteELBOError
+from pyro_genmodels.models import ELBOLoss, NonFiniteELBOError, SharedPass
 from tests.models.toys import Ladder, linear_evidence
 
 ESTIMATORS = [Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO, TraceEnum_ELBO]
@@ -174,6 +174,21 @@ def test_the_shared_pass_is_not_served_for_anything_else() -> None:
     assert misses_of(lambda: model.model(x)) == 1
     assert misses_of(lambda: (replayed(x), replayed(x))) == 1
     assert misses_of(lambda: torch.no_grad()(replayed)(x)) == 1
+
+
+def test_the_shared_pass_knows_what_it_was_made_from() -> None:
+    shared, x, label = SharedPass(), torch.zeros(2), torch.zeros((), dtype=torch.long)
+
+    def served(*given: object) -> bool:
+        shared.begin(x, label, 0.7)
+        return shared.take(*given) is not None
+
+    assert served(x, label, 0.7)
+    assert not served(x, label.clone(), 0.7)
+    assert not served(x, None, 0.7)
+    assert not served(x, label, 1.0)
+    shared.begin(torch.zeros(2), None)  # is no more as soon as the call is over
+    assert shared.take(None, None) is None
 
 
 def test_guide_and_model_share_one_cast_of_the_data() -> None:
