@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from pyro_genmodels._checks import check, integers_checked, require
 from pyro_genmodels._files import written_whole
 from pyro_genmodels._typing import Float, Num
+from pyro_genmodels.metrics import evaluating
 
 __all__ = [
     "image_grid",
@@ -170,6 +171,8 @@ def save_traversals(
         >>> vae = VAE((1, 8, 8), num_levels=2, latent_dim=3)
         >>> save_traversals(vae, "traversals.png")  # doctest: +SKIP
     """
+    name, rule = type(model).__name__, "have latent vectors that it decodes"
+    check(hasattr(model, "latent_dim") and hasattr(model, "decode"), "model", rule, name)
     like = next(model.parameters())
     start = torch.zeros(model.latent_dim) if z is None else z
     chosen = list(range(model.latent_dim)) if units is None else list(units)
@@ -178,7 +181,7 @@ def save_traversals(
     latents = start.detach().cpu().to(values).repeat(len(chosen), num_steps, 1)
     for row, unit in enumerate(chosen):
         latents[row, :, unit] = values
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(model):
         images = model.decode(latents.flatten(0, 1).to(like), context).mean
     _save_image(image_grid(images, model.num_levels, columns=num_steps), path)
 

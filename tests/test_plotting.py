@@ -84,3 +84,14 @@ def test_traversals_move_one_unit_a_row(tmp_path: Path) -> None:
     assert imread(tmp_path / "z.png").shape[:2] == (50, 250)
     with pytest.raises(ValueError, match="`units` must be one unit or more"):
         plotting.save_traversals(vae, tmp_path / "z.png", units=[])
+    nvae = models.NVAE((1, 8, 8), num_levels=2)
+    with pytest.raises(ValueError, match=r"`model` must have latent vectors.*NVAE"):
+        plotting.save_traversals(nvae, tmp_path / "z.png")
+
+
+def test_traversals_are_drawn_without_dropout(tmp_path: Path) -> None:
+    vae = models.VAE((1, 48, 48), num_levels=2, latent_dim=2, dropout=0.5)
+    for name in ("a.png", "b.png"):
+        plotting.save_traversals(vae, tmp_path / name)
+    assert (imread(tmp_path / "a.png") == imread(tmp_path / "b.png")).all()
+    assert vae.training

@@ -14,6 +14,9 @@ from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Float, Tensor
 from pyro_genmodels.models._gaussian import DiagonalNormal
 
+# Logarithm of what the largest correlation lacks to one; beyond it rounding would set in.
+_LOG_MISSING = -30.0
+
 
 class AR1Normal(TorchDistribution):
     r"""Stationary sequences :math:`z_t = \alpha z_{t-1} + \sqrt{1 - \alpha^2}\,\epsilon_t`.
@@ -132,9 +135,16 @@ def correlation_of(delta: float, num_steps: int) -> float:
     """Return the correlation at which that is the least KL, in nats, of a feature."""
     # To one in steps that keep the digits of what is missing.
     log_missing = _bisect(
-        lambda missing: least_rate_of_sequence(-math.expm1(missing), num_steps) - delta, -30.0, 0.0
+        lambda missing: least_rate_of_sequence(-math.expm1(missing), num_steps) - delta,
+        _LOG_MISSING,
+        0.0,
     )
     return -math.expm1(log_missing)
+
+
+def largest_rate_of_sequence(num_steps: int) -> float:
+    """Return the least KL of a feature at the largest correlation that is told from one."""
+    return least_rate_of_sequence(-math.expm1(_LOG_MISSING), num_steps)
 
 
 def log_scale_of(delta: float) -> float:

@@ -9,7 +9,11 @@ from torch import nn
 
 from pyro_genmodels._checks import check, check_choice, check_positive
 from pyro_genmodels._typing import EventShape
-from pyro_genmodels.models._ar1 import correlation_of, log_scale_of
+from pyro_genmodels.models._ar1 import (
+    correlation_of,
+    largest_rate_of_sequence,
+    log_scale_of,
+)
 from pyro_genmodels.models._gaussian_vae import GaussianVAE
 from pyro_genmodels.models._latent_cost import LatentCost
 from pyro_genmodels.models.latent_priors import AR1Prior
@@ -52,7 +56,8 @@ class DeltaVAE(GaussianVAE):
         warmup_steps: Training steps over which the weight of the KL term rises to one.
 
     Raises:
-        ValueError: If ``delta`` is not positive, or the steps do not divide the latents.
+        ValueError: If ``delta`` is not positive or more than a correlation of almost one commits
+            to, or the steps do not divide the latents.
 
     References:
         Razavi et al. (2019), Preventing posterior collapse with delta-VAEs, section 2 and
@@ -125,4 +130,7 @@ def _committed(
     rule = f"be a multiple of num_steps, {num_steps}"
     check(latent_dim % num_steps == 0, "latent_dim", rule, latent_dim)
     features = latent_dim // num_steps
+    largest = features * largest_rate_of_sequence(num_steps)
+    rule = f"be at most {largest:.3g}, {features} times what {num_steps} steps can commit to"
+    check(delta <= largest, "delta", rule, delta)
     return AR1Prior(correlation_of(delta / features, num_steps), num_steps=num_steps), None

@@ -130,7 +130,8 @@ class FactorAnalysis(GenerativeModel):
         check_trailing("x", x, self.event_shape)
         centred = x.to(self.dtype).flatten(-len(self.event_shape)) - self.loc
         white = self.loading / self._scale.unsqueeze(-1)
-        precision = torch.eye(self.latent_dim, dtype=x.dtype, device=x.device) + white.mT @ white
+        identity = torch.eye(self.latent_dim, dtype=white.dtype, device=white.device)
+        precision = identity + white.mT @ white
         factor = torch.linalg.cholesky(precision)
         projected = (centred / self._scale) @ white
         loc = torch.cholesky_solve(projected.unsqueeze(-1), factor).squeeze(-1)

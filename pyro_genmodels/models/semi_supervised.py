@@ -35,6 +35,9 @@ class SemiSupervisedVAE(GenerativeModel):
 
     Any model of this package that is conditional on labels will do.
 
+    A rate that the conditional model holds by a learned weight (``BetaVAE(rate=...)``) is its mean
+    over all labels alike where they are enumerated, not under :math:`q(y \mid x)`.
+
     Args:
         conditional: The class-conditional model.
         classifier: Own network: data (discrete ones scaled to [-1, 1]) to ``(*batch, K)`` logits.
@@ -74,7 +77,8 @@ class SemiSupervisedVAE(GenerativeModel):
     ) -> None:
         by_labels = conditional.num_classes is not None
         check(by_labels, "conditional", "be conditional on labels", type(conditional).__name__)
-        check(classification_weight >= 0, "classification_weight", "be at least 0", "less")
+        weight = classification_weight
+        check(weight >= 0, "classification_weight", "be at least 0", weight)
         super().__init__(
             conditional.event_shape,
             num_levels=conditional.num_levels,

@@ -86,6 +86,15 @@ def test_fixed_variance_commits(delta: float) -> None:
     torch.testing.assert_close(kl, torch.tensor(delta).double())
 
 
+def test_a_rate_out_of_reach_is_refused() -> None:
+    """It would be committed to less than it was asked for."""
+    options: dict[str, Any] = {"num_levels": 2, "latent_dim": 8, "num_steps": 8}
+    with pytest.raises(ValueError, match=r"`delta` must be at most 16\.7, 1 times"):
+        DeltaVAE((5,), delta=40.0, **options)
+    vae = DeltaVAE((5,), delta=16.0, **options)
+    assert abs(least_rate_of_sequence(vae.prior.correlation, 8) - 16.0) < 1e-3
+
+
 @pytest.mark.parametrize("commitment", ["sequence", "variance"])
 def test_no_parameters_come_nearer(commitment: str) -> None:
     """Whatever the encoder gives."""

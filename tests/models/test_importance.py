@@ -55,6 +55,13 @@ def test_every_weight_is_the_evidence(noise: str, event_shape: tuple[int, ...]) 
     torch.testing.assert_close(exact, law.log_prob(x.flatten(1)))
 
 
+def test_data_may_have_another_precision_than_the_model() -> None:
+    model = FactorAnalysis((4,), latent_dim=2)
+    x = torch.randn(3, 4, dtype=torch.float64)
+    assert model.posterior(x).mean.dtype == torch.float32
+    torch.testing.assert_close(model.posterior(x).mean, model.posterior(x.float()).mean)
+
+
 def test_gradients_are_those_of_the_evidence() -> None:
     """The guide moves with the model, but to first order that costs nothing."""
     model = analysis()

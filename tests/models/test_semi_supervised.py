@@ -58,10 +58,17 @@ def assert_same_mean(first: Tensor, second: Tensor) -> None:
     assert ((first.mean(0) - second.mean(0)).abs() <= 3.5 * error + 1e-6).all()
 
 
-@pytest.mark.parametrize("options", [{}, {"cls": BetaVAE, "beta": 3.0, "warmup_steps": 9}])
-def test_enumerated_equals_drawn(options: dict[str, Any]) -> None:
+BETA: dict[str, Any] = {"cls": BetaVAE, "beta": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "step"),
+    [({}, 0), (BETA, 0), *((BETA | {"warmup_steps": 9}, step) for step in (0, 5, 9))],
+)
+def test_enumerated_equals_drawn(options: dict[str, Any], step: int) -> None:
     """By score function gradients in Trace and TraceGraph, exactly in TraceEnum."""
     model, x = small(**options).eval(), data(4)
+    model.latent_scale.step.fill_(step)
     enumerated = estimate(TraceEnum_ELBO, model, x)
     for make in (Trace_ELBO, TraceGraph_ELBO):
         drawn = estimate(make, model, x, particles=3000)
