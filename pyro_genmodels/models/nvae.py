@@ -11,7 +11,7 @@ import pyro
 import torch
 from pyro import poutine
 
-from pyro_genmodels._checks import check, check_positive
+from pyro_genmodels._checks import check, check_positive, check_trailing
 from pyro_genmodels._typing import EventShape, Float, Tensor
 from pyro_genmodels.models._base import GenerativeModel
 from pyro_genmodels.models._nvae_hierarchy import Hierarchy, Step
@@ -177,7 +177,8 @@ class NVAE(GenerativeModel):
     def infer(self, x: Tensor, context: Tensor | None) -> None:
         """Draw the groups from their posteriors, top down; add the training's terms."""
         features = self.hierarchy.features(x, context)
-        record, latents, divergences = self.shared_pass.begin(x), list[Tensor](), list[Tensor]()
+        record = self.shared_pass.begin(x, context, self._temperature)
+        latents, divergences = list[Tensor](), list[Tensor]()
         step: Step | None = None
         with self.latent_scale():
             for group, name in enumerate(self.site_names):
@@ -196,7 +197,8 @@ class NVAE(GenerativeModel):
 
     def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
         """Draw the groups from their priors, top down, and the data given all of them."""
-        record, latents = self.shared_pass.take(x), list[Tensor]()
+        record = self.shared_pass.take(x, context, self._temperature)
+        latents = list[Tensor]()
         step: Step | None = None
         with self.latent_scale():
             for name in self.site_names:
@@ -207,6 +209,56 @@ class NVAE(GenerativeModel):
         decoded = self.hierarchy.decoded(step, latents[-1])
         value: Tensor = pyro.sample("x", self.likelihood(decoded), obs=x)
         return value
+
+    def draw_latents(self, context: Tensor | None = None) -> Any:
+        """Draw the groups from their priors as sites of the program around this call.
+
+        So the model is a prior in a larger program, which gives what is known of the data a
+        likelihood of its own: some pixels, or noisy ones. Sites are named as in :meth:`model`.
+
+        Args:
+            context: Labels or features, if the model is conditional.
+
+        Returns:
+            The distribution over data given the draws.
+
+        Raises:
+            ValueError: If the context does not fit.
+
+        Example:
+            >>> nvae = NVAE((1, 8, 8), num_levels=2).eval().requires_grad_(False)
+            >>> def noisy(x=None):
+            ...     pixels = pyro.distributions.Normal(nvae.draw_latents().mean, 0.1)
+            ...     return pyro.sample("noisy", pixels.to_event(3), obs=x)
+            >>> noisy().shape
+            torch.Size([1, 8, 8])
+        """
+        _, context, _ = self._checked(None, context)
+        step, latents = self._next(None, [], context), list[Tensor]()
+        for group, name in enumerate(self.site_names):
+            step = self._next(step, latents, context) if group else step
+            latents.append(pyro.sample(name, step.prior))
+        return self.likelihood(self.hierarchy.decoded(step, latents[-1]))
+
+    def decode(self, latents: Sequence[Tensor], context: Tensor | None = None) -> Any:
+        """Return the distribution over data given all groups.
+
+        Args:
+            latents: Maps ``(*batch, *latent_shapes[l])`` of every group, from the top.
+            context: Labels or features, if the model is conditional.
+
+        Raises:
+            ValueError: If the number of maps or a shape is another, or the context does not fit.
+        """
+        _, context, _ = self._checked(None, context)
+        shapes = self.latent_shapes
+        check(len(latents) == len(shapes), "latents", f"be {len(shapes)} maps", len(latents))
+        for name, z, shape in zip(self.site_names, latents, shapes, strict=True):
+            check_trailing(name, z, shape)
+        step = self._next(None, [], context)
+        for group in range(1, len(shapes)):
+            step = self._next(step, list(latents[:group]), context)
+        return self.likelihood(self.hierarchy.decoded(step, latents[-1]))
 
     def sample(
         self, num_samples: int = 1, context: Tensor | None = None, *, temperature: float = 1.0

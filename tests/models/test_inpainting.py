@@ -9,11 +9,11 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import MCMC, NUTS, SVI, Trace_ELBO
-from pyro.infer.autoguide import AutoMultivariateNormal
+from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 from torch import Tensor
 
 from pyro_genmodels import data
-from pyro_genmodels.models import VAE, ELBOLoss, FactorAnalysis, GaussianLikelihood
+from pyro_genmodels.models import NVAE, VAE, ELBOLoss, FactorAnalysis, GaussianLikelihood
 
 
 def linear() -> tuple[VAE, FactorAnalysis]:
@@ -70,6 +70,42 @@ def test_the_posterior_given_a_part_is_the_exact_one(method: str) -> None:
     filled = vae.decode(z).mean.mean(0)[~seen]
     expected = (oracle.loc + oracle.loading @ exact.mean)[~seen]
     torch.testing.assert_close(filled, expected, atol=0.2, rtol=0)
+
+
+@pytest.mark.slow
+def test_the_lower_half_of_real_digits_by_a_hierarchy() -> None:
+    """NVAE as the prior: SVI over all its groups, nearer than the mean of all digits."""
+    torch.manual_seed(0)
+    digits = data.Digits()
+    x = digits.train.tensors[0].float()
+    sizes: dict[str, Any] = {"num_groups": (2,), "latent_channels": 2, "channels": 8}
+    nvae = NVAE((1, 8, 8), num_levels=17, cells_per_block=1, warmup_steps=200, **sizes)
+    loss = ELBOLoss(nvae)
+    optimizer = torch.optim.Adamax(loss.parameters(), lr=1e-2)
+    for _ in range(800):
+        optimizer.zero_grad()
+        loss(x[torch.randint(len(x), (64,))]).backward()
+        optimizer.step()
+    nvae.eval().requires_grad_(False)
+    test, seen = digits.test.tensors[0][:20].float(), torch.zeros(8, 8, dtype=torch.bool)
+    seen[:4] = True
+
+    def program() -> None:
+        with pyro.plate("data", 20):
+            pixels = dist.Normal(nvae.draw_latents().mean, 1.0)
+            pyro.sample("x", pixels.mask(seen).to_event(3), obs=test)
+
+    guide = AutoNormal(program, init_scale=0.1)
+    svi = SVI(program, guide, pyro.optim.Adam({"lr": 0.05}), Trace_ELBO())
+    for _ in range(300):
+        svi.step()
+    median = guide.median()
+    filled = nvae.decode([median[name] for name in nvae.site_names]).mean
+
+    def error(guess: Tensor) -> Tensor:
+        return (guess - test)[..., ~seen].square().mean()
+
+    assert error(filled) < 0.8 * error(x.mean(0).expand_as(test))
 
 
 @pytest.mark.slow
