@@ -64,7 +64,8 @@ def _vq_priors(*, residual: list[int]) -> dict[str, Options]:
 
 
 LATENTS: Table = {
-    # Groups from the top; 32 levels are five bits. The batch is one device's, of 2, 8 or 24.
+    # Groups from the top; 32 levels are five bits. The batch is one device's, of 2, 8 or 24; the
+    # warm-ups are in steps of one device alone, and to be divided by their number.
     "NVAE": {
         # Of no paper: one that trains in five minutes of one core.
         "digits": _nvae(

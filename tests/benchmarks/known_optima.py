@@ -68,7 +68,7 @@ PROBLEMS = {
             likelihood=models.GaussianLikelihood((64,), scale="shared"),
         ),
         {"learning_rate": 5e-3, "batch_size": 512, "max_epochs": 40},
-        0.02,
+        0.01,
         "nats",
     ),
 }

@@ -391,7 +391,7 @@ class TestLatentGaussians:
 
 @pytest.mark.slow
 def test_linear_vae_reaches_ppca() -> None:
-    """The evidence lower bound itself comes within 0.02 nats of the true density."""
+    """The evidence lower bound itself comes within 0.01 nats of the true density."""
     torch.manual_seed(0)
     truth = PPCA()
     likelihood = GaussianLikelihood(truth.event_shape, scale="shared")
@@ -401,13 +401,13 @@ def test_linear_vae_reaches_ppca() -> None:
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 4000, 1e-5)
     for _ in range(4000):
         optimizer.zero_grad()
-        loss(truth.sample((256,)).float()).backward()
+        loss(truth.sample((512,)).float()).backward()
         optimizer.step()
         schedule.step()
     x = truth.sample((4000,)).float()
     with torch.no_grad():
         gap = truth.log_prob(x) - vae.log_weights(x, num_particles=8).mean(0)
-    assert gap.mean() < 0.02
+    assert gap.mean() < 0.01
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (2,), (4, 1, 1)])
