@@ -44,6 +44,7 @@ class Problem(NamedTuple):
     bound: float = math.inf
     unit: str = "bits/dim"
     seeds: int = 1
+    first_seed: int = 0
     particles: int | None = None
 
 
@@ -52,24 +53,26 @@ def sampled(distribution: Any, train: int = 200_000, test: int = 50_000) -> data
     return data.Sampled(distribution, validation=2000, train=train, test=test)
 
 
-def score(problem: Problem, model: models.GenerativeModel, source: Any) -> float:
-    """Return bits per dimension of a data set, else the gap in the problem's unit."""
+def score(problem: Problem, model: models.GenerativeModel, source: Any) -> metrics.Estimate:
+    """Return bits per dimension of a data set, else the paired gap in the problem's unit."""
     if not isinstance(source, data.Sampled):
         particles = problem.particles or (20 if isinstance(model, models.FlowModel) else 1)
-        return training.evaluate(model, source, num_particles=particles).bits_per_dim.mean
+        return training.evaluate(model, source, num_particles=particles).bits_per_dim
     (x,) = source.test.tensors
     particles = problem.particles or 1
     scored = metrics.importance_weighted_bound(model, x, num_particles=particles, chunk_size=1024)
     true = torch.cat([source.distribution.log_prob(part.float()) for part in x.split(1024)])
-    gap = metrics.paired_gap(true.double(), scored).mean
+    gap = metrics.paired_gap(true.double(), scored)
     size = torch.Size(source.event_shape).numel()
-    return gap / {"nats": 1, "nats/dim": size, "bits/dim": size * math.log(2)}[problem.unit]
+    unit = {"nats": 1, "nats/dim": size, "bits/dim": size * math.log(2)}[problem.unit]
+    return metrics.Estimate(gap.mean / unit, gap.standard_error / unit, gap.n)
 
 
 def run(name: str, problem: Problem) -> float:
     """Train, score, print one row and return the mean score."""
-    source, scores, spent = problem.source(), [], 0.0
-    for seed in range(problem.seeds):
+    source, spent = problem.source(), 0.0
+    scores: list[metrics.Estimate] = []
+    for seed in range(problem.first_seed, problem.first_seed + problem.seeds):
         torch.manual_seed(seed)
         model = problem.model()
         start = time.perf_counter()
@@ -78,8 +81,8 @@ def run(name: str, problem: Problem) -> float:
             training.fit(model, source, run=f"{folder}/run", **settings)
         spent += time.perf_counter() - start
         scores.append(score(problem, model, source))
-    mean = statistics.mean(scores)
-    every = ", ".join(f"{s:.4f}" for s in scores) if len(scores) > 1 else ""
+    mean = statistics.mean(s.mean for s in scores)
+    every = ", ".join(f"{s.mean:.4f} ± {s.standard_error:.4f}" for s in scores)
     verdict = "holds" if mean <= problem.bound else "FALLS SHORT"
     bound, verdict = (f"{problem.bound:g}", verdict) if problem.bound < math.inf else ("", "")
     digits = 5 if abs(mean) < 0.01 else 4
@@ -94,12 +97,14 @@ def main(problems: Mapping[str, Problem], description: str | None) -> dict[str, 
     parser.add_argument("--only", default="", help="what problems' names hold, a pattern")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seeds", type=int, help="for every problem")
+    parser.add_argument("--first_seed", type=int, help="where the seeds begin, 0 by default")
     parser.add_argument("--seconds", type=float, help="of training, for every problem")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print("| model and data | result | bound | | each seed | seconds |")
     print("| --- | --- | --- | --- | --- | --- |")
-    given = {k: v for k, v in vars(arguments).items() if k in ("seeds", "seconds") and v}
+    options = ("seeds", "first_seed", "seconds")
+    given = {k: v for k, v in vars(arguments).items() if k in options and v}
     return {
         name: run(name, problem._replace(**given))
         for name, problem in problems.items()
