@@ -9,8 +9,41 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 
+from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Float, Int, Tensor
-from pyro_genmodels.nets import Quantized, Quantizer
+from pyro_genmodels.nets import Quantized, Quantizer, VectorQuantizer
+
+# Of a quantiser that is not given.
+NUM_CODES, CODE_DIM, COMMITMENT = 512, 64, 0.25
+
+
+def make_quantizer(
+    own: Quantizer | None, *, num_codes: int, code_dim: int, commitment: float
+) -> Quantizer:
+    """Return the given quantiser once nothing contradicts it, or one of these sizes."""
+    if own is None:
+        return VectorQuantizer(code_dim, num_codes, commitment=commitment)
+    check_left_to([own], num_codes=num_codes, code_dim=code_dim, commitment=commitment)
+    return own
+
+
+def check_left_to(
+    own: Sequence[Quantizer], *, num_codes: int, code_dim: int, commitment: float
+) -> None:
+    """Raise ``ValueError`` if a model is to have what none of the given quantisers has.
+
+    A default contradicts nothing: whether it was written cannot be told, and the command line
+    writes them all.
+    """
+    given = {
+        "num_codes": (num_codes, NUM_CODES, "num_codes"),
+        "code_dim": (code_dim, CODE_DIM, "dim"),
+        "commitment": (commitment, COMMITMENT, "commitment"),
+    }
+    for argument, (value, default, attribute) in given.items():
+        found = [getattr(quantizer, attribute, None) for quantizer in own]
+        rule = f"be left out, or the own quantizer's ({', '.join(map(str, found))})"
+        check(value in (default, *found), argument, rule, value)
 
 
 def quantize_map(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import pyro
 import torch
 from pyro import poutine
+from torch import nn
 
 from pyro_genmodels._checks import check, check_levels, check_trailing, integers_checked
 from pyro_genmodels._typing import EventShape, Float, Int, Num, Tensor
@@ -117,7 +119,7 @@ class VectorQuantizedModel(GenerativeModel, ABC):
         """Encode the data: each map of codes is one site; add the auxiliary loss in training."""
         learns = self.training and not self.is_bounding
         quantized, inputs = self._encoded(x, context, learns and torch.is_grad_enabled())
-        record = self.shared_pass.begin(x)
+        record = self.shared_pass.begin(x, context)
         with self.latent_scale():
             maps = zip(self.site_names, self._maps(quantized), self.code_priors, strict=True)
             for name, codes, prior in maps:
@@ -133,7 +135,7 @@ class VectorQuantizedModel(GenerativeModel, ABC):
 
     def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
         """Draw the codes from their priors, and the data given the codes."""
-        record, codes = self.shared_pass.take(x), list[Tensor]()
+        record, codes = self.shared_pass.take(x, context), list[Tensor]()
         with self.latent_scale():
             for name, (_, prior) in zip(self.site_names, self._code_parts, strict=True):
                 codes.append(pyro.sample(name, prior(codes, context)))
@@ -229,15 +231,18 @@ class VectorQuantizedModel(GenerativeModel, ABC):
         return self.likelihood(decoded)
 
     def _encoded(
-        self, x: Tensor, context: Tensor | None, update: bool
+        self, x: Tensor, context: Tensor | None, learns: bool
     ) -> tuple[list[Quantized], Tensor]:
         if self.num_levels is not None:
             x = x * (2 / (self.num_levels - 1)) - 1
         features = self._features(x, context)
-        update = update and self._once_a_step.is_first(
+        update = learns and self._once_a_step.is_first(
             features[0].movedim(-1 - self.map_rank, -1), self._moved_by_the_optimizer()
         )
-        return self._quantized(features, context, update)
+        # A bound is that of the codes, in training mode too, where a warm-up would pass them by.
+        quantizers = nn.ModuleList(quantizer for quantizer, _ in self._code_parts)
+        with nullcontext() if learns else evaluating(quantizers):
+            return self._quantized(features, context, update)
 
     def _moved_by_the_optimizer(self) -> Iterable[Tensor]:
         # Not the codebooks: initialisation and restarts write to these.
@@ -265,7 +270,7 @@ class VectorQuantizedModel(GenerativeModel, ABC):
         checked, context, _ = self._checked(x, context)
         assert checked is not None  # narrows the type for the checker
         with evaluating(self), torch.no_grad():
-            return self._maps(self._encoded(checked, context, update=False)[0])
+            return self._maps(self._encoded(checked, context, learns=False)[0])
 
     def _mean_of(self, maps: Sequence[Tensor], context: Tensor | None) -> Tensor:
         """Decode codes to the likelihood's mean, in eval mode and without gradients.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pyro_genmodels._checks import check, check_event_shape
 from pyro_genmodels._typing import EventShape
+from pyro_genmodels.models._code_maps import CODE_DIM, COMMITMENT, NUM_CODES, make_quantizer
 from pyro_genmodels.models._one_map import OneMapModel
 from pyro_genmodels.models.autoregressive_likelihood import AutoregressiveLikelihood
 from pyro_genmodels.models.code_prior import CodePrior
@@ -18,7 +19,6 @@ from pyro_genmodels.nets import (
     Quantizer,
     SequenceDecoder,
     SequenceEncoder,
-    VectorQuantizer,
     WaveNetNet,
 )
 
@@ -52,7 +52,8 @@ class SequenceVQVAE(OneMapModel):
         wavenet_layers: Layers of such a block.
         dropout: Share of the input of each of its layers dropped, in training.
         commitment: Weight of the commitment loss.
-        quantizer: Own quantiser, for other codebooks, or several codes a position.
+        quantizer: Own quantiser, for other codebooks, or several codes a position; ``num_codes``,
+            ``code_dim`` and ``commitment`` are then its.
         encoder: Own network: data to ``(*batch, code_dim, t)``.
         decoder: Own network: ``(*batch, code_dim, t)`` (and context) to
             ``(*batch, *likelihood.parameter_shape)``, or longer.
@@ -88,8 +89,8 @@ class SequenceVQVAE(OneMapModel):
         event_shape: EventShape,
         *,
         num_levels: int = 256,
-        num_codes: int = 512,
-        code_dim: int = 64,
+        num_codes: int = NUM_CODES,
+        code_dim: int = CODE_DIM,
         reduction: int = 64,
         hidden_channels: int = 128,
         residual_channels: int = 32,
@@ -99,7 +100,7 @@ class SequenceVQVAE(OneMapModel):
         wavenet_blocks: int = 2,
         wavenet_layers: int = 8,
         dropout: float = 0.0,
-        commitment: float = 0.25,
+        commitment: float = COMMITMENT,
         quantizer: Quantizer | None = None,
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
@@ -116,7 +117,8 @@ class SequenceVQVAE(OneMapModel):
             "layers_per_block": wavenet_layers,
             "dropout": dropout,
         }
-        likelihood = likelihood or _wavenet(event_shape, num_levels, wavenet)
+        if likelihood is None:
+            likelihood = _wavenet(event_shape, num_levels, wavenet)
         super().__init__(
             event_shape,
             num_levels=num_levels,
@@ -128,7 +130,9 @@ class SequenceVQVAE(OneMapModel):
         fits = len(features) == 2 and features[1:] == tuple(event_shape)
         check(fits, "likelihood", f"take features (C, {event_shape[0]})", features)
         self.reduction = reduction
-        self.quantizer = quantizer or VectorQuantizer(code_dim, num_codes, commitment=commitment)
+        self.quantizer = make_quantizer(
+            quantizer, num_codes=num_codes, code_dim=code_dim, commitment=commitment
+        )
         options: dict[str, Any] = {
             "reduction": reduction,
             "hidden_channels": hidden_channels,
@@ -136,9 +140,11 @@ class SequenceVQVAE(OneMapModel):
             "num_blocks": num_blocks,
         }
         dim = self.quantizer.dim
-        self.encoder = encoder or SequenceEncoder(dim, **options)
+        self.encoder = SequenceEncoder(dim, **options) if encoder is None else encoder
         options |= {"num_classes": num_classes, "context_shape": context_shape}
-        self.decoder = decoder or SequenceDecoder(dim, features[0], **options)
+        if decoder is None:
+            decoder = SequenceDecoder(dim, features[0], **options)
+        self.decoder = decoder
         self._make_prior(prior)
 
     def _features(self, x: Tensor, context: Tensor | None) -> list[Tensor]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from pyro_genmodels._checks import check, check_choice, check_positive
 from pyro_genmodels._typing import EventShape
+from pyro_genmodels.models._code_maps import CODE_DIM, COMMITMENT, NUM_CODES, make_quantizer
 from pyro_genmodels.models._one_map import OneMapModel
 from pyro_genmodels.models.code_prior import CodePrior
 from pyro_genmodels.models.likelihoods import Likelihood, LikelihoodName
@@ -19,7 +20,6 @@ from pyro_genmodels.nets import (
     PatchDecoder,
     PatchEncoder,
     Quantizer,
-    VectorQuantizer,
 )
 
 NetworkName = Literal["conv", "patch"]
@@ -55,7 +55,8 @@ class VQVAE(OneMapModel):
         projection: Whether a 3x3 convolution leads to the encoder's blocks, as in Sonnet's code;
             never to those of patches.
         commitment: Weight of the commitment loss.
-        quantizer: Own quantiser, for other codebooks, or several codes a position.
+        quantizer: Own quantiser, for other codebooks, or several codes a position; ``num_codes``,
+            ``code_dim`` and ``commitment`` are then its.
         encoder: Own network: data (and context) to ``(*batch, code_dim, h, w)``.
         decoder: Own network: ``(*batch, code_dim, h, w)`` (and context) to
             ``(*batch, *likelihood.parameter_shape)``.
@@ -89,8 +90,8 @@ class VQVAE(OneMapModel):
         event_shape: EventShape,
         *,
         num_levels: int | None = None,
-        num_codes: int = 512,
-        code_dim: int = 64,
+        num_codes: int = NUM_CODES,
+        code_dim: int = CODE_DIM,
         network: NetworkName = "conv",
         reduction: int = 4,
         hidden_channels: int = 128,
@@ -98,7 +99,7 @@ class VQVAE(OneMapModel):
         num_blocks: int = 2,
         strided_channels: Sequence[int] | None = None,
         projection: bool = True,
-        commitment: float = 0.25,
+        commitment: float = COMMITMENT,
         quantizer: Quantizer | None = None,
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
@@ -115,7 +116,9 @@ class VQVAE(OneMapModel):
             context_shape=context_shape,
         )
         self.reduction = reduction
-        self.quantizer = quantizer or VectorQuantizer(code_dim, num_codes, commitment=commitment)
+        self.quantizer = make_quantizer(
+            quantizer, num_codes=num_codes, code_dim=code_dim, commitment=commitment
+        )
         check_choice("network", network, get_args(NetworkName))
         patches = network == "patch"
         layers = _patches if patches else _halvings
@@ -129,12 +132,14 @@ class VQVAE(OneMapModel):
         }
         channels, dim = self.event_shape[0], self.quantizer.dim
         outputs = self.likelihood.parameter_shape[0]
-        if patches:
-            self.encoder = encoder or PatchEncoder(channels, dim, **options)
-            self.decoder = decoder or PatchDecoder(dim, outputs, **options)
-        else:
-            self.encoder = encoder or MapEncoder(channels, dim, projection=projection, **options)
-            self.decoder = decoder or MapDecoder(dim, outputs, **options)
+        # Not `encoder or`: a network without layers counts as false.
+        if encoder is None and patches:
+            encoder = PatchEncoder(channels, dim, **options)
+        elif encoder is None:
+            encoder = MapEncoder(channels, dim, projection=projection, **options)
+        if decoder is None:
+            decoder = (PatchDecoder if patches else MapDecoder)(dim, outputs, **options)
+        self.encoder, self.decoder = encoder, decoder
         self._make_prior(prior)
 
     @classmethod

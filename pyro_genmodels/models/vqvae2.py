@@ -11,7 +11,14 @@ from torch import nn
 
 from pyro_genmodels._checks import check, check_positive, integers_checked
 from pyro_genmodels._typing import EventShape, Float, Int, Num, Tensor
-from pyro_genmodels.models._code_maps import map_shape, quantize_map
+from pyro_genmodels.models._code_maps import (
+    CODE_DIM,
+    COMMITMENT,
+    NUM_CODES,
+    check_left_to,
+    map_shape,
+    quantize_map,
+)
 from pyro_genmodels.models._vector_quantized import VectorQuantizedModel
 from pyro_genmodels.models.code_prior import (
     CodePrior,
@@ -48,7 +55,8 @@ class VQVAE2(VectorQuantizedModel):
         residual_channels: Channels inside a residual block.
         num_blocks: Residual blocks in each encoder and decoder.
         commitment: Weight of the commitment loss.
-        quantizers: Own quantisers from the top, of one ``dim``.
+        quantizers: Own quantisers from the top, of one ``dim``; ``num_codes``, ``code_dim`` and
+            ``commitment`` are then theirs.
         priors: Laws of the maps from the top, uniform by default.
         likelihood: Name of the likelihood, or one; ``"auto"`` goes by ``num_levels``.
         num_classes: Condition all networks and priors on labels.
@@ -79,13 +87,13 @@ class VQVAE2(VectorQuantizedModel):
         *,
         num_levels: int | None = None,
         num_maps: int = 2,
-        num_codes: int = 512,
-        code_dim: int = 64,
+        num_codes: int = NUM_CODES,
+        code_dim: int = CODE_DIM,
         reduction: int = 4,
         hidden_channels: int = 128,
         residual_channels: int = 32,
         num_blocks: int = 2,
-        commitment: float = 0.25,
+        commitment: float = COMMITMENT,
         quantizers: Sequence[Quantizer] | None = None,
         priors: Sequence[CodePrior] | None = None,
         likelihood: LikelihoodName | Likelihood = "auto",
@@ -106,6 +114,7 @@ class VQVAE2(VectorQuantizedModel):
         chosen = _as_many("quantizers", made if quantizers is None else quantizers, num_maps)
         dims = [quantizer.dim for quantizer in chosen]
         check(len(set(dims)) == 1, "quantizers", "have one and the same dim", dims)
+        check_left_to(chosen, num_codes=num_codes, code_dim=code_dim, commitment=commitment)
         self.quantizers, self.reduction = nn.ModuleList(chosen), reduction * 2 ** (num_maps - 1)
         shapes = [
             map_shape(quantizer, self.event_shape, self.reduction, scale=2**i)

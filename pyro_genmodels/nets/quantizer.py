@@ -91,8 +91,10 @@ class VectorQuantizer(Quantizer):
     codebook: Tensor
     counts: Tensor
     sums: Tensor
+    frequencies: Tensor
     steps: Tensor
     idle: Tensor
+    unchosen: Tensor
     num_placed: Tensor
     batches: Tensor
 
@@ -134,8 +136,11 @@ class VectorQuantizer(Quantizer):
             self.register_buffer("codebook", codebook)
             self.register_buffer("sums", torch.zeros_like(codebook))
         self.register_buffer("counts", torch.zeros(self.num_codes))
+        # The same average, of which restarts take nothing.
+        self.register_buffer("frequencies", torch.zeros(self.num_codes))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
-        # Training vectors seen since the code was last chosen.
+        # Training vectors seen since the code was last chosen; and since then or its restart.
+        self.register_buffer("unchosen", torch.zeros(self.num_codes, dtype=torch.long))
         self.register_buffer("idle", torch.zeros(self.num_codes, dtype=torch.long))
         # Codes that the initialisation has put somewhere.
         self.register_buffer("num_placed", torch.tensor(num_placed))
@@ -147,7 +152,8 @@ class VectorQuantizer(Quantizer):
         updates = self._updates(update)
         z = self._normalized(z.to(self.codebook.dtype))
         flat = z.detach().reshape(-1, self.dim)
-        passes = updates and self._warms_up()
+        # A step's further particles take no note, but pass as its first does.
+        passes = (updates or self._updates(None)) and self._warms_up(updates)
         if updates and not passes:
             self._place(flat)
         codes = nearest(flat, self._normalized(self.codebook.detach()))
@@ -161,11 +167,11 @@ class VectorQuantizer(Quantizer):
             self._learn(flat, codes)
         return Quantized(straight_through(z, vectors), codes.reshape(z.shape[:-1]), loss)
 
-    def _warms_up(self) -> bool:
-        """Whether this training batch is to pass unquantised; counts it."""
+    def _warms_up(self, counts: bool) -> bool:
+        """Whether training vectors are to pass unquantised; counts the batch, or does not."""
         if self.warmup_batches == 0:
             return False
-        self.batches += 1
+        self.batches += int(counts)
         return int(self.batches) <= self.warmup_batches
 
     def lookup(self, codes: Num[Tensor, "*codes"]) -> Float[Tensor, "*vectors"]:
@@ -175,15 +181,16 @@ class VectorQuantizer(Quantizer):
 
     @property
     def perplexity(self) -> Tensor:
-        """Exponential of the entropy of the averaged counts."""
-        share = self.counts / self.counts.sum().clamp_min(torch.finfo(self.counts.dtype).tiny)
+        """Exponential of the entropy of how often codes were chosen, averaged as codes are."""
+        total = self.frequencies.sum()
+        share = self.frequencies / total.clamp_min(torch.finfo(total.dtype).tiny)
         entropy: Tensor = torch.special.entr(share).sum()
         return entropy.exp()
 
     @property
     def usage(self) -> Tensor:
-        """Fraction of codes that would not be restarted now."""
-        return (self.idle < self._patience).to(self.counts.dtype).mean()
+        """Fraction of codes chosen lately: among the vectors after which an idle one is moved."""
+        return (self.unchosen < self._patience).to(self.counts.dtype).mean()
 
     @property
     def _patience(self) -> float:
@@ -221,8 +228,10 @@ class VectorQuantizer(Quantizer):
             return
         sums, counts = batch[:, :-1], batch[:, -1]
         self.steps += 1
-        self.counts.lerp_(counts, 1 - self.decay)
-        self.idle.add_(counts.sum().long()).masked_fill_(counts > 0, 0)
+        for average in (self.counts, self.frequencies):
+            average.lerp_(counts, 1 - self.decay)
+        for since in (self.unchosen, self.idle):
+            since.add_(counts.sum().long()).masked_fill_(counts > 0, 0)
         if self.learning == "ema":
             self.sums.lerp_(sums, 1 - self.decay)
             self._average()
@@ -231,13 +240,17 @@ class VectorQuantizer(Quantizer):
 
     def _average(self) -> None:
         r"""Set the codes to :math:`\hat m / \tilde N`."""
-        debias = -torch.expm1(math.log(self.decay) * self.steps.to(self.counts.dtype))
-        counts, sums = self.counts / debias, self.sums / debias
+        weight = self._weight_of_batches()
+        counts, sums = self.counts / weight, self.sums / weight
         total = counts.sum()
         smoothed = (counts + self.epsilon) / (total + self.num_codes * self.epsilon) * total
         averages = self._normalized(sums / smoothed[:, None])
         safe = counts > _SAFE_EPSILONS * self.epsilon
         self.codebook.copy_(torch.where(safe[:, None], averages, self.codebook))
+
+    def _weight_of_batches(self) -> Tensor:
+        r"""Return :math:`1 - \gamma^t`: the rest of an average is the zero it began with."""
+        return -torch.expm1(math.log(self.decay) * self.steps.to(self.counts.dtype))
 
     def _restart(self, vectors: Tensor, codes: Tensor) -> None:
         """Move the codes that were idle for long, each next to one whose cell it then shares."""

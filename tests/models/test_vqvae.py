@@ -23,8 +23,17 @@ from torch import Tensor, nn
 from pyro_genmodels import nets, testing
 from pyro_genmodels._configuration import build, configuration
 from pyro_genmodels.data import Mosaic
-from pyro_genmodels.models import VQVAE, VQVAE2, CodePrior, ELBOLoss, UniformPrior
+from pyro_genmodels.models import (
+    VQVAE,
+    VQVAE2,
+    CodePrior,
+    ELBOLoss,
+    GaussianLikelihood,
+    LogisticMixtureLikelihood,
+    UniformPrior,
+)
 from pyro_genmodels.models._once_a_step import OnceAStep
+from tests.cases import sequence_vqvae
 
 ESTIMATORS = [Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO, TraceEnum_ELBO]
 SMALL = {"num_codes": 5, "hidden_channels": 4, "residual_channels": 3, "num_blocks": 1}
@@ -104,14 +113,20 @@ def test_every_estimator_gives_the_bound_in_eval_mode(make, estimator) -> None:
     assert loss == pytest.approx(expected, abs=1e-8)
 
 
-def test_evidence_sums_to_one_over_codes_and_data() -> None:
+@pytest.mark.parametrize(("family", "reduction"), [(VQVAE, 2), (VQVAE2, 1)])
+@pytest.mark.parametrize("mixture", [False, True])
+def test_evidence_sums_to_one_over_codes_and_data(family, reduction, mixture) -> None:
     """p(x) by enumeration of the codes is a distribution, and the ELBO lies below it."""
-    model = VQVAE((1, 2, 2), num_levels=2, reduction=2, code_dim=2, **SMALL | {"num_codes": 3})
-    model = model.double().eval()
-    codes = torch.arange(3).reshape(3, 1, 1)
+    likelihood = LogisticMixtureLikelihood((1, 2, 2), 2, num_mixtures=2) if mixture else "auto"
+    sizes = {**SMALL, "num_codes": 3, "code_dim": 2, "reduction": reduction}
+    model = family((1, 2, 2), num_levels=2, likelihood=likelihood, **sizes).double().eval()
+    shapes = [prior.code_shape for prior in _priors(model)]
+    every = torch.tensor(list(itertools.product(range(3), repeat=num_codes_of(model))))
+    parts = zip(every.split([shape.numel() for shape in shapes], 1), shapes, strict=True)
+    codes = [part.reshape(-1, *shape) for part, shape in parts]
     x = torch.tensor(list(itertools.product((0, 1), repeat=4))).reshape(16, 1, 2, 2)
-    likelihood = model.decode(model._decoder_input(model._vectors([codes]), None))
-    joint = likelihood.log_prob(x.double()[:, None]) - math.log(3)
+    law = model.decode(model._decoder_input(model._vectors(codes), None))
+    joint = law.log_prob(x.double()[:, None]) - num_codes_of(model) * math.log(3)
     evidence = joint.logsumexp(1)
     assert float(evidence.exp().sum()) == pytest.approx(1, abs=1e-12)
     assert bool((model.log_weights(x)[0] <= evidence).all())
@@ -209,6 +224,41 @@ def test_codebooks_learn_in_training_steps_only(make) -> None:
     assert all(torch.equal(state[name], now) for name, now in model.state_dict().items())
 
 
+WARMING = {
+    "vqvae": lambda: vqvae(quantizer=warming()),
+    "vqvae2": lambda: vqvae2(quantizers=[warming(), warming()]),
+}
+every_warming = pytest.mark.parametrize("make", WARMING.values(), ids=WARMING)
+
+
+def warming() -> nets.VectorQuantizer:
+    return nets.VectorQuantizer(3, 5, warmup_batches=2)
+
+
+@every_warming
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_every_particle_of_a_warmup_passes(make, estimator) -> None:
+    """Two, one after the other, have the loss and gradients of one."""
+    one, x = make().double(), images(4)
+    two, values = copy.deepcopy(one), []
+    for number, model in ((1, one), (2, two)):
+        elbo = estimator(max_plate_nesting=1, num_particles=number)
+        values.append(elbo.loss_and_grads(model.model, model.guide, x))
+    assert values[0] == pytest.approx(values[1], abs=1e-8)
+    for (name, p), q in zip(one.named_parameters(), two.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, msg=name)
+    assert all(int(q.batches) == 1 for q in quantizers_of(two))
+
+
+@every_warming
+def test_a_bound_in_a_warmup_is_of_the_codes(make) -> None:
+    model, x = make().double(), images(4)
+    ELBOLoss(model)(x)
+    bound = model.log_weights(x)
+    assert all(part.training for part in model.modules())
+    torch.testing.assert_close(bound, model.eval().log_weights(x), atol=1e-10, rtol=0)
+
+
 def test_a_repeated_batch_is_a_step_of_its_own() -> None:
     once, features = OnceAStep(), torch.randn(4, 3)
     weight = nn.Parameter(torch.zeros(3))
@@ -291,12 +341,36 @@ def test_any_reduction(network, reduction) -> None:
 
 
 @pytest.mark.parametrize("make", [vqvae, vqvae2])
-@pytest.mark.parametrize("likelihood", ["bernoulli", "categorical", "discretized_logistic"])
+@pytest.mark.parametrize(
+    "likelihood", ["bernoulli", "categorical", "discretized_logistic", "mixture"]
+)
 def test_discrete_likelihoods(make, likelihood) -> None:
+    if likelihood == "mixture":
+        likelihood = LogisticMixtureLikelihood((1, 5, 6), 2, num_mixtures=3)
     model = make(likelihood=likelihood, num_levels=2)
     x = images(4).clamp(max=1)
     ELBOLoss(model)(x).backward()
     assert set(model.sample(5).unique().tolist()) <= {0.0, 1.0}
+
+
+@pytest.mark.parametrize("family", [VQVAE, VQVAE2])
+def test_the_likelihood_may_link_the_channels(family) -> None:
+    """A mixture of logistics has more numbers a pixel than other likelihoods, and no base law."""
+    likelihood = LogisticMixtureLikelihood((3, 5, 6), 4, num_mixtures=2)
+    model = family((3, 5, 6), num_levels=4, code_dim=3, likelihood=likelihood, **SMALL).double()
+    x = torch.randint(4, (7, 3, 5, 6))
+    loss = ELBOLoss(model)
+    loss(x).backward()
+    assert loss.unreached_parameters() == []
+    model.eval()
+    codes = model._codes_of(x, None)
+    law = model.decode(model._decoder_input(model._vectors(codes), None))
+    expected = law.log_prob(x) - num_codes_of(model) * math.log(5)
+    torch.testing.assert_close(model.log_weights(x)[0], expected, atol=1e-10, rtol=0)
+    torch.testing.assert_close(model.decode_codes(model.encode_codes(x)), law.mean)
+    drawn = model.sample(50)
+    assert drawn.shape == (50, 3, 5, 6)
+    assert set(drawn.unique().tolist()) <= {0.0, 1.0, 2.0, 3.0}
 
 
 @pytest.mark.parametrize("make", [vqvae, patches, vqvae2])
@@ -346,6 +420,32 @@ def test_copies_and_configurations(make) -> None:
     expected = model.eval().log_weights(x)
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), rebuilt.eval()):
         assert torch.equal(other.log_weights(x), expected)
+
+
+# Own parts
+
+
+def test_a_network_without_layers_is_taken() -> None:
+    """It counts as false, but is not None: here the codes are of the data themselves."""
+    encoder, decoder = nn.Sequential(), nn.Sequential()
+    own = {"encoder": encoder, "decoder": decoder, "quantizer": nets.VectorQuantizer(2, 5)}
+    likelihood = GaussianLikelihood((2, 4, 4), scale=0.1)
+    model = VQVAE((2, 4, 4), reduction=1, likelihood=likelihood, **own)
+    assert model.encoder is encoder
+    assert model.decoder is decoder
+    x = torch.randn(3, 2, 4, 4)
+    vectors = model.quantizer.lookup(model.encode_codes(x)).movedim(-1, -3)
+    torch.testing.assert_close(model.reconstruct(x), vectors)
+    sequences = sequence_vqvae(encoder=encoder, decoder=decoder)
+    assert sequences.encoder is encoder
+    assert sequences.decoder is decoder
+
+
+@pytest.mark.parametrize("sizes", [{}, {"num_codes": 5}, {"code_dim": 3, "commitment": 0.5}])
+def test_an_own_quantizer_has_its_own_sizes(sizes) -> None:
+    own = {"quantizer": nets.VectorQuantizer(3, 5, commitment=0.5)}
+    model = VQVAE((1, 5, 6), **sizes, **own)
+    assert (model.prior.num_codes, model.quantizer.dim, model.quantizer.commitment) == (5, 3, 0.5)
 
 
 # Patches
@@ -455,6 +555,22 @@ def test_mosaics_are_coded_without_loss(seed) -> None:
         (
             lambda: vqvae2(quantizers=[nets.VectorQuantizer(3), nets.VectorQuantizer(4)]),
             r"`quantizers` must have one and the same dim; got \[3, 4\]",
+        ),
+        (
+            lambda: vqvae(num_codes=6, quantizer=nets.VectorQuantizer(3, 5)),
+            r"`num_codes` must be left out, or the own quantizer's \(5\); got 6",
+        ),
+        (
+            lambda: vqvae(commitment=1.0, quantizer=nets.VectorQuantizer(3, 5)),
+            r"`commitment` must be left out, or the own quantizer's \(0.25\); got 1.0",
+        ),
+        (
+            lambda: vqvae2(quantizers=[nets.VectorQuantizer(3, 4), nets.VectorQuantizer(3, 6)]),
+            r"`num_codes` must be left out, or the own quantizer's \(4, 6\); got 5",
+        ),
+        (
+            lambda: sequence_vqvae(code_dim=4, quantizer=nets.VectorQuantizer(3, 5)),
+            r"`code_dim` must be left out, or the own quantizer's \(3\); got 4",
         ),
         (
             lambda: vqvae(prior=UniformPrior((3, 2), 5)),

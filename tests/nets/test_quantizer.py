@@ -14,9 +14,11 @@ import torch
 from jaxtyping import TypeCheckError
 from torch import Tensor
 from torch import multiprocessing as mp
+from torch.nn.parallel import DistributedDataParallel
 
 from pyro_genmodels import nets, testing
 from pyro_genmodels._configuration import build, configuration
+from pyro_genmodels.models import VQVAE, ELBOLoss
 from pyro_genmodels.nets._codebook import kmeans, nearest
 
 QUANTIZERS = {
@@ -223,15 +225,6 @@ def test_averages_are_the_published_ones(options) -> None:
         torch.testing.assert_close(quantizer.codebook, codebook, atol=1e-12, rtol=1e-12)
 
 
-def test_a_missing_debias_would_be_seen() -> None:
-    """The bound above bites: without the correction of 1 - decay**t the codes differ."""
-    batches = torch.randn(2, 400, 6, dtype=torch.float64)
-    start = torch.randn(10, 6, dtype=torch.float64)
-    wrong = published_updates(start, batches, decay=0.9)[1]
-    right = published_updates(start, batches)[1]
-    assert float((wrong - right).abs().max()) > 1e-4
-
-
 def test_unused_codes_keep_their_place() -> None:
     quantizer = nets.VectorQuantizer(3, 4, initialization="random", restart_after=None)
     with torch.no_grad():
@@ -295,6 +288,17 @@ def test_warmup_batches_pass_unquantised() -> None:
     assert int(quantizer.steps) == 1
 
 
+def test_further_particles_of_a_warmup_pass_too() -> None:
+    """They are quantised without an update, and are of the same training step."""
+    quantizer = nets.VectorQuantizer(3, 4, warmup_batches=2)
+    for batch in (1, 2, 3):
+        z = torch.randn(20, 3)
+        for quantized in (quantizer(z), quantizer(z, update=False)):
+            assert torch.equal(quantized.values, z) == (batch <= 2)
+            assert (float(quantized.loss.sum()) == 0) == (batch <= 2)
+        assert int(quantizer.batches) == batch
+
+
 def test_small_batches_fill_the_codebook_one_after_the_other() -> None:
     quantizer = nets.VectorQuantizer(3, 8).double()
     batches = torch.randn(3, 3, 3, dtype=torch.float64)
@@ -317,6 +321,24 @@ def test_a_dead_code_is_restarted_where_the_error_is() -> None:
         quantizer(clusters[torch.randint(3, (8,))])
     assert float((quantizer.eval()(clusters).values - clusters).abs().max()) < 0.5
     assert float(quantizer.usage) == 1.0
+
+
+@pytest.mark.parametrize("learning", ["ema", "gradient"])
+def test_usage_and_perplexity_are_of_the_codes_chosen(learning) -> None:
+    """Whatever restarts do: each batch lies elsewhere, and most codes die again at once."""
+    quantizer = nets.VectorQuantizer(
+        *(3, 16), learning=learning, decay=0.9, initialization="random", restart_after=1.0
+    )
+    chosen, average = [], torch.zeros(16)
+    for _ in range(100):
+        z = 10 * torch.randn(3) + 0.1 * torch.randn(8, 3)
+        chosen.append(quantizer(z).codes)
+        average.lerp_(torch.bincount(chosen[-1], minlength=16).float(), 0.1)
+    # A restart after 16 vectors, which are two batches.
+    assert float(quantizer.usage) == len(torch.cat(chosen[-2:]).unique()) / 16 < 1
+    share = average / average.sum()
+    torch.testing.assert_close(quantizer.perplexity, torch.special.entr(share).sum().exp())
+    assert bool((quantizer.idle < quantizer.unchosen).any())
 
 
 def test_a_rare_code_is_not_taken_for_dead() -> None:
@@ -359,6 +381,8 @@ def _train_rank(rank: int, folder: str) -> None:
     torch.distributed.init_process_group("gloo", store, rank=rank, world_size=2)
     for learning, restart_after in itertools.product(LEARNINGS, RESTARTS):
         _train_quantizer(rank, folder, learning, restart_after)
+    for learning in LEARNINGS:
+        _train_model(rank, folder, learning)
     torch.distributed.barrier()
     # Not through the group's own end: in torch 2.6 gloo can wait for ever for a rank that left.
     os._exit(0)
@@ -375,17 +399,55 @@ def _train_quantizer(rank: int, folder: str, learning: str, restart_after: float
     torch.save(quantizer.state_dict(), f"{folder}/{learning}-{restart_after}-{rank}.pt")
 
 
-def test_ranks_stay_equal(tmp_path: Path) -> None:
-    mp.spawn(_train_rank, (str(tmp_path),), nprocs=2)
-    for variant in itertools.product(LEARNINGS, RESTARTS):
-        name = "{}-{}".format(*variant)
-        first, second = (torch.load(tmp_path / f"{name}-{rank}.pt") for rank in (0, 1))
-        for key, value in first.items():
-            assert torch.equal(value, second[key]), (name, key)
-        assert int(first["steps"]) == 100
-        # The codes lie where both ranks have data.
-        mean = (first["counts"] @ first["codebook"] / first["counts"].sum()).mean()
-        assert abs(float(mean) - 1) < 0.6, name
+def _train_model(rank: int, folder: str, learning: str) -> None:
+    torch.manual_seed(rank)
+    quantizer = nets.VectorQuantizer(2, 20, learning=learning, restart_after=5.0)
+    sizes = {"reduction": 2, "hidden_channels": 4, "residual_channels": 2, "num_blocks": 1}
+    model, states = VQVAE((1, 4, 4), quantizer=quantizer, **sizes), []
+    ranked = DistributedDataParallel(ELBOLoss(model))
+    optimizer = torch.optim.Adam(ranked.parameters(), lr=1e-2)
+    for _ in range(100):
+        optimizer.zero_grad()
+        ranked(torch.randn(6 + rank, 1, 4, 4) + 2 * rank).backward()
+        optimizer.step()
+        # After each step: the next begins with a broadcast of buffers, which hides what differs.
+        states.append({name: value.clone() for name, value in model.state_dict().items()})
+    stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}
+    torch.save(stacked, f"{folder}/model-{learning}-{rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what each of two ranks ends with."""
+    folder = tmp_path_factory.mktemp("ranks")
+    mp.spawn(_train_rank, (str(folder),), nprocs=2)
+    return folder
+
+
+def _equal_states(folder: Path, name: str) -> dict[str, Tensor]:
+    first, second = (torch.load(folder / f"{name}-{rank}.pt") for rank in (0, 1))
+    for key, value in first.items():
+        assert torch.equal(value, second[key]), (name, key)
+    return first
+
+
+@pytest.mark.parametrize("learning", LEARNINGS)
+@pytest.mark.parametrize("restart_after", RESTARTS)
+def test_ranks_stay_equal(ranks: Path, learning, restart_after) -> None:
+    state = _equal_states(ranks, f"{learning}-{restart_after}")
+    assert int(state["steps"]) == 100
+    # The codes lie where both ranks have data.
+    mean = (state["counts"] @ state["codebook"] / state["counts"].sum()).mean()
+    assert abs(float(mean) - 1) < 0.6
+
+
+@pytest.mark.parametrize("learning", LEARNINGS)
+def test_ranks_of_a_model_stay_equal(ranks: Path, learning) -> None:
+    """Under DistributedDataParallel and an optimizer, encoder and decoder learning too."""
+    states = _equal_states(ranks, f"model-{learning}")
+    assert states["quantizer.steps"].tolist() == list(range(1, 101))
+    restarted = states["quantizer.idle"] < states["quantizer.unchosen"]
+    assert int(restarted.any(1).sum()) > 10
 
 
 # Errors

@@ -108,10 +108,20 @@ def test_codes_on_disk_are_the_model_s(completed: Path, source: Any) -> None:
     assert torch.equal(stored[:, 4:].long(), bottom.flatten(1))
 
 
-def test_codes_are_mapped_not_read(completed: Path) -> None:
-    array = np.load(completed / "codes" / "train.npy", mmap_mode="c")
-    assert isinstance(array, np.memmap)
-    assert array.shape == (64, 20)
+def test_codes_are_mapped_not_read(completed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrays, load = list[Any](), np.load
+
+    def spy(*arguments: Any, **options: Any) -> Any:
+        arrays.append(load(*arguments, **options))
+        return arrays[-1]
+
+    monkeypatch.setattr("pyro_genmodels.data.codes.np.load", spy)
+    splits: Any = Codes(str(completed / "codes")).splits.values()
+    assert all(isinstance(array, np.memmap) for array in arrays)
+    # The tensors are the mapped arrays themselves, codes and labels of each part.
+    tensors = [tensor for dataset in splits for tensor in dataset.tensors]
+    assert [x.data_ptr() for x in tensors] == [array.ctypes.data for array in arrays]
+    assert [tuple(x.shape) for x in tensors[:2]] == [(64, 20), (64,)]
 
 
 def test_codes_are_made_once_and_anew_for_another_model_or_other_data(tmp_path: Path) -> None:
