@@ -96,6 +96,17 @@ def test_bits_are_those_of_the_probability(key: str) -> None:
     assert torch.equal(decompress(law, data), x.long())
 
 
+@pytest.mark.parametrize("key", ["256 levels", "n-gram"])
+def test_the_headers_of_longer_streams_are_within_the_bound_too(key: str) -> None:
+    """Some fifty bytes, which are less than one percent from five kilobytes on."""
+    name, event_shape, num_levels, options = RATES[key]
+    law = families.make(name, event_shape, num_levels, dtype=torch.float32, **options)
+    x = law.sample((1000,))
+    ideal = ideal_bits(law, x)
+    assert ideal > 8 * 5000
+    assert 8 * len(compress(law, x)) <= 1.01 * ideal + 64
+
+
 def test_predictable_data_cost_next_to_nothing() -> None:
     """Of 65536 levels each would take its 2^-24 from the one that is nearly sure."""
     law = WaveNet(nets.WaveNetNet((4,), 65536, channels=4, layers_per_block=1, num_mixtures=1))

@@ -141,7 +141,7 @@ def second_stage(
     """Return the plan of the second stage, if there shall be one, before the first begins.
 
     Of a preset that says something of the priors, and of what was planned for a run to resume,
-    the words change what they name.
+    the words change what they name. That a preset says nothing of them is printed.
 
     Raises:
         ValueError: If the model has no second stage, or an option is wrong.
@@ -154,7 +154,10 @@ def second_stage(
     devices = plan.settings["devices"]
     check(devices == 1, "stages", "be left out on several devices: train them in turn", "all")
     shared = {name: plan.settings[name] for name in _SHARED}
-    return make_plan(words, {**prior_preset(plan.name, preset), **shared, **planned})
+    published = prior_preset(plan.name, preset)
+    if preset is not None and not (published or planned):
+        print(f"prior: no sizes are published for preset {preset}; defaults unless given")
+    return make_plan(words, {**published, **shared, **planned})
 
 
 def foresee(plan: PriorPlan | None, folder: Path, *, resume: bool) -> None:

@@ -86,8 +86,8 @@ def learned_priors(
     """Make untrained priors that fit a model: attention at the top, the maps above below it.
 
     Every map's network has gated layers; the top's has causal attention behind each block of them,
-    the others see the codes above through residual conditioning blocks. Over a sequence of codes
-    there is a WaveNet. A conditional model's context enters all.
+    the others see the codes above through residual conditioning blocks. Over a sequence of codes,
+    one a position, there is a WaveNet. A conditional model's context enters all.
 
     Args:
         model: The model; it is left as it is.
@@ -111,7 +111,8 @@ def learned_priors(
         A prior for each map, from the top.
 
     Raises:
-        ValueError: If a size is impossible, or of what a network over sequences has not.
+        ValueError: If a size is impossible, or of what a network over sequences has not; if a
+            sequence has several codes a position.
 
     References:
         Razavi et al. (2019), Generating diverse high-fidelity images with VQ-VAE-2, appendix A
@@ -124,7 +125,8 @@ def learned_priors(
     }
     priors = model.code_priors
     inner = _for_each_map(residual_channels, len(priors))
-    if len(priors[0].code_shape) == 1:
+    if model.map_rank == 1:
+        _check_one_code_a_position(priors[0])
         check(inner == [None], "residual_channels", "be None for sequences", residual_channels)
         sizes: dict[str, Any] = {"num_blocks": num_blocks, "layers_per_block": num_layers}
         sizes |= {"channels": hidden_channels, "dropout": dropout, **context}
@@ -167,6 +169,15 @@ def _for_each_map(
     rule = f"be one number, or one for each of {number} maps"
     check(len(residual_channels) == number, "residual_channels", rule, list(residual_channels))
     return list(residual_channels)
+
+
+def _check_one_code_a_position(law: CodePrior) -> None:
+    shape = tuple(law.code_shape)
+    # Code by code, a WaveNet would have one embedding for all codebooks, and not know whose turn it
+    # is; a network over maps would take the codebooks for the rows of an image.
+    rule = "have one code a position to get a WaveNet: for several assign an own CodePrior over "
+    rule += f"maps {shape}"
+    check(len(shape) == 1, "model", rule, f"codes of shape {shape}")
 
 
 def _wavenet(law: CodePrior, *, layers_per_block: int | None, **options: Any) -> LearnedPrior:
