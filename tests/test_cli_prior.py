@@ -94,12 +94,13 @@ def test_both_stages_of_sequences(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert whole.sample(2, temperature=0.9).shape == (2, 64)
 
 
-def test_both_stages_patch_by_patch(tmp_path: Path) -> None:
+def test_both_stages_patch_by_patch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
     few = ["--data.train", "256", "--data.validation", "64", "--data.test", "64"]
     words = ["train", "vqvae", "--data", "mosaic", "--preset", "mosaic", *few, *QUICK]
     second = ["--prior.max_epochs", "1", "--prior.model.hidden_channels", "8"]
     assert main([*words, "--run", str(folder), "--stages", "all", *second]) == 0
+    assert "no sizes are published for preset mosaic" in capsys.readouterr().out
     whole = training.load(folder)
     assert isinstance(whole, models.VQVAE)
     assert (whole.prior_kind, type(whole.encoder)) == ("learned", nets.PatchEncoder)
