@@ -166,6 +166,9 @@ def save_traversals(
         num_steps: Number of values.
         context: One label or feature, if the model is conditional.
 
+    Raises:
+        ValueError: If the model has no latent vectors that it decodes, or there are no units.
+
     Example:
         >>> from pyro_genmodels.models import VAE
         >>> vae = VAE((1, 8, 8), num_levels=2, latent_dim=3)

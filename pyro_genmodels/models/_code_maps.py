@@ -41,9 +41,13 @@ def check_left_to(
         "commitment": (commitment, COMMITMENT, "commitment"),
     }
     for argument, (value, default, attribute) in given.items():
-        found = [getattr(quantizer, attribute, None) for quantizer in own]
+        # Of a composite its parts', if it has none itself.
+        with_it: list[Any] = [q for q in own if hasattr(q, attribute)]
+        if not with_it:
+            with_it = [part for q in own for part in q.modules() if hasattr(part, attribute)]
+        found = list(dict.fromkeys(getattr(each, attribute) for each in with_it))
         rule = f"be left out, or the own quantizer's ({', '.join(map(str, found))})"
-        check(value in (default, *found), argument, rule, value)
+        check(not found or value in (default, *found), argument, rule, value)
 
 
 def quantize_map(

@@ -16,7 +16,8 @@ from torch import Tensor
 class Pass:
     """One guide execution's work, step by step, keyed by the latents drawn before each step."""
 
-    given: list[Any]
+    input_ref: weakref.ref[Tensor] | None
+    given: tuple[Any, ...]
     grad_mode: bool
     latents: list[weakref.ref[Tensor]] = field(default_factory=list)
     work: list[Any] = field(default_factory=list)
@@ -37,10 +38,10 @@ class SharedPass:
     A hierarchy's top-down pass is the same in guide and model as long as the model is replayed
     with the guide's own latents, which Pyro hands over as the very same tensors. So the guide
     records each step here, and the model takes the record and looks each step up. A step matches
-    only if input, whatever else it was computed from, grad mode and every earlier latent are
-    identical objects; on a miss the model computes the step itself.
+    only if input and every earlier latent are identical objects, whatever else it was computed from
+    is equal, and the grad mode the same; on a miss the model computes the step itself.
 
-    The slot is emptied when taken, holds tensors weakly, and is left behind by
+    The slot is emptied when taken, holds input and latents weakly, and is left behind by
     deepcopy and pickle.
 
     Attributes:
@@ -84,22 +85,27 @@ class SharedPass:
                 return result
         return x.to(dtype)
 
-    def begin(self, *given: Any) -> Pass:
-        """Start recording a guide execution; forgets the one before.
+    def begin(self, x: Tensor | None, *given: Any) -> Pass:
+        """Start recording a guide execution for input ``x``; forgets the one before.
 
         Args:
-            given: The input, and what else steps are computed from: a context, a temperature.
+            x: The input.
+            given: What else steps are computed from: a context, a temperature.
         """
-        self._pass = Pass([_reference(value) for value in given], torch.is_grad_enabled())
+        reference = None if x is None else weakref.ref(x)
+        self._pass = Pass(reference, given, torch.is_grad_enabled())
         return self._pass
 
-    def take(self, *given: Any) -> Pass | None:
+    def take(self, x: Tensor | None, *given: Any) -> Pass | None:
         """Empty the slot; the record is returned if it was made for these in this grad mode."""
         record, self._pass = self._pass, None
         if record is None or record.grad_mode != torch.is_grad_enabled():
             return None
+        reference = record.input_ref
+        # Of an input that is no more, a reference is still not what was made without one.
+        fits = x is None if reference is None else x is not None and reference() is x
         pairs = zip(record.given, given, strict=True)
-        return record if all(_refers(reference, value) for reference, value in pairs) else None
+        return record if fits and all(_is_equal(a, b) for a, b in pairs) else None
 
     def look_up(self, record: Pass | None, latents: Sequence[Tensor]) -> Any:
         """Return the work of the step that follows these latents, or ``None`` on a miss."""
@@ -121,17 +127,12 @@ class SharedPass:
         return {"_pass": None, "_cast": None, "hits": 0, "misses": 0}
 
 
-def _reference(value: Any) -> Any:
-    """Return a weak reference to a tensor, and anything else as it is."""
-    return weakref.ref(detach_provenance(value)) if isinstance(value, Tensor) else value
-
-
-def _refers(reference: Any, value: Any) -> bool:
-    """Tell whether that is a reference to this very tensor, or the same value."""
-    if isinstance(value, Tensor):
-        return isinstance(reference, weakref.ref) and reference() is detach_provenance(value)
-    # Of a tensor that is no more, a reference is still not what was made of no tensor.
-    return not isinstance(reference, weakref.ref) and bool(reference == value)
+def _is_equal(a: Any, b: Any) -> bool:
+    """Tell whether two values are the same; a program may make its context anew for the model."""
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+        return a is b or (not isinstance(a, Tensor) and not isinstance(b, Tensor) and bool(a == b))
+    a, b = detach_provenance(a), detach_provenance(b)
+    return a is b or (a.dtype == b.dtype and a.device == b.device and torch.equal(a, b))
 
 
 def _state_of(x: Tensor) -> tuple[int, bool, bool]:

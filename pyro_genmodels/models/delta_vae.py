@@ -56,8 +56,8 @@ class DeltaVAE(GaussianVAE):
         warmup_steps: Training steps over which the weight of the KL term rises to one.
 
     Raises:
-        ValueError: If ``delta`` is not positive or more than a correlation of almost one commits
-            to, or the steps do not divide the latents.
+        ValueError: If ``delta`` is not positive, or larger than what even a correlation of almost
+            one commits to, or the steps do not divide the latents.
 
     References:
         Razavi et al. (2019), Preventing posterior collapse with delta-VAEs, section 2 and

@@ -233,11 +233,13 @@ class NVAE(GenerativeModel):
             >>> noisy().shape
             torch.Size([1, 8, 8])
         """
-        _, context, _ = self._checked(None, context)
-        step, latents = self._next(None, [], context), list[Tensor]()
-        for group, name in enumerate(self.site_names):
-            step = self._next(step, latents, context) if group else step
+        self._checked(None, context)
+        step: Step | None = None
+        latents: list[Tensor] = []
+        for name in self.site_names:
+            step = self._next(step, latents, context)
             latents.append(pyro.sample(name, step.prior))
+        assert step is not None  # there is a group
         return self.likelihood(self.hierarchy.decoded(step, latents[-1]))
 
     def decode(self, latents: Sequence[Tensor], context: Tensor | None = None) -> Any:
@@ -250,14 +252,13 @@ class NVAE(GenerativeModel):
         Raises:
             ValueError: If the number of maps or a shape is another, or the context does not fit.
         """
-        _, context, _ = self._checked(None, context)
-        shapes = self.latent_shapes
-        check(len(latents) == len(shapes), "latents", f"be {len(shapes)} maps", len(latents))
-        for name, z, shape in zip(self.site_names, latents, shapes, strict=True):
-            check_trailing(name, z, shape)
-        step = self._next(None, [], context)
-        for group in range(1, len(shapes)):
+        self._checked(None, context)
+        names, step = self.site_names, None
+        check(len(latents) == len(names), "latents", f"be {len(names)} maps", len(latents))
+        for group, (name, shape) in enumerate(zip(names, self.latent_shapes, strict=True)):
+            check_trailing(name, latents[group], shape)
             step = self._next(step, list(latents[:group]), context)
+        assert step is not None  # there is a group
         return self.likelihood(self.hierarchy.decoded(step, latents[-1]))
 
     def sample(

@@ -28,6 +28,8 @@ _SAFE_EPSILONS = 100
 # Measured behind a learning encoder: with 50, codes so rare that its next move loses them are kept;
 # with 5 or 10, codes that are chosen often enough are moved before they settle.
 _RESTART_AFTER = 20.0
+# Vectors since a code was chosen that was never chosen.
+_NEVER = 2**62
 
 
 class VectorQuantizer(Quantizer):
@@ -139,8 +141,9 @@ class VectorQuantizer(Quantizer):
         # The same average, of which restarts take nothing.
         self.register_buffer("frequencies", torch.zeros(self.num_codes))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
-        # Training vectors seen since the code was last chosen; and since then or its restart.
-        self.register_buffer("unchosen", torch.zeros(self.num_codes, dtype=torch.long))
+        # Training vectors seen since the code was last chosen, if ever; and since then or its
+        # restart.
+        self.register_buffer("unchosen", torch.full((self.num_codes,), _NEVER))
         self.register_buffer("idle", torch.zeros(self.num_codes, dtype=torch.long))
         # Codes that the initialisation has put somewhere.
         self.register_buffer("num_placed", torch.tensor(num_placed))

@@ -131,7 +131,8 @@ class Journal(lightning.Callback):
         """Note the epoch's results; keep the weights if they are the best."""
         row = self._row(trainer, pl_module)
         # While none is finite the latest counts: a run has best weights in any case.
-        if row["validation_nats"] < self.best or not math.isfinite(self.best):
+        fresh, best = row["validation_nats"], self.best
+        if (math.isfinite(fresh) and fresh < best) or not math.isfinite(best):
             self._save_best(trainer, pl_module)
         self.history = [*self.history, row]
         if trainer.is_global_zero:

@@ -87,7 +87,20 @@ def read(path: str | os.PathLike[str], *, map_location: Any = "cpu") -> dict[str
     if not isinstance(own, dict) or not isinstance(own.get("format"), int):
         raise CheckpointError(_refusal(path, "a file of another program"))
     _check_format(own, path)
+    fill_in(contents)
     return contents  # type: ignore[no-any-return]
+
+
+def fill_in(contents: Mapping[str, Any]) -> None:
+    """Add to a checkpoint of before 2026-12 what quantisers had not yet, as near as it is known."""
+    for weights in (contents.get("state_dict"), contents[SECTION].get("weights")):
+        if not isinstance(weights, dict):
+            continue
+        for name in [name for name in weights if name.endswith("num_placed")]:
+            prefix = name.removesuffix("num_placed")
+            for new, old in (("frequencies", "counts"), ("unchosen", "idle")):
+                if prefix + old in weights:
+                    weights.setdefault(prefix + new, weights[prefix + old])
 
 
 def _check_sums(path: str | os.PathLike[str]) -> None:

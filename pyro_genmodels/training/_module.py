@@ -17,7 +17,7 @@ from pyro_genmodels.metrics import bits_per_dim
 from pyro_genmodels.models import GenerativeModel, NonFiniteELBOError
 from pyro_genmodels.training._average import WeightAverage
 from pyro_genmodels.training._batches import Batch, Batches
-from pyro_genmodels.training._checkpoint import SECTION, describe
+from pyro_genmodels.training._checkpoint import SECTION, describe, fill_in
 from pyro_genmodels.training._objective import make_loss
 from pyro_genmodels.training._random import random_state, seeded, set_random_state
 from pyro_genmodels.training._settings import TrainingSettings
@@ -67,6 +67,7 @@ class TrainingModule(lightning.LightningModule):
         self._all_reached = False
         self._total, self._steps = torch.zeros((), dtype=torch.float64), 0
         self._validation: list[Tensor] = []
+        self._buffers_before: list[tuple[Tensor, Tensor]] = []
         self.rates: dict[str, float] = {}
 
     @property
@@ -152,16 +153,14 @@ class TrainingModule(lightning.LightningModule):
         """Return the loss in nats per example, nothing of a batch that is skipped."""
         x, context = batch
         skips = self.settings.on_nan == "skip"
-        before = [(b, b.clone()) for b in self.model.buffers()] if skips else []
+        self._buffers_before = [(b, b.clone()) for b in self.model.buffers()] if skips else []
         try:
             loss: Tensor = self.loss(x, context)
         except NonFiniteELBOError as error:
             if not skips:
                 raise TrainingError(f"{self._where()}: {error}") from error
             warnings.warn(f"{self._where()} is skipped: {error}", stacklevel=1)
-            # Running statistics that have met a NaN would keep it.
-            for buffer, value in before:
-                buffer.copy_(value)
+            self._restore_buffers()
             return None
         self._total += loss.detach().cpu()
         self._steps += 1
@@ -191,7 +190,13 @@ class TrainingModule(lightning.LightningModule):
         if self.settings.on_nan == "stop":
             raise TrainingError(f"{self._where()}: {rule}.")
         warnings.warn(f"{self._where()} is skipped: {rule}.", stacklevel=1)
+        self._restore_buffers()
         optimizer.zero_grad()
+
+    def _restore_buffers(self) -> None:
+        """Put buffers back: running statistics that have met a NaN would keep it."""
+        for buffer, value in self._buffers_before:
+            buffer.copy_(value)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take the step into the average at once: a checkpoint after the step has both."""
@@ -241,6 +246,7 @@ class TrainingModule(lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the package's part until the devices are set up."""
+        fill_in(checkpoint)
         self._restored = checkpoint[SECTION]
 
     def snapshot(self) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """What an NVAE step costs: ``python tests/benchmarks/nvae_step.py``.
 
 The same networks, objective and optimizer in a hand-written loop without Pyro, under ``ELBOLoss``,
-with checkpointing, and under Pyro's ``SVI``, whose optimizer is one of each parameter; forward and
-backward pass and Adamax, on one thread. All run in one process, interleaved step by step, so that a
-change of the machine's speed meets all alike; what is printed is medians and their ratios.
+with checkpointing, and under Pyro's ``SVI``, which has one optimizer for each parameter; forward
+and backward pass and Adamax, on one thread. All run in one process, interleaved step by step, so
+that a change of the machine's speed meets all alike; what is printed is medians and their ratios.
 ``--clock cpu`` counts the thread's own time, for a machine with other work. The bytes are those of
 unique storages that live from the forward to the backward pass, parameters and buffers aside.
 """

@@ -184,7 +184,9 @@ def test_the_shared_pass_knows_what_it_was_made_from() -> None:
         return shared.take(*given) is not None
 
     assert served(x, label, 0.7)
-    assert not served(x, label.clone(), 0.7)
+    assert served(x, label.clone(), 0.7)
+    assert not served(x, label + 1, 0.7)
+    assert not served(x.clone(), label, 0.7)
     assert not served(x, None, 0.7)
     assert not served(x, label, 1.0)
     shared.begin(torch.zeros(2), None)  # is no more as soon as the call is over

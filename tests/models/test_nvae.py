@@ -286,6 +286,13 @@ def test_a_model_of_another_label_computes_anew() -> None:
     assert not torch.allclose(first, replayed.get_trace(x, labels).log_prob_sum())
 
 
+def test_a_label_made_anew_is_the_same_label() -> None:
+    model, x, labels = nvae(num_classes=3), images(4), torch.zeros(4, dtype=torch.long)
+    guided = poutine.trace(model.guide).get_trace(x, labels.clone())
+    poutine.replay(model.model, trace=guided)(x, labels.clone())
+    assert model.shared_pass.misses == 0
+
+
 # As a prior in another program
 
 

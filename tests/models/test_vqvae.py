@@ -590,3 +590,11 @@ def test_mosaics_are_coded_without_loss(seed) -> None:
 def test_errors_name_argument_rule_and_value(make, message) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_parts_have_the_commitment_of_a_composite() -> None:
+    parts = [nets.VectorQuantizer(4, 8, commitment=1.0) for _ in range(2)]
+    own = nets.ResidualQuantizer(parts)
+    assert VQVAE((1, 8, 8), commitment=1.0, quantizer=own).quantizer is own
+    with pytest.raises(ValueError, match=r"`commitment` must be left out.*\(1\.0\); got 2"):
+        VQVAE((1, 8, 8), commitment=2.0, quantizer=own)

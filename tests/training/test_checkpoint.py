@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.distributions.transforms import AffineTransform
 
-from pyro_genmodels import models, training
+from pyro_genmodels import data, models, training
 from pyro_genmodels._files import save_whole, written_whole
 from pyro_genmodels.training import CheckpointError
 from tests.training.tiny import QUICK, Tiny, source
@@ -187,3 +187,25 @@ def test_a_model_is_no_data_source(run: Path, tmp_path: Path) -> None:
     path = altered(run, tmp_path, data={"class": NAME, "arguments": {}})
     with pytest.raises(CheckpointError, match=r"altered.ckpt.* be a DataSource; got Tiny"):
         training.load_source(path, allow=[NAME])
+
+
+def test_runs_of_before_the_quantisers_kept_more_load_and_go_on(tmp_path: Path) -> None:
+    def history(max_epochs: int, **options: Any) -> list[dict[str, float]]:
+        model = models.VQVAE(
+            (1, 4, 4), num_codes=4, code_dim=2, reduction=2, hidden_channels=8, num_blocks=0
+        )
+        images = data.InMemory(torch.randn(100, 1, 4, 4))
+        options |= {"run": tmp_path, "max_epochs": max_epochs, **QUICK}
+        return training.fit(model, images, **options)
+
+    history(1)
+    for path in (tmp_path / "checkpoints").glob("*.ckpt"):
+        contents = torch.load(path, weights_only=True)
+        for weights in (contents["pyro_genmodels"]["weights"], contents.get("state_dict", {})):
+            for name in [name for name in weights if name.endswith(("frequencies", "unchosen"))]:
+                del weights[name]
+        torch.save(contents, path)
+    loaded = training.load(tmp_path)
+    assert isinstance(loaded, models.VQVAE)
+    assert torch.equal(loaded.quantizer.frequencies, loaded.quantizer.counts)
+    assert [row["epoch"] for row in history(2, resume=True)] == [1, 2]
