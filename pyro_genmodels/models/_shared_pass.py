@@ -129,8 +129,10 @@ class SharedPass:
 
 def _is_equal(a: Any, b: Any) -> bool:
     """Tell whether two values are the same; a program may make its context anew for the model."""
-    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
-        return a is b or (not isinstance(a, Tensor) and not isinstance(b, Tensor) and bool(a == b))
+    if isinstance(a, Tensor) != isinstance(b, Tensor):
+        return False
+    if not isinstance(a, Tensor):
+        return bool(a == b)
     a, b = detach_provenance(a), detach_provenance(b)
     return a is b or (a.dtype == b.dtype and a.device == b.device and torch.equal(a, b))
 

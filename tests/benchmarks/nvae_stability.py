@@ -99,20 +99,11 @@ def main() -> None:
     parser.add_argument("--optimizer", default="adamax", choices=list(OPTIMIZERS))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    options = {"channels": arguments.channels, "optimizer_name": arguments.optimizer}
     for name in arguments.sources:
         for bf16 in (False, True):
             for seed in range(arguments.seeds):
-                print(
-                    run(
-                        name,
-                        seed,
-                        arguments.steps,
-                        bf16=bf16,
-                        channels=arguments.channels,
-                        optimizer_name=arguments.optimizer,
-                    ),
-                    flush=True,
-                )
+                print(run(name, seed, arguments.steps, bf16=bf16, **options), flush=True)
 
 
 if __name__ == "__main__":

@@ -338,7 +338,8 @@ def test_usage_and_perplexity_are_of_the_codes_chosen(learning) -> None:
     assert float(quantizer.usage) == len(torch.cat(chosen[-2:]).unique()) / 16 < 1
     share = average / average.sum()
     torch.testing.assert_close(quantizer.perplexity, torch.special.entr(share).sum().exp())
-    assert bool((quantizer.idle < quantizer.unchosen).any())
+    # Codes that were chosen before have been restarted: what is tested is that it does not show.
+    assert bool(((quantizer.idle < quantizer.unchosen) & (quantizer.unchosen < 2**62)).any())
 
 
 def test_codes_never_chosen_are_not_in_use() -> None:
