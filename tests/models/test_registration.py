@@ -1,0 +1,228 @@
+"""What guide and model state of their parameters: all of them, but to SVI not twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import (
+    SVI,
+    RenyiELBO,
+    ReweightedWakeSleep,
+    Trace_ELBO,
+    TraceEnum_ELBO,
+    TraceGraph_ELBO,
+    TraceMeanField_ELBO,
+)
+from pyro.poutine.messenger import Messenger
+
+from pyro_genmodels.models import _registration
+from tests.models.toys import Ladder
+
+ESTIMATORS = [Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO, TraceEnum_ELBO]
+ESTIMATORS += [RenyiELBO, ReweightedWakeSleep]
+SIZE = len(list(Ladder().parameters()))
+
+
+@pytest.fixture
+def stated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of param statements, in the order that they are made."""
+    names: list[str] = []
+    original = _registration._state
+
+    def state(site: str, name: str, parameter: Any) -> None:
+        names.append(name)
+        original(site, name, parameter)
+
+    monkeypatch.setattr(_registration, "_state", state)
+    return names
+
+
+@pytest.fixture(params=[False, True], ids=["validation off", "validation on"])
+def _validation(request: pytest.FixtureRequest) -> Iterator[None]:
+    with pyro.validation_enabled(request.param):
+        yield
+
+
+@pytest.mark.usefixtures("_validation")
+@pytest.mark.parametrize("particles", [2, 3])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_svi_hears_of_each_once(estimator: Any, particles: int, stated: list[str]) -> None:
+    model = Ladder()
+    options = {"max_plate_nesting": 1, "num_particles": particles}
+    svi = SVI(model.model, model.guide, pyro.optim.Adam({"lr": 1e-2}), estimator(**options))
+    names = [name for name, _ in model.named_parameters()]
+    for _ in range(2):
+        stated.clear()
+        svi.step(torch.randn(4, 3))
+        # Then one in each trace, of which estimators take two a step, two a particle, or more.
+        assert stated[:SIZE] == names
+        assert stated[SIZE:] == names[:1] * (len(stated) - SIZE)
+        assert len(stated) > SIZE
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda program: poutine.scale(program, scale=0.1),
+        lambda program: poutine.mask(program, mask=torch.ones(4, dtype=torch.bool)),
+        lambda program: poutine.condition(program, data={"z_2": torch.zeros(4, 2)}),
+    ],
+    ids=["scale", "mask", "condition"],
+)
+def test_handlers_of_samples_change_nothing_in_that(wrap: Any, stated: list[str]) -> None:
+    model = Ladder()
+    pair = wrap(model.model), wrap(model.guide)
+    SVI(*pair, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO()).step(torch.randn(4, 3))
+    assert len(stated) == SIZE + 1
+
+
+@pytest.mark.parametrize("vectorize", [False, True])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_step_is_the_same_as_by_all_statements(
+    estimator: Any, vectorize: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = []
+    for shortened in (True, False):
+        if not shortened:
+            monkeypatch.setattr(_registration, "_are_captured", lambda sites: False)
+        torch.manual_seed(0)
+        model = Ladder()
+        options = {"max_plate_nesting": 1, "num_particles": 2, "vectorize_particles": vectorize}
+        svi = SVI(model.model, model.guide, pyro.optim.SGD({"lr": 1e-2}), estimator(**options))
+        losses = [svi.step(torch.ones(4, 3)) for _ in range(3)]
+        results.append((losses, [p.detach().clone() for p in model.parameters()]))
+    (losses, ours), (expected, theirs) = results
+    assert losses == expected
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_a_model_trains_under_a_guide_without_parameters() -> None:
+    """Each particle's gradient counts, though the first stated every parameter."""
+    model, x = Ladder(), torch.ones(4, 3)
+
+    def guide(x: torch.Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            for name in ("z_2", "z_1"):
+                pyro.sample(name, dist.Normal(torch.zeros(2), 1.0).to_event(1))
+
+    def gradient(particles: int) -> torch.Tensor:
+        torch.manual_seed(0)
+        elbo = Trace_ELBO(num_particles=particles)
+        with poutine.trace(param_only=True):
+            for _ in range(4 // particles):
+                elbo.loss_and_grads(model.model, guide, x)
+        result = model.decoder.weight.grad.clone() / (4 // particles)
+        model.zero_grad()
+        return result
+
+    # The same four draws: a particle that were left out would halve it, and more.
+    torch.testing.assert_close(gradient(4), gradient(1))
+
+
+class Watching(Messenger):
+    """A handler of one's own, which may be there to see parameters."""
+
+    def _pyro_post_param(self, msg: Any) -> None:
+        pass
+
+
+class Wanting(Messenger):
+    """The same before the statement."""
+
+    def _pyro_param(self, msg: Any) -> None:
+        pass
+
+
+class WatchingAll(Messenger):
+    """The same by the entrance of all messages."""
+
+    def _process_message(self, msg: Any) -> None:
+        pass
+
+
+class WatchingAllAfterwards(Messenger):
+    """The same by their exit."""
+
+    def _postprocess_message(self, msg: Any) -> None:
+        pass
+
+
+HANDLERS: dict[str, Callable[[], Any]] = {
+    "before": Wanting,
+    "after": Watching,
+    "all messages": WatchingAll,
+    "all messages, after": WatchingAllAfterwards,
+    "block": lambda: poutine.block(expose_types=["sample"]),
+    "inner capture": lambda: poutine.trace(param_only=True),
+}
+
+
+@pytest.mark.parametrize("name", HANDLERS)
+def test_who_may_need_them_sees_all(name: str, stated: list[str]) -> None:
+    model, x = Ladder(), torch.randn(4, 3)
+    with poutine.trace(param_only=True):
+        model.guide(x)
+        with HANDLERS[name]():
+            model.model(x)
+    assert len(stated) == 2 * SIZE
+
+
+def test_an_inner_capture_has_all() -> None:
+    model, x = Ladder(), torch.randn(4, 3)
+    with poutine.trace(param_only=True) as outer:
+        model.guide(x)
+        with poutine.trace(param_only=True) as inner:
+            model.model(x)
+    assert len(outer.trace.nodes) == len(inner.trace.nodes) == SIZE
+
+
+def test_without_a_capture_each_states_all(stated: list[str]) -> None:
+    model, x = Ladder(), torch.randn(4, 3)
+    guided = poutine.trace(model.guide).get_trace(x)
+    replayed = poutine.trace(poutine.replay(model.model, trace=guided)).get_trace(x)
+    assert len(guided.param_nodes) == len(replayed.param_nodes) == SIZE
+    assert len(stated) == 2 * SIZE
+
+
+def test_replaced_parameters_are_named_in_a_step_too() -> None:
+    """Also the last, of a model whose guide has stated its own."""
+    prior = dist.Normal(torch.zeros(()), 1.0)
+    for wrap, name in (
+        (lambda f: poutine.lift(f, prior=lambda *args, **kwargs: prior), "encoder.weight"),
+        (lambda f: poutine.substitute(f, data={"decoder.bias": torch.zeros(3)}), "decoder.bias"),
+    ):
+        model = Ladder()
+        svi = SVI(wrap(model.model), model.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO())
+        for _ in range(2):
+            with pytest.raises(ValueError, match=f"`{name}` must be left to its module"):
+                svi.step(torch.randn(4, 3))
+        model.load_state_dict({n: p.clone() for n, p in model.state_dict().items()}, assign=True)
+        with pytest.raises(ValueError, match=f"`{name}` must be left to its module"):
+            wrap(model.model)(torch.randn(4, 3))
+
+
+def test_parameters_replayed_are_named() -> None:
+    model, x = Ladder(), torch.randn(4, 3)
+    with poutine.trace(param_only=True) as capture:
+        model.guide(x)
+        last = list(capture.trace.nodes)[-1]
+        other = torch.zeros(3, requires_grad=True)
+        other.unconstrained = lambda: other
+        with pytest.raises(ValueError, match=r"`decoder.bias` must be left to its module"):
+            poutine.replay(model.model, params={last: other})(x)
+
+
+def test_a_parameter_made_anew_between_guide_and_model_is_stated(stated: list[str]) -> None:
+    model, x = Ladder(), torch.randn(4, 3)
+    with poutine.trace(param_only=True):
+        model.guide(x)
+        model.decoder.weight = torch.nn.Parameter(torch.randn(3, 2))
+        model.model(x)
+    assert len(stated) == 2 * SIZE
+    assert any(p is model.decoder.weight for p in pyro.get_param_store().values())
