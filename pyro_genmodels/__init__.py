@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         metrics,
         models,
         nets,
+        optim,
         training,
         transforms,
     )
@@ -33,6 +34,7 @@ _SUBMODULES = frozenset(
         "metrics",
         "models",
         "nets",
+        "optim",
         "plotting",
     }
     | {"testing", "training", "transforms"}
@@ -48,6 +50,7 @@ __all__ = [
     "metrics",
     "models",
     "nets",
+    "optim",
     "training",
     "transforms",
 ]

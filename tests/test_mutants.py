@@ -20,7 +20,7 @@ from pyro.infer import Trace_ELBO
 from torch import Tensor, nn
 from torch.distributions.kl import _KL_REGISTRY
 
-from pyro_genmodels import distributions, models, nets, testing, transforms
+from pyro_genmodels import distributions, models, nets, optim, testing, transforms
 from pyro_genmodels.models._ar1 import correlation_of, log_scale_of
 from pyro_genmodels.models._gaussian import DiagonalNormal, StandardNormal
 from pyro_genmodels.models._latent_cost import LatentCost
@@ -28,9 +28,11 @@ from pyro_genmodels.models._latent_scale import LatentScale
 from pyro_genmodels.models._registration import RegisteredModule
 from pyro_genmodels.nets._gated import VerticalConv2d
 from pyro_genmodels.nets.masked import MaskedConv2d
+from pyro_genmodels.optim import _joint
 from pyro_genmodels.transforms import _slot
 from pyro_genmodels.transforms._slot import Slot
 from tests import cases
+from tests import test_optim as optim_laws
 from tests.cases import multiscale, vivid
 from tests.models import test_vqvae as vqvae_laws
 from tests.nets import test_quantizer as quantizer_laws
@@ -1372,6 +1374,43 @@ QUANTIZER_MUTANTS: dict[str, tuple[Callable[[], None], Mutation, str]] = {
 @pytest.mark.parametrize("mutant", QUANTIZER_MUTANTS)
 def test_quantizer(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     law, mutation, message = QUANTIZER_MUTANTS[mutant]
+    assert_caught(law, mutation, monkeypatch, message)
+
+
+# Optimizers
+
+
+def _stay_together(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(optim.JointOptim, "_split", lambda self, present: None)
+
+
+def states_lost(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(_joint, "load_states", lambda shared, states: None)
+
+
+OPTIM_MUTANTS: dict[str, tuple[Callable[[], None], Mutation, str]] = {
+    "what is absent moves": (optim_laws.test_an_absent_parameter_stays, _stay_together, "assert"),
+    "what is absent decays": (
+        lambda: optim_laws.test_steps_are_pyros("ClippedAdam"),
+        _stay_together,
+        "now and then",
+    ),
+    "one set of arguments for all": (
+        lambda: optim_laws.test_arguments_may_be_of_the_parameter(optim_laws.lists),
+        lambda patch: patch.setattr(_joint, "is_equal", lambda one, other: True),
+        "assert",
+    ),
+    "a state that is set is lost": (
+        optim_laws.test_a_state_set_while_running_is_taken_up,
+        states_lost,
+        "assert",
+    ),
+}
+
+
+@pytest.mark.parametrize("mutant", OPTIM_MUTANTS)
+def test_optim(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    law, mutation, message = OPTIM_MUTANTS[mutant]
     assert_caught(law, mutation, monkeypatch, message)
 
 

@@ -22,7 +22,8 @@ EXTRAS = (
     "nflows",
     "constriction",
 )
-CORE = "nets transforms distributions models metrics data training plotting testing compression"
+CORE = "nets optim transforms distributions models metrics data training plotting testing"
+CORE += " compression"
 
 
 def _python(program: str) -> str:

@@ -27,7 +27,7 @@ GROUPS: dict[str, tuple[cases.Cases, tuple[type, ...]]] = {
     "data": (cases.DATA_DISTRIBUTIONS, (Distribution,)),
 }
 DOCUMENTED = [*GROUPS, "testing", "metrics", "disentanglement", "training", "plotting"]
-DOCUMENTED += ["compression"]
+DOCUMENTED += ["compression", "optim"]
 
 
 def exports(module: str) -> dict[str, Any]:

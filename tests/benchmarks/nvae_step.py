@@ -1,8 +1,9 @@
 """What an NVAE step costs: ``python tests/benchmarks/nvae_step.py``.
 
 The same networks, objective and optimizer in a hand-written loop without Pyro, under ``ELBOLoss``,
-with checkpointing, and under Pyro's ``SVI``, which has one optimizer for each parameter; forward
-and backward pass and Adamax, on one thread. All run in one process, interleaved step by step, so
+with checkpointing, and under Pyro's ``SVI``: with one optimizer for all parameters (`JointOptim`),
+with Pyro's, which has one for each, and with Pyro's estimator too; forward and backward pass and
+Adamax, on one thread. All run in one process, interleaved step by step, so
 that a change of the machine's speed meets all alike; what is printed is medians and their ratios.
 ``--clock cpu`` counts the thread's own time, for a machine with other work. The bytes are those of
 unique storages that live from the forward to the backward pass, parameters and buffers aside.
@@ -15,17 +16,20 @@ import gc
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pyro
 import torch
-from pyro.infer import SVI
+from pyro.infer import SVI, TraceMeanField_ELBO
+from pyro.optim import PyroOptim
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from pyro_genmodels.models import NVAE, ELBOLoss
 from pyro_genmodels.models._map_normal import MapNormal
 from pyro_genmodels.models._nvae_objective import balancing_coefficients, group_weights
+from pyro_genmodels.optim import JointOptim
 
 Step = Callable[[Tensor], None]
 
@@ -75,14 +79,24 @@ def optimizer_step(loss: nn.Module) -> Step:
     return step
 
 
-def svi_step(model: NVAE) -> Step:
-    elbo = model.make_elbo(max_plate_nesting=1)
-    svi = SVI(model.model, model.guide, pyro.optim.Adamax({"lr": 1e-3}), elbo)
+def svi_step(model: NVAE, optimizer: PyroOptim, make_elbo: Callable[..., Any]) -> Step:
+    svi = SVI(model.model, model.guide, optimizer, make_elbo(max_plate_nesting=1))
 
     def step(x: Tensor) -> None:
         svi.step(x)
 
     return step
+
+
+def svi_steps(options: dict[str, Any]) -> dict[str, Step]:
+    joint = partial(JointOptim, torch.optim.Adamax, {"lr": 1e-3})
+    pyros = partial(pyro.optim.Adamax, {"lr": 1e-3})
+    return {
+        "SVI, JointOptim": svi_step(make(options), joint(), NVAE.make_elbo),
+        "SVI, Pyro's Adamax": svi_step(make(options), pyros(), NVAE.make_elbo),
+        "SVI, Pyro's ELBO, JointOptim": svi_step(make(options), joint(), TraceMeanField_ELBO),
+        "SVI, Pyro's ELBO and Adamax": svi_step(make(options), pyros(), TraceMeanField_ELBO),
+    }
 
 
 def make(options: dict[str, Any], *, checkpointing: bool = False) -> NVAE:
@@ -160,13 +174,13 @@ def main() -> None:
             "ELBOLoss, checkpointing": ELBOLoss(make(options, checkpointing=True), validate=False),
         }
         steps = {name: optimizer_step(loss) for name, loss in losses.items()}
-        steps["SVI"] = svi_step(make(options))
+        steps |= svi_steps(options)
         result = medians(steps, x, arguments.repeats, clock)
         kept = {name: kept_bytes(loss, x) for name, loss in losses.items()}
         print(f"{title}, batch {batch}, median of {arguments.repeats} steps")
         for name, seconds in result.items():
             time_ratio = seconds / result["hand-written"]
-            row = f"  {name:26} {seconds * 1e3:9.1f} ms {time_ratio:6.3f}x"
+            row = f"  {name:28} {seconds * 1e3:9.1f} ms {time_ratio:6.3f}x"
             if name in kept:
                 byte_ratio = kept[name] / kept["ELBOLoss"]
                 row += f"  {kept[name] / batch / 2**20:7.2f} MiB/image kept {byte_ratio:6.3f}x"

@@ -21,9 +21,11 @@ import torch
 import torch.nn.functional as F
 from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 from pyro.optim import Adam as PyroAdam
+from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
 from pyro_genmodels.models import VAE, ELBOLoss, GenerativeModel
+from pyro_genmodels.optim import JointOptim
 
 LEARNING_RATE = 1e-3
 Step = Callable[[Tensor], None]
@@ -59,9 +61,8 @@ def optimizer_step(loss: nn.Module) -> Step:
     return step
 
 
-def svi_step(model: VAE) -> Step:
-    pyro_adam = PyroAdam({"lr": LEARNING_RATE})
-    svi = SVI(model.model, model.guide, pyro_adam, Trace_ELBO(max_plate_nesting=1))
+def svi_step(model: VAE, optimizer: PyroOptim) -> Step:
+    svi = SVI(model.model, model.guide, optimizer, Trace_ELBO(max_plate_nesting=1))
 
     def step(x: Tensor) -> None:
         svi.step(x)
@@ -73,12 +74,15 @@ def variants(data: int, hidden: int, latent: int) -> dict[str, Step]:
     def vae() -> VAE:
         return VAE((data,), num_levels=2, latent_dim=latent, hidden=(hidden,))
 
+    pyros = PyroAdam({"lr": LEARNING_RATE})
+    joint = JointOptim(torch.optim.Adam, {"lr": LEARNING_RATE})
     return {
         "hand-written": optimizer_step(HandWritten(data, hidden, latent)),
         "ELBOLoss": optimizer_step(ELBOLoss(vae())),
         "ELBOLoss(TraceMeanField_ELBO)": optimizer_step(ELBOLoss(vae(), TraceMeanField_ELBO)),
         "ELBOLoss(Trace_ELBO)": optimizer_step(ELBOLoss(vae(), Trace_ELBO)),
-        "SVI(Trace_ELBO), validation off": svi_step(vae()),
+        "SVI(Trace_ELBO), validation off": svi_step(vae(), pyros),
+        "the same by JointOptim": svi_step(vae(), joint),
     }
 
 
