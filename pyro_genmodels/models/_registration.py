@@ -7,9 +7,9 @@ second instance, and any deepcopy, then never trains, and nothing says so.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyro
 from pyro.params import param_with_module_name
@@ -26,6 +26,8 @@ _serial_numbers = itertools.count()
 # What an instance must not share with its copies.
 _PER_INSTANCE = ("_store_name", "_registers")
 
+# Name in the store, name in the module, and the parameter.
+Site: TypeAlias = tuple[str, str, nn.Parameter]
 # These see every message, but of a parameter without batch dimensions change nothing.
 _INDIFFERENT = (pyro.plate, ScaleMessenger, MaskMessenger)
 
@@ -56,7 +58,9 @@ class RegisteredModule(nn.Module):
         ]
         # Statements of all cost a fortieth of a small NVAE's step, for the guide and again for the
         # model.
-        for statement in sites[:1] if _are_captured(sites) else sites:
+        if _restated(sites):
+            return
+        for statement in sites:
             _state(*statement)
 
     @contextmanager
@@ -96,32 +100,44 @@ def _state(site: str, name: str, parameter: nn.Parameter) -> None:
     check(pyro.param(site, parameter) is parameter, name, rule, "another value")
 
 
-def _are_captured(sites: list[tuple[str, str, nn.Parameter]]) -> bool:
-    """Tell whether all who collect parameters around this call have these already.
+def _restated(sites: Sequence[Site]) -> bool:
+    """Note what was stated in this step in the traces around this call, with no statement more.
 
-    ``SVI`` collects those of guide and model in one trace, and what the guide stated need not be
-    stated again. Of the traces of guide and model by themselves estimators ask only whether there
-    is a parameter, so that one is stated in any case. A handler that might change, hide or count
-    parameters gets to see them all.
+    ``SVI`` collects the parameters of guide and model in one trace. If it has these, only the
+    traces within it that do not yet are given them. Nothing is done where a handler on the way
+    might mind, or a parameter is another one than was stated, here or in the store.
     """
-    captures = []
-    for handler in pyro.poutine.runtime._PYRO_STACK:
-        if type(handler) is TraceMessenger:
-            captures += [handler.trace.nodes] if handler.param_only else []
-        elif type(handler) is ReplayMessenger:
-            if handler.params is not None:
-                return False
-        elif type(handler) not in _INDIFFERENT and _minds_parameters(type(handler)):
-            return False
-    return bool(captures) and all(
-        site in nodes and nodes[site]["value"] is parameter
-        for nodes in captures
-        for site, _, parameter in sites
-    )
+    handlers: list[Any] = list(pyro.poutine.runtime._PYRO_STACK)
+    if any(map(_minds_parameters, handlers)):
+        return False
+    traces = [handler for handler in handlers if type(handler) is TraceMessenger]
+    captures = [trace.trace.nodes for trace in traces if trace.param_only]
+    if not captures or not all(_are_in(nodes, sites) for nodes in captures):
+        return False
+    store = pyro.get_param_store()
+    # Asking for them also renews the reference that a copy or a save of the store takes off.
+    if not all(site in store and store[site] is parameter for site, _, parameter in sites):
+        return False
+    for trace in traces:
+        if not trace.param_only:
+            for site, _, _ in sites:
+                trace.trace.add_node(site, **captures[-1][site])
+    return True
 
 
-def _minds_parameters(kind: type[Messenger]) -> bool:
-    if hasattr(kind, "_pyro_param") or hasattr(kind, "_pyro_post_param"):
-        return True
+def _are_in(nodes: Mapping[str, Any], sites: Sequence[Site]) -> bool:
+    return all(site in nodes and nodes[site]["value"] is value for site, _, value in sites)
+
+
+def _minds_parameters(handler: Any) -> bool:
+    """Tell whether a handler might change, hide or count parameters, also by a hook of a user's."""
+    before, after = hasattr(handler, "_pyro_param"), hasattr(handler, "_pyro_post_param")
+    if type(handler) is TraceMessenger:
+        return before
+    if type(handler) is ReplayMessenger:
+        return after or handler.params is not None
+    if before or after or type(handler) in _INDIFFERENT:
+        return before or after
     both = ("_process_message", "_postprocess_message")
-    return any(getattr(kind, name) is not getattr(Messenger, name) for name in both)
+    own = {name: getattr(getattr(handler, name), "__func__", None) for name in both}
+    return any(own[name] is not getattr(Messenger, name) for name in both)

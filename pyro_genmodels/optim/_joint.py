@@ -27,8 +27,8 @@ from pyro_genmodels.optim._sharing import (
 class JointOptim(PyroOptim):
     """A ``PyroOptim`` in which the parameters that first appear together share one optimizer.
 
-    Pyro gives each parameter a torch optimizer of its own. For a network of some hundred parameters
-    that is a tenth of a training step on a CPU; on a GPU it is so many times the kernel launches,
+    Pyro gives each parameter a torch optimizer of its own. For a small network of three hundred
+    parameters that is a tenth of a step on a CPU; on a GPU it is so many times the kernel launches,
     and torch's ``foreach`` and ``fused`` implementations find a single tensor to work on. Here one
     optimizer has them all. The updates are Pyro's own: what appears later starts its count of steps
     (and its schedule) then, in an optimizer of its own, and what a step does not meet is parted
@@ -53,8 +53,8 @@ class JointOptim(PyroOptim):
         optim_objs: The shared optimizers (or schedulers), each under its first parameter.
 
     Raises:
-        ValueError: If the arguments are neither a dictionary nor a function, or ``max_norm`` is not
-            positive.
+        ValueError: If the constructor is no torch optimizer's, but Pyro's ``Adam`` for example; if
+            arguments are neither a dictionary nor a function; or if ``max_norm`` is not positive.
 
     Example:
         >>> from pyro.infer import SVI, Trace_ELBO
@@ -222,7 +222,8 @@ class JointLRScheduler(PyroLRScheduler, JointOptim):  # type: ignore[misc]  # na
         max_norm: As in :class:`JointOptim`.
 
     Raises:
-        ValueError: If ``optim_args`` lacks the optimizer or its arguments, or as above.
+        ValueError: If ``optim_args`` lacks the optimizer or its arguments, or as by
+            :class:`JointOptim`.
 
     Example:
         >>> from torch.optim.lr_scheduler import CosineAnnealingLR
