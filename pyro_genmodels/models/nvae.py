@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -234,13 +234,7 @@ class NVAE(GenerativeModel):
             torch.Size([1, 8, 8])
         """
         self._checked(None, context)
-        step: Step | None = None
-        latents: list[Tensor] = []
-        for name in self.site_names:
-            step = self._next(step, latents, context)
-            latents.append(pyro.sample(name, step.prior))
-        assert step is not None  # there is a group
-        return self.likelihood(self.hierarchy.decoded(step, latents[-1]))
+        return self.likelihood(self._top_down(pyro.sample, context))
 
     def decode(self, latents: Sequence[Tensor], context: Tensor | None = None) -> Any:
         """Return the distribution over data given all groups.
@@ -253,13 +247,12 @@ class NVAE(GenerativeModel):
             ValueError: If the number of maps or a shape is another, or the context does not fit.
         """
         self._checked(None, context)
-        names, step = self.site_names, None
+        names = self.site_names
         check(len(latents) == len(names), "latents", f"be {len(names)} maps", len(latents))
-        for group, (name, shape) in enumerate(zip(names, self.latent_shapes, strict=True)):
-            check_trailing(name, latents[group], shape)
-            step = self._next(step, list(latents[:group]), context)
-        assert step is not None  # there is a group
-        return self.likelihood(self.hierarchy.decoded(step, latents[-1]))
+        given = dict(zip(names, latents, strict=True))
+        for name, shape in zip(names, self.latent_shapes, strict=True):
+            check_trailing(name, given[name], shape)
+        return self.likelihood(self._top_down(lambda name, _: given[name], context))
 
     def sample(
         self, num_samples: int = 1, context: Tensor | None = None, *, temperature: float = 1.0
@@ -319,12 +312,17 @@ class NVAE(GenerativeModel):
 
     def _drawn(self, batch: tuple[int, ...], context: Tensor | None) -> Tensor:
         """Return the likelihood's numbers given draws from the priors, without a program."""
-        step, latents = self._next(None, [], context), list[Tensor]()
-        while True:
-            latents.append(step.prior.expand(batch).rsample())
-            if len(latents) == len(self.site_names):
-                return self.hierarchy.decoded(step, latents[-1])
+        return self._top_down(lambda _, prior: prior.expand(batch).rsample(), context)
+
+    def _top_down(self, choose: Callable[[str, Any], Tensor], context: Tensor | None) -> Tensor:
+        """Return the likelihood's numbers given latents, each chosen by its name and prior."""
+        step: Step | None = None
+        latents: list[Tensor] = []
+        for name in self.site_names:
             step = self._next(step, latents, context)
+            latents.append(choose(name, step.prior))
+        assert step is not None  # there is a group
+        return self.hierarchy.decoded(step, latents[-1])
 
     def _next(self, step: Step | None, latents: list[Tensor], context: Tensor | None) -> Step:
         """Return what is known before the group that follows these latents."""

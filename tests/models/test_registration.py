@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pyro
@@ -128,50 +129,25 @@ def test_a_model_trains_under_a_guide_without_parameters() -> None:
     torch.testing.assert_close(gradient(4), gradient(1))
 
 
-class Watching(Messenger):
-    """A handler of one's own, which may be there to see parameters."""
-
-    def _pyro_post_param(self, msg: Any) -> None:
-        pass
-
-
-class Wanting(Messenger):
-    """The same before the statement."""
-
-    def _pyro_param(self, msg: Any) -> None:
-        pass
-
-
-class WatchingAll(Messenger):
-    """The same by the entrance of all messages."""
-
-    def _process_message(self, msg: Any) -> None:
-        pass
-
-
-class WatchingAllAfterwards(Messenger):
-    """The same by their exit."""
-
-    def _postprocess_message(self, msg: Any) -> None:
-        pass
-
-
 def with_hook(handler: Messenger, name: str) -> Messenger:
     """Give a hook to the instance alone."""
     setattr(handler, name, lambda msg: None)
     return handler
 
 
+def of_a_class(name: str) -> Messenger:
+    """A handler of one's own, whose class has the hook."""
+    kind: Any = type("Own", (Messenger,), {name: lambda self, msg: None})
+    return kind()
+
+
+HOOKS = ("_pyro_param", "_pyro_post_param", "_process_message", "_postprocess_message")
 HANDLERS: dict[str, Callable[[], Any]] = {
-    "before, an instance": lambda: with_hook(Messenger(), "_pyro_param"),
-    "after, an instance": lambda: with_hook(ScaleMessenger(0.5), "_pyro_post_param"),
-    "all, an instance": lambda: with_hook(Messenger(), "_process_message"),
-    "before, a trace": lambda: with_hook(TraceMessenger(), "_pyro_param"),
-    "after, a replay": lambda: with_hook(ReplayMessenger(Trace()), "_pyro_post_param"),
-    "before": Wanting,
-    "after": Watching,
-    "all messages": WatchingAll,
-    "all messages, after": WatchingAllAfterwards,
+    **{f"a class with {name}": partial(of_a_class, name) for name in HOOKS},
+    **{f"an instance with {name}": partial(with_hook, Messenger(), name) for name in HOOKS},
+    "a scale's hook": lambda: with_hook(ScaleMessenger(0.5), "_pyro_post_param"),
+    "a trace's hook": lambda: with_hook(TraceMessenger(), "_pyro_param"),
+    "a replay's hook": lambda: with_hook(ReplayMessenger(Trace()), "_pyro_post_param"),
     "block": lambda: poutine.block(expose_types=["sample"]),
     "inner capture": lambda: poutine.trace(param_only=True),
 }
