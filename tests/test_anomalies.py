@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pyro_genmodels import data, metrics
 from pyro_genmodels.models import VAE, ELBOLoss
-from pyro_genmodels.training._random import seeded
+from pyro_genmodels.training.random import seeded
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import yaml
 import pyro_genmodels
 from pyro_genmodels import data, training
 from pyro_genmodels.cli import main
-from pyro_genmodels.cli._names import data_makers, model_makers
+from pyro_genmodels.cli.names import data_makers, model_makers
 
 QUICK = ["--max_epochs", "1", "--num_samples", "4", "--progress", "false", "--accelerator", "cpu"]
 SMALL = ["--model.hidden", "[8]", "--model.latent_dim", "2"]

@@ -14,7 +14,8 @@ pytest.importorskip("jsonargparse")
 pytest.importorskip("lightning.pytorch")
 
 from pyro_genmodels import models, nets, training
-from pyro_genmodels.cli import _plan, _prior, main
+from pyro_genmodels.cli import main, prior
+from pyro_genmodels.cli.plan import Plan
 from pyro_genmodels.data import Digits, mu_law_encode
 
 QUICK = ["--max_epochs", "1", "--num_samples", "4", "--progress", "false", "--accelerator", "cpu"]
@@ -108,11 +109,11 @@ def test_both_stages_patch_by_patch(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_priors_at_published_sizes(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A preset gives the priors' options; words change some, and other models have none."""
-    shared = {name: False if name == "progress" else 0 for name in _prior._SHARED}
+    shared = {name: False if name == "progress" else 0 for name in prior._SHARED}
     settings = {**shared, "accelerator": "cpu", "precision": "32-true", "devices": 1}
-    plan = _plan.Plan("VQVAE2", "Digits", Digits(), models.VQVAE2, {}, {}, settings, ())
+    plan = Plan("VQVAE2", "Digits", Digits(), models.VQVAE2, {}, {}, settings, ())
     words = ["--model.num_heads=4", "--batch_size=3"]
-    second = _prior.second_stage(plan, words, every=True, preset="imagenet256")
+    second = prior.second_stage(plan, words, every=True, preset="imagenet256")
     assert second is not None
     found = models.presets()["VQVAE2"]["imagenet256"]["prior"]
     assert second.model.items() >= {**found["model"], "num_heads": 4}.items()
@@ -179,7 +180,7 @@ def test_an_interrupted_overwriting_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("pyro_genmodels.training._prior._complete", interrupted)
+        patched.setattr("pyro_genmodels.training.prior_stage._complete", interrupted)
         assert main([*words, "--overwrite", *PRIOR, *QUICK, "--seed", "3"]) == 130
     assert (folder / "checkpoints" / "complete.ckpt").read_bytes() == old
     assert main([*words, "--resume"]) == 0

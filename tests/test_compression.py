@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyro_genmodels import compression, models, nets
-from pyro_genmodels.compression import _coder, _format, _streams, compress, decompress, read_header
-from pyro_genmodels.compression._masses import run_masses
+from pyro_genmodels.compression import coder, compress, decompress, format, read_header, streams
+from pyro_genmodels.compression.masses import run_masses
 from pyro_genmodels.distributions import (
     AutoregressiveDistribution,
     NGram,
@@ -28,8 +28,8 @@ from pyro_genmodels.distributions import (
     UniformLevels,
     WaveNet,
 )
-from pyro_genmodels.distributions._logistic_mixture import logistic_mixture
-from pyro_genmodels.distributions._output import OutputLaw, Softmax
+from pyro_genmodels.distributions.autoregressive.logistic_mixture import logistic_mixture
+from pyro_genmodels.distributions.autoregressive.output_distributions import OutputLaw, Softmax
 from pyro_genmodels.testing import randomize_parameters
 from tests import cases
 from tests.distributions import families
@@ -222,7 +222,7 @@ def test_what_cannot_be_fixed_is_recorded_and_told(monkeypatch: pytest.MonkeyPat
     assert ".".join(map(str, here.torch)) == torch.__version__.partition("+")[0]
     assert here.device == "cpu"
     other = dataclasses.replace(here, torch=(1, 2, 3))
-    monkeypatch.setattr(_streams, "_here", lambda *_: other)
+    monkeypatch.setattr(streams, "_here", lambda *_: other)
     with pytest.warns(UserWarning, match=r"written by torch .*; this is torch 1\.2\.3"):
         assert torch.equal(decompress(law, data), x.long())
 
@@ -232,7 +232,7 @@ def test_a_decoding_that_goes_astray_is_noticed(monkeypatch: pytest.MonkeyPatch)
     law = small()
     x = law.sample((200,))
     data = compress(law, x)
-    exact, calls = _coder.rounded, iter(range(10**6))
+    exact, calls = coder.rounded, iter(range(10**6))
 
     def slightly_other(masses: Any) -> Any:
         weights = exact(masses)
@@ -240,7 +240,7 @@ def test_a_decoding_that_goes_astray_is_noticed(monkeypatch: pytest.MonkeyPatch)
             weights[:, 0] *= 1 + 2.0**-9
         return weights
 
-    monkeypatch.setattr(_coder, "rounded", slightly_other)
+    monkeypatch.setattr(coder, "rounded", slightly_other)
     with pytest.raises(ValueError, match="must come back by the rounding that wrote them"):
         decompress(law, data)
 
@@ -335,9 +335,9 @@ def test_damaged_data_are_a_value_error(data: st.DataObject) -> None:
 
 def test_absurd_sizes_are_refused_before_anything_is_made() -> None:
     """Even under a checksum that is right."""
-    header, payload, _ = _format.unpack(_uniform_data())
+    header, payload, _ = format.unpack(_uniform_data())
     for batch_shape in ((2**60,), (2**31, 2**31), (2**20,) * 30):
-        absurd = _format.pack(dataclasses.replace(header, batch_shape=batch_shape), payload)
+        absurd = format.pack(dataclasses.replace(header, batch_shape=batch_shape), payload)
         with pytest.raises(ValueError, match="as large as their header says"):
             decompress(UNIFORM, absurd)
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from pyro_genmodels import testing
-from pyro_genmodels.models._mean_field import MeanFieldELBO
-from pyro_genmodels.testing._probes import modules_of
+from pyro_genmodels.models.base.mean_field_elbo import MeanFieldELBO
+from pyro_genmodels.testing.probes import modules_of
 from tests import cases
 from tests.cases import Case
 from tests.test_laws import METHODS, batch_for, prepared, prepared_model, transform_and_points

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_genmodels import models, nets, testing
-from pyro_genmodels.testing._probes import modules_of
+from pyro_genmodels.testing.probes import modules_of
 from tests import cases
 from tests.cases import Case
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_genmodels.testing._probes import modules_of
+from pyro_genmodels.testing.probes import modules_of
 from tests import cases
 from tests.cases import Case
 from tests.test_laws import _network_input, prepared

@@ -21,16 +21,16 @@ from torch import Tensor, nn
 from torch.distributions.kl import _KL_REGISTRY
 
 from pyro_genmodels import distributions, models, nets, optim, testing, transforms
-from pyro_genmodels.models._ar1 import correlation_of, log_scale_of
-from pyro_genmodels.models._gaussian import DiagonalNormal, StandardNormal
-from pyro_genmodels.models._latent_cost import LatentCost
-from pyro_genmodels.models._latent_scale import LatentScale
-from pyro_genmodels.models._registration import RegisteredModule
-from pyro_genmodels.nets._gated import VerticalConv2d
-from pyro_genmodels.nets.masked import MaskedConv2d
-from pyro_genmodels.optim import _joint
-from pyro_genmodels.transforms import _slot
-from pyro_genmodels.transforms._slot import Slot
+from pyro_genmodels.distributions.ar1 import correlation_of, log_scale_of
+from pyro_genmodels.distributions.gaussian import DiagonalNormal, StandardNormal
+from pyro_genmodels.models.base.latent_scale import LatentScale
+from pyro_genmodels.models.base.param_registration import RegisteredModule
+from pyro_genmodels.models.vae.objectives import LatentCost
+from pyro_genmodels.nets.gated_pixelcnn.layers import VerticalConv2d
+from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d
+from pyro_genmodels.optim import joint
+from pyro_genmodels.transforms.base import single_use_cache
+from pyro_genmodels.transforms.base.single_use_cache import Slot
 from tests import cases
 from tests import test_optim as optim_laws
 from tests.cases import multiscale, vivid
@@ -237,7 +237,7 @@ def transposed(result: Any, self: Any, context: Any) -> Any:
 
 
 def spline(patch: pytest.MonkeyPatch, change: Callable[[Tensor], Tensor]) -> None:
-    from pyro_genmodels.transforms import spline as module
+    from pyro_genmodels.transforms.couplings import spline as module
 
     original = module.rational_quadratic_spline
 
@@ -391,7 +391,7 @@ def test_squeeze_that_scrambles_on_the_way_back(monkeypatch: pytest.MonkeyPatch)
     x = points(layer, 2, 1, 4, 4)
 
     def mutate(patch: pytest.MonkeyPatch) -> None:
-        patch.setattr("pyro_genmodels.transforms.squeeze._CORNERS_BACK", (0, 3, 1, 2))
+        patch.setattr("pyro_genmodels.transforms.layers.squeeze._CORNERS_BACK", (0, 3, 1, 2))
 
     assert_caught(lambda: testing.check_inverse(layer, x), mutate, monkeypatch, "inverse")
 
@@ -426,12 +426,12 @@ def keep_forever(patch: pytest.MonkeyPatch) -> None:
 
 
 def without_stamp(patch: pytest.MonkeyPatch) -> None:
-    original = _slot._stamp
-    patch.setattr(_slot, "_stamp", lambda *arguments: ((), original(*arguments)[1]))
+    original = single_use_cache._stamp
+    patch.setattr(single_use_cache, "_stamp", lambda *arguments: ((), original(*arguments)[1]))
 
 
 def without_snapshot(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(_slot, "_snapshot", lambda _: [])
+    patch.setattr(single_use_cache, "_snapshot", lambda _: [])
 
 
 def never_served(patch: pytest.MonkeyPatch) -> None:
@@ -611,7 +611,7 @@ def test_attention_to_the_pixel_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     vivid(testing.randomize_parameters(net).eval())
 
     def mutate(patch: pytest.MonkeyPatch) -> None:
-        patch.setattr("pyro_genmodels.nets._attention.shifted", lambda x: x)
+        patch.setattr("pyro_genmodels.nets.gated_pixelcnn.attention.shifted", lambda x: x)
 
     def law() -> None:
         testing.check_autoregressive(net, (1, 3, 3), num_levels=3)
@@ -620,7 +620,7 @@ def test_attention_to_the_pixel_itself(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_gated_sampler_that_forgets_the_row_above(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pyro_genmodels.nets._gated_cache import VerticalCache
+    from pyro_genmodels.nets.gated_pixelcnn.layer_cache import VerticalCache
 
     def mutate(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(VerticalCache, "make_room", lambda self: self.newest.zero_())
@@ -644,33 +644,33 @@ def states_shifted(offset: int) -> Mutation:
     """Let each pixel of a row read what its neighbour should read."""
 
     def mutate(patch: pytest.MonkeyPatch) -> None:
-        from pyro_genmodels.nets import _wavefront
+        from pyro_genmodels.nets.pixelrnn import wavefront
 
-        original = _wavefront._wavefront
+        original = wavefront._wavefront
 
         def shifted(fronts: Any, offsets: Any, *, memory: int) -> Any:
             moved = [(down, right + offset * (down != 0)) for down, right in offsets]
             return original(fronts, moved, memory=memory)
 
-        patch.setattr(_wavefront, "_wavefront", shifted)
+        patch.setattr(wavefront, "wavefront", shifted)
 
     return mutate
 
 
 def right_not_moved_down(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("pyro_genmodels.nets._lstm_layer.moved_down", lambda x, width: x)
+    patch.setattr("pyro_genmodels.nets.pixelrnn.layers.moved_down", lambda x, width: x)
 
 
 def right_moved_down_twice(patch: pytest.MonkeyPatch) -> None:
-    from pyro_genmodels.nets import _lstm_layer
+    from pyro_genmodels.nets.pixelrnn import layers
 
-    original = _lstm_layer.moved_down
-    patch.setattr(_lstm_layer, "moved_down", lambda x, width: original(x, 2 * width))
+    original = layers.moved_down
+    patch.setattr(layers, "moved_down", lambda x, width: original(x, 2 * width))
 
 
 def levels_hidden_from_the_right(patch: pytest.MonkeyPatch) -> None:
     """As printed: nothing far away sees the last pixel of the row above."""
-    from pyro_genmodels.nets._lstm_layer import DiagonalLSTMLayer
+    from pyro_genmodels.nets.pixelrnn.layers import DiagonalLSTMLayer
 
     original = DiagonalLSTMLayer.forward
     patch.setattr(
@@ -679,7 +679,7 @@ def levels_hidden_from_the_right(patch: pytest.MonkeyPatch) -> None:
 
 
 def colours_of_gates_swapped(patch: pytest.MonkeyPatch) -> None:
-    from pyro_genmodels.nets._gated import MaskedRowConv2d
+    from pyro_genmodels.nets.gated_pixelcnn.layers import MaskedRowConv2d
 
     original = MaskedRowConv2d.__init__
 
@@ -726,12 +726,15 @@ def sampler_forgets(owner: str, method: str) -> Mutation:
 
 
 SAMPLER_MUTANTS = {
-    "no right way": ("diagonal", sampler_forgets("_lstm_evaluation.RightWay", "start_row")),
+    "no right way": ("diagonal", sampler_forgets("pixelrnn.incremental.RightWay", "start_row")),
     "nothing above": (
         "diagonal",
-        sampler_forgets("_lstm_cache.DiagonalLayerEvaluation", "read_above"),
+        sampler_forgets("pixelrnn.layer_cache.DiagonalLayerEvaluation", "read_above"),
     ),
-    "no row above": ("row", sampler_forgets("_lstm_cache.RowLayerEvaluation", "read_above")),
+    "no row above": (
+        "row",
+        sampler_forgets("pixelrnn.layer_cache.RowLayerEvaluation", "read_above"),
+    ),
 }
 
 
@@ -776,7 +779,7 @@ def test_streams_that_are_not_shifted(monkeypatch: pytest.MonkeyPatch) -> None:
     net = plus_plus(1, 4, 4)
 
     def mutate(patch: pytest.MonkeyPatch) -> None:
-        patch.setattr("pyro_genmodels.nets.pixelcnn_pp._moved_down", lambda x: x)
+        patch.setattr("pyro_genmodels.nets.pixelcnn_pp.pixelcnn_pp._moved_down", lambda x: x)
 
     def law() -> None:
         testing.check_autoregressive(net, (1, 4, 4), num_levels=3)
@@ -785,7 +788,7 @@ def test_streams_that_are_not_shifted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_transposed_convolution_that_is_off_by_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pyro_genmodels.nets._shifted import ShiftedConv2d
+    from pyro_genmodels.nets.pixelcnn_pp.layers import ShiftedConv2d
 
     net, original = plus_plus(1, 4, 4), ShiftedConv2d._convolve
 
@@ -805,7 +808,7 @@ def test_transposed_convolution_that_is_off_by_a_row(monkeypatch: pytest.MonkeyP
 
 
 def test_sampler_that_forgets_a_row_above(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pyro_genmodels.nets._shifted_cache import RowConv
+    from pyro_genmodels.nets.pixelcnn_pp.layer_cache import RowConv
 
     original = RowConv.feed
 
@@ -827,12 +830,12 @@ def test_weights_that_ignore_the_earlier_channels(monkeypatch: pytest.MonkeyPatc
 
     The published formula, one component for all channels, is what tells: tests of the mixture.
     """
-    from pyro_genmodels.nets import _logistic
+    from pyro_genmodels import _logistic_mixture
     from tests.distributions.test_logistic_mixture import (
         test_linked_channels_are_the_published_mixture_over_pixels as published,
     )
 
-    original = _logistic.channel_laws
+    original = _logistic_mixture.channel_laws
 
     def unlinked(raw: Tensor, channels: int, levels: int, **options: Any) -> Any:
         laws = original(raw, channels, levels, **options)
@@ -844,7 +847,7 @@ def test_weights_that_ignore_the_earlier_channels(monkeypatch: pytest.MonkeyPatc
 
     assert_caught(
         lambda: published(5),
-        lambda patch: patch.setattr(_logistic, "channel_laws", unlinked),
+        lambda patch: patch.setattr(_logistic_mixture, "channel_laws", unlinked),
         monkeypatch,
         "not close",
     )
@@ -861,7 +864,7 @@ def small_pixelcnn() -> distributions.PixelCNN:
 
 def unrounded(patch: pytest.MonkeyPatch) -> None:
     """Condition on a value between levels, as two published samplers do."""
-    from pyro_genmodels.nets.pixelcnn import PixelCNNEvaluation
+    from pyro_genmodels.nets.pixelcnn.pixelcnn import PixelCNNEvaluation
 
     original = PixelCNNEvaluation.append
 
@@ -881,7 +884,7 @@ def test_unrounded_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_cached_sampler_that_forgets_the_row_above(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pyro_genmodels.nets.pixelcnn import RowCache
+    from pyro_genmodels.nets.pixelcnn.pixelcnn import RowCache
 
     def mutate(patch: pytest.MonkeyPatch) -> None:
         original = RowCache.start_row
@@ -1263,7 +1266,7 @@ def committed(name: str, change: Callable[..., float]) -> Mutation:
     """Replace what delta-VAE takes for its correlation or its log-scale."""
 
     def mutate(patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(f"pyro_genmodels.models.delta_vae.{name}", change)
+        patch.setattr(f"pyro_genmodels.models.vae.delta_vae.{name}", change)
 
     return mutate
 
@@ -1313,8 +1316,8 @@ def test_least_rate(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def without_gradient(patch: pytest.MonkeyPatch) -> None:
     """Drop what passes straight through, of single and of composite quantisers."""
-    for module in ("quantizer", "composite_quantizer"):
-        name = f"pyro_genmodels.nets.{module}.straight_through"
+    for module in ("vector", "composite"):
+        name = f"pyro_genmodels.nets.vector_quantization.{module}.straight_through"
         patch.setattr(name, lambda z, vectors: vectors.detach() + 0 * z)
 
 
@@ -1385,7 +1388,7 @@ def _stay_together(patch: pytest.MonkeyPatch) -> None:
 
 
 def states_lost(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(_joint, "load_states", lambda shared, states: None)
+    patch.setattr(joint, "load_states", lambda shared, states: None)
 
 
 OPTIM_MUTANTS: dict[str, tuple[Callable[[], None], Mutation, str]] = {
@@ -1397,7 +1400,7 @@ OPTIM_MUTANTS: dict[str, tuple[Callable[[], None], Mutation, str]] = {
     ),
     "one set of arguments for all": (
         lambda: optim_laws.test_arguments_may_be_of_the_parameter(optim_laws.lists),
-        lambda patch: patch.setattr(_joint, "is_equal", lambda one, other: True),
+        lambda patch: patch.setattr(joint, "is_equal", lambda one, other: True),
         "assert",
     ),
     "a state that is set is lost": (
@@ -1481,7 +1484,7 @@ def test_a_map_of_codes_that_sees_itself(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_sampler_that_forgets_the_maps_above(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pyro_genmodels.nets.code_hierarchy import HierarchyEvaluation
+    from pyro_genmodels.nets.code_priors.code_hierarchy import HierarchyEvaluation
 
     law = distributions.HierarchicalVQPrior(code_hierarchy_net())
     original = HierarchyEvaluation._start_map

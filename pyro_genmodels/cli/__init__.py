@@ -76,7 +76,7 @@ def _dispatch(words: list[str]) -> int:
             name, help=summary, description=summary, allow_abbrev=False, add_help=name != "train"
         )
         if name in words[:1]:
-            module = importlib.import_module(f"pyro_genmodels.cli._{name}")
+            module = importlib.import_module(f"pyro_genmodels.cli.commands.{name}")
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     parsed, rest = parser.parse_known_args(words)

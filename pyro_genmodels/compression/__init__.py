@@ -3,8 +3,8 @@
 Needs the ``compression`` extra (constriction).
 """
 
-from pyro_genmodels.compression._format import Environment, Header, read_header
-from pyro_genmodels.compression._images import (
+from pyro_genmodels.compression.format import Environment, Header, read_header
+from pyro_genmodels.compression.images import (
     compress_codes,
     compress_images,
     decompress_codes,
@@ -12,7 +12,7 @@ from pyro_genmodels.compression._images import (
     headers,
     ideal_bits,
 )
-from pyro_genmodels.compression._streams import compress, decompress, read, write
+from pyro_genmodels.compression.streams import compress, decompress, read, write
 
 __all__ = [
     "Environment",

@@ -9,10 +9,14 @@ References:
     disentangled representations, for a comparison. https://arxiv.org/abs/1811.12359
 """
 
-from pyro_genmodels.disentanglement._dci import DCI, dci
-from pyro_genmodels.disentanglement._drawn import FactorSource, beta_vae_score, factor_vae_score
-from pyro_genmodels.disentanglement._information import active_units, mig, mutual_information
-from pyro_genmodels.disentanglement._sap import sap
+from pyro_genmodels.disentanglement.dci_scores import DCI, dci
+from pyro_genmodels.disentanglement.factor_scores import (
+    FactorSource,
+    beta_vae_score,
+    factor_vae_score,
+)
+from pyro_genmodels.disentanglement.information import active_units, mig, mutual_information
+from pyro_genmodels.disentanglement.sap_score import sap
 
 __all__ = [
     "DCI",

@@ -10,8 +10,8 @@ from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 
 from pyro_genmodels._checks import check, integers_checked
+from pyro_genmodels._logistic_mixture import LOG_SCALE_BOUND, logistic_log_mass
 from pyro_genmodels._typing import Float, Num, Tensor
-from pyro_genmodels.nets._logistic import LOG_SCALE_BOUND, logistic_log_mass
 
 
 class DiscretizedLogistic(TorchDistribution):

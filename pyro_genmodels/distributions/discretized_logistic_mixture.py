@@ -9,8 +9,8 @@ from pyro.distributions import TorchDistribution
 from torch.distributions import constraints
 
 from pyro_genmodels._checks import check, integers_checked
+from pyro_genmodels._logistic_mixture import LOG_SCALE_BOUND, mixture_log_mass
 from pyro_genmodels._typing import Float, Num, Tensor
-from pyro_genmodels.nets._logistic import LOG_SCALE_BOUND, mixture_log_mass
 
 
 class DiscretizedLogisticMixture(TorchDistribution):

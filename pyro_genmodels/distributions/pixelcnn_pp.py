@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pyro_genmodels.distributions._autoregressive import AutoregressiveDistribution
-from pyro_genmodels.distributions._logistic_mixture import logistic_mixture
-from pyro_genmodels.distributions._output import OutputLaw
+from pyro_genmodels.distributions.autoregressive.base import AutoregressiveDistribution
+from pyro_genmodels.distributions.autoregressive.logistic_mixture import logistic_mixture
+from pyro_genmodels.distributions.autoregressive.output_distributions import OutputLaw
 from pyro_genmodels.nets import PixelCNNPlusPlusNet
 
 

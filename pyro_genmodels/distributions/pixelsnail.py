@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyro_genmodels.distributions._autoregressive import SoftmaxAutoregressive
+from pyro_genmodels.distributions.autoregressive.base import SoftmaxAutoregressive
 from pyro_genmodels.nets import PixelSNAILNet
 
 

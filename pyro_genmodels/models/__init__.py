@@ -1,40 +1,40 @@
 """Model/guide pairs: deep generative models that Pyro's inference takes as they are."""
 
-from pyro_genmodels.models._base import GenerativeModel
-from pyro_genmodels.models._latent_scale import LatentScale
-from pyro_genmodels.models._loss import ELBOLoss, NonFiniteELBOError
-from pyro_genmodels.models._shared_pass import SharedPass
-from pyro_genmodels.models._vector_quantized import VectorQuantizedModel
-from pyro_genmodels.models.autoregressive import AutoregressiveModel
-from pyro_genmodels.models.autoregressive_likelihood import AutoregressiveLikelihood
-from pyro_genmodels.models.beta_vae import BetaVAE
-from pyro_genmodels.models.code_prior import CodePrior, UniformPrior
-from pyro_genmodels.models.delta_vae import DeltaVAE
-from pyro_genmodels.models.factor_analysis import FactorAnalysis
-from pyro_genmodels.models.flow import FlowModel
-from pyro_genmodels.models.flows import glow, nice, realnvp, spline_flow
-from pyro_genmodels.models.latent_priors import AR1Prior, FlowPrior, LatentPrior, VampPrior
-from pyro_genmodels.models.learned_prior import LearnedPrior, learned_priors
-from pyro_genmodels.models.likelihoods import (
+from pyro_genmodels.models.autoregressive.autoregressive_model import AutoregressiveModel
+from pyro_genmodels.models.autoregressive.builders import gated_pixelcnn, pixelcnn, pixelsnail
+from pyro_genmodels.models.autoregressive.likelihood import AutoregressiveLikelihood
+from pyro_genmodels.models.base.generative_model import GenerativeModel
+from pyro_genmodels.models.base.latent_scale import LatentScale
+from pyro_genmodels.models.base.loss import ELBOLoss, NonFiniteELBOError
+from pyro_genmodels.models.base.shared_pass import SharedPass
+from pyro_genmodels.models.flows.builders import glow, nice, realnvp, spline_flow
+from pyro_genmodels.models.flows.flow_model import FlowModel
+from pyro_genmodels.models.gaussian.factor_analysis import FactorAnalysis
+from pyro_genmodels.models.likelihoods.elementwise import (
     BernoulliLikelihood,
     CategoricalLikelihood,
     DiscretizedLogisticLikelihood,
     GaussianLikelihood,
     Likelihood,
 )
-from pyro_genmodels.models.logistic_mixture import LogisticMixtureLikelihood
+from pyro_genmodels.models.likelihoods.logistic_mixture import LogisticMixtureLikelihood
 from pyro_genmodels.models.maf import maf
-from pyro_genmodels.models.nvae import NVAE
-from pyro_genmodels.models.pixelcnn import gated_pixelcnn, pixelcnn, pixelsnail
+from pyro_genmodels.models.nvae.nvae import NVAE
 from pyro_genmodels.models.pixelcnn_pp import pixelcnn_pp
 from pyro_genmodels.models.pixelrnn import diagonal_bilstm, multiscale_pixelrnn, row_lstm
-from pyro_genmodels.models.presets import preset, presets
-from pyro_genmodels.models.semi_supervised import SemiSupervisedVAE
-from pyro_genmodels.models.sequence_vqvae import SequenceVQVAE
+from pyro_genmodels.models.published.lookup import preset, presets
 from pyro_genmodels.models.sequences import char_rnn, made, ngram, wavenet
-from pyro_genmodels.models.vae import VAE
-from pyro_genmodels.models.vqvae import VQVAE
-from pyro_genmodels.models.vqvae2 import VQVAE2
+from pyro_genmodels.models.vae.beta_vae import BetaVAE
+from pyro_genmodels.models.vae.delta_vae import DeltaVAE
+from pyro_genmodels.models.vae.priors import AR1Prior, FlowPrior, LatentPrior, VampPrior
+from pyro_genmodels.models.vae.semi_supervised import SemiSupervisedVAE
+from pyro_genmodels.models.vae.vae import VAE
+from pyro_genmodels.models.vqvae.base import VectorQuantizedModel
+from pyro_genmodels.models.vqvae.code_priors import CodePrior, UniformPrior
+from pyro_genmodels.models.vqvae.learned_priors import LearnedPrior, learned_priors
+from pyro_genmodels.models.vqvae.sequence_vqvae import SequenceVQVAE
+from pyro_genmodels.models.vqvae.vqvae import VQVAE
+from pyro_genmodels.models.vqvae.vqvae2 import VQVAE2
 
 __all__ = [
     "NVAE",

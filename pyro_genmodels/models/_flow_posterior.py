@@ -12,7 +12,7 @@ from torch.distributions import Transform
 
 from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Float, Tensor
-from pyro_genmodels.models._foreign import FlowDensity, as_list, conditioned, modules
+from pyro_genmodels.transforms.interop.density import FlowDensity, as_list, conditioned, modules
 
 PosteriorTransforms: TypeAlias = (
     Transform | ConditionalTransform | Sequence[Transform | ConditionalTransform]

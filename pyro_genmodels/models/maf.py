@@ -7,7 +7,7 @@ from typing import Any
 
 from pyro_genmodels._checks import check_event_shape, check_positive, integers_checked
 from pyro_genmodels._typing import EventShape
-from pyro_genmodels.models.flow import FlowModel
+from pyro_genmodels.models.flows.flow_model import FlowModel
 from pyro_genmodels.transforms import (
     ConditionalFlow,
     FlowTransform,

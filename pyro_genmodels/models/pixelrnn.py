@@ -6,9 +6,9 @@ from typing import Any
 
 from pyro_genmodels._checks import integers_checked
 from pyro_genmodels._typing import EventShape
-from pyro_genmodels.models.autoregressive import AutoregressiveModel
+from pyro_genmodels.models.autoregressive.autoregressive_model import AutoregressiveModel
 from pyro_genmodels.nets import MultiScaleNet, PixelRNNNet
-from pyro_genmodels.nets.multiscale import small_shape
+from pyro_genmodels.nets.autoregressive.multiscale import small_shape
 
 
 @integers_checked

@@ -1,36 +1,36 @@
 """Plain networks, without Pyro: they take any leading dimensions and an optional context."""
 
-from pyro_genmodels.nets._autoregressive import AutoregressiveNet
-from pyro_genmodels.nets._quantizer import Quantized, Quantizer, code_perplexity
-from pyro_genmodels.nets.code_conditioner import CodeConditioner
-from pyro_genmodels.nets.code_hierarchy import CodeHierarchyNet
-from pyro_genmodels.nets.composite_quantizer import (
+from pyro_genmodels.nets.autoencoders.conv import ConvDecoder, ConvEncoder
+from pyro_genmodels.nets.autoencoders.maps import MapDecoder, MapEncoder
+from pyro_genmodels.nets.autoencoders.mlp import MLPDecoder, MLPEncoder
+from pyro_genmodels.nets.autoencoders.patches import PatchDecoder, PatchEncoder
+from pyro_genmodels.nets.autoencoders.sequences import SequenceDecoder, SequenceEncoder
+from pyro_genmodels.nets.autoregressive.base import AutoregressiveNet
+from pyro_genmodels.nets.autoregressive.multiscale import MultiScaleNet
+from pyro_genmodels.nets.code_priors.code_conditioner import CodeConditioner
+from pyro_genmodels.nets.code_priors.code_hierarchy import CodeHierarchyNet
+from pyro_genmodels.nets.couplings.glow import GlowNet
+from pyro_genmodels.nets.couplings.realnvp import RealNVPNet
+from pyro_genmodels.nets.gated_pixelcnn.gated_pixelcnn import GatedPixelCNNNet
+from pyro_genmodels.nets.gated_pixelcnn.pixelsnail import PixelSNAILNet
+from pyro_genmodels.nets.layers.context import ContextEmbedding
+from pyro_genmodels.nets.layers.conv import ConvNet, ResNet
+from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d
+from pyro_genmodels.nets.layers.mlp import MLP
+from pyro_genmodels.nets.pixelcnn.pixelcnn import PixelCNNNet
+from pyro_genmodels.nets.pixelcnn_pp.pixelcnn_pp import PixelCNNPlusPlusNet
+from pyro_genmodels.nets.pixelrnn.pixelrnn import PixelRNNNet
+from pyro_genmodels.nets.sequences.char_rnn import CharRNNNet
+from pyro_genmodels.nets.sequences.made import MADENet
+from pyro_genmodels.nets.sequences.ngram import NGramNet
+from pyro_genmodels.nets.sequences.wavenet import WaveNetNet
+from pyro_genmodels.nets.vector_quantization.base import Quantized, Quantizer, code_perplexity
+from pyro_genmodels.nets.vector_quantization.composite import (
     MultiHeadQuantizer,
     ProductQuantizer,
     ResidualQuantizer,
 )
-from pyro_genmodels.nets.context import ContextEmbedding
-from pyro_genmodels.nets.conv import ConvNet, ResNet
-from pyro_genmodels.nets.conv_vae import ConvDecoder, ConvEncoder
-from pyro_genmodels.nets.dense import MLP
-from pyro_genmodels.nets.gated_pixelcnn import GatedPixelCNNNet
-from pyro_genmodels.nets.glow import GlowNet
-from pyro_genmodels.nets.made import MADENet
-from pyro_genmodels.nets.masked import MaskedConv2d
-from pyro_genmodels.nets.multiscale import MultiScaleNet
-from pyro_genmodels.nets.ngram import NGramNet
-from pyro_genmodels.nets.patch import PatchDecoder, PatchEncoder
-from pyro_genmodels.nets.pixelcnn import PixelCNNNet
-from pyro_genmodels.nets.pixelcnn_pp import PixelCNNPlusPlusNet
-from pyro_genmodels.nets.pixelrnn import PixelRNNNet
-from pyro_genmodels.nets.pixelsnail import PixelSNAILNet
-from pyro_genmodels.nets.quantizer import VectorQuantizer
-from pyro_genmodels.nets.realnvp import RealNVPNet
-from pyro_genmodels.nets.recurrent import CharRNNNet
-from pyro_genmodels.nets.sequence_vqvae import SequenceDecoder, SequenceEncoder
-from pyro_genmodels.nets.vae import MLPDecoder, MLPEncoder
-from pyro_genmodels.nets.vqvae import MapDecoder, MapEncoder
-from pyro_genmodels.nets.wavenet import WaveNetNet
+from pyro_genmodels.nets.vector_quantization.vector import VectorQuantizer
 
 __all__ = [
     "MLP",

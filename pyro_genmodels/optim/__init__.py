@@ -1,5 +1,5 @@
 """Optimizers for Pyro's ``SVI`` that step all parameters at once, not one after another."""
 
-from pyro_genmodels.optim._joint import JointLRScheduler, JointOptim
+from pyro_genmodels.optim.joint import JointLRScheduler, JointOptim
 
 __all__ = ["JointLRScheduler", "JointOptim"]

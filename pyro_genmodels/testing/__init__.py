@@ -21,8 +21,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from pyro_genmodels.testing._parameters import randomize_parameters
-from pyro_genmodels.testing._report import tolerance
 from pyro_genmodels.testing.autoregressive import (
     check_autoregressive,
     check_receptive_field,
@@ -57,6 +55,8 @@ from pyro_genmodels.testing.lifecycle import (
     check_trains,
 )
 from pyro_genmodels.testing.networks import check_network
+from pyro_genmodels.testing.parameters import randomize_parameters
+from pyro_genmodels.testing.report import tolerance
 from pyro_genmodels.testing.sampling import (
     check_normalized,
     check_sampler,

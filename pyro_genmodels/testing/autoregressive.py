@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pyro_genmodels._typing import Bool, Int
-from pyro_genmodels.testing._probes import jacobian, seeded
-from pyro_genmodels.testing._report import require_law, tolerance
+from pyro_genmodels.testing.probes import jacobian, seeded
+from pyro_genmodels.testing.report import require_law, tolerance
 
 
 def dependencies(

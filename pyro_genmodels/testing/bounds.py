@@ -16,8 +16,8 @@ from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanFie
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_genmodels.testing._probes import confirmed, seeded
-from pyro_genmodels.testing._report import require_law, require_within
+from pyro_genmodels.testing.probes import confirmed, seeded
+from pyro_genmodels.testing.report import require_law, require_within
 from pyro_genmodels.testing.sampling import outcomes
 
 _STANDARD_ERRORS = 3.0

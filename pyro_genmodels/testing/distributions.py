@@ -10,8 +10,8 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_genmodels.testing._probes import seeded
-from pyro_genmodels.testing._report import require_close, require_law
+from pyro_genmodels.testing.probes import seeded
+from pyro_genmodels.testing.report import require_close, require_law
 from pyro_genmodels.testing.sampling import integer_range
 
 

@@ -16,8 +16,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels.testing._probes import clean_copy, counted_calls, draw, modules_of, seeded
-from pyro_genmodels.testing._report import require_close, require_equal, require_law
+from pyro_genmodels.testing.probes import clean_copy, counted_calls, draw, modules_of, seeded
+from pyro_genmodels.testing.report import require_close, require_equal, require_law
 
 Interference: TypeAlias = "Callable[[list[nn.Module], Tensor], None]"
 

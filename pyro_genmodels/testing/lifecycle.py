@@ -14,8 +14,8 @@ from pyro.infer import SVI, Trace_ELBO
 from pyro.optim import Adam as PyroAdam  # type: ignore[attr-defined]
 from torch import Tensor
 
-from pyro_genmodels.testing._probes import seeded
-from pyro_genmodels.testing._report import require_equal, require_law
+from pyro_genmodels.testing.probes import seeded
+from pyro_genmodels.testing.report import require_equal, require_law
 
 
 def check_trains(

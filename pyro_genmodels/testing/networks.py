@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels.testing._probes import clean_copy
-from pyro_genmodels.testing._report import require_close, require_law, tolerance
+from pyro_genmodels.testing.probes import clean_copy
+from pyro_genmodels.testing.report import require_close, require_law, tolerance
 
 
 def check_network(network: Callable[..., Any], x: Tensor, context: Tensor | None = None) -> None:

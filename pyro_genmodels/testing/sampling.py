@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pyro_genmodels._checks import check
-from pyro_genmodels.testing._probes import seeded
-from pyro_genmodels.testing._report import require_equal, require_law, require_within
+from pyro_genmodels.testing.probes import seeded
+from pyro_genmodels.testing.report import require_equal, require_law, require_within
 
 _MAX_OUTCOMES = 2**20
 _CHUNK = 2**14

@@ -7,13 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_genmodels.testing._probes import clean_copy, draw, jacobian
-from pyro_genmodels.testing._report import (
-    require_close,
-    require_law,
-    require_within,
-    tolerance,
-)
+from pyro_genmodels.testing.probes import clean_copy, draw, jacobian
+from pyro_genmodels.testing.report import require_close, require_law, require_within, tolerance
 
 
 def condition_number(transform: Any, x: Tensor) -> Tensor:

@@ -3,13 +3,13 @@
 Importing this package needs no extra; :func:`fit` needs ``train``.
 """
 
-from pyro_genmodels.training._checkpoint import CheckpointError, load, load_source
-from pyro_genmodels.training._codes import encode_codes
-from pyro_genmodels.training._evaluate import Evaluation, evaluate
-from pyro_genmodels.training._fit import check_run, fit, is_helper, prepare_run
-from pyro_genmodels.training._prior import check_prior_run, check_priors, fit_prior
-from pyro_genmodels.training._samples import draw_samples, rejection_sample
-from pyro_genmodels.training._settings import TrainingSettings, settings_for
+from pyro_genmodels.training.checkpoint import CheckpointError, load, load_source
+from pyro_genmodels.training.codes import encode_codes
+from pyro_genmodels.training.evaluation import Evaluation, evaluate
+from pyro_genmodels.training.fitting import check_run, fit, is_helper, prepare_run
+from pyro_genmodels.training.prior_stage import check_prior_run, check_priors, fit_prior
+from pyro_genmodels.training.samples import draw_samples, rejection_sample
+from pyro_genmodels.training.settings import TrainingSettings, settings_for
 
 __all__ = [
     "CheckpointError",

@@ -1,12 +1,10 @@
 """Flows as Pyro ``TransformModule``s: forward goes from noise to data."""
 
-from pyro_genmodels.transforms._base import FlowTransform
-from pyro_genmodels.transforms._coupling import Coupling
-from pyro_genmodels.transforms.act_norm import ActNorm, act_norm, conditional_act_norm
-from pyro_genmodels.transforms.batch_norm import BatchNorm, batch_norm
-from pyro_genmodels.transforms.chain import Chain
-from pyro_genmodels.transforms.conditional import ConditionalFlow
-from pyro_genmodels.transforms.coupling import (
+from pyro_genmodels.transforms.base.chain import Chain
+from pyro_genmodels.transforms.base.conditional import ConditionalFlow
+from pyro_genmodels.transforms.base.flow_transform import FlowTransform
+from pyro_genmodels.transforms.couplings.base import Coupling
+from pyro_genmodels.transforms.couplings.coupling import (
     AdditiveCoupling,
     AffineCoupling,
     additive_coupling,
@@ -14,42 +12,49 @@ from pyro_genmodels.transforms.coupling import (
     conditional_additive_coupling,
     conditional_affine_coupling,
 )
-from pyro_genmodels.transforms.dequantize import Dequantize
-from pyro_genmodels.transforms.elementary import DiagonalScale, Permute, Reverse, permute
-from pyro_genmodels.transforms.glow import ConditionalGlow, Glow, conditional_glow, glow
-from pyro_genmodels.transforms.invertible_linear import (
-    InvertibleLinear,
-    conditional_invertible_linear,
-    invertible_linear,
+from pyro_genmodels.transforms.couplings.masks import (
+    AlternatingMask,
+    ChannelMask,
+    Checkerboard,
+    HalfMask,
 )
-from pyro_genmodels.transforms.logit import Logit
-from pyro_genmodels.transforms.masked_autoregressive import (
-    MaskedAutoregressive,
-    conditional_masked_autoregressive,
-    masked_autoregressive,
+from pyro_genmodels.transforms.couplings.spline import (
+    SplineCoupling,
+    conditional_spline_coupling,
+    spline_coupling,
 )
-from pyro_genmodels.transforms.masks import AlternatingMask, ChannelMask, Checkerboard, HalfMask
-from pyro_genmodels.transforms.multiscale import FactorOut
-from pyro_genmodels.transforms.neural_spline_flow import (
+from pyro_genmodels.transforms.flows.glow import ConditionalGlow, Glow, conditional_glow, glow
+from pyro_genmodels.transforms.flows.multiscale import FactorOut
+from pyro_genmodels.transforms.flows.neural_spline_flow import (
     ConditionalNeuralSplineFlow,
     NeuralSplineFlow,
     conditional_neural_spline_flow,
     neural_spline_flow,
 )
-from pyro_genmodels.transforms.nflows import NFlowsTransform
-from pyro_genmodels.transforms.nice import NICE, ConditionalNICE, conditional_nice, nice
-from pyro_genmodels.transforms.realnvp import (
+from pyro_genmodels.transforms.flows.nice import NICE, ConditionalNICE, conditional_nice, nice
+from pyro_genmodels.transforms.flows.realnvp import (
     ConditionalRealNVP,
     RealNVP,
     conditional_real_nvp,
     real_nvp,
 )
-from pyro_genmodels.transforms.spline import (
-    SplineCoupling,
-    conditional_spline_coupling,
-    spline_coupling,
+from pyro_genmodels.transforms.interop.nflows import NFlowsTransform
+from pyro_genmodels.transforms.layers.act_norm import ActNorm, act_norm, conditional_act_norm
+from pyro_genmodels.transforms.layers.batch_norm import BatchNorm, batch_norm
+from pyro_genmodels.transforms.layers.dequantize import Dequantize
+from pyro_genmodels.transforms.layers.elementary import DiagonalScale, Permute, Reverse, permute
+from pyro_genmodels.transforms.layers.invertible_linear import (
+    InvertibleLinear,
+    conditional_invertible_linear,
+    invertible_linear,
 )
-from pyro_genmodels.transforms.squeeze import Squeeze
+from pyro_genmodels.transforms.layers.logit import Logit
+from pyro_genmodels.transforms.layers.masked_autoregressive import (
+    MaskedAutoregressive,
+    conditional_masked_autoregressive,
+    masked_autoregressive,
+)
+from pyro_genmodels.transforms.layers.squeeze import Squeeze
 
 __all__ = [
     "NICE",

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from pyro_genmodels import compression, data, models, training
-from pyro_genmodels.compression import _format
+from pyro_genmodels.compression import format
 
 COMMON: dict[str, Any] = {
     "schedule": "cosine",
@@ -149,11 +149,11 @@ def trained(problem: Problem, seconds: float) -> tuple[Any, Tensor]:
 
 def on_other_threads(model: Any, stream: bytes, x: Tensor, threads: int) -> str:
     """Read by another number of threads than the header says, which adds in another order."""
-    if stream[:4] != _format.MAGIC:
+    if stream[:4] != format.MAGIC:
         return "-"
-    header, payload, _ = _format.unpack(stream)
+    header, payload, _ = format.unpack(stream)
     other = dataclasses.replace(header.environment, threads=threads)
-    stream = _format.pack(dataclasses.replace(header, environment=other), payload)
+    stream = format.pack(dataclasses.replace(header, environment=other), payload)
     try:
         same = torch.equal(compression.decompress_images(model, stream), x.long())
     except ValueError:

@@ -24,7 +24,7 @@ from flow_peers import GLOW_PEERS, VECTOR_PEERS, Flow, available, convolutions
 from torch import Tensor, nn
 
 from pyro_genmodels import nets, transforms
-from pyro_genmodels.transforms.multiscale import OnSqueezed
+from pyro_genmodels.transforms.flows.multiscale import OnSqueezed
 
 Run = Callable[[], object]
 Times = dict[str, list[float]]

@@ -28,7 +28,7 @@ from torch.distributions import kl_divergence
 
 from pyro_genmodels.models import NVAE, ELBOLoss
 from pyro_genmodels.models._map_normal import MapNormal
-from pyro_genmodels.models._nvae_objective import balancing_coefficients, group_weights
+from pyro_genmodels.models.nvae.objective import balancing_coefficients, group_weights
 from pyro_genmodels.optim import JointOptim
 
 Step = Callable[[Tensor], None]

@@ -17,7 +17,7 @@ import torch
 
 import pyro_genmodels
 from pyro_genmodels import distributions, models
-from pyro_genmodels.distributions import _settling
+from pyro_genmodels.distributions.autoregressive import rounding
 
 
 def clocks(run: Callable[[], object]) -> torch.Tensor:
@@ -30,13 +30,13 @@ def clocks(run: Callable[[], object]) -> torch.Tensor:
 
 def count_settled(counts: list[int]) -> None:
     """Have each call that settles images append their number."""
-    settle = _settling.Settling._settle
+    settle = rounding.Settling._settle
 
-    def counting(self: _settling.Settling, x: torch.Tensor, images: torch.Tensor) -> float | None:
+    def counting(self: rounding.Settling, x: torch.Tensor, images: torch.Tensor) -> float | None:
         counts.append(len(images))
         return settle(self, x, images)
 
-    _settling.Settling._settle = counting  # type: ignore[method-assign]
+    rounding.Settling._settle = counting  # type: ignore[method-assign]
 
 
 def main() -> None:

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pyro_genmodels.distributions import MultiScalePixelRNN, PixelRNN
-from pyro_genmodels.distributions._autoregressive import SoftmaxAutoregressive
+from pyro_genmodels.distributions.autoregressive.base import SoftmaxAutoregressive
 from pyro_genmodels.nets import MultiScaleNet, PixelRNNNet
-from pyro_genmodels.nets._lstm_layer import DiagonalLSTMLayer
+from pyro_genmodels.nets.pixelrnn.layers import DiagonalLSTMLayer
 from pyro_genmodels.testing import randomize_parameters
 
 HIDDEN, SIDE, BATCH = 128, 32, 16

@@ -138,7 +138,7 @@ def photo_parts() -> dict[str, Tensor]:
     halves; counted are others of the same, those of the lower halves, of which no pixel is trained
     on, and those of the test photos, whose colours differ.
     """
-    from pyro_genmodels.data.photos import _CELL_HEIGHT, Photos
+    from pyro_genmodels.data.datasets.photos import _CELL_HEIGHT, Photos
 
     source, half = Photos(), _CELL_HEIGHT // 2
     row = source.places["train"][:, 1] % _CELL_HEIGHT

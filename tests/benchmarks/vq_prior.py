@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pyro_genmodels import data, metrics, models, training
 from pyro_genmodels.data import Mosaic
-from pyro_genmodels.models.learned_prior import LearnedPrior, code_model
+from pyro_genmodels.models.vqvae.learned_priors import LearnedPrior, code_model
 from pyro_genmodels.nets import PixelSNAILNet
 
 BOUND = 0.02

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from pyro_genmodels import data
 from pyro_genmodels._configuration import build, configuration
-from pyro_genmodels.data._splits import permutation, split
+from pyro_genmodels.data.base.splits import permutation, split
 
 BYTES = torch.arange(20 * 12, dtype=torch.uint8).reshape(20, 1, 3, 4)
 LABELS = torch.arange(20) % 4

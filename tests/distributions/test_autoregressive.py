@@ -13,11 +13,12 @@ from pyro import poutine
 from pyro.infer import SVI, Predictive, Trace_ELBO, TraceEnum_ELBO, config_enumerate
 from torch import Tensor, nn
 
-from pyro_genmodels.distributions import PixelCNN, _settling
-from pyro_genmodels.distributions._settling import Settling
+from pyro_genmodels.distributions import PixelCNN
+from pyro_genmodels.distributions.autoregressive import rounding
+from pyro_genmodels.distributions.autoregressive.rounding import Settling
 from pyro_genmodels.nets import PixelCNNNet, PixelCNNPlusPlusNet
-from pyro_genmodels.nets._autoregressive import AutoregressiveNet
-from pyro_genmodels.nets.pixelcnn import BlockEvaluation
+from pyro_genmodels.nets.autoregressive.base import AutoregressiveNet
+from pyro_genmodels.nets.pixelcnn.pixelcnn import BlockEvaluation
 from pyro_genmodels.testing import check_sampling_methods_agree, randomize_parameters
 
 METHODS = ["cached", "parallel", "naive"]
@@ -61,7 +62,7 @@ def test_near_ties_are_settled_in_float64(method: str, monkeypatch: pytest.Monke
     law = PixelCNN(network((1, 6, 6), num_classes=2), torch.tensor([0, 1]))
     expected = seeded_sample(law, method=method)
     # Were every draw called unsure, all images would be those of the float64 network.
-    monkeypatch.setattr(_settling, "ROUNDING", 1e9)
+    monkeypatch.setattr(rounding, "ROUNDING", 1e9)
     assert torch.equal(seeded_sample(law, method=method), expected)
 
 
@@ -69,7 +70,7 @@ def test_near_ties_are_settled_in_float64(method: str, monkeypatch: pytest.Monke
 def test_a_wrong_start_is_corrected(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     law = PixelCNN(network((1, 5, 5)))
     expected = seeded_sample(law, method=method)
-    monkeypatch.setattr(_settling, "ROUNDING", 1e9)
+    monkeypatch.setattr(rounding, "ROUNDING", 1e9)
     settle = Settling.__call__
     monkeypatch.setattr(Settling, "__call__", lambda self, x: settle(self, x.fill_(1)))
     assert torch.equal(seeded_sample(law, method=method), expected)
@@ -91,9 +92,9 @@ def test_images_that_rounding_led_astray_are_drawn_anew_from_there(
         law.net.first.register_forward_hook(count)
         settle(self, x.copy_(torch.where(torch.arange(64) < known, x, 16 - x)))
 
-    monkeypatch.setattr(_settling, "ROUNDING", 1e9)
+    monkeypatch.setattr(rounding, "ROUNDING", 1e9)
     monkeypatch.setattr(Settling, "__call__", wrong)
-    monkeypatch.setattr(_settling, "PATIENCE", 2)
+    monkeypatch.setattr(rounding, "PATIENCE", 2)
     assert torch.equal(seeded_sample(law, **given), expected)
     assert len(rounds) <= 3
 
@@ -149,13 +150,13 @@ def test_errors_seen_in_some_images_spare_the_others(monkeypatch: pytest.MonkeyP
         return settle(self, x, images)
 
     expected = seeded_sample(law, (12,))
-    monkeypatch.setattr(_settling, "ROUNDING", 1e5)
+    monkeypatch.setattr(rounding, "ROUNDING", 1e5)
     monkeypatch.setattr(Settling, "_settle", count)
     assert torch.equal(seeded_sample(law, (12,)), expected)
     assert settled[0] == 4  # of 256 elements each: a thousand
     assert sum(settled) < 12
     settled.clear()
-    monkeypatch.setattr(_settling, "SAFETY", 1e9)
+    monkeypatch.setattr(rounding, "SAFETY", 1e9)
     seeded_sample(law, (12,))
     assert settled == [4, 8]
 

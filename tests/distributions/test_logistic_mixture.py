@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pyro_genmodels._logistic_mixture import linked_mixture, logistic_log_mass, mixture_log_mass
 from pyro_genmodels.data import LogisticField
 from pyro_genmodels.distributions import (
     DiscretizedLogistic,
@@ -15,13 +16,12 @@ from pyro_genmodels.distributions import (
     PixelCNNPlusPlus,
     WaveNet,
 )
-from pyro_genmodels.distributions._logistic_mixture import (
+from pyro_genmodels.distributions.autoregressive.logistic_mixture import (
     InvertedLogisticMixture,
     LogisticMixture,
     logistic_mixture,
 )
 from pyro_genmodels.nets import PixelCNNPlusPlusNet, WaveNetNet
-from pyro_genmodels.nets._logistic import linked_mixture, logistic_log_mass, mixture_log_mass
 from pyro_genmodels.testing import (
     check_normalized,
     check_sampler,

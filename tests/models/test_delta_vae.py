@@ -10,19 +10,19 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from pyro_genmodels._configuration import build, configuration
+from pyro_genmodels.distributions.ar1 import (
+    AR1Normal,
+    correlation_of,
+    least_rate_of_sequence,
+    log_scale_of,
+)
+from pyro_genmodels.distributions.gaussian import DiagonalNormal, StandardNormal
 from pyro_genmodels.models import (
     VAE,
     AutoregressiveLikelihood,
     DeltaVAE,
     ELBOLoss,
 )
-from pyro_genmodels.models._ar1 import (
-    AR1Normal,
-    correlation_of,
-    least_rate_of_sequence,
-    log_scale_of,
-)
-from pyro_genmodels.models._gaussian import DiagonalNormal, StandardNormal
 from pyro_genmodels.nets import PixelCNNNet
 
 LIKE = torch.zeros((), dtype=torch.float64)

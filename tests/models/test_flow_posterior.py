@@ -19,8 +19,8 @@ from torch.distributions.transforms import ComposeTransform
 
 from pyro_genmodels import testing, transforms
 from pyro_genmodels._configuration import build, configuration
+from pyro_genmodels.distributions.gaussian import DiagonalNormal
 from pyro_genmodels.models import VAE, BetaVAE, ELBOLoss, GaussianLikelihood
-from pyro_genmodels.models._gaussian import DiagonalNormal
 
 PLAIN: dict[str, Callable[[], Any]] = {
     "iaf": lambda: pt.affine_autoregressive(3, [8]),

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from pyro_genmodels import testing
 from pyro_genmodels._configuration import build, configuration
+from pyro_genmodels.distributions.gaussian import StandardNormal
 from pyro_genmodels.models import VAE, BetaVAE, ELBOLoss, GaussianLikelihood
-from pyro_genmodels.models._correlated_gaussian import GaussianHead
-from pyro_genmodels.models._gaussian import StandardNormal
-from pyro_genmodels.models._latent_cost import LatentCost
+from pyro_genmodels.models.vae.objectives import LatentCost
+from pyro_genmodels.models.vae.posteriors import GaussianHead
 
 FORMS: dict[str, dict[str, Any]] = {
     "capacity": {"beta": 5.0, "capacity": 1.5},

@@ -18,7 +18,7 @@ from pyro_genmodels import metrics, models, nets, testing
 from pyro_genmodels._configuration import build, configuration
 from pyro_genmodels.data import Mosaic
 from pyro_genmodels.models import VQVAE, VQVAE2, LearnedPrior, UniformPrior, learned_priors
-from pyro_genmodels.models.learned_prior import code_model
+from pyro_genmodels.models.vqvae.learned_priors import code_model
 from tests.cases import sequence_vqvae, wavenet
 
 SMALL = {"num_codes": 5, "code_dim": 3, "hidden_channels": 4, "residual_channels": 3}

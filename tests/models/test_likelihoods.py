@@ -17,7 +17,7 @@ from pyro_genmodels.models import (
     GaussianLikelihood,
     Likelihood,
 )
-from pyro_genmodels.models.likelihoods import make_likelihood
+from pyro_genmodels.models.likelihoods.elementwise import make_likelihood
 
 SHAPES = [(3,), (2, 3, 5)]
 DISCRETE: dict[str, Callable[[tuple[int, ...]], Likelihood]] = {

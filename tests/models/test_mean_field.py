@@ -9,7 +9,7 @@ import torch
 from pyro.infer import SVI, TraceMeanField_ELBO
 
 from pyro_genmodels.models import BetaVAE
-from pyro_genmodels.models._mean_field import MeanFieldELBO
+from pyro_genmodels.models.base.mean_field_elbo import MeanFieldELBO
 from tests.models.toys import Ladder
 
 MODELS = {

@@ -19,11 +19,11 @@ from torch.distributions import Normal, kl_divergence
 from pyro_genmodels import models, testing
 from pyro_genmodels.models import NVAE, ELBOLoss, LogisticMixtureLikelihood
 from pyro_genmodels.models._map_normal import MapNormal
-from pyro_genmodels.models._mean_field import MeanFieldELBO
-from pyro_genmodels.models._nvae_flow import AutoregressiveShifts
-from pyro_genmodels.models._nvae_objective import balancing_coefficients, group_weights
-from pyro_genmodels.nets._nvae_cells import DecoderCell, EncoderCell
-from pyro_genmodels.nets._nvae_layers import BatchNorm, RegularizedConv2d
+from pyro_genmodels.models.base.mean_field_elbo import MeanFieldELBO
+from pyro_genmodels.models.nvae.objective import balancing_coefficients, group_weights
+from pyro_genmodels.models.nvae.posterior_flow import AutoregressiveShifts
+from pyro_genmodels.nets.nvae.cells import DecoderCell, EncoderCell
+from pyro_genmodels.nets.nvae.layers import BatchNorm, RegularizedConv2d
 from tests.nets.test_nvae import saved_bytes
 
 ESTIMATORS = [Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO, TraceEnum_ELBO, MeanFieldELBO]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pyro_genmodels import data
 from pyro_genmodels.models import VAE, ELBOLoss
-from pyro_genmodels.training._random import seeded
+from pyro_genmodels.training.random import seeded
 
 COUNT, NOISE, LEVELS = 60, 0.25, 17
 SEEN = torch.zeros(8, 8, dtype=torch.bool)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pyro_genmodels import models, training
-from pyro_genmodels.cli._names import model_makers
+from pyro_genmodels.cli.names import model_makers
 
 pytestmark = pytest.mark.once
 PRESETS = [(name, key) for name, group in models.presets().items() for key in group]

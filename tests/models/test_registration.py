@@ -28,7 +28,7 @@ from pyro.poutine.replay_messenger import ReplayMessenger
 from pyro.poutine.scale_messenger import ScaleMessenger
 from pyro.poutine.trace_messenger import TraceMessenger
 
-from pyro_genmodels.models import _registration
+from pyro_genmodels.models.base import param_registration
 from tests.models.toys import Ladder
 
 ESTIMATORS = [Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO, TraceEnum_ELBO]
@@ -40,13 +40,13 @@ SIZE = len(list(Ladder().parameters()))
 def stated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of param statements, in the order that they are made."""
     names: list[str] = []
-    original = _registration._state
+    original = param_registration._state
 
     def state(site: str, name: str, parameter: Any) -> None:
         names.append(name)
         original(site, name, parameter)
 
-    monkeypatch.setattr(_registration, "_state", state)
+    monkeypatch.setattr(param_registration, "_state", state)
     return names
 
 
@@ -94,7 +94,7 @@ def test_a_step_is_the_same_as_by_all_statements(
     results = []
     for shortened in (True, False):
         if not shortened:
-            monkeypatch.setattr(_registration, "_restated", lambda sites: False)
+            monkeypatch.setattr(param_registration, "_restated", lambda sites: False)
         torch.manual_seed(0)
         model = Ladder()
         options = {"max_plate_nesting": 1, "num_particles": 2, "vectorize_particles": vectorize}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_genmodels import compression, models, nets, testing
 from pyro_genmodels._configuration import build, configuration
-from pyro_genmodels.models.learned_prior import code_model
+from pyro_genmodels.models.vqvae.learned_priors import code_model
 from tests.cases import sequence_vqvae
 
 

@@ -15,8 +15,8 @@ from torch import nn
 
 from pyro_genmodels._configuration import build, configuration
 from pyro_genmodels.data import PPCA
+from pyro_genmodels.distributions.gaussian import DiagonalNormal, StandardNormal
 from pyro_genmodels.models import VAE, BetaVAE, ELBOLoss, GaussianLikelihood
-from pyro_genmodels.models._gaussian import DiagonalNormal, StandardNormal
 
 CONTEXTS = {
     "labels": ({"num_classes": 4}, torch.tensor([1, 3, 0])),

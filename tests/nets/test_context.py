@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from pyro_genmodels._batching import over_batch
 from pyro_genmodels.nets import ContextEmbedding
-from pyro_genmodels.nets._batch import over_batch
 
 
 @pytest.mark.parametrize("batch", [(), (1,), (2, 3), (0,)])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pyro_genmodels.nets import MLP
-from pyro_genmodels.nets.dense import ACTIVATIONS
+from pyro_genmodels.nets.layers.mlp import ACTIVATIONS
 
 
 @pytest.mark.parametrize("hidden", [(), (4,), (4, 5)])

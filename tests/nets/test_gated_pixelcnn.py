@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_genmodels.nets import AutoregressiveNet, GatedPixelCNNNet
-from pyro_genmodels.nets._autoregressive import WholeEvaluation
+from pyro_genmodels.nets.autoregressive.base import WholeEvaluation
 from pyro_genmodels.testing import (
     check_autoregressive,
     check_receptive_field,

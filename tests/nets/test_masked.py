@@ -10,9 +10,9 @@ import torch
 
 from pyro_genmodels._configuration import build, configuration
 from pyro_genmodels.nets import MaskedConv2d
-from pyro_genmodels.nets._pointwise import pointwise_conv
-from pyro_genmodels.nets._row_cache import RowCache
-from pyro_genmodels.nets.masked import causal_mask, group_of
+from pyro_genmodels.nets.autoregressive.row_cache import RowCache
+from pyro_genmodels.nets.layers.masked_conv import causal_mask, group_of
+from pyro_genmodels.nets.layers.pointwise import pointwise_conv
 from pyro_genmodels.testing import randomize_parameters
 
 

@@ -9,7 +9,7 @@ import torch
 
 from pyro_genmodels import distributions, models, nets
 from pyro_genmodels.nets import AutoregressiveNet, MultiScaleNet
-from pyro_genmodels.nets.multiscale import small_shape
+from pyro_genmodels.nets.autoregressive.multiscale import small_shape
 from pyro_genmodels.testing import (
     check_normalized,
     check_sampling_methods_agree,

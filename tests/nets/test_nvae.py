@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_genmodels import testing
-from pyro_genmodels.nets._nvae_cells import AutoregressiveShift, DecoderCell, EncoderCell
-from pyro_genmodels.nets._nvae_layers import BatchNorm, FactorizedReduce, RegularizedConv2d
-from pyro_genmodels.nets._nvae_recompute import checkpointed
-from pyro_genmodels.nets._nvae_spectral import BatchNormScales, SpectralNorms
+from pyro_genmodels.nets.layers.checkpointing import checkpointed
+from pyro_genmodels.nets.nvae.cells import AutoregressiveShift, DecoderCell, EncoderCell
+from pyro_genmodels.nets.nvae.layers import BatchNorm, FactorizedReduce, RegularizedConv2d
+from pyro_genmodels.nets.nvae.regularization import BatchNormScales, SpectralNorms
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pyro_genmodels.nets import PixelCNNPlusPlusNet
-from pyro_genmodels.nets._first_data import awaits_data
-from pyro_genmodels.nets._shifted import ShiftedConv2d
+from pyro_genmodels.nets.layers.data_dependent_init import awaits_data
+from pyro_genmodels.nets.pixelcnn_pp.layers import ShiftedConv2d
 from pyro_genmodels.testing import check_receptive_field, randomize_parameters, raster_field
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pyro_genmodels.nets import PixelRNNNet
-from pyro_genmodels.nets._lstm_scan import LSTMScan
-from pyro_genmodels.nets._wavefront import Wavefront, diagonal_wavefront, row_wavefront
+from pyro_genmodels.nets.pixelrnn.scan import LSTMScan
+from pyro_genmodels.nets.pixelrnn.wavefront import Wavefront, diagonal_wavefront, row_wavefront
 from pyro_genmodels.testing import (
     check_autoregressive,
     check_receptive_field,

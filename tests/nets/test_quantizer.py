@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pyro_genmodels import nets, testing
 from pyro_genmodels._configuration import build, configuration
 from pyro_genmodels.models import VQVAE, ELBOLoss
-from pyro_genmodels.nets._codebook import kmeans, nearest
+from pyro_genmodels.nets.vector_quantization.codebook import kmeans, nearest
 
 QUANTIZERS = {
     "ema": lambda: nets.VectorQuantizer(4, 7),

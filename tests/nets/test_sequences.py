@@ -12,15 +12,8 @@ import torch
 from torch import Tensor
 
 from pyro_genmodels._configuration import build, configuration
-from pyro_genmodels.nets import (
-    AutoregressiveNet,
-    CharRNNNet,
-    MADENet,
-    NGramNet,
-    WaveNetNet,
-    _masked_linear,
-    wavenet,
-)
+from pyro_genmodels.nets import AutoregressiveNet, CharRNNNet, MADENet, NGramNet, WaveNetNet
+from pyro_genmodels.nets.sequences import masked_linear, wavenet
 from pyro_genmodels.testing import (
     check_autoregressive,
     check_receptive_field,
@@ -305,7 +298,7 @@ def test_the_laws_see_an_ensemble_weighted_by_its_own_element(
 ) -> None:
     net = ready(MADENet((5,), 3, hidden=(20,), num_masks=3))
     with monkeypatch.context() as patch:
-        patch.setattr(_masked_linear.F, "pad", lambda x, _: torch.cat([x, x[..., -1:]], -1))
+        patch.setattr(masked_linear.F, "pad", lambda x, _: torch.cat([x, x[..., -1:]], -1))
         with pytest.raises(AssertionError, match="no sub-pixel sees itself"):
             check_autoregressive(net, (5,), num_levels=3)
 

@@ -14,8 +14,8 @@ import torch
 from torch.utils.data import Dataset, TensorDataset
 
 from pyro_genmodels import data, models, training
-from pyro_genmodels.training._average import WeightAverage
-from pyro_genmodels.training._batches import Batches
+from pyro_genmodels.training.batches import Batches
+from pyro_genmodels.training.engine.average import WeightAverage
 from tests.training.tiny import QUICK, Tiny, source
 
 

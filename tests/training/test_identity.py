@@ -15,8 +15,8 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 pytest.importorskip("lightning.pytorch")
 
 from pyro_genmodels import data
-from pyro_genmodels.training import _identity
-from pyro_genmodels.training._identity import add_data
+from pyro_genmodels.training import data_fingerprint
+from pyro_genmodels.training.data_fingerprint import add_data
 
 NUMBER = 200
 UNSEEN = 1  # 64 items out of 200 are looked at: the first, and none of the next two
@@ -95,7 +95,7 @@ class Counting(Dataset[Any]):
 def test_data_are_not_all_read() -> None:
     dataset = Counting(range(NUMBER))
     first = mark(dataset)
-    assert 0 < dataset._reads <= _identity._PROBES
+    assert 0 < dataset._reads <= data_fingerprint._PROBES
     assert mark(dataset) == first
 
 

@@ -13,7 +13,7 @@ import yaml
 import pyro_genmodels
 from pyro_genmodels import data, models, training
 from pyro_genmodels.cli import main
-from pyro_genmodels.training._module import TrainingModule
+from pyro_genmodels.training.engine.training_module import TrainingModule
 from tests.training.tiny import QUICK, Tiny, source
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 pytest.importorskip("lightning.pytorch")
 
 from pyro_genmodels import models, training
-from pyro_genmodels.training._module import TrainingError
+from pyro_genmodels.training.engine.training_module import TrainingError
 from tests.training.tiny import QUICK, source
 
 

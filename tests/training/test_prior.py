@@ -15,9 +15,9 @@ pytest.importorskip("lightning.pytorch")
 
 from pyro_genmodels import data, metrics, models, training
 from pyro_genmodels.data import Codes
-from pyro_genmodels.models.learned_prior import learned_priors
-from pyro_genmodels.training import _prior
-from pyro_genmodels.training._codes import flat_codes
+from pyro_genmodels.models.vqvae.learned_priors import learned_priors
+from pyro_genmodels.training import prior_stage
+from pyro_genmodels.training.codes import flat_codes
 
 QUICK: dict[str, Any] = {
     "progress": False,
@@ -115,7 +115,7 @@ def test_codes_are_mapped_not_read(completed: Path, monkeypatch: pytest.MonkeyPa
         arrays.append(load(*arguments, **options))
         return arrays[-1]
 
-    monkeypatch.setattr("pyro_genmodels.data.codes.np.load", spy)
+    monkeypatch.setattr("pyro_genmodels.data.files.codes.np.load", spy)
     splits: Any = Codes(str(completed / "codes")).splits.values()
     assert all(isinstance(array, np.memmap) for array in arrays)
     # The tensors are the mapped arrays themselves, codes and labels of each part.
@@ -168,7 +168,7 @@ def test_half_written_codes_are_never_taken(run: Path, monkeypatch: pytest.Monke
             raise OSError("disk full")
         return flat_codes(*arguments)
 
-    monkeypatch.setattr("pyro_genmodels.training._codes.flat_codes", failing)
+    monkeypatch.setattr("pyro_genmodels.training.codes.flat_codes", failing)
     with pytest.raises(OSError, match="disk full"):
         fit(run)
     monkeypatch.undo()
@@ -184,7 +184,7 @@ def test_the_whole_model_is_written_or_not_at_all(
     def failing(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_prior, "save", failing)
+    monkeypatch.setattr(prior_stage, "save", failing)
     with pytest.raises(KeyboardInterrupt):
         fit(run)
     monkeypatch.undo()
@@ -220,7 +220,7 @@ def test_an_interrupted_training_does_not_go_on_with_other_codes(
     def failing(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_prior, "_complete", failing)
+    monkeypatch.setattr(prior_stage, "_complete", failing)
     with pytest.raises(KeyboardInterrupt):
         fit(run)
     monkeypatch.undo()

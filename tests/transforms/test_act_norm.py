@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pyro_genmodels import nets, transforms
 from pyro_genmodels._configuration import build, configuration
-from pyro_genmodels.nets._first_data import awaits_data
+from pyro_genmodels.nets.layers.data_dependent_init import awaits_data
 
 
 def layer() -> transforms.ActNorm:

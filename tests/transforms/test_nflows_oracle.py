@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 import pyro_genmodels.transforms as ours
 from pyro_genmodels import models, nets, testing
-from pyro_genmodels.transforms.spline import _UNIT_SLOPE
+from pyro_genmodels.transforms.couplings.spline import _UNIT_SLOPE
 
 # nflows 0.14 solves with a function that torch has announced to remove.
 pytestmark = [

@@ -8,7 +8,7 @@ from pyro.distributions.transforms.spline import _monotonic_rational_spline
 from torch import Tensor, nn
 
 from pyro_genmodels import nets, transforms
-from pyro_genmodels.transforms.spline import LEAST_BIN, LEAST_SLOPE
+from pyro_genmodels.transforms.couplings.spline import LEAST_BIN, LEAST_SLOPE
 from tests.transforms.flows import randomized
 
 BINS, BOUND = 5, 2.0

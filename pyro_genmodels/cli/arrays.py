@@ -1,0 +1,215 @@
+"""Data from files and into files: arrays, tensors, folders of pictures, parts of a run's data."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyro_genmodels.cli.commands.evaluate import add_allow
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_SPLITS = ("train", "validation", "test")
+_FILES = (".npy", ".pt")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what both commands say of the model."""
+    parser.add_argument(
+        "--labels",
+        metavar="DATA",
+        help="labels (or vectors, maps) of a conditional model: a .npy or .pt file, or the part "
+        "of the run's data that they belong to",
+    )
+    parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
+    add_allow(parser)
+
+
+def load_model(arguments: argparse.Namespace) -> Any:
+    """Return the run's model on the device asked for."""
+    from pyro_genmodels import training
+    from pyro_genmodels.cli.commands.evaluate import torch_device
+
+    model = training.load(arguments.run_folder, allow=arguments.allow)
+    return model.to(torch_device(arguments.device)).eval()
+
+
+def read_data(
+    name: str, model: Any, arguments: argparse.Namespace, *, argument: str = "input"
+) -> Tensor:
+    """Return what a file, a folder of pictures or a part of the run's data holds.
+
+    Raises:
+        ValueError: If there is none of that name, or it cannot be read.
+    """
+    from pyro_genmodels._checks import check
+
+    path = Path(name)
+    if name in _SPLITS:
+        return _split(name, 0, arguments)
+    if path.is_dir():
+        return _pictures(path, model.num_levels)
+    x, event = _array(path, argument), tuple(model.event_shape)
+    fits = tuple(x.shape[1:]) == event and len(x) > 0
+    check(fits, argument, f"hold examples of shape {event}, one or more", f"shape {tuple(x.shape)}")
+    return x
+
+
+def read_context(
+    model: Any, arguments: argparse.Namespace, number: int | None = None, part: str = ""
+) -> Tensor | None:
+    """Return the model's context from ``--labels``, or of the part of the data that is compressed.
+
+    Args:
+        model: The model.
+        arguments: The command's.
+        number: Examples there are; ``None`` if they have no leading dimension, or another number.
+        part: Name of the part of the data, if it is one.
+
+    Raises:
+        ValueError: If a conditional model is given none, or too few, or another model one.
+    """
+    from pyro_genmodels._checks import check
+
+    name = arguments.labels or (part if part in _SPLITS else None)
+    if model.context_event_dim is None:
+        rule = "be left out, the model takes none"
+        check(arguments.labels is None, "labels", rule, arguments.labels)
+        return None
+    check(name is not None, "labels", "be given, the model is conditional", "none")
+    assert name is not None  # narrows the type for the checker
+    context = _split(name, 1, arguments) if name in _SPLITS else _array(Path(name), "labels")
+    if number is not None:
+        found = tuple(context.shape)
+        many = context.dim() > model.context_event_dim and len(context) >= number
+        check(many, "labels", f"be {number} or more, one for each example", f"shape {found}")
+        context = context[:number]
+    return context.to(arguments.device)
+
+
+def check_output(path: Path, suffixes: tuple[str, ...] | None = None) -> None:
+    """Raise ``ValueError`` unless a file (or a new folder) of that name can be written."""
+    from pyro_genmodels._checks import check
+
+    folder = path.parent
+    check(folder.is_dir(), "output", "lie in a folder that is there", f"'{path}'")
+    if suffixes is None or path.suffix:
+        rule = f"be a file that ends in {' or '.join(suffixes)}" if suffixes else "be a file"
+        fits = not path.is_dir() and (suffixes is None or path.suffix in suffixes)
+        check(fits, "output", f"{rule}, or a new folder" if suffixes else rule, f"'{path}'")
+    else:
+        check(not path.exists(), "output", "be a new folder", f"'{path}'")
+
+
+def write_data(x: Tensor, num_levels: int | None, path: Path) -> None:
+    """Write an array, a tensor, or without a suffix a folder of pictures, whole or not at all."""
+    from pyro_genmodels._files import save_whole, written_whole
+
+    if path.suffix == ".pt":
+        save_whole(x.cpu(), path)
+    elif path.suffix == ".npy":
+        import numpy as np
+
+        array = x.cpu().numpy()
+        if num_levels is not None:
+            array = array.astype(np.min_scalar_type(num_levels - 1))
+        with written_whole(path) as temporary:
+            np.save(temporary, array)
+    else:
+        _write_pictures(x, bits_of(num_levels), path)
+
+
+def _split(name: str, column: int, arguments: argparse.Namespace) -> Tensor:
+    import torch
+
+    from pyro_genmodels import training
+
+    dataset: Any = training.load_source(arguments.run_folder, allow=arguments.allow).splits[name]
+    return torch.stack([torch.as_tensor(dataset[i][column]) for i in range(len(dataset))])
+
+
+def _array(path: Path, argument: str = "input") -> Tensor:
+    import numpy as np
+    import torch
+
+    from pyro_genmodels._checks import check
+
+    rule = f"be a file that ends in {' or '.join(_FILES)}"
+    check(path.suffix in _FILES, argument, rule, f"'{path}'")
+    try:
+        if path.suffix == ".npy":
+            found = _as_tensor(np.load(path, allow_pickle=False))
+        else:
+            found = torch.load(path, weights_only=True, map_location="cpu")
+    except OSError:
+        raise
+    except Exception as error:
+        rule = f"`{argument}` must be an array that can be read"
+        raise ValueError(f"{rule}; got '{path}'.") from error
+    check(isinstance(found, torch.Tensor), argument, "hold one tensor", type(found).__name__)
+    tensor: Tensor = found
+    check(not tensor.is_complex(), argument, "hold real numbers", tensor.dtype)
+    return tensor
+
+
+def _as_tensor(array: Any) -> Tensor:
+    """Return a tensor of a type that torch computes with: it does with few unsigned ones."""
+    import torch
+
+    plain = array.astype(array.dtype.newbyteorder("="))
+    return torch.from_numpy(plain.astype("int64") if plain.dtype.kind in "bu" else plain)
+
+
+def bits_of(num_levels: int | None) -> int:
+    """Return the bits that levels fill.
+
+    Raises:
+        ValueError: If they are not those of pictures.
+    """
+    from pyro_genmodels._checks import check
+
+    fits = num_levels is not None and num_levels in [2**bits for bits in range(1, 9)]
+    rule = "be a .npy or .pt file, unless data have 2, 4, 8 ... or 256 levels"
+    check(fits, "input or output", rule, f"a folder of pictures for {num_levels} levels")
+    assert num_levels is not None  # narrows the type for the checker
+    return num_levels.bit_length() - 1
+
+
+def _pictures(folder: Path, num_levels: int | None) -> Tensor:
+    import torch
+
+    from pyro_genmodels._checks import check, require
+    from pyro_genmodels.data.base.items import as_event
+    from pyro_genmodels.data.base.pixels import with_bits
+
+    bits, pillow = bits_of(num_levels), require("PIL.Image", extra="train")
+    images = []
+    for path in sorted(folder.glob("*.png")):
+        with pillow.open(path) as image:
+            images.append(with_bits(as_event(image), bits))
+    check(bool(images), "input", "hold pictures (*.png)", f"'{folder}'")
+    shapes = {tuple(image.shape) for image in images}
+    check(len(shapes) == 1, "input", "hold pictures of one size and mode", sorted(shapes))
+    return torch.stack(images)
+
+
+def _write_pictures(x: Tensor, bits: int, folder: Path) -> None:
+    from pyro_genmodels._checks import check, require
+
+    pillow = require("PIL.Image", extra="train")
+    fits = x.dim() == 4 and x.shape[1] in (1, 3)
+    check(fits, "output", "be a .npy or .pt file for data that are no pictures", tuple(x.shape))
+    pixels = (x.cpu() << (8 - bits)).byte().movedim(1, -1).squeeze(-1).numpy()
+    temporary = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        for number, image in enumerate(pixels):
+            pillow.fromarray(image).save(temporary / f"{number:06d}.png")
+        os.rename(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,247 @@
+"""From words and YAML to a model, its data and its settings, through jsonargparse."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+import yaml
+
+from pyro_genmodels._checks import check, require
+from pyro_genmodels.cli.components import (
+    Description,
+    build_components,
+    gather,
+    register_component_types,
+)
+from pyro_genmodels.cli.names import data_makers, family, find, model_makers, over_preset
+from pyro_genmodels.data import DataSource, Sampled
+from pyro_genmodels.models import GenerativeModel
+from pyro_genmodels.training import TrainingSettings
+
+_HEADER = "# Options of `pyro-genmodels train`; train anew with: train --config THIS_FILE\n"
+_NAMES = ("name", "source", "preset")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be trained, on what, and how.
+
+    Attributes:
+        name: Name of the model.
+        source_name: Name of the data.
+        source: The data.
+        maker: Makes the model.
+        model: Its arguments, parts as descriptions.
+        data: Arguments of the data.
+        settings: Fields of :class:`TrainingSettings`.
+        allow: Classes outside the package that may be imported.
+    """
+
+    name: str
+    source_name: str
+    source: DataSource
+    maker: Callable[..., GenerativeModel]
+    model: dict[str, Any]
+    data: dict[str, Any]
+    settings: dict[str, Any]
+    allow: Collection[str]
+
+    @property
+    def label(self) -> str:
+        """Return ``vae-digits``."""
+        return f"{self.name}-{self.source_name}".lower()
+
+    def build_model(self) -> GenerativeModel:
+        """Make the model, its initial weights from the settings' seed."""
+        pyro.set_rng_seed(self.settings["seed"])
+        facts = _facts(self.source)
+        arguments = {k: build_components(v, facts, self.allow) for k, v in self.model.items()}
+        return self.maker(**arguments)
+
+    def as_yaml(self) -> str:
+        """Return the configuration that repeats this run."""
+        plain = {"name": self.name, "source": self.source_name}
+        rest = {"model": _plain(self.model), "data": _plain(self.data), **self.settings}
+        return _HEADER + str(yaml.safe_dump({**plain, **rest}, sort_keys=False))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read YAML as plain data.
+
+    Raises:
+        ValueError: If it is no YAML mapping.
+    """
+    try:
+        config = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"'{path}' must be YAML: {error}") from error
+    check(isinstance(config, dict), str(path), "hold options by name", type(config).__name__)
+    check("config" not in config, str(path), "name no further file", "'config'")
+    for key in ("model", "data"):
+        options = config.get(key) or {}
+        check(isinstance(options, dict), f"{path}: {key}", "hold options by name", options)
+    return dict(config)
+
+
+def make_plan(arguments: argparse.Namespace, words: list[str], config: dict[str, Any]) -> Plan:
+    """Combine the command line with a configuration, the command line first.
+
+    Raises:
+        ValueError: If a name is unknown or an option is wrong.
+    """
+    name = _named(arguments.name or config.get("name"), "NAME", model_makers(), "model")
+    source_name = _named(arguments.data or config.get("source"), "--data", data_makers(), "data")
+    _check_resumed(arguments, config)
+    words = gather(words)
+    of_data = [word for word in words if word.startswith("--data.")]
+    source, data = _make_source(source_name, of_data, config.get("data") or {})
+    rest = {k: v for k, v in config.items() if k not in (*_NAMES, "data")}
+    rest = over_preset(rest, name, arguments.preset or config.get("preset"))
+    parser = _model_parser(name, _facts(source, conditional=arguments.conditional))
+    others = [word for word in words if not word.startswith("--data.")]
+    parsed = parse(parser, others, rest)
+    model = parsed.pop("model", {})
+    maker = model_makers()[name]
+    return Plan(name, source_name, source, maker, model, data, parsed, arguments.allow)
+
+
+def _check_resumed(arguments: argparse.Namespace, config: dict[str, Any]) -> None:
+    """Raise ``ValueError`` for another model's or other data's name than the resumed run's."""
+    given = (("name", arguments.name, model_makers()), ("source", arguments.data, data_makers()))
+    if arguments.resume:
+        check(arguments.preset is None, "preset", "be left out to resume", arguments.preset)
+    for key, name, among in given:
+        if arguments.resume and name is not None and config.get(key) is not None:
+            rule = f"be {config[key]}, as in the run to resume, or left out"
+            check(find(name, among, key) == config[key], key, rule, name)
+
+
+def print_help(name: str, source_name: str | None) -> int:
+    """Print every option of a model, and of the data if given."""
+    parser = _model_parser(find(name, model_makers(), "model"), {})
+    if source_name is not None:
+        _add_data(parser, find(source_name, data_makers(), "data"))
+    parser.print_help()
+    return 0
+
+
+def _named(name: Any, option: str, among: Mapping[str, Any], kind: str) -> str:
+    if name is None:
+        raise ValueError(f"train must be given {option}; `pyro-genmodels list` shows the {kind}")
+    return find(str(name), among, kind)
+
+
+def _facts(source: DataSource, *, conditional: bool = False) -> dict[str, Any]:
+    """Return the arguments that the data settle."""
+    facts: dict[str, Any] = {"event_shape": list(source.event_shape)}
+    facts["num_levels"] = source.num_levels
+    if conditional:
+        check(source.num_classes is not None, "conditional", "have data with labels", source)
+        facts["num_classes"] = source.num_classes
+    return facts
+
+
+def new_parser(name: str) -> Any:
+    """Return a parser of the options of ``train NAME``."""
+    jsonargparse = require("jsonargparse", extra="train")
+    return jsonargparse.ArgumentParser(
+        prog=f"pyro-genmodels train {name}", exit_on_error=False, allow_abbrev=False
+    )
+
+
+def _model_parser(name: str, facts: Mapping[str, Any]) -> Any:
+    register_component_types()
+    maker = model_makers()[name]
+    parser = new_parser(name)
+    parser.add_class_arguments(TrainingSettings, sub_configs=False, instantiate=False)
+    parser.set_defaults(dict(family(maker).training_defaults))
+    _add(parser, maker, "model")
+    parameters = inspect.signature(maker).parameters
+    settled = {k: v for k, v in facts.items() if k in parameters}
+    discrete = settled.get("num_levels", 0) is not None or _takes_none(parameters["num_levels"])
+    check(discrete, "data", f"be discrete for {name}", "continuous data")
+    parser.set_defaults({f"model.{k}": v for k, v in settled.items()})
+    return parser
+
+
+def _takes_none(parameter: inspect.Parameter) -> bool:
+    return parameter.default is None or "None" in str(parameter.annotation)
+
+
+def _add(parser: Any, maker: Any, group: str, **options: Any) -> None:
+    if inspect.isclass(maker):
+        parser.add_class_arguments(maker, group, instantiate=False, **options)
+    else:
+        parser.add_function_arguments(maker, group, **options)
+
+
+def _add_data(parser: Any, source_name: str) -> Any:
+    maker: Any = data_makers()[source_name]
+    if issubclass(maker, DataSource):
+        _add(parser, maker, "data")
+    else:
+        _add(parser, maker, "data", skip={"validate_args"})
+        shared = {"distribution", *inspect.signature(maker).parameters}
+        _add(parser, Sampled, "data", skip=shared, as_group=False)
+    return maker
+
+
+def _make_source(
+    source_name: str, words: list[str], config: dict[str, Any]
+) -> tuple[DataSource, dict[str, Any]]:
+    parser = new_parser(source_name)
+    maker = _add_data(parser, source_name)
+    given = parse(parser, words, {"data": config} if config else {}).get("data") or {}
+    if issubclass(maker, DataSource):
+        return maker(**given), given
+    law, drawing = (
+        {k: v for k, v in given.items() if k in inspect.signature(made).parameters}
+        for made in (maker, Sampled)
+    )
+    return Sampled(maker(**law), **drawing), given
+
+
+def parse(parser: Any, words: list[str], config: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a command line, those of a configuration where it has none.
+
+    Raises:
+        ValueError: If an option is unknown or its value is wrong.
+    """
+    jsonargparse = require("jsonargparse", extra="train")
+    parser.add_argument("--config", action="config")
+    given = [f"--config={yaml.safe_dump(config)}"] if config else []
+    try:
+        parsed = parser.parse_args([*given, *words])
+    except (jsonargparse.ArgumentError, argparse.ArgumentError) as error:
+        raise ValueError(_reason(parser, error)) from error
+    parsed.pop("config", None)
+    return dict(parsed.as_dict())
+
+
+def _reason(parser: Any, error: Exception) -> str:
+    """Return what an error says; beside an unknown option, those that resemble it."""
+    text = str(getattr(error, "message", error))
+    unknown = re.match(r"unrecognized arguments: --([\w.+]+)", text)
+    known = set(parser.get_defaults(skip_validation=True).keys()) - {"config"}
+    close = difflib.get_close_matches(unknown[1], known, n=3) if unknown else []
+    hint = ", ".join(f"--{key}" for key in close)
+    return f"{text}: did you mean {hint}?" if close else text
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Description):
+        return _plain(value.data)
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | torch.Size):
+        return [_plain(v) for v in value]
+    return value

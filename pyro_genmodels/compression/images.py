@@ -1,0 +1,245 @@
+"""Images to bytes and back with a model: without loss, or as the codes of a vector quantiser."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_genmodels._checks import check, integers_checked
+from pyro_genmodels._typing import Num
+from pyro_genmodels.compression.deterministic_evaluation import (
+    NO_CONTEXT,
+    fingerprint,
+    in_float64,
+    one_path,
+    plain_digest,
+)
+from pyro_genmodels.compression.format import Header, check_end, unpack
+from pyro_genmodels.compression.sources import source_of
+from pyro_genmodels.compression.streams import (
+    check_options,
+    compress,
+    decompress,
+    read_stream,
+    write_stream,
+)
+from pyro_genmodels.metrics import elbo
+from pyro_genmodels.models import AutoregressiveModel, GenerativeModel, VectorQuantizedModel
+from pyro_genmodels.models.vqvae.single_map import OneMapModel
+
+MAGIC = b"PGMV"
+VERSION = 1
+_CRC, _FIXED = struct.Struct("<I"), struct.Struct("<BB8s")
+_PREFIX = len(MAGIC) + _CRC.size + _FIXED.size
+
+
+@integers_checked
+def compress_codes(
+    model: VectorQuantizedModel,
+    codes: Num[Tensor, ...] | Sequence[Num[Tensor, ...]],
+    context: Tensor | None = None,
+    *,
+    chunk_size: int = 256,
+    threads: int = 1,
+) -> bytes:
+    """Compress codes without loss, each map under its prior given the maps above.
+
+    Args:
+        model: A :class:`~pyro_genmodels.models.VQVAE` or the like, with a uniform or learned prior.
+        codes: What ``model.encode_codes`` returned.
+        context: Labels or features, if the model is conditional.
+        chunk_size: As for :func:`compress`.
+        threads: As for :func:`compress`.
+
+    Returns:
+        A mark of the model, then for each map from the top what :func:`compress` makes of it.
+
+    Raises:
+        ValueError: If the codes do not fit, or a prior is one that cannot be coded with.
+        ImportError: If constriction is not installed.
+
+    Example:
+        >>> from pyro_genmodels.models import VQVAE
+        >>> model = VQVAE((1, 8, 8), num_levels=17, num_codes=32)
+        >>> codes = model.encode_codes(torch.randint(17, (100, 1, 8, 8)))
+        >>> data = compress_codes(model, codes)
+        >>> torch.equal(decompress_codes(model, data), codes)
+        True
+    """
+    maps = [codes] if isinstance(codes, Tensor) else list(codes)
+    check_options(threads=threads, chunk_size=chunk_size)
+    priors = model.code_priors
+    check(len(maps) == len(priors), "codes", f"be {len(priors)} maps", len(maps))
+    body = _FIXED.pack(VERSION, len(maps), fingerprint(model))
+    streams = []
+    with one_path(model, threads):
+        for index, each in enumerate(maps):
+            source = source_of(_law(priors[index], maps[:index], context))
+            streams.append(write_stream(source, each, chunk_size, threads, _mark(context)))
+    return MAGIC + _CRC.pack(zlib.crc32(body)) + body + b"".join(streams)
+
+
+def decompress_codes(
+    model: VectorQuantizedModel, data: bytes, context: Tensor | None = None
+) -> Any:
+    """Return the codes that :func:`compress_codes` was given.
+
+    Args:
+        model: The model that they were compressed with.
+        data: What :func:`compress_codes` returned.
+        context: The same labels or features.
+
+    Returns:
+        ``int64`` codes as ``model.encode_codes`` gives them: a map, or a list of them.
+
+    Raises:
+        ValueError: If the data are damaged, or belong to another model or context.
+        ImportError: If constriction is not installed.
+    """
+    streams = _streams(data)
+    (header, _), *_ = streams
+    rule = "be written with this model"
+    _, _, mark = _FIXED.unpack(data[_PREFIX - _FIXED.size : _PREFIX])
+    check(mark == fingerprint(model), "data", rule, "the mark of another")
+    maps: list[Tensor] = []
+    with one_path(model, header.environment.threads):
+        for prior, (header, payload) in zip(model.code_priors, streams, strict=True):
+            source = source_of(_law(prior, maps, context))
+            maps.append(read_stream(source, header, payload, _mark(context)))
+    return maps[0] if isinstance(model, OneMapModel) else maps
+
+
+@integers_checked
+def compress_images(
+    model: GenerativeModel, x: Num[Tensor, ...], context: Tensor | None = None, **options: Any
+) -> bytes:
+    """Compress images with a model.
+
+    Args:
+        model: An :class:`~pyro_genmodels.models.AutoregressiveModel`, which loses nothing, or a
+            :class:`~pyro_genmodels.models.VectorQuantizedModel`, which keeps the codes.
+        x: Images ``(*batch, *event_shape)``.
+        context: Labels or features, if the model is conditional.
+        options: ``chunk_size`` and ``threads`` as for :func:`compress`.
+
+    Returns:
+        Bytes for :func:`decompress_images`.
+
+    Raises:
+        ValueError: If the model is of another kind, or the images or context do not fit.
+        ImportError: If constriction is not installed.
+
+    Example:
+        >>> from pyro_genmodels.models import pixelcnn
+        >>> model = pixelcnn((1, 4, 4), num_levels=17, hidden_channels=8)
+        >>> x = torch.randint(17, (10, 1, 4, 4))
+        >>> torch.equal(decompress_images(model, compress_images(model, x)), x)
+        True
+    """
+    if isinstance(model, VectorQuantizedModel):
+        quantized: Any = model
+        codes = quantized.encode_codes(x, context)
+        return compress_codes(model, codes, context, **options)
+    return compress(_lossless(model).law(context), x, **options)
+
+
+def decompress_images(
+    model: GenerativeModel, data: bytes, context: Tensor | None = None
+) -> Num[Tensor, ...]:
+    """Return the images that :func:`compress_images` was given, or what their codes keep of them.
+
+    Args:
+        model: The model that they were compressed with.
+        data: What :func:`compress_images` returned.
+        context: The same labels or features.
+
+    Returns:
+        ``int64`` levels; of a vector-quantised model the expected images given the codes.
+
+    Raises:
+        ValueError: If the data are damaged, or belong to another model or context.
+        ImportError: If constriction is not installed.
+    """
+    if isinstance(model, VectorQuantizedModel):
+        quantized: Any = model
+        codes = decompress_codes(model, data, context)
+        expected: Tensor = quantized.decode_codes(codes, context)
+        return expected
+    return decompress(_lossless(model).law(context), data)
+
+
+@integers_checked
+def ideal_bits(
+    model: GenerativeModel,
+    x: Num[Tensor, ...],
+    context: Tensor | None = None,
+    *,
+    chunk_size: int = 512,
+) -> float:
+    r"""Return :math:`-\log_2 p` of images, or of their codes: what no coder can go below.
+
+    Args:
+        model: As for :func:`compress_images`.
+        x: Images ``(n, *event_shape)``.
+        context: Labels or features ``(n, ...)``, if the model is conditional.
+        chunk_size: Images that are scored at once.
+    """
+    if not isinstance(model, VectorQuantizedModel):
+        nats = elbo(_lossless(model), x, context, chunk_size=chunk_size)
+    else:
+        pieces = x.split(chunk_size)
+        contexts = [None] * len(pieces) if context is None else context.split(chunk_size)
+        parts = zip(pieces, contexts, strict=True)
+        nats = torch.cat([model.code_log_prob(*part) for part in parts])
+    return -float(nats.double().sum()) / math.log(2)
+
+
+def headers(data: bytes) -> list[Header]:
+    """Return the headers of what :func:`compress_images` made."""
+    return [header for header, _ in _streams(data)]
+
+
+def _law(prior: Any, above: Sequence[Tensor], context: Tensor | None) -> Any:
+    """Return a prior's law in float64, whatever conditions it included."""
+    if context is not None and context.is_floating_point():
+        context = context.double()
+    return in_float64(prior)(above, context)
+
+
+def _streams(data: bytes) -> list[tuple[Header, bytes]]:
+    """Take the streams apart: one of its own, or those of the maps."""
+    if not data.startswith(MAGIC):
+        header, payload, end = unpack(data)
+        check_end(data, end)
+        return [(header, payload)]
+    check(len(data) >= _PREFIX, "data", "be whole", f"{len(data)} bytes")
+    body = data[_PREFIX - _FIXED.size : _PREFIX]
+    (crc,) = _CRC.unpack_from(data, len(MAGIC))
+    check(
+        crc == zlib.crc32(body), "data", "be as it was written", "another checksum: it is damaged"
+    )
+    version, number, _ = _FIXED.unpack(body)
+    check(version == VERSION, "data", f"be of format {VERSION}", f"format {version}")
+    found, end = list[tuple[Header, bytes]](), _PREFIX
+    for _ in range(number):
+        header, payload, end = unpack(data, end)
+        found.append((header, payload))
+    check_end(data, end)
+    return found
+
+
+def _lossless(model: GenerativeModel) -> AutoregressiveModel:
+    rule = "be an AutoregressiveModel or a VectorQuantizedModel"
+    check(isinstance(model, AutoregressiveModel), "model", rule, type(model).__name__)
+    assert isinstance(model, AutoregressiveModel)  # narrows the type for the checker
+    return model
+
+
+def _mark(context: Tensor | None) -> bytes:
+    return NO_CONTEXT if context is None else plain_digest(context)[:4]

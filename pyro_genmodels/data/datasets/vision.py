@@ -1,0 +1,221 @@
+"""Small image data sets in torchvision's formats, read whole from the user's disk."""
+
+from __future__ import annotations
+
+from abc import ABC
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from pyro_genmodels._checks import check, require
+from pyro_genmodels.data.base.data_source import DataSource
+from pyro_genmodels.data.base.pixels import check_bits, resized, with_bits
+from pyro_genmodels.data.base.splits import split
+
+
+def open_torchvision(name: str, root: str, *, download: bool, **options: Any) -> Any:
+    """Open one of torchvision's data sets.
+
+    Raises:
+        ValueError: If its files are not under ``root``, or damaged.
+        ImportError: If torchvision is not installed.
+    """
+    datasets = require("torchvision.datasets", extra="train")
+    folder = Path(root).expanduser()
+    try:
+        return getattr(datasets, name)(folder, download=download, **options)
+    except (RuntimeError, OSError, ValueError, EOFError) as error:
+        if download:
+            raise
+        rule = f"hold {name}'s files in torchvision's layout (download=True fetches them)"
+        raise ValueError(f"`root` must {rule}; got {str(folder)!r}.") from error
+
+
+class _Whole(DataSource, ABC):
+    """Ten classes of byte images, with an official test part."""
+
+    def __init__(
+        self, train: Any, test: Any, *, num_bits: int, size: int | None, validation: int, seed: int
+    ) -> None:
+        check_bits(num_bits)
+        check(validation >= 1, "validation", "be at least 1", validation)
+        images, labels = _tensors(train, num_bits, size)
+        fit, choose = split(len(images), (validation,), seed)
+        super().__init__(
+            TensorDataset(images[fit], labels[fit]),
+            TensorDataset(images[choose], labels[choose]),
+            TensorDataset(*_tensors(test, num_bits, size)),
+            num_levels=2**num_bits,
+            num_classes=10,
+        )
+
+
+def _tensors(dataset: Any, num_bits: int, size: int | None) -> tuple[Tensor, Tensor]:
+    images = torch.as_tensor(dataset.data)
+    if images.dim() == 3:  # MNIST: (n, h, w)
+        images = images.unsqueeze(1)
+    elif images.shape[-1] == 3:  # CIFAR: (n, h, w, c)
+        images = images.permute(0, 3, 1, 2)
+    labels = dataset.targets if hasattr(dataset, "targets") else dataset.labels
+    images = with_bits(resized(images, size), num_bits).contiguous()
+    return images, torch.as_tensor(np.asarray(labels)).long()
+
+
+class MNIST(_Whole):
+    """Handwritten digits, 28x28, 10 classes: 50,000 / 10,000 / 10,000.
+
+    Args:
+        root: Folder above torchvision's ``MNIST/raw``.
+        download: Whether to fetch what is missing.
+        num_bits: Bits kept a pixel, from 1 to 8.
+        size: Height and width to scale to.
+        validation: Number of training images held out for validation, at random.
+        seed: Seed of that split.
+
+    Raises:
+        ValueError: If the files are not there, or an argument is out of range.
+        ImportError: If torchvision is not installed.
+
+    References:
+        LeCun et al. (1998), Gradient-based learning applied to document recognition.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        download: bool = False,
+        num_bits: int = 8,
+        size: int | None = None,
+        validation: int = 10_000,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            open_torchvision("MNIST", root, download=download, train=True),
+            open_torchvision("MNIST", root, download=download, train=False),
+            num_bits=num_bits,
+            size=size,
+            validation=validation,
+            seed=seed,
+        )
+
+
+class FashionMNIST(_Whole):
+    """Photographed clothes, 28x28 grey, 10 classes: 50,000 / 10,000 / 10,000.
+
+    Args:
+        root: Folder above torchvision's ``FashionMNIST/raw``.
+        download: Whether to fetch what is missing.
+        num_bits: Bits kept a pixel, from 1 to 8.
+        size: Height and width to scale to.
+        validation: Number of training images held out for validation, at random.
+        seed: Seed of that split.
+
+    Raises:
+        ValueError: If the files are not there, or an argument is out of range.
+        ImportError: If torchvision is not installed.
+
+    References:
+        Xiao et al. (2017), Fashion-MNIST. https://arxiv.org/abs/1708.07747
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        download: bool = False,
+        num_bits: int = 8,
+        size: int | None = None,
+        validation: int = 10_000,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            open_torchvision("FashionMNIST", root, download=download, train=True),
+            open_torchvision("FashionMNIST", root, download=download, train=False),
+            num_bits=num_bits,
+            size=size,
+            validation=validation,
+            seed=seed,
+        )
+
+
+class CIFAR10(_Whole):
+    """Small colour photographs, 32x32, 10 classes: 45,000 / 5,000 / 10,000.
+
+    Args:
+        root: Folder above torchvision's ``cifar-10-batches-py``.
+        download: Whether to fetch what is missing.
+        num_bits: Bits kept a channel, from 1 to 8.
+        size: Height and width to scale to.
+        validation: Number of training images held out for validation, at random.
+        seed: Seed of that split.
+
+    Raises:
+        ValueError: If the files are not there or damaged, or an argument is out of range.
+        ImportError: If torchvision is not installed.
+
+    References:
+        Krizhevsky (2009), Learning Multiple Layers of Features from Tiny Images.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        download: bool = False,
+        num_bits: int = 8,
+        size: int | None = None,
+        validation: int = 5_000,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            open_torchvision("CIFAR10", root, download=download, train=True),
+            open_torchvision("CIFAR10", root, download=download, train=False),
+            num_bits=num_bits,
+            size=size,
+            validation=validation,
+            seed=seed,
+        )
+
+
+class SVHN(_Whole):
+    """House numbers from street views, 32x32 colour, 10 classes: 68,257 / 5,000 / 26,032.
+
+    Args:
+        root: Folder with torchvision's ``train_32x32.mat`` and ``test_32x32.mat``.
+        download: Whether to fetch what is missing.
+        num_bits: Bits kept a channel, from 1 to 8.
+        size: Height and width to scale to.
+        validation: Number of training images held out for validation, at random.
+        seed: Seed of that split.
+
+    Raises:
+        ValueError: If the files are not there or damaged, or an argument is out of range.
+        ImportError: If torchvision, or scipy which it reads them with, is not installed.
+
+    References:
+        Netzer et al. (2011), Reading Digits in Natural Images.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        download: bool = False,
+        num_bits: int = 8,
+        size: int | None = None,
+        validation: int = 5_000,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            open_torchvision("SVHN", root, download=download, split="train"),
+            open_torchvision("SVHN", root, download=download, split="test"),
+            num_bits=num_bits,
+            size=size,
+            validation=validation,
+            seed=seed,
+        )

@@ -1,0 +1,234 @@
+"""Base of the autoregressive distributions."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from pyro.distributions import TorchDistribution, constraints
+from torch import Tensor
+
+from pyro_genmodels._batching import event_of
+from pyro_genmodels._checks import (
+    check,
+    check_choice,
+    check_levels,
+    check_trailing,
+    integers_checked,
+)
+from pyro_genmodels._typing import Float, Num
+from pyro_genmodels.distributions.autoregressive.output_distributions import OutputLaw, Softmax
+from pyro_genmodels.distributions.autoregressive.sampling import METHODS, SamplingTask
+from pyro_genmodels.nets import AutoregressiveNet
+
+
+class AutoregressiveDistribution(TorchDistribution, ABC):
+    r"""The law :math:`p(x \mid c) = \prod_t p(x_t \mid x_{<t}, c)` that a network defines.
+
+    A distribution is light: it refers to the network, which a model owns and trains, and is made
+    anew in each model call, as ``Normal(loc, scale)`` is. Its batch shape is the context's.
+
+    Scores use the network in the mode it is in (dropout acts in training mode); samples are drawn
+    as in eval mode, without gradients, and leave the network's mode as it was.
+
+    Args:
+        net: The network.
+        context: Labels, vectors or maps, ``(*batch, *context_event)``, if the network takes any.
+        validate_args: Whether to check values; Pyro's global setting by default.
+
+    Raises:
+        ValueError: If the network is not of the kind that the distribution is named after, or the
+            context is not what it was declared to take.
+    """
+
+    network: ClassVar[type[AutoregressiveNet]] = AutoregressiveNet  # type: ignore[type-abstract]
+    """The kind of network that the distribution is named after."""
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {
+        "context": constraints.dependent
+    }
+
+    def __init__(
+        self,
+        net: AutoregressiveNet,
+        context: Num[Tensor, ...] | None = None,
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        kind = self.network
+        check(isinstance(net, kind), "net", f"be of type {kind.__name__}", type(net).__name__)
+        net.context.check(context)
+        self.net, self.context = net, context
+        batch_shape = torch.Size()
+        if context is not None:
+            batch_shape = context.shape[: context.dim() - (net.context_event_dim or 0)]
+        super().__init__(batch_shape, net.event_shape, validate_args=validate_args)
+
+    @property
+    @abstractmethod
+    def law(self) -> OutputLaw:
+        """The law of one element given the network's parameters."""
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Integers ``0 .. num_levels - 1``, with the event's rank."""
+        levels = constraints.integer_interval(0, self.net.num_levels - 1)
+        return constraints.independent(levels, len(self.event_shape))
+
+    def expand(
+        self, batch_shape: Sequence[int], _instance: Any = None
+    ) -> AutoregressiveDistribution:
+        """Return the distribution with a larger batch shape; nothing is copied.
+
+        Raises:
+            ValueError: If the batch shape does not expand to it.
+        """
+        batch_shape = torch.Size(batch_shape)
+        fits = len(batch_shape) >= len(self.batch_shape) and all(
+            old in (1, new)
+            for old, new in zip(reversed(self.batch_shape), reversed(batch_shape), strict=False)
+        )
+        rule = f"be an expansion of {tuple(self.batch_shape)}"
+        check(fits, "batch_shape", rule, tuple(batch_shape))
+        new = self._get_checked_instance(AutoregressiveDistribution, _instance)
+        new.net, new.context = self.net, self.context
+        TorchDistribution.__init__(new, batch_shape, self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new  # type: ignore[no-any-return]
+
+    def _get_checked_instance(self, cls: type, _instance: Any = None) -> Any:
+        return type(self).__new__(type(self)) if _instance is None else _instance
+
+    def log_prob(self, value: Num[Tensor, ...]) -> Float[Tensor, ...]:
+        """Return the log-probability, in nats.
+
+        Args:
+            value: Levels ``(*batch, *event_shape)`` of any dtype; leading dimensions broadcast
+                against the batch shape.
+
+        Returns:
+            ``(*batch,)``, the broadcast of the value's leading dimensions and the batch shape.
+
+        Raises:
+            ValueError: Under validation, if the value is no array of levels of that shape.
+        """
+        if self._validate_args:
+            self._validate_sample(value)
+        nats = self.law.log_prob(self.net(value, self.context), value)
+        total = nats.flatten(nats.dim() - len(self.event_shape)).sum(-1)
+        return total.expand(torch.broadcast_shapes(total.shape, self.batch_shape))
+
+    def _validate_sample(self, value: Tensor) -> None:
+        check_trailing("value", value, self.event_shape)
+        lead = value.shape[: value.dim() - len(self.event_shape)]
+        fits = all(
+            a == b or 1 in (a, b)
+            for a, b in zip(reversed(lead), reversed(self.batch_shape), strict=False)
+        )
+        rule = f"have leading dimensions that broadcast with batch shape {tuple(self.batch_shape)}"
+        check(fits, "value", rule, tuple(lead))
+        check_levels("value", value, self.net.num_levels)
+
+    @integers_checked
+    def sample(
+        self,
+        sample_shape: Sequence[int] = torch.Size(),
+        *,
+        method: str = "cached",
+        temperature: float = 1.0,
+        given: Num[Tensor, ...] | None = None,
+        num_given: int = 0,
+        window: int | None = None,
+        progress: bool = False,
+    ) -> Float[Tensor, ...]:
+        """Draw exact samples.
+
+        Args:
+            sample_shape: Leading dimensions to add to the batch shape.
+            method: "cached" evaluates the network incrementally, at about the cost of scoring
+                the result; "parallel" evaluates all elements at once until nothing changes, in
+                as many rounds as there are elements at most, mostly far fewer: for few levels
+                and idle hardware; "naive" evaluates the whole network for each element. All
+                give the same values from the same random state.
+            temperature: Divides the logits, or the levels' log-masses: below 1 for likelier
+                samples, 0 for the greedy one. (A mixture of logistics of more than 1024 levels
+                has its components' logits divided and their scales multiplied instead.)
+            given: Images to complete, ``(*batch, *event_shape)``, which expand to the result.
+            num_given: How many of their elements are kept, in the order of generation (for
+                images row by row, the channels of a pixel together); the others are drawn.
+            window: For "parallel": number of elements, from the first unsettled one, that a round
+                draws anew; all by default.
+            progress: Whether to show a progress bar over the elements (not for "parallel").
+
+        Returns:
+            ``(*sample_shape, *batch_shape, *event_shape)``, integers in the network's floating
+            dtype.
+
+        Raises:
+            ValueError: If an argument is out of its range, ``given`` holds no levels there, or the
+                network's dtype does not hold all levels.
+        """
+        check_choice("method", method, METHODS)
+        check(0 <= temperature < math.inf, "temperature", "be finite, not negative", temperature)
+        self.net.check_dtype()
+        if window is not None:
+            rule = 'be positive, and only with method="parallel"'
+            check(window > 0 and method == "parallel", "window", rule, window)
+        shape = torch.Size(sample_shape) + self.batch_shape
+        task = SamplingTask(
+            self.net,
+            self.law,
+            shape.numel(),
+            self._flat_features(shape),
+            temperature,
+            self._flat_given(given, num_given, shape),
+            num_given,
+            progress,
+            window,
+        )
+        if shape.numel() == 0:
+            return torch.empty(
+                shape + self.event_shape, dtype=self.net.dtype, device=self.net.device
+            )
+        # Cloned: tensors made in inference mode could not enter a graph later.
+        return task.run(method).clone().reshape(shape + self.event_shape)
+
+    def _flat_features(self, batch: torch.Size) -> Tensor | None:
+        # Samplers run without autocast: what they take of a context must be in their precision.
+        with torch.no_grad(), torch.autocast(self.net.device.type, enabled=False):
+            features = self.net.context_features(self.context)
+        if features is None:
+            return None
+        event = event_of(features, self.net.features_event_dim)
+        return features.expand(batch + event).reshape(-1, *event)
+
+    def _flat_given(self, given: Tensor | None, num_given: int, batch: torch.Size) -> Tensor | None:
+        most = self.event_shape.numel() if given is not None else 0
+        check(0 <= num_given <= most, "num_given", f"be from 0 to {most}", num_given)
+        if given is None:
+            return None
+        check_trailing("given", given, self.event_shape)
+        flat = given.flatten(given.dim() - len(self.event_shape))[..., self.net.order]
+        check_levels("given", flat[..., :num_given], self.net.num_levels)
+        rule = f"have leading dimensions that expand to {tuple(batch)}"
+        try:
+            return flat.expand(batch + flat.shape[-1:]).reshape(-1, flat.shape[-1])
+        except RuntimeError:
+            raise ValueError(f"`given` must {rule}; got {tuple(flat.shape[:-1])}.") from None
+
+    def __repr__(self) -> str:
+        """Name the network's class and the shapes."""
+        shapes = f"batch_shape={tuple(self.batch_shape)}, event_shape={tuple(self.event_shape)}"
+        return f"{type(self).__name__}({type(self.net).__name__}, {shapes})"
+
+
+class SoftmaxAutoregressive(AutoregressiveDistribution, ABC):
+    """One softmax over levels an element."""
+
+    @property
+    def law(self) -> OutputLaw:
+        """A softmax over levels."""
+        return Softmax(self.net.num_levels)

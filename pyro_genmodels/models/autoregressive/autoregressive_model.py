@@ -1,0 +1,153 @@
+"""An autoregressive distribution as a model: exact likelihood, no latent variables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import pyro
+import torch
+
+from pyro_genmodels import distributions
+from pyro_genmodels._checks import check, check_choice, check_trailing, integers_checked
+from pyro_genmodels._typing import Float, Num, Tensor
+from pyro_genmodels.distributions import AutoregressiveDistribution
+from pyro_genmodels.models.base.generative_model import GenerativeModel
+from pyro_genmodels.nets import AutoregressiveNet
+from pyro_genmodels.nets.autoregressive.base import raster_indices
+
+
+def exported_laws() -> list[str]:
+    """Name the autoregressive distributions."""
+    exported = ((name, getattr(distributions, name)) for name in distributions.__all__)
+    return [
+        name
+        for name, law in exported
+        if isinstance(law, type)
+        and issubclass(law, AutoregressiveDistribution)
+        and law is not AutoregressiveDistribution
+    ]
+
+
+class AutoregressiveModel(GenerativeModel):
+    """Data drawn from the distribution that a network defines, element after element.
+
+    There is nothing to infer, so the guide is empty and every bound is the exact
+    log-likelihood. Inside another Pyro program the distribution alone serves as well:
+    ``pyro.sample("x", PixelCNN(model.net, label))``.
+
+    Args:
+        net: The network; event shape, levels and context are its own.
+        distribution: Name of the distribution, one of ``pyro_genmodels.distributions``.
+
+    Raises:
+        ValueError: If there is no autoregressive distribution of that name.
+
+    Example:
+        >>> from pyro_genmodels.nets import PixelCNNNet
+        >>> model = AutoregressiveModel(PixelCNNNet((1, 8, 8), 17, hidden_channels=8))
+        >>> model.sample(2).shape
+        torch.Size([2, 1, 8, 8])
+    """
+
+    training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"learning_rate": 2e-3, "batch_size": 64, "max_epochs": 90, "ema_decay": 0.99}
+    )
+
+    def __init__(self, net: AutoregressiveNet, *, distribution: str = "PixelCNN") -> None:
+        check(isinstance(net, AutoregressiveNet), "net", "be an AutoregressiveNet", type(net))
+        check_choice("distribution", distribution, exported_laws())
+        super().__init__(
+            net.event_shape,
+            num_levels=net.num_levels,
+            num_classes=net.num_classes,
+            context_shape=net.context_shape,
+        )
+        self.net, self.distribution = net, distribution
+
+    def law(self, context: Tensor | None = None) -> AutoregressiveDistribution:
+        """Return the distribution over one event, or over each context's."""
+        law: type[AutoregressiveDistribution] = getattr(distributions, self.distribution)
+        # What is observed was checked on entry to the model, what is drawn needs no check.
+        return law(self.net, context, validate_args=False)
+
+    def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
+        """Observe or draw site ``"x"``."""
+        value: Tensor = pyro.sample("x", self.law(context), obs=x)
+        return value
+
+    @integers_checked
+    def sample(
+        self,
+        num_samples: int = 1,
+        context: Tensor | None = None,
+        *,
+        temperature: float = 1.0,
+        progress: bool = False,
+    ) -> Float[Tensor, "num_samples *batch_event"]:
+        """Draw data from the model, in eval mode.
+
+        Args:
+            num_samples: Number of draws (for each context).
+            context: Labels or features ``(*batch, ...)``, if the model is conditional.
+            temperature: Divides the logits: below 1 for likelier data, 0 for the greedy ones.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            Data ``(num_samples, *batch, *event)``.
+
+        Raises:
+            ValueError: If a number is out of its range or the context does not fit.
+        """
+        check(num_samples >= 1, "num_samples", "be at least 1", num_samples)
+        _, context, _ = self._checked(None, context)
+        law = self.law(context)
+        return law.sample((num_samples,), temperature=temperature, progress=progress)
+
+    @integers_checked
+    def complete(
+        self,
+        x: Num[Tensor, "*batch_event"],
+        num_rows: int,
+        context: Tensor | None = None,
+        *,
+        temperature: float = 1.0,
+        progress: bool = False,
+    ) -> Float[Tensor, "*batch_event"]:
+        """Draw the rest of data whose beginning is given, in eval mode.
+
+        Args:
+            x: Data ``(*batch, *event)``; what is not kept may have any value.
+            num_rows: Number of rows that are kept of each image, from the top; of a vector,
+                elements from the first.
+            context: Labels or features, if the model is conditional.
+            temperature: As in :meth:`sample`.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            Data ``(*batch, *event)`` that begin as ``x`` does.
+
+        Raises:
+            ValueError: If an argument is out of its range or does not fit, or the model generates
+                in another order than row by row.
+
+        Example:
+            >>> from pyro_genmodels.nets import PixelCNNNet
+            >>> model = AutoregressiveModel(PixelCNNNet((1, 4, 4), 5, hidden_channels=8))
+            >>> x = torch.full((3, 1, 4, 4), 2.0)
+            >>> bool((model.complete(x, 2)[:, :, :2] == 2).all())
+            True
+        """
+        check_trailing("x", x, self.event_shape)
+        rows = self.event_shape[-2:][0]
+        check(num_rows in range(rows + 1), "num_rows", f"be from 0 to {rows}", num_rows)
+        _, context, _ = self._checked(None, context)
+        batch = tuple(x.shape[: x.dim() - len(self.event_shape)])
+        if context is not None:
+            self.check_context_batch(context, batch)
+        in_rows = torch.equal(self.net.order, raster_indices(self.event_shape).to(self.net.device))
+        check(in_rows, "model", "generate row by row to complete data", self.distribution)
+        kept = num_rows * (self.event_shape.numel() // rows)
+        options: dict[str, Any] = {"temperature": temperature, "progress": progress}
+        return self.law(context).expand(batch).sample(given=x, num_given=kept, **options)

@@ -1,0 +1,296 @@
+"""The contract of every model: a model/guide pair that Pyro's inference takes as it is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import pyro
+import torch
+from pyro import poutine
+
+from pyro_genmodels._checks import check, check_event_shape, integers_checked
+from pyro_genmodels._configuration import Configured
+from pyro_genmodels._typing import EventShape, Float, Num, Tensor
+from pyro_genmodels.metrics import evaluating
+from pyro_genmodels.models.base.arguments import CheckedArguments
+from pyro_genmodels.models.base.latent_scale import LatentScale
+from pyro_genmodels.models.base.mean_field_elbo import MeanFieldELBO
+from pyro_genmodels.models.base.param_registration import RegisteredModule
+from pyro_genmodels.models.base.plates import log_density, plates
+from pyro_genmodels.models.base.shared_pass import SharedPass
+from pyro_genmodels.models.vae.objectives import unit_kl
+
+
+class GenerativeModel(Configured, RegisteredModule, CheckedArguments, ABC):
+    """A Pyro model and its guide over one kind of data.
+
+    A subclass writes :meth:`generate` (latent sites and the observed site ``"x"``) and, if it has
+    latent variables, :meth:`infer` (the same latent sites from the posterior). The base adds what
+    is easy to get silently wrong: registration under an instance-unique name, plates over the
+    batch, input checks and dtype, scaling of latent sites on both sides, the slot for work shared
+    between guide and model, and sampling and bounds.
+
+    ``model`` and ``guide`` are what Pyro's inference takes;
+    :class:`~pyro_genmodels.models.ELBOLoss` is the same objective as a module for plain
+    optimizers and trainers.
+
+    Args:
+        event_shape: Sizes of one data point, ``(C, H, W)`` or ``(D,)``.
+        num_levels: Data are the integers ``0 .. num_levels - 1``; ``None`` for continuous data.
+        num_classes: The context is a label below this number.
+        context_shape: The context is a vector ``(D,)`` or a feature map ``(C, H, W)``.
+        beta: Weight of the latent terms in the training objective.
+        warmup_steps: Training evaluations of the guide over which that weight rises linearly.
+
+    Raises:
+        ValueError: If a size is impossible or both kinds of context are given.
+    """
+
+    training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """Arguments of :func:`pyro_genmodels.training.fit` that suit this family."""
+
+    make_elbo: ClassVar[Callable[..., Any]] = MeanFieldELBO
+    """Makes the estimator that suits this family, given ``max_plate_nesting=``."""
+
+    def __init__(
+        self,
+        event_shape: EventShape,
+        *,
+        num_levels: int | None = None,
+        num_classes: int | None = None,
+        context_shape: EventShape | None = None,
+        beta: float = 1.0,
+        warmup_steps: int = 0,
+    ) -> None:
+        super().__init__()
+        self.event_shape = check_event_shape(event_shape)
+        whole = num_levels is None or (num_levels == int(num_levels) and num_levels >= 2)
+        check(whole, "num_levels", "be a whole number of at least 2", num_levels)
+        check(num_classes is None or num_classes >= 1, "num_classes", "be positive", num_classes)
+        both = num_classes is not None and context_shape is not None
+        check(not both, "context_shape", "be None when num_classes is given", context_shape)
+        self.num_levels, self.num_classes = num_levels, num_classes
+        self.context_shape = None if context_shape is None else torch.Size(context_shape)
+        self.latent_scale = LatentScale(beta, warmup_steps=warmup_steps)
+        self.shared_pass = SharedPass()
+        self.is_bounding = False
+
+    @abstractmethod
+    def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
+        """Sample the latent sites, inside ``with self.latent_scale():``, and observe ``"x"``.
+
+        Runs inside the data plates. Returns the value of site ``"x"``.
+        """
+
+    def infer(self, x: Tensor, context: Tensor | None) -> None:
+        """Sample the latent sites from the posterior; nothing in a model without latents."""
+
+    @property
+    def has_latents(self) -> bool:
+        """Whether there is anything to infer; if not, every bound is the exact log-likelihood."""
+        return type(self).infer is not GenerativeModel.infer
+
+    def model(
+        self, x: Num[Tensor, "*batch_event"] | None = None, context: Tensor | None = None
+    ) -> Tensor:
+        """Run the generative program; with ``x`` observed, without it drawn.
+
+        Args:
+            x: Data ``(*batch, *event)``. Each batch dimension is a plate: ``data`` is the last.
+            context: Labels ``(*batch)`` or features ``(*batch, *context_shape)``, if conditional.
+
+        Returns:
+            The value of site ``"x"``.
+
+        Raises:
+            ValueError: If ``x`` or ``context`` does not fit.
+        """
+        self.register_with_pyro()
+        x, context, batch = self._checked(x, context, self.shared_pass.take_cast)
+        with plates(batch):
+            return self.generate(x, context)
+
+    def guide(
+        self, x: Num[Tensor, "*batch_event"] | None = None, context: Tensor | None = None
+    ) -> None:
+        """Run the approximate posterior of the latent sites given ``x``.
+
+        Args:
+            x: Data ``(*batch, *event)``, needed; optional only to share ``model``'s signature.
+            context: As in :meth:`model`.
+
+        Raises:
+            ValueError: If ``x`` is missing, or does not fit.
+        """
+        self.register_with_pyro()
+        checked, context, batch = self._checked(x, context, self.shared_pass.cast)
+        check(checked is not None, "x", "be given to the guide, which conditions on it", None)
+        assert checked is not None  # narrows the type for the checker
+        if self.training and torch.is_grad_enabled() and not self.is_bounding:
+            self.latent_scale.advance()
+        if not self.has_latents:
+            return  # a plate without a site is one that Predictive does not know of
+        with plates(batch):
+            self.infer(checked, context)
+
+    @torch.no_grad()
+    @integers_checked
+    def sample(
+        self, num_samples: int = 1, context: Tensor | None = None
+    ) -> Float[Tensor, "num_samples *batch_event"]:
+        """Draw data from the model, in eval mode.
+
+        Args:
+            num_samples: Number of draws (for each context).
+            context: Labels or features ``(*batch, ...)``, if the model is conditional.
+
+        Returns:
+            Data ``(num_samples, *batch, *event)``.
+
+        Raises:
+            ValueError: If ``num_samples`` is not positive or the context does not fit.
+        """
+        check(num_samples >= 1, "num_samples", "be at least 1", num_samples)
+        _, context, batch = self._checked(None, context)
+        with evaluating(self), self._aside(), plates((num_samples, *batch)):
+            return self.generate(None, context)
+
+    @torch.no_grad()
+    def reconstruct(
+        self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None
+    ) -> Float[Tensor, "*batch_event"]:
+        """Encode data and decode them again: the likelihood's mean given one posterior draw.
+
+        Of a likelihood without a mean in closed form, an autoregressive one, it is a draw.
+
+        Args:
+            x: Data ``(*batch, *event)``.
+            context: As in :meth:`model`.
+
+        Returns:
+            Expected data ``(*batch, *event)``, in the units of ``x``.
+
+        Raises:
+            ValueError: If the model has no latent variables, or ``x`` does not fit.
+        """
+        checked, context, batch = self._checked_alone(x, context)
+        with evaluating(self), self._aside():
+            encoded = poutine.trace(self.guide).get_trace(checked, context)
+            name = type(self).__name__
+            check(self.has_latents, "model", "have latent variables to reconstruct from", name)
+            with plates(batch):
+                program = poutine.trace(poutine.replay(self.generate, trace=encoded))
+                site = program.get_trace(None, context).nodes["x"]
+        likelihood: Any = site["fn"]
+        try:
+            mean: Tensor = likelihood.mean
+        except NotImplementedError:
+            mean = likelihood.sample()
+        return mean.expand(*batch, *self.event_shape)
+
+    @integers_checked
+    def log_weights(
+        self,
+        x: Num[Tensor, "*batch_event"],
+        context: Tensor | None = None,
+        *,
+        num_particles: int = 1,
+    ) -> Float[Tensor, "num_particles *batch"]:
+        r"""Return :math:`\log p(x, z_k) - \log q(z_k \mid x)` for draws from the guide.
+
+        Their mean over particles estimates the ELBO, their log-mean-exp the importance-weighted
+        bound; both at beta = 1 whatever the training objective, without auxiliary losses. In a
+        model without latents they are :math:`\log p(x)` itself. Differentiable.
+
+        Args:
+            x: Data ``(*batch, *event)``.
+            context: As in :meth:`model`.
+            num_particles: Draws :math:`z_k` for each data point.
+
+        Returns:
+            Log-weights in nats per example.
+
+        References:
+            Burda et al. (2016), Importance Weighted Autoencoders, eq. 8.
+        """
+        check(num_particles >= 1, "num_particles", "be at least 1", num_particles)
+        encoded, joint = self.particle_traces(x, context, num_particles=num_particles)
+        batch = x.shape[: x.dim() - len(self.event_shape)]
+        # Expanded last: what an empty guide's sum is made of lies on the CPU.
+        return (log_density(joint) - log_density(encoded)).expand(num_particles, *batch)
+
+    def particle_traces(
+        self, x: Num[Tensor, "*batch_event"], context: Tensor | None, *, num_particles: int
+    ) -> tuple[Any, Any]:
+        """Return the traces of guide and model that :meth:`log_weights` compares.
+
+        Args:
+            x: Data ``(*batch, *event)``.
+            context: As in :meth:`model`.
+            num_particles: Draws for each data point.
+        """
+        checked, context, batch = self._checked_alone(x, context)
+        with self._aside(), self.bounding():
+            particles = pyro.plate("particles", num_particles, dim=-1 - len(batch))
+            encoded = poutine.trace(particles(self.guide)).get_trace(checked, context)
+            program = particles(self.model) if self.has_latents else self.model
+            decoded = poutine.trace(poutine.replay(program, trace=encoded))
+            return encoded, decoded.get_trace(checked, context)
+
+    @torch.no_grad()
+    def rates(
+        self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None
+    ) -> dict[str, Float[Tensor, "..."]]:
+        """Return what each latent site carries: its KL divergence from its prior, in nats.
+
+        Args:
+            x: Data ``(*batch, *event)``.
+            context: As in :meth:`model`.
+
+        Returns:
+            For each site ``(*batch, units)``, one column where the site has no independent units;
+            given one draw of the sites before it. Nothing in a model without latents.
+        """
+        checked, context, _ = self._checked_alone(x, context)
+        with evaluating(self), self._aside(), self.bounding():
+            encoded = poutine.trace(self.guide).get_trace(checked, context)
+            decoded = poutine.trace(poutine.replay(self.model, trace=encoded))
+            sites = decoded.get_trace(checked, context).nodes
+        latents: dict[str, Any] = {n: encoded.nodes[n] for n in encoded.stochastic_nodes}
+        return {
+            name: unit_kl(site["fn"], sites[name]["fn"], site["value"])
+            for name, site in latents.items()
+            if name in sites
+        }
+
+    def beside_elbo(self) -> list[str]:
+        """Name what the training objective has beside the ELBO at beta one; nothing, if it is that.
+
+        None of it is left where a bound is trained in the place of the model's own objective.
+        """
+        scale = self.latent_scale
+        beta = [] if scale.beta == 1 else [f"beta {scale.beta:g}"]
+        return beta + ([f"warmup_steps {scale.warmup_steps}"] if scale.warmup_steps else [])
+
+    @contextmanager
+    def bounding(self) -> Iterator[None]:
+        """Run as a true bound, for Pyro's own estimators, importance sampling or NUTS.
+
+        Latent terms have weight one, no warm-up step is counted, auxiliary losses stay out.
+        """
+        before, self.is_bounding = self.is_bounding, True
+        try:
+            with self.latent_scale.off():
+                yield
+        finally:
+            self.is_bounding = before
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """Run sites that are no part of the program around this call, if there is one."""
+        with self.unregistered(), poutine.block():
+            yield

@@ -1,0 +1,235 @@
+"""Likelihoods: from the output of a decoder network to a distribution over one data point."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import pyro.distributions as dist
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pyro_genmodels._checks import check, check_choice, check_positive
+from pyro_genmodels._typing import EventShape, Tensor
+from pyro_genmodels.distributions import DiscretizedLogistic
+from pyro_genmodels.models.likelihoods.base import Likelihood
+
+__all__ = [
+    "BernoulliLikelihood",
+    "CategoricalLikelihood",
+    "DiscretizedLogisticLikelihood",
+    "GaussianLikelihood",
+    "Likelihood",
+    "LikelihoodName",
+    "make_likelihood",
+]
+
+_MIN_LOG_SCALE = -7.0
+
+
+class BernoulliLikelihood(Likelihood):
+    """Each binary dimension a Bernoulli, from its logit.
+
+    Args:
+        event_shape: Sizes of one data point.
+        validate_args: Whether the distributions check parameters and values.
+
+    Example:
+        >>> likelihood = BernoulliLikelihood((1, 4, 4))
+        >>> likelihood(torch.zeros(2, 1, 4, 4)).log_prob(torch.ones(2, 1, 4, 4)) / 16
+        tensor([-0.6931, -0.6931])
+    """
+
+    def __init__(self, event_shape: EventShape, *, validate_args: bool | None = None) -> None:
+        super().__init__(event_shape, 1, num_levels=2, validate_args=validate_args)
+
+    def _elementwise(self, decoded: Tensor) -> Any:
+        return dist.Bernoulli(logits=decoded, validate_args=self.validate_args)
+
+
+class DiscretizedLogisticLikelihood(Likelihood):
+    """Each dimension a discretised logistic, from its location on [-1, 1] and log-scale.
+
+    The log-scale is kept above ``min_log_scale`` smoothly: with no bound, a dimension that is
+    constant in the training data drives it to minus infinity.
+
+    Args:
+        event_shape: Sizes of one data point.
+        num_levels: Number of levels.
+        min_log_scale: Lower bound of the log-scale.
+        validate_args: Whether the distributions check parameters and values.
+
+    Raises:
+        ValueError: If ``num_levels`` is below 2.
+
+    References:
+        Kingma et al. (2016), Inverse autoregressive flow, section 5.2 (the likelihood).
+
+    Example:
+        >>> likelihood = DiscretizedLogisticLikelihood((3, 4, 4), 256)
+        >>> likelihood.parameter_shape, likelihood(torch.zeros(2, 6, 4, 4)).event_shape
+        (torch.Size([6, 4, 4]), torch.Size([3, 4, 4]))
+    """
+
+    def __init__(
+        self,
+        event_shape: EventShape,
+        num_levels: int,
+        *,
+        min_log_scale: float = _MIN_LOG_SCALE,
+        validate_args: bool | None = None,
+    ) -> None:
+        super().__init__(event_shape, 2, num_levels=num_levels, validate_args=validate_args)
+        self.min_log_scale = min_log_scale
+
+    def _elementwise(self, decoded: Tensor) -> Any:
+        loc, raw = self._split(decoded).unbind(-len(self.event_shape) - 1)
+        log_scale = _bounded_below(raw, self.min_log_scale)
+        levels = self.num_levels or 2
+        return DiscretizedLogistic(loc, log_scale, levels, validate_args=self.validate_args)
+
+
+class CategoricalLikelihood(Likelihood):
+    """Each dimension a softmax over its levels, which need not be ordered.
+
+    Args:
+        event_shape: Sizes of one data point.
+        num_levels: Number of levels K, and of logits a dimension.
+        validate_args: Whether the distributions check parameters and values.
+
+    Raises:
+        ValueError: If ``num_levels`` is below 2.
+
+    Example:
+        >>> likelihood = CategoricalLikelihood((4,), 17)
+        >>> likelihood(torch.zeros(2, 68)).mean
+        tensor([[8., 8., 8., 8.],
+                [8., 8., 8., 8.]])
+    """
+
+    def __init__(
+        self, event_shape: EventShape, num_levels: int, *, validate_args: bool | None = None
+    ) -> None:
+        super().__init__(
+            event_shape, num_levels, num_levels=num_levels, validate_args=validate_args
+        )
+
+    def _elementwise(self, decoded: Tensor) -> Any:
+        logits = self._split(decoded).movedim(-len(self.event_shape) - 1, -1)
+        return _Levels(logits=logits, validate_args=self.validate_args)
+
+
+class _Levels(dist.Categorical):
+    """A categorical over numbers: its draws are floating, as Bernoulli's, and it has a mean."""
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        drawn: Tensor = super().sample(torch.Size(sample_shape))
+        return drawn.to(self.logits.dtype)
+
+    def enumerate_support(self, expand: bool = True) -> Tensor:
+        values: Tensor = super().enumerate_support(expand)
+        return values.to(self.logits.dtype)
+
+    @property
+    def mean(self) -> Tensor:
+        return self._moment(1)
+
+    @property
+    def variance(self) -> Tensor:
+        return self._moment(2) - self.mean.square()
+
+    def _moment(self, power: int) -> Tensor:
+        levels = torch.arange(self._num_events, dtype=self.logits.dtype, device=self.logits.device)
+        moment: Tensor = self.probs @ levels**power
+        return moment
+
+
+class GaussianLikelihood(Likelihood):
+    """Each continuous dimension a Gaussian: the network gives the mean, and the scale or not.
+
+    Args:
+        event_shape: Sizes of one data point.
+        scale: ``"predicted"`` by the network for each dimension of each point, bounded below by
+            ``exp(min_log_scale)``; one learned number ``"shared"`` by all dimensions (pPCA), one
+            ``"per_dimension"`` (factor analysis); or a fixed number.
+        min_log_scale: Lower bound of a predicted log-scale: a density is unbounded without.
+        validate_args: Whether the distributions check parameters and values.
+
+    Raises:
+        ValueError: If ``scale`` is neither a known word nor positive.
+
+    Example:
+        >>> GaussianLikelihood((4,), scale=0.5)(torch.zeros(2, 4)).stddev
+        tensor([[0.5000, 0.5000, 0.5000, 0.5000],
+                [0.5000, 0.5000, 0.5000, 0.5000]])
+    """
+
+    def __init__(
+        self,
+        event_shape: EventShape,
+        *,
+        scale: str | float = "predicted",
+        min_log_scale: float = _MIN_LOG_SCALE,
+        validate_args: bool | None = None,
+    ) -> None:
+        num_parameters = 2 if scale == "predicted" else 1
+        super().__init__(event_shape, num_parameters, num_levels=None, validate_args=validate_args)
+        self.scale, self.min_log_scale = scale, min_log_scale
+        if isinstance(scale, str):
+            check_choice("scale", scale, ("predicted", "shared", "per_dimension"))
+            if scale != "predicted":
+                shape = () if scale == "shared" else self.event_shape
+                self.log_scale = nn.Parameter(torch.zeros(shape))
+        else:
+            check_positive(scale=scale)
+            self.register_buffer("log_scale", torch.tensor(float(scale)).log())
+
+    def _elementwise(self, decoded: Tensor) -> Any:
+        if self.scale == "predicted":
+            loc, raw = self._split(decoded).unbind(-len(self.event_shape) - 1)
+            log_scale = _bounded_below(raw, self.min_log_scale)
+        else:
+            loc, log_scale = decoded, self.log_scale
+        return dist.Normal(loc, log_scale.exp(), validate_args=self.validate_args)
+
+
+def _bounded_below(raw: Tensor, bound: float) -> Tensor:
+    return F.softplus(raw - bound) + bound
+
+
+LikelihoodName = Literal["auto", "bernoulli", "categorical", "discretized_logistic", "gaussian"]
+
+
+def make_likelihood(
+    likelihood: str | Likelihood, event_shape: EventShape, num_levels: int | None
+) -> Likelihood:
+    """Return the likelihood of that name, or the given one once it is seen to fit the data.
+
+    ``"auto"`` is Gaussian for continuous data, Bernoulli for two levels, and for more the
+    discretised logistic.
+
+    Raises:
+        ValueError: If the name is unknown, or the likelihood is of another kind of data.
+    """
+    if isinstance(likelihood, str):
+        likelihood = _named_likelihood(likelihood, event_shape, num_levels)
+    shape, levels = tuple(likelihood.event_shape), likelihood.num_levels
+    check(shape == tuple(event_shape), "likelihood", f"have events {tuple(event_shape)}", shape)
+    kind = "continuous data" if num_levels is None else f"data of {num_levels} levels"
+    found = f"{type(likelihood).__name__} (num_levels={levels})"
+    check(levels == num_levels, "likelihood", f"be one of {kind}", found)
+    return likelihood
+
+
+def _named_likelihood(name: str, event_shape: EventShape, num_levels: int | None) -> Likelihood:
+    if name == "auto":
+        name = {None: "gaussian", 2: "bernoulli"}.get(num_levels, "discretized_logistic")
+    check_choice("likelihood", name, get_args(LikelihoodName))
+    if name == "bernoulli":
+        return BernoulliLikelihood(event_shape)
+    if name == "gaussian":
+        return GaussianLikelihood(event_shape)
+    # Continuous data have no levels; make_likelihood says so.
+    family = CategoricalLikelihood if name == "categorical" else DiscretizedLogisticLikelihood
+    check(num_levels is not None, "likelihood", "be one of continuous data", repr(name))
+    return family(event_shape, num_levels or 2)

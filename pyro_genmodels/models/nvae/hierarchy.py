@@ -1,0 +1,108 @@
+"""NVAE's networks as distributions: prior and posterior of each group, what is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pyro_genmodels._typing import Float, Tensor
+from pyro_genmodels.models._map_normal import MapNormal
+from pyro_genmodels.models.nvae.posterior_flow import AutoregressiveShifts
+from pyro_genmodels.nets.nvae.sizes import TowerSizes
+from pyro_genmodels.nets.nvae.towers import DecoderTower, EncoderTower
+from pyro_genmodels.transforms.interop.density import FlowDensity
+
+
+class Step(NamedTuple):
+    """What is known before a group is drawn: the tower's state, the prior's numbers, the prior."""
+
+    state: Tensor
+    numbers: Tensor | None
+    prior: MapNormal
+
+
+class Hierarchy(nn.Module):
+    """Both towers and the flows.
+
+    Args:
+        sizes: Sizes of the towers.
+        out_channels: Numbers a pixel that the likelihood takes.
+        num_levels: Number of data levels, ``None`` for continuous data.
+        num_classes: Condition both towers on labels.
+        context_shape: Condition them on vectors or maps.
+    """
+
+    def __init__(
+        self,
+        sizes: TowerSizes,
+        out_channels: int,
+        *,
+        num_levels: int | None,
+        num_classes: int | None,
+        context_shape: Sequence[int] | None,
+    ) -> None:
+        super().__init__()
+        self.sizes, self.num_levels = sizes, num_levels
+        context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
+        self.encoder = EncoderTower(sizes, **context)
+        self.decoder = DecoderTower(sizes, out_channels, **context)
+        options: dict[str, Any] = {
+            "num_pairs": sizes.num_flows,
+            "checkpointing": sizes.checkpointing,
+        }
+        shapes = [sizes.latent_shape(scale) for scale in sizes.scales]
+        flows = [AutoregressiveShifts(shape, **options) for shape in shapes]
+        self.flows = nn.ModuleList(flows if sizes.num_flows else [])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating dtype of the latents."""
+        return self.decoder.start.dtype
+
+    def features(self, x: Float[Tensor, "*batch C H W"], context: Tensor | None) -> list[Tensor]:
+        """Return what the encoder says to each group; the image is padded with the level 0."""
+        x = F.pad(x, self._margins())
+        x = x if self.num_levels is None else x * (2 / (self.num_levels - 1)) - 1
+        features: list[Tensor] = self.encoder(x, context)
+        return features
+
+    def first_step(self, context: Tensor | None, temperature: float = 1.0) -> Step:
+        """Return what is known before anything is drawn."""
+        state = self.decoder.begin(context)
+        zeros = state.new_zeros(self.sizes.latent_shape(0), dtype=self.dtype)
+        return Step(state, None, MapNormal.from_numbers(zeros, zeros, temperature=temperature))
+
+    def next_step(
+        self, group: int, before: Step, z: Float[Tensor, "*batch D H W"], temperature: float = 1.0
+    ) -> Step:
+        """Return what is known before a group once the group before it is drawn."""
+        state = self.decoder.advance(group, self.decoder.combine(group - 1, before.state, z))
+        # Under autocast a network's output has few digits; the KL needs more.
+        numbers = self.decoder.prior(group, state).to(self.dtype)
+        prior = MapNormal.from_numbers(*numbers.chunk(2, -3), temperature=temperature)
+        return Step(state, numbers, prior)
+
+    def posterior(self, group: int, features: Tensor, step: Step) -> Any:
+        """Return a group's posterior: the prior's numbers and what the encoder adds to them."""
+        numbers = self.decoder.posterior(group, features, step.state).to(self.dtype)
+        numbers = numbers if step.numbers is None else numbers + step.numbers
+        gaussian = MapNormal.from_numbers(*numbers.chunk(2, -3))
+        return FlowDensity(gaussian, [self.flows[group]]) if len(self.flows) else gaussian
+
+    def decoded(self, last: Step, z: Float[Tensor, "*batch D H W"]) -> Tensor:
+        """Return the likelihood's numbers once all is drawn, those of the padding cut off."""
+        state = self.decoder.combine(len(self.sizes.scales) - 1, last.state, z)
+        numbers: Tensor = self.decoder.decode(state)
+        left, _, above, _ = self._margins()
+        _, height, width = self.sizes.image_shape
+        return numbers[..., above : above + height, left : left + width]
+
+    def _margins(self) -> tuple[int, int, int, int]:
+        """Pixels to add at the left, right, above and below, for whole latents on each scale."""
+        _, height, width = self.sizes.image_shape
+        rows, columns = -height % self.sizes.reduction, -width % self.sizes.reduction
+        return columns // 2, columns - columns // 2, rows // 2, rows - rows // 2

@@ -1,0 +1,358 @@
+"""NVAE: a deep hierarchy of Gaussian maps over images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import pyro
+import torch
+from pyro import poutine
+
+from pyro_genmodels._checks import check, check_positive, check_trailing
+from pyro_genmodels._typing import EventShape, Float, Tensor
+from pyro_genmodels.models.base.generative_model import GenerativeModel
+from pyro_genmodels.models.likelihoods.elementwise import (
+    Likelihood,
+    LikelihoodName,
+    make_likelihood,
+)
+from pyro_genmodels.models.likelihoods.logistic_mixture import LogisticMixtureLikelihood
+from pyro_genmodels.models.nvae.batch_norm import reestimate
+from pyro_genmodels.models.nvae.hierarchy import Hierarchy, Step
+from pyro_genmodels.models.nvae.objective import WeightRegularizer, add_divergences, divergence
+from pyro_genmodels.nets.nvae.sizes import TowerSizes
+
+
+class NVAE(GenerativeModel):
+    r"""Hierarchy of groups of Gaussian maps, drawn from the coarsest scale to the finest.
+
+    .. math:: z_1 \sim N(0, 1.01^2), \quad z_l \sim p(z_l \mid z_{<l}), \quad
+        x \sim p(x \mid z_{1:L}), \quad q(z_l \mid x, z_{<l}) =
+        N(\mu_l + \Delta\mu_l(x),\; \sigma_l \, \Delta\sigma_l(x))
+
+    The posterior is relative to the prior (eq. 2), and with flows is what autoregressive shifts
+    make of that. Its mean and log-scale, the prior's shift included, are softly clamped to +-5, and
+    0.01 is added to every scale: hence the first prior's. Sites are ``z_1`` (the top) to ``z_L``.
+    The top-down pass is the guide's, and serves the model.
+
+    In training, while the KL terms' weight rises, they are balanced between groups; spectral norms
+    of the convolutions and scales of the batch norms are penalised. In eval mode, and in
+    :meth:`bounding`, there is neither.
+
+    Batch norm makes likelihoods in training depend on the batch. For sampling at a low temperature
+    see :meth:`reestimate_batch_norm`.
+
+    Args:
+        event_shape: Sizes of one image, ``(C, H, W)``; the towers see it padded.
+        num_levels: Number of data levels, ``None`` for continuous data.
+        num_groups: Groups of latents on each scale, from the top; each scale is twice the size of
+            the one above.
+        latent_channels: Channels of each group's map.
+        channels: Channels at full size, twice as many with each halving.
+        num_cells: Residual cells before each group in either tower.
+        num_blocks: Halvings of the image before the finest scale.
+        cells_per_block: Residual cells in each of them.
+        num_flows: Pairs of autoregressive shifts in each group's posterior; with any, the KL terms
+            are estimated from the draws.
+        likelihood: Name of the likelihood, or one; ``"auto"`` is Bernoulli for two levels, a
+            mixture of ten discretised logistics for more, and Gaussian for continuous data.
+        regularization: Weight of the spectral and batch norms' penalty, per example.
+        regularization_start: Weight at the start of the warm-up, from which it goes to the final
+            one log-linearly; constant by default.
+        beta: Final weight of the KL terms.
+        warmup_steps: Training steps over which it rises to that; balancing ends with it.
+        balancing: Balance the KL terms meanwhile.
+        checkpointing: Keep no activations inside cells, and evaluate them anew for gradients.
+        num_classes: Condition both towers on labels.
+        context_shape: Condition them on vectors or maps.
+
+    Raises:
+        ValueError: If an argument is out of range, or the likelihood does not fit the data.
+
+    References:
+        Vahdat and Kautz (2020), NVAE: a deep hierarchical variational autoencoder.
+        https://arxiv.org/abs/2007.03898
+
+    Example:
+        >>> nvae = NVAE((1, 7, 9), num_levels=2, num_groups=(1, 2), channels=4, latent_channels=2)
+        >>> nvae.latent_shapes
+        [(2, 2, 3), (2, 4, 6), (2, 4, 6)]
+        >>> nvae.sample(5, temperature=0.7).shape
+        torch.Size([5, 1, 7, 9])
+    """
+
+    training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {
+            "optimizer": "adamax",
+            "learning_rate": 1e-2,
+            "epsilon": 1e-3,
+            "weight_decay": 3e-4,
+            "schedule": "cosine",
+            "final_learning_rate": 1e-4,
+            "batch_size": 64,
+            "max_epochs": 200,
+        }
+    )
+
+    def __init__(
+        self,
+        event_shape: EventShape,
+        *,
+        num_levels: int | None = None,
+        num_groups: Sequence[int] = (2, 3),
+        latent_channels: int = 8,
+        channels: int = 16,
+        num_cells: int = 1,
+        num_blocks: int = 1,
+        cells_per_block: int = 2,
+        num_flows: int = 0,
+        likelihood: LikelihoodName | Likelihood = "auto",
+        regularization: float = 1e-2,
+        regularization_start: float | None = None,
+        beta: float = 1.0,
+        warmup_steps: int = 1000,
+        balancing: bool = True,
+        checkpointing: bool = False,
+        num_classes: int | None = None,
+        context_shape: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(
+            event_shape,
+            num_levels=num_levels,
+            num_classes=num_classes,
+            context_shape=context_shape,
+            beta=beta,
+            warmup_steps=warmup_steps,
+        )
+        check(len(self.event_shape) == 3, "event_shape", "be (C, H, W)", tuple(event_shape))
+        sizes = TowerSizes(
+            image_shape=self.event_shape,
+            num_groups=tuple(num_groups),
+            latent_channels=latent_channels,
+            channels=channels,
+            num_cells=num_cells,
+            num_blocks=num_blocks,
+            cells_per_block=cells_per_block,
+            num_flows=num_flows,
+            checkpointing=checkpointing,
+        )
+        self.balancing, self._temperature = balancing, 1.0
+        self.likelihood = self._make_likelihood(likelihood)
+        self.hierarchy = Hierarchy(
+            sizes,
+            self.likelihood.parameter_shape[0],
+            num_levels=num_levels,
+            num_classes=num_classes,
+            context_shape=context_shape,
+        )
+        self.regularizer = WeightRegularizer(
+            self.hierarchy, weight=regularization, start=regularization_start
+        )
+
+    def _make_likelihood(self, likelihood: LikelihoodName | Likelihood) -> Likelihood:
+        levels = self.num_levels
+        if likelihood == "auto" and levels is not None and levels > 2:
+            return LogisticMixtureLikelihood(self.event_shape, levels)
+        return make_likelihood(likelihood, self.event_shape, levels)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating dtype in which the model computes."""
+        return self.hierarchy.dtype  # the base looks for a parameter, several times a step
+
+    @property
+    def site_names(self) -> list[str]:
+        """``z_1`` for the top, and so on."""
+        return [f"z_{group + 1}" for group in range(len(self.latent_shapes))]
+
+    @property
+    def latent_shapes(self) -> list[tuple[int, int, int]]:
+        """Shape of each group's map, from the top."""
+        sizes = self.hierarchy.sizes
+        return [sizes.latent_shape(scale) for scale in sizes.scales]
+
+    def infer(self, x: Tensor, context: Tensor | None) -> None:
+        """Draw the groups from their posteriors, top down; add the training's terms."""
+        features = self.hierarchy.features(x, context)
+        record = self.shared_pass.begin(x, context, self._temperature)
+        latents, divergences = list[Tensor](), list[Tensor]()
+        step: Step | None = None
+        with self.latent_scale():
+            for group, name in enumerate(self.site_names):
+                step = self._next(step, latents, context)
+                record.add_work(step)
+                posterior = self.hierarchy.posterior(group, features[group], step)
+                latents.append(self._drawn_site(name, posterior))
+                record.add_latent(latents[-1])
+                if self._balances:
+                    divergences.append(divergence(posterior, step.prior, latents[-1]))
+        if divergences:
+            add_divergences(divergences, self.hierarchy.sizes.num_groups, self.latent_scale)
+        if self.training and not self.is_bounding:
+            progress = self.latent_scale.value / self.latent_scale.beta
+            self.regularizer.add(progress, x.shape[:-3])
+
+    def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
+        """Draw the groups from their priors, top down, and the data given all of them."""
+        record = self.shared_pass.take(x, context, self._temperature)
+        latents = list[Tensor]()
+        step: Step | None = None
+        with self.latent_scale():
+            for name in self.site_names:
+                found: Step | None = self.shared_pass.look_up(record, latents)
+                step = self._next(step, latents, context) if found is None else found
+                latents.append(self._drawn_site(name, step.prior))
+        assert step is not None  # there is a group
+        decoded = self.hierarchy.decoded(step, latents[-1])
+        value: Tensor = pyro.sample("x", self.likelihood(decoded), obs=x)
+        return value
+
+    def draw_latents(self, context: Tensor | None = None) -> Any:
+        """Draw the groups from their priors as sites of the program around this call.
+
+        So the model is a prior in a larger program, which gives what is known of the data a
+        likelihood of its own: some pixels, or noisy ones. Sites are named as in :meth:`model`.
+
+        Args:
+            context: Labels or features, if the model is conditional.
+
+        Returns:
+            The distribution over data given the draws.
+
+        Raises:
+            ValueError: If the context does not fit.
+
+        Example:
+            >>> nvae = NVAE((1, 8, 8), num_levels=2).eval().requires_grad_(False)
+            >>> def noisy(x=None):
+            ...     pixels = pyro.distributions.Normal(nvae.draw_latents().mean, 0.1)
+            ...     return pyro.sample("noisy", pixels.to_event(3), obs=x)
+            >>> noisy().shape
+            torch.Size([1, 8, 8])
+        """
+        self._checked(None, context)
+        return self.likelihood(self._top_down(pyro.sample, context))
+
+    def decode(self, latents: Sequence[Tensor], context: Tensor | None = None) -> Any:
+        """Return the distribution over data given all groups.
+
+        Args:
+            latents: Maps ``(*batch, *latent_shapes[l])`` of every group, from the top.
+            context: Labels or features, if the model is conditional.
+
+        Raises:
+            ValueError: If the number of maps or a shape is another, or the context does not fit.
+        """
+        self._checked(None, context)
+        names = self.site_names
+        check(len(latents) == len(names), "latents", f"be {len(names)} maps", len(latents))
+        given = dict(zip(names, latents, strict=True))
+        for name, shape in zip(names, self.latent_shapes, strict=True):
+            check_trailing(name, given[name], shape)
+        return self.likelihood(self._top_down(lambda name, _: given[name], context))
+
+    def sample(
+        self, num_samples: int = 1, context: Tensor | None = None, *, temperature: float = 1.0
+    ) -> Float[Tensor, "num_samples *batch_event"]:
+        """Draw data from the model, in eval mode.
+
+        Args:
+            num_samples: Number of draws (for each context).
+            context: Labels or features ``(*batch, ...)``, if the model is conditional.
+            temperature: Factor of all priors' scales. Below one, less varied and often better
+                looking images, and no draws from the model.
+
+        Returns:
+            Data ``(num_samples, *batch, *event)``.
+
+        Raises:
+            ValueError: If a number is not positive or the context does not fit.
+        """
+        with self._at(temperature):
+            return super().sample(num_samples, context)
+
+    def reestimate_batch_norm(
+        self,
+        num_iterations: int = 500,
+        *,
+        temperature: float = 1.0,
+        batch_size: int = 64,
+        context: Tensor | None = None,
+    ) -> int:
+        """Let the decoder's batch norms take their statistics from samples, in place.
+
+        In training they come from posterior draws. At a low temperature the decoder sees others,
+        and its images improve with their statistics. The model's likelihoods change too: bounds
+        are to be measured before, or on a copy.
+
+        Args:
+            num_iterations: Batches that are drawn.
+            temperature: Temperature of the sampling to come.
+            batch_size: Draws a batch, for each context.
+            context: Contexts ``(*batch, ...)``, if the model is conditional.
+
+        Returns:
+            How many batches were left out, for a number in them that is not finite.
+
+        Raises:
+            ValueError: If a number is not positive or the context does not fit.
+        """
+        check_positive(num_iterations=num_iterations, batch_size=batch_size)
+        _, context, batch = self._checked(None, context)
+        # A batch that is not finite is left out, not an error.
+        with self._at(temperature), pyro.validation_enabled(False):
+            return reestimate(
+                self.hierarchy.decoder,
+                lambda: self._drawn((batch_size, *batch), context),
+                num_iterations,
+            )
+
+    def _drawn(self, batch: tuple[int, ...], context: Tensor | None) -> Tensor:
+        """Return the likelihood's numbers given draws from the priors, without a program."""
+        return self._top_down(lambda _, prior: prior.expand(batch).rsample(), context)
+
+    def _top_down(self, choose: Callable[[str, Any], Tensor], context: Tensor | None) -> Tensor:
+        """Return the likelihood's numbers given latents, each chosen by its name and prior."""
+        step: Step | None = None
+        latents: list[Tensor] = []
+        for name in self.site_names:
+            step = self._next(step, latents, context)
+            latents.append(choose(name, step.prior))
+        assert step is not None  # there is a group
+        return self.hierarchy.decoded(step, latents[-1])
+
+    def _next(self, step: Step | None, latents: list[Tensor], context: Tensor | None) -> Step:
+        """Return what is known before the group that follows these latents."""
+        if step is None:
+            return self.hierarchy.first_step(context, self._temperature)
+        return self.hierarchy.next_step(len(latents), step, latents[-1], self._temperature)
+
+    def beside_elbo(self) -> list[str]:
+        """Name also the penalty of spectral and batch norms."""
+        weight = self.regularizer.weight
+        return super().beside_elbo() + ([f"regularization {weight:g}"] if weight else [])
+
+    @contextmanager
+    def _at(self, temperature: float) -> Iterator[None]:
+        check_positive(temperature=temperature)
+        before, self._temperature = self._temperature, temperature
+        try:
+            yield
+        finally:
+            self._temperature = before
+
+    @property
+    def _balances(self) -> bool:
+        """Whether the KL terms' weights depend on their values: then they are one factor."""
+        # Also after the warm-up, where they are all one: to know would be to ask the device.
+        warms_up = self.balancing and self.latent_scale.warmup_steps > 0
+        return warms_up and self.training and not self.is_bounding
+
+    def _drawn_site(self, name: str, distribution: Any) -> Tensor:
+        """Draw a group; balanced KL terms are a factor of their own, and the site has none."""
+        with poutine.mask(mask=False) if self._balances else nullcontext():
+            z: Tensor = pyro.sample(name, distribution)
+        return z

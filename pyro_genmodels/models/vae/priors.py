@@ -1,0 +1,168 @@
+"""Priors of latent vectors beyond the standard Gaussian."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import pyro.distributions as dist
+import torch
+from torch import nn
+from torch.distributions import Transform
+
+from pyro_genmodels._checks import check, check_event_shape, check_positive, check_trailing
+from pyro_genmodels._configuration import Configured
+from pyro_genmodels._typing import EventShape, Num, Tensor
+from pyro_genmodels.distributions.ar1 import AR1Normal
+from pyro_genmodels.distributions.gaussian import StandardNormal
+from pyro_genmodels.transforms.interop.density import FlowDensity, as_list, forget, modules
+
+PriorTransforms: TypeAlias = Transform | Sequence[Transform]
+
+
+class LatentPrior(Configured, nn.Module, ABC):
+    """The law of a VAE's latent vector before any data are seen.
+
+    A part of the VAE, which trains and saves it. Where its KL divergence from the posterior has no
+    closed form, every estimator takes it at the draw.
+    """
+
+    @abstractmethod
+    def forward(self, vae: Any, context: Tensor | None) -> Any:
+        """Return the distribution of event shape ``(vae.latent_dim,)``.
+
+        Args:
+            vae: The model whose prior it is.
+            context: What the model is conditioned on, if anything.
+        """
+
+
+class FlowPrior(LatentPrior):
+    r"""What transforms make of the standard Gaussian.
+
+    .. math:: z = f_T \circ \dots \circ f_1(\epsilon), \quad \epsilon \sim N(0, I)
+
+    Args:
+        transforms: Transforms of vectors in the order of sampling: this package's, Pyro's or
+            torch's. They must go both ways, as a coupling does: latents are scored.
+
+    Raises:
+        ValueError: If there is none.
+
+    References:
+        Chen et al. (2017), Variational lossy autoencoder, section 3.2.
+        https://arxiv.org/abs/1611.02731
+
+    Example:
+        >>> from pyro_genmodels import models, transforms
+        >>> prior = FlowPrior(transforms.affine_coupling(4))
+        >>> models.VAE((6,), latent_dim=4, prior=prior).sample(3).shape
+        torch.Size([3, 6])
+    """
+
+    def __init__(self, transforms: PriorTransforms) -> None:
+        super().__init__()
+        self.transforms = as_list(transforms)
+        check(len(self.transforms) > 0, "transforms", "be one transform or more", "none")
+        self.parts = modules(self.transforms)
+
+    def forward(self, vae: Any, context: Tensor | None) -> Any:
+        """Return the transformed Gaussian."""
+        # Pyro's transforms remember what they saw: after a step the same latents score anew.
+        forget(self.transforms)
+        return FlowDensity(StandardNormal(vae.like, vae.latent_dim), self.transforms)
+
+    def __getstate__(self) -> dict[str, Any]:
+        forget(self.transforms)
+        return dict(self.__dict__)
+
+
+class VampPrior(LatentPrior):
+    r"""The mixture of the posteriors at learned pseudo-inputs.
+
+    .. math:: p(z) = \frac{1}{K} \sum_{k=1}^{K} q(z \mid u_k)
+
+    Args:
+        event_shape: Sizes of one data point.
+        num_components: Number K of pseudo-inputs. They are on the scale that the encoder sees:
+            discrete data in [-1, 1].
+
+    Raises:
+        ValueError: If a size is not positive.
+
+    References:
+        Tomczak and Welling (2018), VAE with a VampPrior, eq. 9. https://arxiv.org/abs/1705.07120
+
+    Example:
+        >>> from pyro_genmodels.models import VAE
+        >>> vae = VAE((6,), latent_dim=4, prior=VampPrior((6,), num_components=5))
+        >>> vae.sample(3).shape
+        torch.Size([3, 6])
+    """
+
+    def __init__(self, event_shape: EventShape, *, num_components: int = 100) -> None:
+        super().__init__()
+        check_positive(num_components=num_components)
+        self.event_shape = check_event_shape(event_shape)
+        self.num_components = num_components
+        self.pseudo_inputs = nn.Parameter(0.5 * torch.randn(num_components, *self.event_shape))
+
+    @torch.no_grad()
+    def initialize(self, x: Num[Tensor, "n ..."], num_levels: int | None = None) -> None:
+        """Set the pseudo-inputs to data points: the first ones, over again if there are too few.
+
+        Args:
+            x: Data ``(n, *event)``.
+            num_levels: Number of levels of discrete data.
+        """
+        check_trailing("x", x, self.event_shape)
+        rows = x[torch.arange(self.num_components, device=x.device) % len(x)].to(self.pseudo_inputs)
+        self.pseudo_inputs.copy_(rows if num_levels is None else rows * (2 / (num_levels - 1)) - 1)
+
+    def forward(self, vae: Any, context: Tensor | None) -> Any:
+        """Return the mixture; over a batch of contexts each has its own."""
+        check(
+            tuple(vae.event_shape) == tuple(self.event_shape),
+            "prior",
+            f"have pseudo-inputs of shape {tuple(vae.event_shape)}",
+            tuple(self.event_shape),
+        )
+        if context is not None:
+            context = context.unsqueeze(-1 - (vae.context_event_dim or 0))
+        components = vae.posterior_of_scaled(self.pseudo_inputs, context)
+        logits = torch.zeros(components.batch_shape, dtype=vae.dtype, device=vae.like.device)
+        mixing = dist.Categorical(logits=logits, validate_args=False)
+        return dist.MixtureSameFamily(mixing, components, validate_args=False)
+
+
+class AR1Prior(LatentPrior):
+    r"""A stationary first-order autoregression over the steps of a latent sequence.
+
+    .. math:: z_1 \sim N(0, I), \quad z_t \sim N(\alpha z_{t-1}, 1 - \alpha^2)
+
+    Args:
+        correlation: The :math:`\alpha` of all features.
+        num_steps: Number of steps; the latent vector is their features, step by step.
+
+    Raises:
+        ValueError: If the correlation is not from 0 to 1, or there is no step.
+
+    References:
+        Razavi et al. (2019), Preventing posterior collapse with delta-VAEs, eq. 2.
+
+    Example:
+        >>> from pyro_genmodels.models import VAE
+        >>> VAE((6,), latent_dim=8, prior=AR1Prior(0.9, num_steps=4)).sample(3).shape
+        torch.Size([3, 6])
+    """
+
+    def __init__(self, correlation: float, *, num_steps: int) -> None:
+        super().__init__()
+        check(0 <= correlation < 1, "correlation", "be at least 0 and below 1", correlation)
+        check_positive(num_steps=num_steps)
+        self.correlation, self.num_steps = correlation, num_steps
+
+    def forward(self, vae: Any, context: Tensor | None) -> Any:
+        """Return the law of the sequence, flattened."""
+        return AR1Normal(vae.like, vae.latent_dim, self.correlation, self.num_steps)

@@ -1,0 +1,159 @@
+"""A conditional model whose labels are mostly unknown: the semi-supervised VAE, M2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.infer import TraceEnum_ELBO
+from torch import nn
+
+from pyro_genmodels._checks import check, check_trailing
+from pyro_genmodels._typing import Float, Num, Tensor
+from pyro_genmodels.models.base.generative_model import GenerativeModel
+from pyro_genmodels.nets.autoencoders.mlp import MLPEncoder
+
+
+class SemiSupervisedVAE(GenerativeModel):
+    r"""Makes the label of a class-conditional model a variable: seen with some data, else inferred.
+
+    .. math:: y \sim \text{uniform}, \quad z \sim p(z \mid y), \quad x \sim p(x \mid z, y), \quad
+        q(y \mid x)\, q(z \mid x, y)
+
+    ``model(x)`` and ``guide(x)`` are the program without labels: site ``"y"`` is enumerated out in
+    parallel under ``TraceEnum_ELBO``, which :class:`ELBOLoss` uses here by default, and drawn
+    under other estimators. With labels, ``model(x, y)``, they are observed, bounds are on
+    :math:`\log p(x, y)`, and in training the guide adds the classifier's loss. So a step takes one
+    batch of either kind::
+
+        loss(unlabelled) + loss(labelled, labels)
+
+    Any model of this package that is conditional on labels will do.
+
+    A rate that the conditional model holds by a learned weight (``BetaVAE(rate=...)``) is its mean
+    over all labels alike where they are enumerated, not under :math:`q(y \mid x)`.
+
+    Args:
+        conditional: The class-conditional model.
+        classifier: Own network: data (discrete ones scaled to [-1, 1]) to ``(*batch, K)`` logits.
+        hidden: Widths of the classifier's hidden layers.
+        classification_weight: Weight of the classifier's loss, in nats of its cross-entropy, for
+            each labelled example.
+
+    Raises:
+        ValueError: If the model is not conditional on labels, or the weight is negative.
+
+    References:
+        Kingma et al. (2014), Semi-supervised learning with deep generative models, section 2 (M2)
+        and eq. 9. https://arxiv.org/abs/1406.5298
+
+    Example:
+        >>> from pyro_genmodels.models import VAE, ELBOLoss
+        >>> vae = VAE((1, 8, 8), num_levels=17, latent_dim=8, num_classes=10)
+        >>> model = SemiSupervisedVAE(vae)
+        >>> loss, x = ELBOLoss(model), torch.zeros(4, 1, 8, 8)
+        >>> (loss(x) + loss(x, torch.arange(4))).backward()
+        >>> model.classify(x).probs.shape, model.sample(2).shape
+        (torch.Size([4, 10]), torch.Size([2, 1, 8, 8]))
+    """
+
+    training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"learning_rate": 1e-3, "batch_size": 64, "max_epochs": 100}
+    )
+    make_elbo: ClassVar[Callable[..., Any]] = TraceEnum_ELBO
+
+    def __init__(
+        self,
+        conditional: GenerativeModel,
+        *,
+        classifier: nn.Module | None = None,
+        hidden: Sequence[int] = (128,),
+        classification_weight: float = 30.0,
+    ) -> None:
+        by_labels = conditional.num_classes is not None
+        check(by_labels, "conditional", "be conditional on labels", type(conditional).__name__)
+        weight = classification_weight
+        check(weight >= 0, "classification_weight", "be at least 0", weight)
+        super().__init__(
+            conditional.event_shape,
+            num_levels=conditional.num_levels,
+            num_classes=conditional.num_classes,
+        )
+        self.conditional = conditional
+        self.latent_scale = conditional.latent_scale
+        self.classification_weight = classification_weight
+        classes = conditional.num_classes or 1
+        self.classifier = classifier or MLPEncoder(self.event_shape, classes, hidden=hidden)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating dtype in which the model computes."""
+        return self.conditional.dtype
+
+    @contextmanager
+    def bounding(self) -> Iterator[None]:
+        """Run as a true bound, the conditional model too."""
+        with super().bounding(), self.conditional.bounding():
+            yield
+
+    def beside_elbo(self) -> list[str]:
+        """Name also the classifier's loss."""
+        weight = self.classification_weight
+        own = [f"classification_weight {weight:g}"] if weight else []
+        return self.conditional.beside_elbo() + own
+
+    def classify(self, x: Num[Tensor, "*batch_event"]) -> dist.Categorical:
+        r"""Return the posterior over labels, :math:`q(y \mid x)`.
+
+        Args:
+            x: Data ``(*batch, *event)``.
+
+        Raises:
+            ValueError: If ``x`` or the classifier's output does not fit.
+        """
+        check_trailing("x", x, self.event_shape)
+        x = x.to(self.dtype)
+        if self.num_levels is not None:
+            x = x * (2 / (self.num_levels - 1)) - 1
+        logits: Float[Tensor, "*batch K"] = self.classifier(x).to(self.dtype)
+        check_trailing("classifier(x)", logits, (self.num_classes or 1,))
+        return dist.Categorical(logits=logits, validate_args=False)
+
+    def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
+        """Draw or observe the label, and what the conditional model makes of it."""
+        like = next(self.parameters())
+        logits = torch.zeros(self.num_classes or 1, dtype=self.dtype, device=like.device)
+        with self.latent_scale():
+            labels = dist.Categorical(logits=logits, validate_args=False)
+            label = pyro.sample("y", labels, obs=context)
+        return self.conditional.generate(x, label)
+
+    def infer(self, x: Tensor, context: Tensor | None) -> None:
+        """Infer the label, unless it is known, and the conditional model's latents given it."""
+        labels = self.classify(x)
+        if context is None:
+            with self.latent_scale():
+                context = pyro.sample("y", labels, infer={"enumerate": "parallel"})
+        elif self.training and not self.is_bounding:
+            # In a guide a factor's sign turns: this one lowers the ELBO by the loss.
+            loss = -self.classification_weight * labels.log_prob(context)
+            pyro.factor("classification", loss, has_rsample=True)
+        self.conditional.infer(x, context)
+
+    def _checked(
+        self,
+        x: Tensor | None,
+        context: Tensor | None,
+        cast: Callable[[Tensor, torch.dtype], Tensor] = Tensor.to,
+    ) -> tuple[Tensor | None, Tensor | None, tuple[int, ...]]:
+        if context is not None:
+            return super()._checked(x, context, cast)
+        if x is None:
+            return None, None, ()
+        x = cast(self._checked_data(x), self.dtype)
+        return x, None, tuple(x.shape[: x.dim() - len(self.event_shape)])

@@ -1,0 +1,220 @@
+"""Encoder and decoder of VQ-VAE: from images to smaller feature maps, and back."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pyro_genmodels._batching import over_batch
+from pyro_genmodels._checks import check, check_positive
+from pyro_genmodels._configuration import Configured
+from pyro_genmodels._typing import Float, Num
+from pyro_genmodels.nets.layers.context import ContextEmbedding
+
+
+class MapEncoder(Configured, nn.Module):
+    """Strided convolutions, then residual blocks: each stride halves height and width.
+
+    Every ``strided_channels`` entry is a 4x4 convolution of stride 2 and a ReLU; a 3x3
+    convolution (the projection) leads to ``hidden_channels``; the blocks are ReLU, 3x3, ReLU, 1x1,
+    added to their input; a ReLU ends them.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output, by a last 1x1 convolution; ``None`` has none and
+            gives ``hidden_channels``.
+        strided_channels: Channels after each halving.
+        hidden_channels: Channels of the residual blocks.
+        residual_channels: Channels inside a block.
+        num_blocks: Number of blocks.
+        projection: Whether there is the 3x3 convolution, as in Sonnet's code, not in the paper.
+        num_classes: Condition on labels.
+        context_shape: Condition on vectors or maps; the context enters before the blocks.
+
+    Raises:
+        ValueError: If a number is not positive, or widths differ without a projection.
+
+    References:
+        van den Oord et al. (2017), Neural discrete representation learning, section 4.1; Sonnet's
+        VQ-VAE example.
+
+    Example:
+        >>> import torch
+        >>> MapEncoder(3, 64)(torch.zeros(2, 3, 32, 24)).shape
+        torch.Size([2, 64, 8, 6])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int | None = None,
+        *,
+        strided_channels: Sequence[int] = (64, 128),
+        hidden_channels: int = 128,
+        residual_channels: int = 32,
+        num_blocks: int = 2,
+        projection: bool = True,
+        num_classes: int | None = None,
+        context_shape: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        check_positive(in_channels=in_channels, hidden_channels=hidden_channels)
+        widths = (in_channels, *strided_channels)
+        fits = projection or widths[-1] == hidden_channels
+        check(fits, "hidden_channels", f"be {widths[-1]} without a projection", hidden_channels)
+        check(min(widths) > 0, "strided_channels", "be positive", list(strided_channels))
+        self.out_channels = out_channels or hidden_channels
+        self.strided = nn.Sequential(
+            *(
+                layer
+                for a, b in itertools.pairwise(widths)
+                for layer in (nn.Conv2d(a, b, 4, stride=2, padding=1), nn.ReLU())
+            )
+        )
+        self.projection = _projection(widths[-1], hidden_channels) if projection else nn.Identity()
+        self.context = ContextEmbedding(
+            hidden_channels, num_classes=num_classes, context_shape=context_shape
+        )
+        self.blocks = residual_blocks(hidden_channels, residual_channels, num_blocks)
+        last = (
+            nn.Identity() if out_channels is None else nn.Conv2d(hidden_channels, out_channels, 1)
+        )
+        self.last = last
+
+    def forward(
+        self, x: Float[Tensor, "*batch C H W"], context: Num[Tensor, "*context"] | None = None
+    ) -> Float[Tensor, "*output C_out h w"]:
+        """Return feature maps ``(*batch, out_channels, h, w)``; a size is halved downwards."""
+        return over_batch(self._encode, (x, 3), (context, self.context.event_dim or 0))
+
+    def _encode(self, x: Tensor, context: Tensor | None) -> Tensor:
+        h = shifted_by_context(self.projection(self.strided(x)), self.context, context)
+        output: Tensor = self.last(self.blocks(h))
+        return output
+
+
+class MapDecoder(Configured, nn.Module):
+    """Residual blocks, then transposed convolutions: each doubles height and width.
+
+    The mirror of :class:`MapEncoder`, with its arguments: a 3x3 convolution to
+    ``hidden_channels``, the blocks, and for every entry of ``strided_channels`` a transposed 4x4
+    convolution of stride 2, with ReLUs between; without any a 3x3 convolution.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        strided_channels: As the encoder's; only those between the transposed convolutions count.
+        hidden_channels: Channels of the residual blocks.
+        residual_channels: Channels inside a block.
+        num_blocks: Number of blocks.
+        num_classes: Condition on labels.
+        context_shape: Condition on vectors or maps; the context enters before the blocks.
+
+    Raises:
+        ValueError: If a number is not positive.
+
+    References:
+        van den Oord et al. (2017), section 4.1; Sonnet's VQ-VAE example.
+
+    Example:
+        >>> import torch
+        >>> MapDecoder(64, 3)(torch.zeros(2, 64, 8, 6)).shape
+        torch.Size([2, 3, 32, 24])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        strided_channels: Sequence[int] = (64, 128),
+        hidden_channels: int = 128,
+        residual_channels: int = 32,
+        num_blocks: int = 2,
+        num_classes: int | None = None,
+        context_shape: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        check_positive(in_channels=in_channels, out_channels=out_channels)
+        check_positive(hidden_channels=hidden_channels)
+        self.projection = _projection(in_channels, hidden_channels)
+        self.context = ContextEmbedding(
+            hidden_channels, num_classes=num_classes, context_shape=context_shape
+        )
+        self.blocks = residual_blocks(hidden_channels, residual_channels, num_blocks)
+        widths = (hidden_channels, *reversed(strided_channels[:-1]), out_channels)
+        self.strided = nn.Sequential()
+        for a, b in itertools.pairwise(widths):
+            self.strided.extend([nn.ConvTranspose2d(a, b, 4, stride=2, padding=1), nn.ReLU()])
+        del self.strided[-1]
+        if not strided_channels:  # the sizes stay as they are
+            self.strided = nn.Sequential(nn.Conv2d(hidden_channels, out_channels, 3, padding=1))
+
+    def forward(
+        self, z: Float[Tensor, "*batch C H W"], context: Num[Tensor, "*context"] | None = None
+    ) -> Float[Tensor, "*output C_out h w"]:
+        """Return maps ``(*batch, out_channels, h, w)``."""
+        return over_batch(self._decode, (z, 3), (context, self.context.event_dim or 0))
+
+    def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
+        h = shifted_by_context(self.projection(z), self.context, context)
+        output: Tensor = self.strided(self.blocks(h))
+        return output
+
+
+def padded(
+    x: Float[Tensor, "*batch_event"], multiple: int, *, rank: int = 2
+) -> Float[Tensor, "*batch_padded"]:
+    """Repeat the last row and column until the ``rank`` sizes are multiples of ``multiple``."""
+    missing = [-size % multiple for size in x.shape[-rank:]]
+    if not any(missing):
+        return x
+    after = [pad for size in reversed(missing) for pad in (0, size)]
+    return over_batch(lambda flat: F.pad(flat, after, mode="replicate"), (x, 1 + rank))
+
+
+def _projection(in_channels: int, hidden_channels: int) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, hidden_channels, 3, padding=1)
+
+
+def residual_blocks(
+    channels: int,
+    residual_channels: int,
+    num_blocks: int,
+    *,
+    kernel_size: int = 3,
+    rank: int = 2,
+) -> nn.Sequential:
+    """Return blocks of ReLU, 3x3, ReLU, 1x1, added to their input, and a last ReLU."""
+    check_positive(residual_channels=residual_channels)
+    check(num_blocks >= 0, "num_blocks", "not be negative", num_blocks)
+    sizes = (channels, residual_channels, kernel_size)
+    blocks = (_ResidualBlock(*sizes, rank) for _ in range(num_blocks))
+    return nn.Sequential(*blocks, nn.ReLU())
+
+
+def shifted_by_context(h: Tensor, embedding: ContextEmbedding, context: Tensor | None) -> Tensor:
+    """Add what an embedding makes of a context, place by place or everywhere alike."""
+    shift: Tensor | None = embedding(context, size=h.shape[2:])
+    if shift is None:
+        return h
+    return h + shift.reshape(*shift.shape, *[1] * (h.dim() - shift.dim()))
+
+
+class _ResidualBlock(nn.Module):
+    def __init__(self, channels: int, residual_channels: int, kernel_size: int, rank: int) -> None:
+        super().__init__()
+        convolution = nn.Conv2d if rank == 2 else nn.Conv1d
+        self.branch = nn.Sequential(
+            nn.ReLU(),
+            convolution(channels, residual_channels, kernel_size, padding=kernel_size // 2),
+            nn.ReLU(),
+            convolution(residual_channels, channels, 1),
+        )
+
+    def forward(self, h: Tensor) -> Tensor:
+        branch: Tensor = self.branch(h)
+        return h + branch

@@ -1,0 +1,86 @@
+"""Residual 1x1 layers behind the sum of a stack's skip connections, whole or by sub-pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pyro_genmodels._typing import Float
+from pyro_genmodels.nets.autoregressive.row_cache import dense_groups, group_views
+from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d
+
+
+class ResidualOutput(nn.Module):
+    r"""Adds a place's own features, through a wider layer: :math:`y + W_2 r(W_1 r(y))`.
+
+    Args:
+        channels: Features, in groups by colour.
+        residual_channels: Features of the layer between.
+        num_groups: Number of colours.
+    """
+
+    def __init__(self, channels: int, residual_channels: int, *, num_groups: int) -> None:
+        super().__init__()
+        shared = {"kind": "B", "num_groups": num_groups}
+        self.wide = MaskedConv2d(channels, residual_channels, 1, **shared)  # type: ignore[arg-type]
+        self.back = MaskedConv2d(residual_channels, channels, 1, **shared)  # type: ignore[arg-type]
+
+    def forward(
+        self, y: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return the features."""
+        branch: Tensor = self.back(self.wide(y.relu()).relu())
+        return y + branch
+
+
+class ResidualOutputEvaluation:
+    """One such layer at one sub-pixel after another.
+
+    Args:
+        layer: The layer.
+        y: Its input ``(batch, channels)`` at a pixel, filled colour by colour.
+
+    Attributes:
+        result: Its output, filled likewise.
+    """
+
+    def __init__(self, layer: ResidualOutput, y: Tensor) -> None:
+        groups = layer.wide.num_groups
+        active, wide = torch.empty_like(y), y.new_empty(len(y), layer.wide.out_channels)
+        self.result = torch.empty_like(y)
+        self._inputs = list(
+            zip(*(group_views(x, groups) for x in (y, active, self.result)), strict=True)
+        )
+        self._wide = list(
+            zip(dense_groups(layer.wide, active), group_views(wide, groups), strict=True)
+        )
+        self._back = dense_groups(layer.back, wide)
+
+    def step(self, c: int) -> None:
+        """Make the features of colour ``c``."""
+        y, active, result = self._inputs[c]
+        torch.clamp_min(y, 0, out=active)
+        (seen, weight, bias), target = self._wide[c]
+        torch.addmm(bias, seen, weight, out=target).relu_()
+        seen, weight, bias = self._back[c]
+        torch.add(y, bias, out=result).addmm_(seen, weight)
+
+
+def output_stack(
+    number: int, channels: int, residual_channels: int, *, num_groups: int
+) -> nn.ModuleList:
+    """Return so many layers."""
+    sizes = (channels, residual_channels)
+    return nn.ModuleList(ResidualOutput(*sizes, num_groups=num_groups) for _ in range(number))
+
+
+def stack_evaluations(
+    layers: Sequence[ResidualOutput], y: Tensor
+) -> list[ResidualOutputEvaluation]:
+    """Return the layers' evaluations, each of what the one before makes."""
+    made: list[ResidualOutputEvaluation] = []
+    for layer in layers:
+        made.append(ResidualOutputEvaluation(layer, made[-1].result if made else y))
+    return made

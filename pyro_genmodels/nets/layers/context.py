@@ -1,0 +1,174 @@
+"""What a part is conditioned on: labels, vectors, sequences or maps, brought to features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pyro_genmodels._batching import over_batch
+from pyro_genmodels._checks import check, check_event_shape, check_positive, check_trailing
+from pyro_genmodels._configuration import Configured
+from pyro_genmodels._typing import Float, Num
+
+
+def context_event_dim(
+    num_classes: int | None = None,
+    context_shape: Sequence[int] | None = None,
+    ranks: Iterable[int] = (1, 3),
+) -> int | None:
+    """Return the event rank of a context, ``None`` if there is none.
+
+    A label has 0, a vector 1, a sequence 2, a map 3; ``ranks`` are those that are taken.
+
+    Raises:
+        ValueError: If both are given, or one of them is impossible.
+    """
+    if num_classes is not None:
+        check_positive(num_classes=num_classes)
+        check(context_shape is None, "context_shape", "be None beside num_classes", context_shape)
+        return 0
+    if context_shape is None:
+        return None
+    return len(check_event_shape(context_shape, ranks=ranks, argument="context_shape"))
+
+
+class ContextEmbedding(Configured, nn.Module):
+    r"""Maps a context to features that a network adds to its own.
+
+    A label looks up a row, a vector goes through a linear map, a map :math:`(C, H, W)` through a
+    3x3 convolution, a sequence :math:`(C, L)` through one of width 3. With neither argument there
+    is no context: the only input is ``None``, and so is the output, so that a network need not ask
+    whether it is conditional.
+
+    Args:
+        features: Number of features to make.
+        num_classes: Contexts are labels ``0 .. num_classes - 1`` of shape ``(*batch,)``.
+        context_shape: Contexts are vectors ``(*batch, D)``, maps ``(*batch, C, H, W)`` or, where
+            ``ranks`` say so, sequences ``(*batch, C, L)``.
+        ranks: Ranks that ``context_shape`` may have.
+
+    Raises:
+        ValueError: If both are given, or sizes are not positive.
+
+    Example:
+        >>> ContextEmbedding(16, num_classes=10)(torch.tensor([3, 1])).shape
+        torch.Size([2, 16])
+        >>> ContextEmbedding(16, context_shape=(3, 8, 8))(torch.zeros(2, 3, 8, 8)).shape
+        torch.Size([2, 16, 8, 8])
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        num_classes: int | None = None,
+        context_shape: Sequence[int] | None = None,
+        ranks: Iterable[int] = (1, 3),
+    ) -> None:
+        super().__init__()
+        check_positive(features=features)
+        self.features = features
+        self.num_classes = num_classes
+        self.event_dim = context_event_dim(num_classes, context_shape, ranks)
+        self.context_shape = None if context_shape is None else torch.Size(context_shape)
+        self.embed = self._make_embedding()
+
+    def _make_embedding(self) -> nn.Module | None:
+        if self.num_classes is not None:
+            return nn.Embedding(self.num_classes, self.features)
+        if self.context_shape is None:
+            return None
+        if self.event_dim == 1:
+            return nn.Linear(self.context_shape[0], self.features)
+        convolution = nn.Conv1d if self.event_dim == 2 else nn.Conv2d
+        return convolution(self.context_shape[0], self.features, 3, padding=1)
+
+    def forward(
+        self, context: Num[Tensor, "*context"] | None, size: Sequence[int] | None = None
+    ) -> Float[Tensor, "*features"] | None:
+        """Return the features of a context.
+
+        Args:
+            context: Labels, vectors, sequences or maps with any leading batch shape.
+            size: Height and width wanted of a map's features, or length of a sequence's,
+                resampled by averaging.
+
+        Returns:
+            ``(*batch, features)`` for labels and vectors, ``(*batch, features, H, W)`` for maps,
+            ``(*batch, features, L)`` for sequences.
+
+        Raises:
+            ValueError: If the context is missing, unwanted, out of range or of another shape.
+        """
+        self.check(context)
+        if context is None or self.embed is None:
+            return None
+        if self.event_dim == 0:
+            return cast(Tensor, self.embed(context.long()))
+        context = context.to(next(self.embed.parameters()).dtype)
+        if self.event_dim == 1:
+            return cast(Tensor, self.embed(context))
+        features = over_batch(self.embed, (context, self.event_dim or 0))
+        return features if size is None else _resized(features, size)
+
+    def check(self, context: Tensor | None) -> None:
+        """Raise ``ValueError`` unless ``context`` is what this part was declared to take."""
+        check_context(context, num_classes=self.num_classes, context_shape=self.context_shape)
+
+
+def check_context(
+    context: Tensor | None,
+    *,
+    num_classes: int | None = None,
+    context_shape: Sequence[int] | None = None,
+) -> None:
+    """Raise ``ValueError`` unless ``context`` is what a part was declared to take."""
+    kind = describe_context(num_classes, context_shape)
+    wanted = num_classes is not None or context_shape is not None
+    found = None if context is None else f"a tensor of shape {tuple(context.shape)}"
+    check((context is not None) == wanted, "context", f"be {kind}", found)
+    if context is None:
+        return
+    if context_shape is not None:
+        check_trailing("context", context, context_shape)
+    elif num_classes is not None:
+        _check_labels(context, num_classes, kind)
+
+
+def describe_context(num_classes: int | None, context_shape: Sequence[int] | None) -> str:
+    """Say what a context must be, for error messages."""
+    if num_classes is not None:
+        return f"labels from 0 to {num_classes - 1} of an integer dtype"
+    if context_shape is not None:
+        return f"a tensor with trailing shape {tuple(context_shape)}"
+    return "None (this part takes no context)"
+
+
+def _check_labels(labels: Tensor, num_classes: int, kind: str) -> None:
+    integral = not (labels.is_floating_point() or labels.is_complex())
+    check(integral, "context", f"be {kind}", f"dtype {labels.dtype}")
+    if labels.numel() and _may_read(labels):
+        low, high = int(labels.min()), int(labels.max())
+        fits = low >= 0 and high < num_classes
+        check(fits, "context", f"be {kind}", f"values from {low} to {high}")
+
+
+def _may_read(tensor: Tensor) -> bool:
+    """Whether looking at values is possible (no tracing) and affordable (no device wait)."""
+    if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        return False
+    # On an accelerator the answer waits for all queued work, so it follows the validation switch.
+    return tensor.device.type == "cpu" or torch.distributions.Distribution._validate_args
+
+
+def _resized(features: Tensor, size: Sequence[int]) -> Tensor:
+    sizes = tuple(size)
+    if tuple(features.shape[-len(sizes) :]) == sizes:
+        return features
+    if len(sizes) == 1:
+        return over_batch(lambda x: F.adaptive_avg_pool1d(x, sizes[0]), (features, 2))
+    return over_batch(lambda x: F.adaptive_avg_pool2d(x, sizes), (features, 3))  # type: ignore[arg-type]

@@ -1,0 +1,172 @@
+"""Convolutional networks from image to image of one size, for couplings."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from pyro_genmodels._batching import over_batch
+from pyro_genmodels._checks import check, check_positive
+from pyro_genmodels._configuration import Configured
+from pyro_genmodels._typing import Float, Num
+from pyro_genmodels.nets.layers.context import ContextEmbedding
+from pyro_genmodels.nets.layers.mlp import make_activation, set_to_zero
+
+
+class _ImageNet(Configured, nn.Module):
+    """A first convolution, shifted by the context, and whatever a subclass puts behind it."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        first: int,
+        kernel_size: int,
+        num_classes: int | None,
+        context_shape: Sequence[int] | None,
+    ) -> None:
+        super().__init__()
+        check_positive(in_channels=in_channels, out_channels=out_channels, hidden=first)
+        odd = kernel_size > 0 and kernel_size % 2 == 1
+        check(odd, "kernel_size", "be odd and positive", kernel_size)
+        self.context = ContextEmbedding(first, num_classes=num_classes, context_shape=context_shape)
+        self.num_classes = num_classes
+        self.context_shape = self.context.context_shape
+        self.context_event_dim = self.context.event_dim
+        self.first = nn.Conv2d(in_channels, first, kernel_size, padding="same")
+        self.rest: nn.Module = nn.Identity()
+
+    def forward(
+        self, x: Float[Tensor, "*batch C H W"], context: Num[Tensor, "*context"] | None = None
+    ) -> Float[Tensor, "*output K H W"]:
+        """Return ``(*batch, out_channels, H, W)``; the batch shapes broadcast."""
+        shift = self.context(context, size=x.shape[-2:])
+        if shift is None:
+            return over_batch(lambda flat: self.rest(self.first(flat)), (x, 3))
+        if self.context_event_dim != 3:
+            shift = shift[..., None, None]
+        return over_batch(lambda a, b: self.rest(self.first(a) + b), (x, 3), (shift, 3))
+
+
+class ConvNet(_ImageNet):
+    """Plain stack of convolutions that keep the image's size.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        hidden: Channels of the hidden layers, at least one.
+        kernel_size: Odd size of every kernel.
+        activation: Name of the activation, one of ``nets.dense.ACTIVATIONS``.
+        dropout: Probability of dropping a hidden unit in training.
+        zero_init: Start with an output of zero.
+        num_classes: Condition on labels.
+        context_shape: Condition on vectors ``(D,)`` or maps ``(C, H, W)``; a map of another size
+            is resampled by averaging.
+
+    Raises:
+        ValueError: If a size is not positive, a kernel even, or both kinds of context are given.
+
+    Example:
+        >>> import torch
+        >>> ConvNet(3, 6, hidden=(16,))(torch.zeros(2, 5, 3, 7, 9)).shape
+        torch.Size([2, 5, 6, 7, 9])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        hidden: Sequence[int] = (32, 32),
+        kernel_size: int = 3,
+        activation: str = "relu",
+        dropout: float = 0.0,
+        zero_init: bool = False,
+        num_classes: int | None = None,
+        context_shape: Sequence[int] | None = None,
+    ) -> None:
+        check(len(hidden) > 0 and min(hidden) > 0, "hidden", "be positive sizes", hidden)
+        super().__init__(
+            in_channels, out_channels, hidden[0], kernel_size, num_classes, context_shape
+        )
+        layers: list[nn.Module] = []
+        for before, after in itertools.pairwise([*hidden, out_channels]):
+            conv = nn.Conv2d(before, after, kernel_size, padding="same")
+            layers += [make_activation(activation), nn.Dropout(dropout), conv]
+        if zero_init:
+            set_to_zero(layers[-1])
+        self.rest = nn.Sequential(*layers)
+
+
+class _ResidualBlock(nn.Module):
+    def __init__(self, channels: int, kernel_size: int, activation: str, dropout: float) -> None:
+        super().__init__()
+        first = nn.Conv2d(channels, channels, kernel_size, padding="same")
+        second = nn.Conv2d(channels, channels, kernel_size, padding="same")
+        # Each block starts as the identity, so that depth costs nothing at the start.
+        set_to_zero(second)
+        self.branch = nn.Sequential(
+            make_activation(activation), first, make_activation(activation)
+        ).extend([nn.Dropout(dropout), second])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.branch(x)  # type: ignore[no-any-return]
+
+
+class ResNet(_ImageNet):
+    """Residual network that keeps the image's size: pre-activation blocks, 1x1 output.
+
+    Without normalisation layers, which make a density depend on the minibatch; the blocks start
+    as identities instead (Zhang et al. 2019, Fixup. https://arxiv.org/abs/1901.09321).
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        hidden_channels: Channels of the blocks.
+        num_blocks: Number of blocks of two convolutions.
+        kernel_size: Odd size of every kernel.
+        activation: Name of the activation, one of ``nets.dense.ACTIVATIONS``.
+        dropout: Probability of dropping a hidden unit in training.
+        zero_init: Start with an output of zero.
+        num_classes: Condition on labels.
+        context_shape: Condition on vectors ``(D,)`` or maps ``(C, H, W)``; a map of another size
+            is resampled by averaging.
+
+    Raises:
+        ValueError: If a size is not positive, a kernel even, or both kinds of context are given.
+
+    Example:
+        >>> import torch
+        >>> net = ResNet(1, 2, hidden_channels=8, num_classes=10)
+        >>> net(torch.zeros(4, 1, 8, 8), torch.arange(4)).shape
+        torch.Size([4, 2, 8, 8])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        hidden_channels: int = 64,
+        num_blocks: int = 2,
+        kernel_size: int = 3,
+        activation: str = "relu",
+        dropout: float = 0.0,
+        zero_init: bool = False,
+        num_classes: int | None = None,
+        context_shape: Sequence[int] | None = None,
+    ) -> None:
+        check(num_blocks >= 0, "num_blocks", "not be negative", num_blocks)
+        super().__init__(
+            in_channels, out_channels, hidden_channels, kernel_size, num_classes, context_shape
+        )
+        blocks = [
+            _ResidualBlock(hidden_channels, kernel_size, activation, dropout)
+            for _ in range(num_blocks)
+        ]
+        last = nn.Conv2d(hidden_channels, out_channels, 1)
+        if zero_init:
+            set_to_zero(last)
+        self.rest = nn.Sequential(*blocks, make_activation(activation), last)

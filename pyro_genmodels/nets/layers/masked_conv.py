@@ -1,0 +1,141 @@
+"""Convolutions that see only the past of a raster scan, with colour channels in order."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pyro_genmodels._checks import check, check_choice, check_positive
+from pyro_genmodels._configuration import Configured
+from pyro_genmodels._typing import Bool, Float, Int
+from pyro_genmodels.nets.layers.derived_buffers import DerivedBuffers
+from pyro_genmodels.nets.layers.pointwise import pointwise_conv
+
+
+def group_bounds(channels: int, num_groups: int) -> list[int]:
+    """Return where each colour's group of features starts, and where the last one ends.
+
+    Example:
+        >>> group_bounds(8, 3)
+        [0, 2, 5, 8]
+    """
+    return [channels * group // num_groups for group in range(num_groups + 1)]
+
+
+def group_of(channels: int, num_groups: int) -> Int[Tensor, " channels"]:
+    """Return the colour that each feature belongs to.
+
+    Example:
+        >>> group_of(6, 3)
+        tensor([0, 0, 1, 1, 2, 2])
+    """
+    bounds = torch.tensor(group_bounds(channels, num_groups))
+    # On the meta device the sum of the sizes, which torch would ask for, is not known.
+    groups = torch.arange(num_groups)
+    return torch.repeat_interleave(groups, bounds.diff(), output_size=channels)
+
+
+def causal_mask(
+    in_channels: int, out_channels: int, kernel_size: int, *, kind: str, num_groups: int = 1
+) -> Bool[Tensor, "out in rows columns"]:
+    """Return which taps of a kernel's upper half may be used.
+
+    All of the rows above, all pixels to the left; at the centre, the features of earlier colours
+    (kind "A"), or of earlier colours and the own one (kind "B").
+    """
+    half = kernel_size // 2
+    mask = torch.ones(out_channels, in_channels, half + 1, kernel_size, dtype=torch.bool)
+    mask[:, :, half, half:] = False
+    own = group_of(out_channels, num_groups)[:, None]
+    other = group_of(in_channels, num_groups)[None, :]
+    mask[:, :, half, half] = other < own if kind == "A" else other <= own
+    return mask
+
+
+class MaskedConv2d(Configured, DerivedBuffers):
+    r"""Convolution whose output at a sub-pixel depends on the sub-pixels before it only.
+
+    Only the upper half of the kernel is stored, ``kernel_size // 2 + 1`` rows: the rows below the
+    centre would be all masked. The mask multiplies the weight at each evaluation, so a network is
+    causal whatever an optimizer or a state dict writes into the weight.
+
+    Args:
+        in_channels: Channels of the input, in groups by colour.
+        out_channels: Channels of the output, in groups by colour.
+        kernel_size: Odd size of the whole kernel.
+        kind: "A" hides a sub-pixel's own colour (the first layer), "B" shows it (all others).
+        num_groups: Number of colours, generated in order; the channels are shared out evenly.
+
+    Shape:
+        ``(N, in_channels, H, W)`` to ``(N, out_channels, H, W)``.
+
+    Raises:
+        ValueError: If the kernel size is even, or a colour would have no channel.
+
+    References:
+        van den Oord et al. (2016), Pixel recurrent neural networks, section 3.4.
+        https://arxiv.org/abs/1601.06759
+
+    Example:
+        >>> MaskedConv2d(1, 8, 7, kind="A")(torch.zeros(2, 1, 5, 6)).shape
+        torch.Size([2, 8, 5, 6])
+    """
+
+    mask: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        kind: str,
+        num_groups: int = 1,
+    ) -> None:
+        super().__init__()
+        check_positive(kernel_size=kernel_size, num_groups=num_groups)
+        check(kernel_size % 2 == 1, "kernel_size", "be odd", kernel_size)
+        check_choice("kind", kind, ("A", "B"))
+        for name, size in (("in_channels", in_channels), ("out_channels", out_channels)):
+            check(size >= num_groups, name, f"be at least num_groups = {num_groups}", size)
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size, self.kind, self.num_groups = kernel_size, kind, num_groups
+        sizes = (in_channels, out_channels, kernel_size)
+        self.register_derived(
+            "mask", partial(causal_mask, *sizes, kind=kind, num_groups=num_groups)
+        )
+        self.weight = nn.Parameter(torch.empty(self.mask.shape))
+        self.bias = nn.Parameter(torch.empty(out_channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weight and bias from U(-b, b), b = 1 / sqrt(number of unmasked inputs)."""
+        # torch's rule, but counting what an output really sees: a third of it for the first colour.
+        inputs = self.mask.sum((1, 2, 3)).clamp(min=1)
+        with torch.no_grad():
+            bound = inputs.to(self.weight.dtype).rsqrt()
+            self.weight.uniform_(-1, 1).mul_(bound[:, None, None, None])
+            self.bias.uniform_(-1, 1).mul_(bound)
+
+    @property
+    def masked_weight(self) -> Float[Tensor, "out in rows columns"]:
+        """The weight with zeros where the mask forbids."""
+        return self.weight * self.mask
+
+    def forward(
+        self, x: Float[Tensor, "batch in height width"]
+    ) -> Float[Tensor, "batch out height width"]:
+        """Return the convolution."""
+        half = self.kernel_size // 2
+        if not half:
+            return pointwise_conv(x, self.masked_weight, self.bias)
+        # Padded below as well and cut: cheaper than a copy of the input, padded on three sides.
+        return F.conv2d(x, self.masked_weight, self.bias, padding=half)[:, :, : x.shape[2]]
+
+    def extra_repr(self) -> str:
+        """Describe the layer in a printed network."""
+        sizes = f"{self.in_channels}, {self.out_channels}, {self.kernel_size}"
+        return f"{sizes}, kind={self.kind!r}, num_groups={self.num_groups}"

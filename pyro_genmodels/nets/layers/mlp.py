@@ -1,0 +1,110 @@
+"""Fully connected networks."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pyro_genmodels._checks import check_choice, check_positive
+from pyro_genmodels._configuration import Configured
+from pyro_genmodels._typing import Float, Num
+from pyro_genmodels.nets.layers.context import ContextEmbedding, context_event_dim
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "leaky_relu": nn.LeakyReLU,
+    "relu": nn.ReLU,
+    "sigmoid": nn.Sigmoid,
+    "silu": nn.SiLU,
+    "softplus": nn.Softplus,
+    "tanh": nn.Tanh,
+}
+
+
+def make_activation(name: str) -> nn.Module:
+    """Return the activation of that name.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    check_choice("activation", name, ACTIVATIONS)
+    return ACTIVATIONS[name]()
+
+
+def set_to_zero(layer: nn.Module) -> None:
+    """Set every parameter of ``layer`` to zero."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
+class MLP(Configured, nn.Module):
+    """Multi-layer perceptron; a context enters as a shift of the first layer.
+
+    Args:
+        in_features: Width of the input.
+        out_features: Width of the output.
+        hidden: Widths of the hidden layers.
+        activation: Name of the activation, one of :data:`ACTIVATIONS`.
+        dropout: Probability of dropping a hidden unit in training.
+        zero_init: Start with an output of zero.
+        num_classes: Condition on labels.
+        context_shape: Condition on vectors or maps (a map is flattened).
+
+    Raises:
+        ValueError: If a width is not positive, or both kinds of context are given.
+
+    Example:
+        >>> mlp = MLP(3, 2, hidden=(16, 16), num_classes=10)
+        >>> mlp(torch.zeros(7, 5, 3), torch.zeros(5, dtype=torch.long)).shape
+        torch.Size([7, 5, 2])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        hidden: Sequence[int] = (400,),
+        activation: str = "relu",
+        dropout: float = 0.0,
+        zero_init: bool = False,
+        num_classes: int | None = None,
+        context_shape: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        widths = [in_features, *hidden, out_features]
+        check_positive(in_features=in_features, hidden=min(widths[1:]), out_features=out_features)
+        self.context_event_dim = context_event_dim(num_classes, context_shape)
+        self.num_classes = num_classes
+        self.context_shape = None if context_shape is None else torch.Size(context_shape)
+        flat = None if context_shape is None else (math.prod(context_shape),)
+        self.context = ContextEmbedding(widths[1], num_classes=num_classes, context_shape=flat)
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
+        self.activation = make_activation(activation)
+        if isinstance(self.activation, nn.ReLU):
+            self.activation.inplace = True  # what it is given is nobody else's
+        self.dropout = nn.Dropout(dropout)
+        if zero_init:
+            set_to_zero(self.layers[-1])
+
+    def forward(
+        self, x: Float[Tensor, "*batch D"], context: Num[Tensor, "*context"] | None = None
+    ) -> Float[Tensor, "*output"]:
+        """Return ``(*batch, out_features)``; the batch shapes of input and context broadcast."""
+        if self.context_event_dim == 3 and context is not None:
+            context = context.flatten(-3)
+        first, *rest = self.layers  # a slice would build a module each time
+        h: Tensor = first(x)
+        # A module call that does nothing costs as much as a small layer.
+        if context is not None or self.context_event_dim is not None:
+            h = h + self.context(context)
+        drops = self.training and self.dropout.p > 0
+        for layer in rest:
+            h = self.activation(h)
+            h = layer(self.dropout(h) if drops else h)
+        return h

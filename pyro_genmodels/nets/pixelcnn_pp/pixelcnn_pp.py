@@ -1,0 +1,187 @@
+"""PixelCNN++."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pyro_genmodels._checks import check, check_event_shape, check_positive
+from pyro_genmodels._logistic_mixture import link_count, linked_mixture
+from pyro_genmodels._typing import EventShape, Float
+from pyro_genmodels.nets.autoregressive.base import AutoregressiveNet, IncrementalEvaluation
+from pyro_genmodels.nets.pixelcnn_pp.incremental import PixelCNNPlusPlusEvaluation
+from pyro_genmodels.nets.pixelcnn_pp.layers import (
+    GatedPair,
+    ShiftedConv2d,
+    StreamPair,
+    pointwise,
+    resize,
+)
+
+Streams = tuple[Tensor, Tensor]
+
+
+class PixelCNNPlusPlusNet(AutoregressiveNet):
+    r"""PixelCNN++: two streams through several sizes with shortcuts, a mixture for each pixel.
+
+    One stream sees the rows above, the other also the pixels to the left. Both go through
+    ``num_resnets`` gated residual blocks at each size, halving it in between, and back up through
+    as many, each of which takes a shortcut from the way down. One mixture a pixel gives all its
+    channels: a channel's location depends, linearly, on the channels before it. Weights are
+    normed; the first data that pass in training mode set their lengths and biases.
+
+    Args:
+        event_shape: ``(C, H, W)``; any number of channels, sides divisible by
+            ``2 ** (num_scales - 1)``.
+        num_levels: Levels of a sub-pixel.
+        hidden_channels: Channels of each stream; 160 in the paper.
+        num_resnets: Gated residual blocks at each size; 5 in the paper.
+        num_scales: Sizes: the image's, its half ...; 3 in the paper.
+        num_mixtures: Components of a mixture; 10 in the paper.
+        min_log_scale: The components' log-scales on [-1, 1] are at least this.
+        dropout: Share of features dropped in each block, in training mode; 0.5 in the paper.
+        num_classes: Contexts are labels.
+        context_shape: Contexts are vectors ``(D,)`` or maps ``(C, H, W)``, averaged to each size.
+
+    Shape:
+        ``(*batch, C, H, W)`` to ``(*batch, C, H, W, 3 * num_mixtures)``: for each sub-pixel,
+        given all before it, logits, locations and log-scales.
+
+    Raises:
+        ValueError: If a size is impossible, or a side cannot be halved so often.
+
+    References:
+        Salimans et al. (2017), PixelCNN++. https://arxiv.org/abs/1701.05517
+
+    Example:
+        >>> net = PixelCNNPlusPlusNet((3, 8, 8), 256, num_classes=10)
+        >>> net(torch.zeros(4, 3, 8, 8), torch.tensor([0, 1, 2, 3])).shape
+        torch.Size([4, 3, 8, 8, 30])
+    """
+
+    def __init__(
+        self,
+        event_shape: EventShape,
+        num_levels: int,
+        *,
+        hidden_channels: int = 32,
+        num_resnets: int = 2,
+        num_scales: int = 3,
+        num_mixtures: int = 10,
+        min_log_scale: float = -7.0,
+        dropout: float = 0.0,
+        num_classes: int | None = None,
+        context_shape: EventShape | None = None,
+    ) -> None:
+        check_positive(
+            hidden_channels=hidden_channels, num_scales=num_scales, num_mixtures=num_mixtures
+        )
+        check(num_resnets >= 0, "num_resnets", "not be negative", num_resnets)
+        check(0 <= dropout < 1, "dropout", "be in [0, 1)", dropout)
+        check(-40 <= min_log_scale < 0, "min_log_scale", "be in [-40, 0)", min_log_scale)
+        super().__init__(
+            check_event_shape(event_shape, ranks=(3,)),
+            num_levels,
+            context_features=hidden_channels,
+            num_classes=num_classes,
+            context_shape=context_shape,
+        )
+        factor, sides = 2 ** (num_scales - 1), self.event_shape[1:]
+        rule = f"have sides divisible by {factor}, for num_scales = {num_scales}"
+        fits = all(side % factor == 0 for side in sides)
+        check(fits, "event_shape", rule, tuple(self.event_shape))
+        self.num_mixtures, self.min_log_scale = num_mixtures, min_log_scale
+        self.num_scales = num_scales
+        self._add_layers(hidden_channels, num_resnets, num_scales, dropout)
+
+    def _add_layers(self, width: int, resnets: int, scales: int, dropout: float) -> None:
+        channels = self.event_shape[0]
+        context = None if self.context_event_dim is None else width
+        # One more channel marks the image, whose borders are then seen.
+        self.first_above = ShiftedConv2d(channels + 1, width, (2, 3), left=False)
+        self.first_row = ShiftedConv2d(channels + 1, width, (1, 3), left=False)
+        self.first_column = ShiftedConv2d(channels + 1, width, (2, 1), left=True)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        options: dict[str, Any] = {"dropout": dropout, "context": context}
+        for scale in range(scales):
+            if scale > 0:
+                self.down.append(resize(width, "down"))
+                self.up.append(resize(width, "up"))
+            blocks = [GatedPair(width, shortcut=0, **options) for _ in range(resnets)]
+            self.down.extend(blocks)
+            # The way up takes each of the way down's results once, its last as the start.
+            count = resnets if scale == 0 else resnets + 1
+            back = [GatedPair(width, shortcut=width, **options) for _ in range(count)]
+            self.up.extend(back)
+        self.last = pointwise(width, link_count(channels) * self.num_mixtures)
+
+    def evaluate(
+        self, x: Float[Tensor, "batch ..."], features: Float[Tensor, "batch ..."] | None
+    ) -> Float[Tensor, "batch ..."]:
+        """Return the mixtures' parameters ``(batch, C, H, W, 3 * num_mixtures)``."""
+        raw = self.pixel_parameters(x, features).movedim(1, -1)
+        parameters = linked_mixture(
+            raw, x.movedim(1, -1), self.num_levels, min_log_scale=self.min_log_scale
+        )
+        return parameters.movedim(-2, 1)
+
+    def pixel_parameters(
+        self, x: Float[Tensor, "batch C H W"], features: Tensor | None
+    ) -> Float[Tensor, "batch K H W"]:
+        """Return the numbers of each pixel's mixture, given the pixels before it."""
+        by_height = self.features_by_height(features)
+        streams = self._first(x)
+        results = [streams]
+        for layer in self.down:
+            streams = self._step(layer, streams, None, by_height)
+            results.append(streams)
+        streams = results.pop()
+        for layer in self.up:
+            shortcut = results.pop() if isinstance(layer, GatedPair) else None
+            streams = self._step(layer, streams, shortcut, by_height)
+        return cast(Tensor, self.last(F.elu(streams[1])))
+
+    def incremental(
+        self, batch_size: int, features: Float[Tensor, "batch ..."] | None
+    ) -> IncrementalEvaluation:
+        """Return an evaluation that keeps one row of each layer's input."""
+        return PixelCNNPlusPlusEvaluation(self, batch_size, features)
+
+    def _first(self, x: Tensor) -> Streams:
+        x = x * (2 / (self.num_levels - 1)) - 1
+        x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
+        above = _moved_down(self.first_above(x))
+        left = F.pad(self.first_column(x), (1, -1))
+        return above, _moved_down(self.first_row(x)) + left
+
+    def features_by_height(self, features: Tensor | None) -> dict[int, Tensor | None]:
+        """Return the context's features for each size, keyed by its height."""
+        _, height, width = self.event_shape
+        if features is not None and features.dim() == 2:
+            features = features[:, :, None, None]
+        by_height = {height: features}
+        for _ in range(self.num_scales - 1):
+            height, width = height // 2, width // 2
+            if features is not None and self.context_event_dim == 3:
+                features = F.adaptive_avg_pool2d(features, (height, width))
+            by_height[height] = features
+        return by_height
+
+    def _step(
+        self,
+        layer: nn.Module,
+        streams: Streams,
+        shortcut: Streams | None,
+        by_height: dict[int, Tensor | None],
+    ) -> Streams:
+        if isinstance(layer, GatedPair):
+            return cast(Streams, layer(streams, shortcut, by_height[streams[0].shape[-2]]))
+        pair = cast(StreamPair, layer)
+        return pair.up(streams[0]), pair.left(streams[1])
+
+
+def _moved_down(x: Tensor) -> Tensor:
+    return F.pad(x, (0, 0, 1, -1))

@@ -1,0 +1,185 @@
+"""PixelRNN evaluated sub-pixel by sub-pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from pyro_genmodels._typing import Float, Num
+from pyro_genmodels.nets.autoregressive.base import IncrementalEvaluation
+from pyro_genmodels.nets.autoregressive.levels import LevelInput
+from pyro_genmodels.nets.autoregressive.row_cache import OutputEvaluation, RowCache, group_views
+from pyro_genmodels.nets.gated_pixelcnn.products import colour_weights
+from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d, group_bounds
+from pyro_genmodels.nets.pixelrnn.gate_bias import GateBias
+from pyro_genmodels.nets.pixelrnn.layer_cache import (
+    DiagonalLayerEvaluation,
+    LayerEvaluation,
+    RowLayerEvaluation,
+)
+from pyro_genmodels.nets.pixelrnn.layers import DiagonalLSTMLayer, LSTMLayer, RowLSTMLayer
+
+_LAYERS: dict[type[LSTMLayer], type[LayerEvaluation]] = {
+    RowLSTMLayer: RowLayerEvaluation,
+    DiagonalLSTMLayer: DiagonalLayerEvaluation,
+}
+
+
+class PixelRNNEvaluation(IncrementalEvaluation):
+    """Evaluates a PixelRNN sub-pixel by sub-pixel, each multiplication done once.
+
+    Args:
+        levels: How levels enter.
+        first: The first convolution.
+        layers: The LSTM layers.
+        outputs: The 1x1 layers at the end.
+        width: Number of pixels in a row.
+        batch_size: Number of images.
+        features: Features of the context, ``(pixels or 1, batch, F)``.
+    """
+
+    def __init__(
+        self,
+        levels: LevelInput,
+        first: MaskedConv2d,
+        layers: Iterable[nn.Module],
+        outputs: Iterable[nn.Module],
+        *,
+        width: int,
+        batch_size: int,
+        features: Tensor | None,
+    ) -> None:
+        self._levels, self._width = levels, width
+        self._row = self._column = self._colour = 0
+        chain = [cast(LSTMLayer, layer) for layer in layers]
+        self._first = RowCache(first, batch_size, width)
+        states = first.weight.new_empty(batch_size, len(chain), chain[0].channels)
+        last = first.weight.new_empty(batch_size, first.out_channels)
+        self._layers = [
+            _LAYERS[type(layer)](layer, state, first.out_channels, features)
+            for layer, state in zip(chain, states.unbind(1), strict=True)
+        ]
+        self._right: RightWay | None = None
+        if isinstance(chain[0], DiagonalLSTMLayer):
+            self._right = RightWay(chain, self._layers, self._first.targets, features)
+        self._targets = self._layers[0].targets
+        rows = [layer.targets for layer in self._layers[1:]]
+        ends = [group_views(last, levels.num_groups)] * width
+        for layer, following in zip(self._layers, [*rows, ends], strict=True):
+            layer.feed(following)
+        self._skips = skip_products(chain, states, last)
+        self._output = OutputEvaluation([cast(MaskedConv2d, x) for x in outputs], last)
+
+    def parameters(self) -> Float[Tensor, "batch parameters"]:
+        """Return the logits of the next sub-pixel."""
+        j, c = self._column, self._colour
+        if j == c == 0:
+            self._start_row()
+        first = self._first
+        target = self._targets[j][c]
+        torch.addmm(first.bases[j][c], first.inputs[j][c], first.weights[c], out=target)
+        for layer in self._layers:
+            layer.step(j, c)
+        if self._skips:
+            states, weight, into = self._skips[c]
+            into.addmm_(states.flatten(1), weight)
+        return self._output.step(c)
+
+    def append(self, level: Num[Tensor, " batch"]) -> None:
+        """Take the value of the sub-pixel."""
+        self._levels.write(level, self._colour, self._first.targets[self._column][self._colour])
+        self._colour = (self._colour + 1) % self._levels.num_groups
+        if self._colour == 0:
+            self._column = (self._column + 1) % self._width
+
+    def _start_row(self) -> None:
+        self._first.start_row()
+        if self._right is not None:
+            self._right.start_row(self._row)
+        for layer in self._layers:
+            layer.start_row(self._row)
+        self._row += 1
+
+
+class RightWay:
+    """The right ways of all layers, for the row above the one that is about to start.
+
+    Args:
+        layers: The layers.
+        evaluations: Their left ways, whose inputs are read, and which are given the states.
+        levels: Where the levels of a row lie, pixel by pixel and colour by colour.
+        features: Features of the context.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[LSTMLayer],
+        evaluations: Sequence[LayerEvaluation],
+        levels: list[list[Tensor]],
+        features: Tensor | None,
+    ) -> None:
+        self._evaluations = [cast(DiagonalLayerEvaluation, layer) for layer in evaluations]
+        self._channels, self._width = layers[0].channels, layers[0].width
+        self._levels, self._see = levels, cast(nn.Linear, layers[0].levels)
+        gates = 4 * self._channels
+        enter = [layer.enter.masked_weight[gates:, :, 0, 0].t() for layer in layers]
+        recur = torch.stack([layer.recur[1] for layer in layers])
+        self._enter = torch.stack(enter)
+        self._beside, self._above = recur.split(self._channels, 1)
+        columns = torch.arange(gates, 2 * gates, device=recur.device)
+        self._biases = [GateBias(layer, columns, features) for layer in layers]
+        batch = len(evaluations[0].cells)
+        self._states = recur.new_zeros(len(layers), self._width, batch, self._channels)
+        for layer, states in zip(self._evaluations, self._states, strict=True):
+            layer.from_right = states
+
+    def start_row(self, row: int) -> None:
+        """Make the states of the row above; of the first row there is none."""
+        if row == 0:
+            return
+        size = self._enter.shape[1]
+        inputs = torch.stack(
+            [
+                torch.stack([layer.input_at(j, size) for j in range(self._width)])
+                for layer in self._evaluations
+            ]
+        )
+        gates = torch.stack([x.at(row - 1) for x in self._biases])
+        gates = gates.expand(*inputs.shape[:3], -1).flatten(1, 2)
+        gates = torch.baddbmm(gates, inputs.flatten(1, 2), self._enter)
+        gates = gates.baddbmm_(self._states.flatten(1, 2), self._above)
+        levels = torch.stack([torch.cat(pixel, 1) for pixel in self._levels])
+        gates[0] += self._see(levels).flatten(0, 1)
+        self._run(gates.unflatten(1, (self._width, -1)))
+
+    def _run(self, gates: Tensor) -> None:
+        memory = torch.zeros_like(self._states[:, 0])
+        for j in reversed(range(self._width)):
+            gate = gates[:, j]
+            if j + 1 < self._width:
+                gate = torch.baddbmm(gate, self._states[:, j + 1], self._beside)
+            gate[..., : 3 * self._channels].sigmoid_()
+            o, f, i, g = gate.chunk(4, -1)
+            memory.mul_(f).addcmul_(i, g.tanh_())
+            torch.mul(o, memory.tanh(), out=self._states[:, j])
+
+
+def skip_products(
+    layers: Sequence[LSTMLayer], states: Float[Tensor, "batch layers h"], sums: Tensor
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Return for each colour the factors and the target of the sum of all layers' skips."""
+    convs = [layer.skip for layer in layers if layer.skip is not None]
+    if not convs:
+        return []
+    groups, size, channels = convs[0].num_groups, states.shape[2], sums.shape[1]
+    stops, outs = group_bounds(size, groups)[1:], group_bounds(channels, groups)
+    each = [colour_weights(conv.masked_weight[:, :, 0, 0].t(), stops, outs) for conv in convs]
+    return [
+        (states[..., :stop], torch.cat(weights), target)
+        for stop, weights, target in zip(
+            stops, zip(*each, strict=True), group_views(sums, groups), strict=True
+        )
+    ]

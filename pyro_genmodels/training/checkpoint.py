@@ -1,0 +1,243 @@
+"""Checkpoints: weights, configuration, version and training state, as plain data in one file."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import pyro_genmodels
+from pyro_genmodels._checks import check
+from pyro_genmodels._configuration import build, configuration
+from pyro_genmodels._files import save_whole
+from pyro_genmodels.data import DataSource
+from pyro_genmodels.models import GenerativeModel
+from pyro_genmodels.training.settings import TrainingSettings
+
+FORMAT = 1
+SECTION = "pyro_genmodels"
+FOLDER = "checkpoints"
+BEST, LAST = "best.ckpt", "last.ckpt"
+COMPLETE = "complete.ckpt"  # a model of two stages: the best of the first, with its priors
+
+
+class CheckpointError(ValueError):
+    """A file is no checkpoint that this version can read; the message says why."""
+
+
+def describe(model: GenerativeModel, source: DataSource | None) -> dict[str, Any]:
+    """Return what a checkpoint says of its model and data, before any weight.
+
+    A model with parts that are not of this package, such as Pyro's transforms or a user's network,
+    has no description but the reason: whoever loads it brings one like it.
+    """
+    try:
+        data = None if source is None else configuration(source)
+    except ValueError:
+        data = None  # the user's own tensors: whoever evaluates the run must bring them again
+    own: dict[str, Any] = {"format": FORMAT, "version": pyro_genmodels.__version__, "data": data}
+    try:
+        return {**own, "model": configuration(model)}
+    except ValueError as error:
+        return {**own, "model": None, "undescribed": str(error)}
+
+
+def save(contents: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write a checkpoint so that ``path`` never holds half of one."""
+    save_whole(dict(contents), path)
+
+
+def checkpoint_path(run: str | os.PathLike[str], prefer: str = BEST) -> Path:
+    """Return the checkpoint of a run folder, or the file itself if it is one.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    path = Path(run)
+    if path.is_file():
+        return path
+    for name in (COMPLETE, prefer, BEST, LAST):
+        if (path / FOLDER / name).is_file():
+            return path / FOLDER / name
+    raise CheckpointError(f"`run` must be a checkpoint or a folder with one; got '{path}'.")
+
+
+def read(path: str | os.PathLike[str], *, map_location: Any = "cpu") -> dict[str, Any]:
+    """Read a checkpoint, running no code from it.
+
+    Raises:
+        CheckpointError: If the file is truncated, foreign, or of a newer format.
+    """
+    try:
+        _check_sums(path)
+        contents = torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        what = "a foreign file, or one with objects that only their own code could load"
+        raise CheckpointError(_refusal(path, what)) from error
+    except OSError:
+        raise  # names the path and what is the matter with it
+    except Exception as error:  # torch fails on foreign bytes in many ways of its own
+        raise CheckpointError(_refusal(path, "a truncated, damaged or foreign file")) from error
+    own = contents.get(SECTION) if isinstance(contents, dict) else None
+    if not isinstance(own, dict) or not isinstance(own.get("format"), int):
+        raise CheckpointError(_refusal(path, "a file of another program"))
+    _check_format(own, path)
+    fill_in(contents)
+    return contents  # type: ignore[no-any-return]
+
+
+def fill_in(contents: Mapping[str, Any]) -> None:
+    """Add to a checkpoint of before 2026-12 what quantisers had not yet, as near as it is known."""
+    for weights in (contents.get("state_dict"), contents[SECTION].get("weights")):
+        if not isinstance(weights, dict):
+            continue
+        for name in [name for name in weights if name.endswith("num_placed")]:
+            prefix = name.removesuffix("num_placed")
+            for new, old in (("frequencies", "counts"), ("unchosen", "idle")):
+                if prefix + old in weights:
+                    weights.setdefault(prefix + new, weights[prefix + old])
+
+
+def _check_sums(path: str | os.PathLike[str]) -> None:
+    """Raise ``BadZipFile`` for a damaged file: torch writes checksums but does not read them."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(damaged)
+
+
+def _refusal(path: str | os.PathLike[str], what: str) -> str:
+    return f"'{os.fspath(path)}' must be a whole checkpoint of pyro_genmodels; got {what}."
+
+
+def _check_format(own: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    if own["format"] > FORMAT:
+        raise CheckpointError(
+            f"'{os.fspath(path)}' must be of checkpoint format {FORMAT} or older; got format "
+            f"{own['format']}, written by pyro_genmodels {own.get('version')}."
+        )
+    missing = [key for key in ("model", "weights", "version") if key not in own]
+    if missing:
+        raise CheckpointError(_refusal(path, f"one without {', '.join(map(repr, missing))}"))
+
+
+def load(
+    run: str | os.PathLike[str],
+    *,
+    model: GenerativeModel | None = None,
+    allow: Collection[str] = (),
+) -> GenerativeModel:
+    """Return the trained model of a run, ready for Pyro, in eval mode.
+
+    Loading runs no code from the file: it holds tensors and plain data, and names resolve only in
+    this package.
+
+    Args:
+        run: A run folder (its best checkpoint is taken, of a run whose priors were learned the
+            whole model) or a checkpoint.
+        model: A model like the trained one, which takes its weights and is returned; needed where
+            the model has parts that are not of this package, which a checkpoint cannot describe.
+        allow: Full names of model classes outside this package that may be imported.
+
+    Returns:
+        The model with its best (averaged) weights, on the CPU.
+
+    Raises:
+        CheckpointError: If there is no checkpoint, or it is truncated, foreign, newer, incomplete,
+            names a class outside the package that was not allowed, does not fit ``model``, or needs
+            one.
+    """
+    path = checkpoint_path(run)
+    own = read(path)[SECTION]
+    if model is None:
+        model = _described_model(own, path, allow)
+    load_weights(model, own["weights"], path)
+    return model.eval()
+
+
+def _described_model(own: Mapping[str, Any], path: Path, allow: Collection[str]) -> GenerativeModel:
+    if own["model"] is None:
+        reason = own.get("undescribed")
+        raise CheckpointError(f"'{path}' must be loaded into a model like its own: {reason}")
+    model: GenerativeModel = _build(own["model"], GenerativeModel, path, allow)
+    return model
+
+
+def load_source(run: str | os.PathLike[str], *, allow: Collection[str] = ()) -> DataSource:
+    """Return the data source that a run was trained on.
+
+    Raises:
+        CheckpointError: If the run was trained on data that no configuration describes.
+    """
+    path = checkpoint_path(run)
+    description = read(path)[SECTION].get("data")
+    if description is None:
+        raise CheckpointError(f"'{path}' must name its data; it was trained on the caller's own.")
+    source: DataSource = _build(description, DataSource, path, allow)
+    return source
+
+
+def _build(description: Any, kind: type, path: Path, allow: Collection[str]) -> Any:
+    try:
+        made = build(description, allow=allow)
+        check(isinstance(made, kind), "class", f"be a {kind.__name__}", type(made).__name__)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"'{path}': {error}") from error
+    return made
+
+
+def load_weights(model: torch.nn.Module, weights: Any, path: Path) -> None:
+    """Load a state dict, or say in one line what does not fit.
+
+    Raises:
+        CheckpointError: If keys are missing or left over, or shapes differ.
+    """
+    check_weights(model, weights, path)
+    model.load_state_dict(weights)
+
+
+def check_resumable(model: torch.nn.Module, path: Path, settings: TrainingSettings) -> None:
+    """Check that training of a model can go on from a checkpoint.
+
+    Raises:
+        ValueError: If it was made by another optimizer, for another objective, or has begun more
+            epochs.
+        CheckpointError: If the file cannot be read, has no training state or another model's.
+    """
+    contents = read(path)
+    own = contents[SECTION]
+    if not contents.keys() >= {"state_dict", "optimizer_states", "epoch"} or "random" not in own:
+        raise CheckpointError(_refusal(path, "one without the state of a training"))
+    check_weights(model, own["weights"], path)
+    for name in ("optimizer", "objective"):
+        given = getattr(settings, name)
+        before = own.get(name, given)
+        check(given == before, name, f"be {before}, as before", given)
+    begun = int(contents["epoch"]) + 1
+    rule = f"be at least {begun}, the epochs that the run has begun"
+    check(settings.max_epochs >= begun, "max_epochs", rule, settings.max_epochs)
+
+
+def check_weights(model: torch.nn.Module, weights: Any, path: Path) -> None:
+    """Raise ``CheckpointError`` unless a state dict fits a model."""
+    tensors = isinstance(weights, Mapping) and all(map(torch.is_tensor, weights.values()))
+    if not tensors:
+        raise CheckpointError(f"'{path}' must fit its model; got weights that are no tensors.")
+    own = model.state_dict()
+    problems = {
+        "without": sorted(own.keys() - weights.keys()),
+        "with unknown": sorted(weights.keys() - own.keys()),
+        "with other shapes of": sorted(
+            k for k in own.keys() & weights.keys() if own[k].shape != weights[k].shape
+        ),
+    }
+    for problem, names in problems.items():
+        if names:
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+            raise CheckpointError(f"'{path}' must fit its model; got weights {problem} {shown}.")

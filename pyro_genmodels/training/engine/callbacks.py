@@ -1,0 +1,238 @@
+"""What happens beside the steps: progress bar, checkpoints, metrics, pictures."""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as lightning
+from tqdm.auto import tqdm
+
+from pyro_genmodels import plotting
+from pyro_genmodels._files import written_whole
+from pyro_genmodels.training.checkpoint import BEST, FOLDER, LAST, SECTION, save
+from pyro_genmodels.training.engine.training_module import TrainingModule
+from pyro_genmodels.training.samples import draw_samples
+
+# Pictures may take this share of the time: sampling an autoregressive model outlasts an epoch.
+_PICTURE_SHARE = 0.1
+
+
+class Progress(lightning.Callback):
+    """One bar over all steps, with the epoch's mean loss and the last validation result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bar: Any = None
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Open the bar at the step where training stands."""
+        total = int(trainer.estimated_stepping_batches)
+        self.unit = "nats" if pl_module.model.num_levels is None else "bits/dim"
+        self.bar = tqdm(
+            total=total,
+            initial=trainer.global_step,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not trainer.is_global_zero,
+            mininterval=0.2,
+        )
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count a step; tqdm itself decides when to draw, and only then is the text made."""
+        if self.bar.update(1):
+            self._annotate(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Show the validation result."""
+        self._annotate(trainer, pl_module)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Leave the finished bar on the screen."""
+        self.bar.close()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """End the bar's line, so that the message has its own."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def _annotate(self, trainer: Any, module: TrainingModule) -> None:
+        self.bar.set_description(f"epoch {trainer.current_epoch + 1}", refresh=False)
+        history = _journal(trainer).history
+        fresh = module.training_nats()
+        nats = history[-1]["training_nats"] if fresh is None and history else fresh
+        text = f"loss {module.in_units(nats or 0.0):.4f}"
+        if history:
+            text += f", val {module.in_units(history[-1]['validation_nats']):.4f}"
+        self.bar.set_postfix_str(f"{text} {self.unit}", refresh=False)
+
+
+class Journal(lightning.Callback):
+    """Keeps the history, the best and the last checkpoint, and the clock.
+
+    The history is part of the checkpoint and the CSV file is written from it, so that a resumed
+    run has each epoch once.
+
+    Args:
+        run: The run's folder.
+    """
+
+    def __init__(self, run: Path) -> None:
+        super().__init__()
+        self.run = run
+        self.history: list[dict[str, float]] = []
+        self.elapsed, self._since = 0.0, time.monotonic()
+        self._whole_epoch = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return history and time spent."""
+        return {"history": self.history, "elapsed": self.seconds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up history and time again."""
+        self.history, self.elapsed = state["history"], state["elapsed"]
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, over all parts of the run."""
+        return self.elapsed + time.monotonic() - self._since
+
+    @property
+    def best(self) -> float:
+        """Best validation result so far, in nats per example; infinite before a finite one."""
+        return min(self._validated(), default=math.inf)
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Start the clock."""
+        self._since = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop at the time limit; write the last checkpoint between epochs' ends if asked to."""
+        settings = pl_module.settings
+        late = settings.max_time is not None and self.seconds >= settings.max_time
+        every = settings.checkpoint_every
+        last_batch = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if last_batch:
+            trainer.should_stop = trainer.should_stop or late
+        elif late or (every is not None and trainer.global_step % every == 0):
+            self._save_last(trainer)
+            # The checkpoint stands within the epoch: what follows now must not be written over it.
+            self._whole_epoch, trainer.should_stop = not late, late
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Note the epoch's results; keep the weights if they are the best."""
+        row = self._row(trainer, pl_module)
+        # While none is finite the latest counts: a run has best weights in any case.
+        fresh, best = row["validation_nats"], self.best
+        if (math.isfinite(fresh) and fresh < best) or not math.isfinite(best):
+            self._save_best(trainer, pl_module)
+        self.history = [*self.history, row]
+        if trainer.is_global_zero:
+            write_csv(self.history, self.run / "metrics.csv")
+        _log(trainer, row)
+        self._stop_if_no_better(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Write the last checkpoint."""
+        if self._whole_epoch:
+            pl_module.restart_mean()
+            self._save_last(trainer)
+
+    def _row(self, trainer: Any, module: TrainingModule) -> dict[str, float]:
+        training, validation = module.training_nats() or math.nan, module.validation_nats()
+        row = {
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            "seconds": round(self.seconds, 3),
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "training_nats": training,
+            "validation_nats": validation,
+        }
+        if module.model.num_levels is not None:
+            row["training_bits_per_dim"] = module.in_units(training)
+            row["validation_bits_per_dim"] = module.in_units(validation)
+        return row | module.rates
+
+    def _validated(self) -> list[float]:
+        """Each epoch's validation result, infinite where it is not finite: a NaN has no order."""
+        values = [row["validation_nats"] for row in self.history]
+        return [value if math.isfinite(value) else math.inf for value in values]
+
+    def _stop_if_no_better(self, trainer: Any, module: TrainingModule) -> None:
+        patience = module.settings.patience
+        values = self._validated()
+        if patience is not None and len(values) - 1 - values.index(min(values)) >= patience:
+            trainer.should_stop = True
+
+    def _save_last(self, trainer: Any) -> None:
+        trainer.save_checkpoint(self.run / FOLDER / LAST)
+
+    def _save_best(self, trainer: Any, module: TrainingModule) -> None:
+        if trainer.is_global_zero:
+            save({SECTION: module.snapshot()}, self.run / FOLDER / BEST)
+
+
+class Pictures(lightning.Callback):
+    """Draws samples and learning curves while training goes on, as often as is cheap.
+
+    Args:
+        run: The run's folder.
+    """
+
+    def __init__(self, run: Path) -> None:
+        super().__init__()
+        self.run, self.spent, self._since = run, 0.0, time.monotonic()
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Draw, unless drawing has taken more than its share of the time."""
+        if self.spent <= _PICTURE_SHARE * (time.monotonic() - self._since):
+            self._draw(trainer, pl_module)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Draw the curves to their end."""
+        self._timed(trainer, lambda: self._curves(trainer))
+
+    def _draw(self, trainer: Any, module: TrainingModule) -> None:
+        self._timed(trainer, lambda: self._samples(module))
+        self._timed(trainer, lambda: self._curves(trainer))
+
+    def _timed(self, trainer: Any, draw: Callable[[], None]) -> None:
+        start = time.monotonic()
+        if trainer.is_global_zero:
+            draw()
+        self.spent += time.monotonic() - start
+
+    def _samples(self, module: TrainingModule) -> None:
+        if module.settings.num_samples:
+            samples = draw_samples(module.model, module.settings.num_samples)
+            plotting.save_samples(samples, module.model.num_levels, self.run / "samples.png")
+
+    def _curves(self, trainer: Any) -> None:
+        plotting.save_curves(_journal(trainer).history, self.run / "curves.png")
+
+
+def _journal(trainer: Any) -> Journal:
+    return next(c for c in trainer.callbacks if isinstance(c, Journal))
+
+
+def _log(trainer: Any, row: dict[str, float]) -> None:
+    for logger in trainer.loggers:
+        logger.log_metrics({k: v for k, v in row.items() if k != "step"}, step=int(row["step"]))
+
+
+def write_csv(history: list[dict[str, float]], path: Path) -> None:
+    """Write one line an epoch."""
+    with written_whole(path) as temporary, temporary.open("w", newline="") as file:
+        # Of all rows: a run that an older version began lacks columns.
+        names = list(dict.fromkeys(name for row in history for name in row))
+        writer = csv.DictWriter(file, fieldnames=names)
+        writer.writeheader()
+        writer.writerows(history)

@@ -1,0 +1,174 @@
+"""The test result of a model: one fixed way to compute it, so that it can be repeated."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from pyro_genmodels._checks import check_choice, check_positive, integers_checked
+from pyro_genmodels.data import DataSource
+from pyro_genmodels.metrics import Estimate, elbo, importance_weighted_bound, paired_gap
+from pyro_genmodels.models import GenerativeModel, VectorQuantizedModel
+from pyro_genmodels.training.batches import check_dataset, split
+from pyro_genmodels.training.random import seeded
+
+EXACT = "exact log-likelihood"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a model scores on a part of its data.
+
+    Attributes:
+        split: Part of the data.
+        bound: What ``nats`` estimates: the exact likelihood, or which bound on it.
+        nats: Negative log-likelihood, or the bound, in nats per example.
+        bits_per_dim: The same in bits per dimension; ``None`` for continuous data.
+        elbo: Negative ELBO in nats, if the model has latent variables.
+        importance_weighted: Negative importance-weighted bound in nats, if it has.
+        gap: Nats per example to the true distribution, on the same examples, if it is known.
+        codes: Of a vector-quantised model's ``nats`` those that its codes cost under their prior;
+            the rest is the reconstruction's.
+        prior: Which prior that is, "uniform" or "learned".
+    """
+
+    split: str
+    bound: str
+    nats: Estimate
+    bits_per_dim: Estimate | None
+    elbo: Estimate | None
+    importance_weighted: Estimate | None
+    gap: Estimate | None
+    codes: Estimate | None = None
+    prior: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data, as ``result.json`` holds them."""
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        """Return one line a figure."""
+        lines = [f"{self.split}: {self.nats} nats, {self.bound}"]
+        if self.bits_per_dim is not None:
+            lines.append(f"{self.split}: {self.bits_per_dim} bits/dim, {self.bound}")
+        beside = {"ELBO": self.elbo, "importance-weighted": self.importance_weighted}
+        lines += [f"  {k} {v} nats" for k, v in beside.items() if v is not None]
+        if self.codes is not None:
+            rest = self.nats.mean - self.codes.mean
+            lines.append(f"  codes {self.codes} nats under the {self.prior} prior")
+            lines.append(f"  reconstruction {rest:.2f} nats")
+        if self.gap is not None:
+            lines.append(f"  gap to the true distribution {self.gap} nats")
+        return "\n".join(lines)
+
+
+@integers_checked
+def evaluate(
+    model: GenerativeModel,
+    source: DataSource,
+    *,
+    split: str = "test",
+    num_particles: int | None = None,
+    chunk_size: int = 512,
+    seed: int = 0,
+) -> Evaluation:
+    """Score a model; the same call gives the same figures again.
+
+    Args:
+        model: The model; it is evaluated on the device where it is.
+        source: Data that fit it.
+        split: ``"train"``, ``"validation"`` or ``"test"``.
+        num_particles: Posterior draws an example; 100 by default, 10 for a flow whose only latent
+            variable is the dequantisation noise, 1 where codes are deterministic.
+        chunk_size: Draws evaluated at once, which bounds memory.
+        seed: Seed of the draws.
+
+    Returns:
+        Exact likelihood where the model has one, else its bounds.
+
+    Raises:
+        ValueError: If the data do not fit the model.
+    """
+    if num_particles is not None:
+        check_positive(num_particles=num_particles)
+    check_choice("split", split, source.splits)
+    dataset: Any = source.splits[split]
+    check_dataset(dataset, model)
+    x, context = _whole(dataset, model)
+    default = 10 if hasattr(model, "dequantization") and model.has_latents else 100
+    particles = default if num_particles is None else num_particles
+    with seeded(seed):
+        return _evaluation(model, source, split, x, context, particles, chunk_size)
+
+
+def _evaluation(
+    model: GenerativeModel,
+    source: DataSource,
+    split: str,
+    x: Tensor,
+    context: Tensor | None,
+    particles: int,
+    chunk_size: int,
+) -> Evaluation:
+    codes = None
+    bounds: dict[str, Tensor]
+    if isinstance(model, VectorQuantizedModel):
+        # Codes are a function of the data: further draws, or importance weights, change nothing.
+        kind, bounds = "ELBO", {"elbo": elbo(model, x, context, chunk_size=chunk_size)}
+        log_p, codes = bounds["elbo"], code_cost(model, x, context, chunk_size)
+    elif not model.has_latents:
+        kind, log_p = EXACT, elbo(model, x, context, chunk_size=chunk_size)
+        bounds = {}
+    else:
+        options = {"num_particles": particles, "chunk_size": chunk_size}
+        bounds = {
+            "elbo": elbo(model, x, context, **options),
+            "importance_weighted": importance_weighted_bound(model, x, context, **options),
+        }
+        dequantized = hasattr(model, "dequantization")
+        kind = f"importance-weighted bound, {particles} samples"
+        if dequantized:
+            kind = f"{model.dequantization}-dequantisation bound"
+        log_p = bounds["elbo" if dequantized else "importance_weighted"]
+    distribution = getattr(source, "distribution", None)
+    nats = Estimate.of(-log_p)
+    discrete = model.num_levels is not None
+    return Evaluation(
+        split=split,
+        bound=kind,
+        nats=nats,
+        bits_per_dim=nats.bits_per_dim(model.event_shape) if discrete else None,
+        elbo=Estimate.of(-bounds["elbo"]) if bounds else None,
+        importance_weighted=Estimate.of(-bounds["importance_weighted"])
+        if "importance_weighted" in bounds
+        else None,
+        gap=None
+        if distribution is None
+        else paired_gap(distribution.log_prob(x).cpu(), log_p.cpu()),
+        codes=codes,
+        prior=model.prior_kind if isinstance(model, VectorQuantizedModel) else None,
+    )
+
+
+def code_cost(
+    model: VectorQuantizedModel, x: Tensor, context: Tensor | None, chunk_size: int
+) -> Estimate:
+    """Return what the codes of data cost under their priors, in nats per example."""
+    contexts = [None] * len(x) if context is None else context.split(chunk_size)
+    chunks = zip(x.split(chunk_size), contexts, strict=False)
+    return Estimate.of(-torch.cat([model.code_log_prob(*chunk) for chunk in chunks]))
+
+
+def _whole(dataset: Any, model: GenerativeModel) -> tuple[Tensor, Tensor | None]:
+    device = next(model.parameters()).device
+    tensors = getattr(dataset, "tensors", None)
+    if tensors is None:
+        parts = list(DataLoader(dataset, batch_size=256))
+        tensors = [torch.cat(column) for column in zip(*parts, strict=True)]
+    x, context = split(tensors, model)
+    return x.to(device), None if context is None else context.to(device)

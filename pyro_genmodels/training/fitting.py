@@ -1,0 +1,240 @@
+"""One call trains a model into a run folder, or takes an interrupted run up again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import threading
+import warnings
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyro
+
+from pyro_genmodels import plotting
+from pyro_genmodels._checks import require
+from pyro_genmodels.data import DataSource
+from pyro_genmodels.models import GenerativeModel
+from pyro_genmodels.training.batches import check_dataset
+from pyro_genmodels.training.checkpoint import (
+    BEST,
+    COMPLETE,
+    FOLDER,
+    LAST,
+    SECTION,
+    check_resumable,
+    load_weights,
+    read,
+)
+from pyro_genmodels.training.objective import make_loss
+from pyro_genmodels.training.random import seeded
+from pyro_genmodels.training.samples import draw_samples
+from pyro_genmodels.training.settings import TrainingSettings, settings_for
+
+if TYPE_CHECKING:
+    import lightning.pytorch as lightning
+
+    from pyro_genmodels.training.engine.training_module import TrainingModule
+
+
+def fit(
+    model: GenerativeModel,
+    source: DataSource,
+    *,
+    run: str | os.PathLike[str],
+    resume: bool = False,
+    overwrite: bool = False,
+    callbacks: Sequence[Any] = (),
+    **settings: Any,
+) -> list[dict[str, float]]:
+    """Train a model with Lightning.
+
+    The run's folder gets ``metrics.csv``, ``checkpoints/best.ckpt`` and ``last.ckpt``,
+    ``samples.png``, ``curves.png`` and TensorBoard's logs. The last checkpoint is written after
+    each epoch; a run that was killed at any moment and resumed ends with the same parameters, bit
+    for bit, as one that was not (same settings, CPU).
+
+    Args:
+        model: The model; it ends in eval mode with its best (averaged) weights.
+        source: Data that fit it.
+        run: Folder for all that training writes.
+        resume: Go on from the folder's last checkpoint, from the start if there is none yet.
+        overwrite: Train anew into a folder that holds a run.
+        callbacks: Further callbacks of Lightning's.
+        **settings: Fields of :class:`TrainingSettings`; the model family's own by default.
+
+    Returns:
+        One row an epoch: epoch, step, seconds, losses in nats per example and bits/dim.
+
+    Raises:
+        ValueError: If a setting is impossible or the data do not fit the model.
+        CheckpointError: If the checkpoint to resume from cannot be read.
+        FileExistsError: If the folder holds a run and neither ``resume`` nor ``overwrite``.
+        TrainingError: If a loss is not finite or a parameter gets no gradient.
+        ImportError: If the ``train`` extra is not installed.
+    """
+    chosen = check_run(model, source, run, resume=resume, **settings)
+    folder = prepare_run(run, resume=resume, overwrite=overwrite)
+    last = folder / FOLDER / LAST
+    return _train(model, source, folder, chosen, callbacks, last if last.is_file() else None)
+
+
+def check_run(
+    model: GenerativeModel,
+    source: DataSource,
+    run: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    **settings: Any,
+) -> TrainingSettings:
+    """Check all that can be known before a run, while its folder is still as it was.
+
+    Returns:
+        The settings given, the model family's own where none is given.
+
+    Raises:
+        ValueError: If a setting is impossible, of any model or of this one, the data do not fit
+            the model, or the checkpoint to resume from does not.
+        ImportError: If the ``train`` extra is not installed.
+    """
+    chosen = settings_for(model, **settings)
+    make_loss(model, chosen)
+    for module in ("lightning.pytorch", "matplotlib.figure"):
+        require(module, extra="train")
+    for data in (source.train, source.validation):
+        check_dataset(data, model)
+    last = Path(run) / FOLDER / LAST
+    if resume and last.is_file():
+        check_resumable(model, last, chosen)
+    return chosen
+
+
+def prepare_run(
+    run: str | os.PathLike[str], *, resume: bool = False, overwrite: bool = False
+) -> Path:
+    """Make the run's folder.
+
+    Raises:
+        FileExistsError: If it holds a run and neither ``resume`` nor ``overwrite``; or, to resume,
+            if priors were learned for the codes that its model has.
+        OSError: If it cannot be written to.
+    """
+    folder = Path(run)
+    checkpoints = folder / FOLDER
+    if is_helper():
+        return folder
+    if checkpoints.exists() and not resume and not overwrite:
+        raise FileExistsError(f"'{folder}' holds a run already: resume it or overwrite it")
+    if resume and (checkpoints / COMPLETE).is_file():
+        raise FileExistsError(f"'{folder}' has priors for its codes as they are: overwrite it")
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK) or not os.access(checkpoints, os.W_OK):
+        raise PermissionError(f"'{folder}' cannot be written to")
+    if overwrite and not resume:
+        for name in (COMPLETE, BEST, LAST):
+            (checkpoints / name).unlink(missing_ok=True)
+        # Priors of a first stage that is no more.
+        shutil.rmtree(folder / "prior" / FOLDER, ignore_errors=True)
+    return folder
+
+
+def is_helper() -> bool:
+    """Say whether this process was started by Lightning to drive a further device."""
+    return os.environ.get("LOCAL_RANK", "0") != "0"
+
+
+def _train(
+    model: GenerativeModel,
+    source: DataSource,
+    folder: Path,
+    settings: TrainingSettings,
+    callbacks: Sequence[Any],
+    last: Path | None,
+) -> list[dict[str, float]]:
+    from pyro_genmodels.training.engine.callbacks import Journal, Pictures, Progress
+    from pyro_genmodels.training.engine.training_module import TrainingModule
+
+    journal = Journal(folder)
+    beside = [journal, Pictures(folder), *([Progress()] if settings.progress else []), *callbacks]
+    pyro.set_rng_seed(settings.seed)
+    module = TrainingModule(model.train(), source, settings, lambda: journal.seconds)
+    with _quiet():
+        trainer = _trainer(folder, settings, beside)
+        try:
+            _fit(trainer, module, last)
+        finally:
+            module.scope.close()
+    _take_best(model, folder)
+    if settings.num_samples and trainer.is_global_zero:
+        with seeded(settings.seed):
+            samples = draw_samples(model, settings.num_samples)
+        plotting.save_samples(samples, model.num_levels, folder / "samples.png")
+    return journal.history
+
+
+def _fit(trainer: lightning.Trainer, module: TrainingModule, last: Path | None) -> None:
+    # On Ctrl-C Lightning has the signal ignored from then on, and exits the process by itself.
+    in_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if in_main else None
+    try:
+        trainer.fit(module, ckpt_path=last, weights_only=True)
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+    finally:
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+def _trainer(folder: Path, settings: TrainingSettings, callbacks: list[Any]) -> lightning.Trainer:
+    import lightning.pytorch as lightning
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    from pyro_genmodels.training.engine.checkpoint_io import WholeFiles
+
+    return lightning.Trainer(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        precision=settings.precision,
+        max_epochs=settings.max_epochs,
+        gradient_clip_val=settings.gradient_clip,
+        callbacks=callbacks,
+        plugins=[WholeFiles()],
+        logger=TensorBoardLogger(folder, name="tensorboard", version=""),
+        default_root_dir=folder,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the batches know the processes that share them
+        inference_mode=False,  # tensors cached while validating must serve in training too
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def _take_best(model: GenerativeModel, folder: Path) -> None:
+    path = folder / FOLDER / BEST
+    if path.is_file():
+        model.cpu()
+        load_weights(model, read(path)[SECTION]["weights"], path)
+    model.eval()
+
+
+@contextmanager
+def _quiet() -> Any:
+    """Silence what Lightning says of matters that are settled here."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        for about in ("does not have many workers", "log_every_n_steps", "isinstance.treespec"):
+            warnings.filterwarnings("ignore", f".*{about}")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

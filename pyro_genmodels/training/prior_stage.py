@@ -1,0 +1,210 @@
+"""Stage two: a run's VQ-VAE gets the priors that were learned on its codes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+
+from pyro_genmodels import plotting
+from pyro_genmodels._checks import check
+from pyro_genmodels.data import DataSource
+from pyro_genmodels.data.files.codes import read_manifest
+from pyro_genmodels.models import (
+    AutoregressiveModel,
+    LearnedPrior,
+    VectorQuantizedModel,
+    learned_priors,
+)
+from pyro_genmodels.models.vqvae.learned_priors import code_model
+from pyro_genmodels.training.checkpoint import (
+    BEST,
+    COMPLETE,
+    FOLDER,
+    LAST,
+    SECTION,
+    CheckpointError,
+    check_resumable,
+    describe,
+    load,
+    load_source,
+    read,
+    save,
+)
+from pyro_genmodels.training.codes import encode_codes, fingerprint, raster_order
+from pyro_genmodels.training.fitting import fit, is_helper
+from pyro_genmodels.training.random import seeded
+from pyro_genmodels.training.samples import draw_samples
+from pyro_genmodels.training.settings import TrainingSettings, settings_for
+
+CODES, PRIOR = "codes", "prior"
+
+
+def fit_prior(
+    run: str | os.PathLike[str],
+    *,
+    priors: Sequence[LearnedPrior] | None = None,
+    source: DataSource | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    allow: Collection[str] = (),
+    callbacks: Sequence[Any] = (),
+    **settings: Any,
+) -> list[dict[str, float]]:
+    """Train the priors of a run's VQ-VAE on the codes of its data, and complete it.
+
+    The data are encoded once, into ``RUN/codes``; the priors are trained in ``RUN/prior``, a run
+    folder of its own, by :func:`fit`; then the model with its priors is written, whole or not at
+    all, beside the first stage's checkpoint, which stays as it is. From then on :func:`load` gives
+    the model with its priors.
+
+    Args:
+        run: Folder of a trained VQ-VAE.
+        priors: A prior for each map, from the top; ``learned_priors(model)`` by default.
+        source: The data, where the run was trained on the caller's own.
+        resume: Go on with a training of the priors, interrupted or not.
+        overwrite: Train priors anew, though the run has some.
+        allow: Full names of classes outside this package that may be imported.
+        callbacks: Further callbacks of Lightning's.
+        **settings: Fields of :class:`TrainingSettings`; ``num_samples`` is that of the completed
+            model's picture.
+
+    Returns:
+        One row an epoch, in nats per example and bits per code.
+
+    Raises:
+        ValueError: If the run is no VQ-VAE's, the priors do not fit it, or a setting is impossible.
+        FileExistsError: If the run has priors, or an interrupted training of them, and is neither
+            to be resumed nor overwritten.
+        CheckpointError: If the run has no checkpoint that can be read.
+        ImportError: If the ``train`` extra is not installed.
+    """
+    folder = Path(run)
+    model = check_prior_run(folder, resume=resume, overwrite=overwrite, allow=allow)
+    chosen = settings_for(AutoregressiveModel, **settings)
+    if priors is None:
+        pyro.set_rng_seed(chosen.seed)
+        priors = learned_priors(model)
+    coder = _coder(model, priors)
+    data = source if source is not None else load_source(first_stage(folder), allow=allow)
+    if resume:
+        _check_same_codes(folder, model, data)
+    codes = encode_codes(model.to(_device(chosen)), data, folder / CODES)
+    within = {**settings, "num_samples": 0, "callbacks": callbacks}
+    history = fit(coder, codes, run=folder / PRIOR, resume=resume, overwrite=overwrite, **within)
+    if not is_helper():
+        _complete(folder, model.cpu(), [prior.cpu() for prior in priors], chosen)
+    return history
+
+
+def check_prior_run(
+    run: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    allow: Collection[str] = (),
+) -> VectorQuantizedModel:
+    """Check that a run can get priors, and return its first stage's model.
+
+    Raises:
+        ValueError: If the run is no VQ-VAE's.
+        FileExistsError: If it has priors, or an interrupted training of them, and is neither to
+            be resumed nor overwritten.
+        CheckpointError: If it has no checkpoint that can be read.
+    """
+    folder = Path(run)
+    check(folder.is_dir(), "run", "be a run folder", f"'{folder}'")
+    model = load(first_stage(folder), allow=allow)
+    quantized = isinstance(model, VectorQuantizedModel)
+    check(quantized, "run", "hold a VQ-VAE to learn a prior for", type(model).__name__)
+    assert isinstance(model, VectorQuantizedModel)  # narrows the type for the checker
+    if is_helper() or overwrite:
+        return model
+    # An overwriting that was interrupted left the old priors, and something to go on with.
+    goes_on = resume and (folder / PRIOR / FOLDER / LAST).is_file()
+    if (folder / FOLDER / COMPLETE).is_file() and not goes_on:
+        raise FileExistsError(f"'{folder}' has a learned prior already: overwrite it")
+    if (folder / PRIOR / FOLDER).exists() and not resume:
+        raise FileExistsError(f"'{folder / PRIOR}' holds a run already: resume it or overwrite it")
+    return model
+
+
+def check_priors(
+    run: str | os.PathLike[str],
+    priors: Sequence[LearnedPrior],
+    *,
+    resume: bool = False,
+    **settings: Any,
+) -> None:
+    """Check that the training of a run's priors can go on with these, if it is to.
+
+    Raises:
+        ValueError: If a setting is impossible, or not one to go on with.
+        CheckpointError: If the checkpoint is of other priors, or cannot be read.
+    """
+    chosen = settings_for(AutoregressiveModel, **settings)
+    last = Path(run) / PRIOR / FOLDER / LAST
+    if resume and last.is_file():
+        check_resumable(code_model(priors), last, chosen)
+
+
+def first_stage(run: str | os.PathLike[str]) -> Path:
+    """Return the checkpoint of a run's first stage.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    for name in (BEST, LAST):
+        if (Path(run) / FOLDER / name).is_file():
+            return Path(run) / FOLDER / name
+    raise CheckpointError(f"`run` must be a folder with a checkpoint; got '{run}'.")
+
+
+def _coder(model: VectorQuantizedModel, priors: Sequence[LearnedPrior]) -> AutoregressiveModel:
+    given = [(tuple(prior.code_shape), prior.num_codes) for prior in priors]
+    wanted = [(tuple(law.code_shape), law.num_codes) for law in model.code_priors]
+    check(given == wanted, "priors", f"be over {wanted}", given)
+    for prior in priors:
+        raster = torch.equal(prior.net.order.cpu(), raster_order(prior.code_shape))
+        check(raster, "priors", "have networks in raster order", type(prior.net).__name__)
+    coder = code_model(priors)
+    fits = (coder.num_classes, coder.context_shape) in (
+        (None, None),
+        (model.num_classes, model.context_shape),
+    )
+    check(fits, "priors", "take the model's context or none", coder.num_classes)
+    return coder
+
+
+def _check_same_codes(folder: Path, model: VectorQuantizedModel, source: DataSource) -> None:
+    facts = read_manifest(folder / CODES)
+    if (folder / PRIOR / FOLDER / LAST).is_file() and facts is not None:
+        same = facts["fingerprint"] == fingerprint(model, source)
+        check(same, "resume", "go on with the codes of the same model and data", "other ones")
+
+
+def _device(settings: TrainingSettings) -> str:
+    cuda = settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return "cuda" if cuda else "cpu"
+
+
+def _complete(
+    folder: Path,
+    model: VectorQuantizedModel,
+    priors: Sequence[LearnedPrior],
+    settings: TrainingSettings,
+) -> None:
+    model.set_code_priors(priors)
+    model.eval()
+    own = read(first_stage(folder))[SECTION]
+    description = {**describe(model, None), "data": own.get("data")}
+    contents = {SECTION: {**description, "weights": model.state_dict()}}
+    save(contents, folder / FOLDER / COMPLETE)
+    if settings.num_samples:
+        with seeded(settings.seed):
+            samples = draw_samples(model, settings.num_samples)
+        plotting.save_samples(samples, model.num_levels, folder / "samples.png")

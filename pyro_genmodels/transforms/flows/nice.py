@@ -1,0 +1,151 @@
+"""NICE: additive couplings and one diagonal scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from pyro_genmodels._checks import (
+    as_shape,
+    check,
+    check_event_shape,
+    check_positive,
+    integers_checked,
+)
+from pyro_genmodels._typing import Float, Num
+from pyro_genmodels.nets import MLP
+from pyro_genmodels.transforms.base.conditional import ConditionalFlow
+from pyro_genmodels.transforms.base.flow_transform import FlowTransform
+from pyro_genmodels.transforms.couplings.coupling import AdditiveCoupling
+from pyro_genmodels.transforms.couplings.masks import AlternatingMask
+from pyro_genmodels.transforms.flows.whole_flow import WholeFlow
+from pyro_genmodels.transforms.layers.elementary import DiagonalScale
+
+
+class NICE(WholeFlow):
+    r"""Additive couplings between even and odd elements, and a learned scale of each element.
+
+    Volumes are kept but for the last layer, so the log-determinant is the same everywhere. An
+    image is a vector of its pixels here, as published.
+
+    Args:
+        event_shape: ``D`` or ``(D,)`` for vectors, ``(C, H, W)`` for images; at least two
+            elements.
+        num_couplings: Number of couplings.
+        width: Width of the networks' hidden layers.
+        num_layers: Number of hidden layers of each network.
+        activation: Name of the activation.
+        dropout: Dropout probability in the networks; not in the paper.
+        checkpoint: In training, keep only what passes between the couplings, and evaluate each
+            anew in the backward pass.
+        num_classes: Condition on labels.
+        context_shape: Condition on vectors ``(D,)`` or maps ``(C, H, W)``.
+        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
+
+    Raises:
+        ValueError: If sizes are not positive, there is nothing to couple, or both kinds of
+            context are given.
+
+    References:
+        Dinh et al. (2014), NICE: Non-linear independent components estimation.
+        https://arxiv.org/abs/1410.8516
+
+    Example:
+        >>> import torch
+        >>> NICE((1, 4, 4), width=16).inv(torch.zeros(5, 1, 4, 4)).shape
+        torch.Size([5, 1, 4, 4])
+    """
+
+    def __init__(
+        self,
+        event_shape: int | Sequence[int],
+        *,
+        num_couplings: int = 4,
+        width: int = 1000,
+        num_layers: int = 5,
+        activation: str = "relu",
+        dropout: float = 0.0,
+        checkpoint: bool = False,
+        num_classes: int | None = None,
+        context_shape: Sequence[int] | None = None,
+        cache_size: int = 0,
+    ) -> None:
+        shape = check_event_shape(as_shape(event_shape))
+        context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
+        super().__init__(shape, **context, cache_size=cache_size)
+        check_positive(num_couplings=num_couplings, width=width, num_layers=num_layers)
+        size = shape.numel()
+        check(size > 1, "event_shape", "have two elements or more to couple", tuple(shape))
+        options: dict[str, Any] = {"hidden": [width] * num_layers, "activation": activation}
+        options |= {"dropout": dropout, "zero_init": True, **context}
+        couplings: list[FlowTransform] = []
+        for index in range(num_couplings):
+            mask = AlternatingMask(inverted=index % 2 == 1)
+            seen, changed = mask.sizes((size,))
+            couplings.append(AdditiveCoupling(mask, MLP(seen, changed, **options)))
+        self._compose([DiagonalScale((size,)), *couplings], checkpoint=checkpoint)
+
+    def forward_and_log_det(
+        self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
+    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+        """Return the data of the noise ``x`` and the log-determinant."""
+        y, log_det = self.flow.forward_and_log_det(x.flatten(-self.domain.event_dim), context)
+        return y.reshape(x.shape), log_det
+
+    def inverse_and_log_det(
+        self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
+    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+        """Return the noise of the data ``y`` and the log-determinant."""
+        x, log_det = self.flow.inverse_and_log_det(y.flatten(-self.domain.event_dim), context)
+        return x.reshape(y.shape), log_det
+
+
+class ConditionalNICE(ConditionalFlow):
+    """NICE that waits for its context: labels, vectors or maps.
+
+    Args:
+        event_shape: ``D`` or ``(D,)`` for vectors, ``(C, H, W)`` for images.
+        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
+        options: ``num_classes`` or ``context_shape``, and others as for :class:`NICE`.
+
+    Raises:
+        ValueError: As :class:`NICE`; also if neither kind of context is given.
+
+    Example:
+        >>> import torch
+        >>> flow = ConditionalNICE(4, num_classes=10, width=8)
+        >>> flow.condition(torch.arange(10)).forward_shape((4,))
+        torch.Size([10, 4])
+    """
+
+    def __init__(
+        self, event_shape: int | Sequence[int], *, cache_size: int = 0, **options: Any
+    ) -> None:
+        super().__init__(NICE(event_shape, **options), cache_size=cache_size)
+
+
+@integers_checked
+def nice(input_dim: int | Sequence[int], **options: Any) -> NICE:
+    """Return a :class:`NICE` for vectors of ``input_dim`` or events of that shape.
+
+    Example:
+        >>> nice(4, width=8).event_shape
+        torch.Size([4])
+    """
+    return NICE(input_dim, **options)
+
+
+@integers_checked
+def conditional_nice(
+    input_dim: int | Sequence[int], context_dim: int | Sequence[int], **options: Any
+) -> ConditionalNICE:
+    """Return a :class:`ConditionalNICE` for context vectors of ``context_dim`` or maps.
+
+    Example:
+        >>> import torch
+        >>> conditional_nice(4, 2, width=8).condition(torch.zeros(5, 2)).forward_shape((4,))
+        torch.Size([5, 4])
+    """
+    return ConditionalNICE(input_dim, context_shape=as_shape(context_dim), **options)

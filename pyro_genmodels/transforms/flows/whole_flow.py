@@ -1,0 +1,65 @@
+"""The base of whole flows: a chain of parts between noise and data of one fixed shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pyro_genmodels._typing import Float, Num
+from pyro_genmodels.nets.layers.context import context_event_dim
+from pyro_genmodels.transforms.base.chain import Chain
+from pyro_genmodels.transforms.base.flow_transform import FlowTransform
+from pyro_genmodels.transforms.layers.logit import Logit
+
+
+class WholeFlow(FlowTransform):
+    """A flow of one event shape; a subclass makes its parts and hands them to :meth:`_compose`.
+
+    Args:
+        event_shape: Sizes of an event.
+        num_classes: Condition on labels.
+        context_shape: Condition on vectors or maps.
+        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
+    """
+
+    flow: Chain
+
+    def __init__(
+        self,
+        event_shape: torch.Size,
+        *,
+        num_classes: int | None,
+        context_shape: Sequence[int] | None,
+        cache_size: int,
+    ) -> None:
+        super().__init__(len(event_shape), event_shape=event_shape, cache_size=cache_size)
+        context_event_dim(num_classes, context_shape)  # checks them
+        self.num_classes = num_classes
+        self.context_shape = None if context_shape is None else torch.Size(context_shape)
+
+    def _compose(
+        self,
+        parts: Sequence[FlowTransform],
+        *,
+        checkpoint: bool = False,
+        logit_margin: float | None = None,
+    ) -> None:
+        parts = list(parts)
+        if logit_margin is not None:
+            parts.append(Logit(self.domain.event_dim, margin=logit_margin))
+            self.codomain = parts[-1].codomain
+        self.flow = Chain(parts, checkpoint=checkpoint)
+
+    def forward_and_log_det(
+        self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
+    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+        """Return the data of the noise ``x`` and the log-determinant."""
+        return self.flow.forward_and_log_det(x, context)
+
+    def inverse_and_log_det(
+        self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
+    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+        """Return the noise of the data ``y`` and the log-determinant."""
+        return self.flow.inverse_and_log_det(y, context)

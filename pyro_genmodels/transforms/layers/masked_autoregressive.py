@@ -1,0 +1,130 @@
+"""Gaussian autoregression as a bijection: one layer of a masked autoregressive flow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pyro.nn import AutoRegressiveNN, ConditionalAutoRegressiveNN
+from torch import Tensor, nn
+
+from pyro_genmodels._checks import as_shape, check, check_positive, integers_checked
+from pyro_genmodels._typing import Float, Num
+from pyro_genmodels.transforms.base.conditional import ConditionalFlow
+from pyro_genmodels.transforms.base.flow_transform import FlowTransform
+
+_BOUND = 5.0  # of the log-scales: factors of 150, which float32 can undo
+
+
+class MaskedAutoregressive(FlowTransform):
+    r"""Standardises each element of a vector given the elements before it.
+
+    .. math:: x_t = (y_t - \mu_t(y_{<t}, c))\, e^{-s_t(y_{<t}, c)}
+
+    from data :math:`y` to noise :math:`x`. With Gaussian noise this is MADE with Gaussian outputs.
+    Data are scored by one evaluation of Pyro's masked network; drawing takes one for each element.
+    Pyro's ``AffineAutoregressive`` is the same map the other way round, fast to draw.
+
+    Args:
+        num_features: Length D of the vectors.
+        hidden: Widths of the hidden layers, D or more each.
+        num_classes: Condition on labels, which enter as one-hot vectors.
+        context_shape: Condition on vectors.
+        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
+
+    Raises:
+        ValueError: If a size is not positive, a layer is too narrow, or contexts are maps.
+
+    References:
+        Papamakarios et al. (2017), Masked autoregressive flow, eq. 2-4.
+        https://arxiv.org/abs/1705.07057. Germain et al. (2015), MADE.
+        https://arxiv.org/abs/1502.03509
+
+    Example:
+        >>> MaskedAutoregressive(4, hidden=(8,))(torch.zeros(2, 4)).shape
+        torch.Size([2, 4])
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        hidden: Sequence[int] = (64, 64),
+        num_classes: int | None = None,
+        context_shape: Sequence[int] | None = None,
+        cache_size: int = 0,
+    ) -> None:
+        check_positive(num_features=num_features)
+        super().__init__(1, event_shape=torch.Size([num_features]), cache_size=cache_size)
+        fits = len(hidden) > 0 and min(hidden) >= num_features
+        check(fits, "hidden", f"be widths of {num_features} or more", tuple(hidden))
+        self.num_classes = num_classes
+        self.context_shape = None if context_shape is None else torch.Size(context_shape)
+        rule = "be that of a vector"
+        check(self.context_event_dim in (None, 0, 1), "context_shape", rule, context_shape)
+        # In the natural order: what turns vectors around between layers is a transform too.
+        order: dict[str, Any]
+        widths, device = list(hidden), torch.get_default_device()
+        with torch.device("cpu"):  # masks are asked for their values, which "meta" has none of
+            order = {"permutation": torch.arange(num_features), "skip_connections": False}
+            if self.context_event_dim is None:
+                net: nn.Module = AutoRegressiveNN(num_features, widths, **order)
+            else:
+                inputs = self.context_shape[0] if self.context_shape else num_classes or 0
+                net = ConditionalAutoRegressiveNN(num_features, inputs, widths, **order)
+        self.net = net.to(device)
+
+    def forward_and_log_det(
+        self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
+    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+        """Return the data of the noise ``x`` and the log-determinant."""
+        y = torch.zeros_like(x)
+        places = torch.arange(x.shape[-1], device=x.device)
+        for place in range(x.shape[-1]):
+            loc, log_scale = self._law(y, context)
+            y = torch.where(places == place, loc + x * log_scale.exp(), y)
+        return y, log_scale.sum(-1)
+
+    def inverse_and_log_det(
+        self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
+    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+        """Return the noise of the data ``y`` and the log-determinant."""
+        loc, log_scale = self._law(y, context)
+        return (y - loc) * torch.exp(-log_scale), -log_scale.sum(-1)
+
+    def _law(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        if context is None:
+            loc, raw = self.net(y)
+        else:
+            if self.num_classes is not None:
+                context = F.one_hot(context.long(), self.num_classes)
+            loc, raw = self.net(y, context.to(y.dtype))
+        return loc.to(y.dtype), _BOUND * torch.tanh(raw.to(y.dtype) / _BOUND)
+
+
+@integers_checked
+def masked_autoregressive(input_dim: int, **options: Any) -> MaskedAutoregressive:
+    """Return a :class:`MaskedAutoregressive` of vectors of ``input_dim``.
+
+    Example:
+        >>> masked_autoregressive(3, hidden=(8,)).num_classes is None
+        True
+    """
+    return MaskedAutoregressive(input_dim, **options)
+
+
+@integers_checked
+def conditional_masked_autoregressive(
+    input_dim: int, context_dim: int, **options: Any
+) -> ConditionalFlow:
+    """Return a masked autoregression that waits for context vectors of ``context_dim``.
+
+    Example:
+        >>> flow = conditional_masked_autoregressive(3, 2, hidden=(8,))
+        >>> flow.condition(torch.zeros(5, 2)).forward_shape((3,))
+        torch.Size([5, 3])
+    """
+    context_shape = as_shape(context_dim)
+    return ConditionalFlow(MaskedAutoregressive(input_dim, context_shape=context_shape, **options))

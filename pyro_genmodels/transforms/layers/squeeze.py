@@ -1,0 +1,94 @@
+"""Squeezing: 2x2 squares of pixels become channels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_genmodels._checks import check
+from pyro_genmodels._typing import Float, Num
+from pyro_genmodels.transforms.base.flow_transform import FlowTransform
+
+# Opposite corners first, so that the first half of the channels is a checkerboard of the pixels.
+_CORNERS = (0, 3, 1, 2)
+_CORNERS_BACK = (0, 2, 3, 1)
+
+
+def squeeze(
+    x: Float[Tensor, "*batch C H W"], *, alternating: bool = False
+) -> Float[Tensor, "*batch C4 H2 W2"]:
+    """Return ``(*batch, 4 C, H / 2, W / 2)``; see :class:`Squeeze`."""
+    # Not by pixel_unshuffle, which gets the sizes of an empty batch wrong.
+    squares = x.unflatten(-1, (-1, 2)).unflatten(-3, (-1, 2))  # C H/2 2 W/2 2
+    corners = squares.movedim((-3, -1), (-4, -3)).flatten(-4, -3)  # C 4 H/2 W/2
+    if alternating:
+        corners = corners[..., _CORNERS, :, :].transpose(-4, -3)
+    result: Tensor = corners.flatten(-4, -3)
+    return result
+
+
+def unsqueeze(
+    y: Float[Tensor, "*batch C H W"], *, alternating: bool = False
+) -> Float[Tensor, "*batch C4 H2 W2"]:
+    """Undo :func:`squeeze`."""
+    if alternating:
+        corners = y.unflatten(-3, (4, -1)).transpose(-4, -3)[..., _CORNERS_BACK, :, :]
+    else:
+        corners = y.unflatten(-3, (-1, 4))
+    squares = corners.unflatten(-3, (2, 2)).movedim((-4, -3), (-3, -1))
+    result: Tensor = squares.flatten(-2, -1).flatten(-3, -2)
+    return result
+
+
+class Squeeze(FlowTransform):
+    r"""Turns every 2x2 square of pixels into four channels: ``(C, H, W)`` to ``(4 C, H/2, W/2)``.
+
+    A permutation, so the log-determinant is zero.
+
+    Args:
+        alternating: Order the new channels by corner, opposite corners first, so that the first
+            half of the channels is a checkerboard of the pixels (RealNVP factors that half out).
+            Otherwise the four pixels of one channel stay together.
+        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
+
+    Raises:
+        ValueError: If a height or width is odd.
+
+    References:
+        Dinh et al. (2017), RealNVP, section 3.6. https://arxiv.org/abs/1605.08803
+
+    Example:
+        >>> Squeeze()(torch.zeros(5, 3, 8, 6)).shape
+        torch.Size([5, 12, 4, 3])
+    """
+
+    def __init__(self, *, alternating: bool = False, cache_size: int = 0) -> None:
+        super().__init__(3, cache_size=cache_size)
+        self.alternating = alternating
+
+    def forward_and_log_det(
+        self, x: Float[Tensor, "*image"], context: Num[Tensor, "*context"] | None = None
+    ) -> tuple[Float[Tensor, "*squeezed"], Float[Tensor, "*batch"]]:
+        """Return the squeezed image and zero."""
+        return squeeze(x, alternating=self.alternating), x.new_zeros(x.shape[:-3])
+
+    def inverse_and_log_det(
+        self, y: Float[Tensor, "*squeezed"], context: Num[Tensor, "*context"] | None = None
+    ) -> tuple[Float[Tensor, "*image"], Float[Tensor, "*batch"]]:
+        """Return the image and zero."""
+        return unsqueeze(y, alternating=self.alternating), y.new_zeros(y.shape[:-3])
+
+    def forward_shape(self, shape: Any) -> torch.Size:
+        """Return the shape of the squeezed image."""
+        *batch, channels, height, width = shape
+        check(height % 2 == 0, "height", "be even", height)
+        check(width % 2 == 0, "width", "be even", width)
+        return torch.Size((*batch, 4 * channels, height // 2, width // 2))
+
+    def inverse_shape(self, shape: Any) -> torch.Size:
+        """Return the shape of the image."""
+        *batch, channels, height, width = shape
+        check(channels % 4 == 0, "channels", "be divisible by 4", channels)
+        return torch.Size((*batch, channels // 4, 2 * height, 2 * width))
