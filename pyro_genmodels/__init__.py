@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from pyro_genmodels._version import __version__
+
 if TYPE_CHECKING:
     from pyro_genmodels import (
         compression,
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
         transforms,
     )
     from pyro_genmodels.training import load
-
-__version__ = "0.1.0"
 
 _SUBMODULES = frozenset(
     {

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from pyro_genmodels._checks import check, integers_checked, require
 from pyro_genmodels._files import written_whole
+from pyro_genmodels._modes import evaluating
 from pyro_genmodels._typing import Float, Num
-from pyro_genmodels.metrics import evaluating
 
 __all__ = [
     "image_grid",

@@ -26,8 +26,7 @@ from pyro_genmodels.distributions.gaussian import DiagonalNormal, StandardNormal
 from pyro_genmodels.models.base.latent_scale import LatentScale
 from pyro_genmodels.models.base.param_registration import RegisteredModule
 from pyro_genmodels.models.vae.objectives import LatentCost
-from pyro_genmodels.nets.gated_pixelcnn.layers import VerticalConv2d
-from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d
+from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d, VerticalConv2d
 from pyro_genmodels.optim import joint
 from pyro_genmodels.transforms.base import single_use_cache
 from pyro_genmodels.transforms.base.single_use_cache import Slot
@@ -652,7 +651,7 @@ def states_shifted(offset: int) -> Mutation:
             moved = [(down, right + offset * (down != 0)) for down, right in offsets]
             return original(fronts, moved, memory=memory)
 
-        patch.setattr(wavefront, "wavefront", shifted)
+        patch.setattr(wavefront, "_wavefront", shifted)
 
     return mutate
 
@@ -679,7 +678,7 @@ def levels_hidden_from_the_right(patch: pytest.MonkeyPatch) -> None:
 
 
 def colours_of_gates_swapped(patch: pytest.MonkeyPatch) -> None:
-    from pyro_genmodels.nets.gated_pixelcnn.layers import MaskedRowConv2d
+    from pyro_genmodels.nets.layers.masked_conv import MaskedRowConv2d
 
     original = MaskedRowConv2d.__init__
 

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyro_genmodels.cli.commands.evaluate import add_allow
+from pyro_genmodels.cli.scoring import add_allow
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 def load_model(arguments: argparse.Namespace) -> Any:
     """Return the run's model on the device asked for."""
     from pyro_genmodels import training
-    from pyro_genmodels.cli.commands.evaluate import torch_device
+    from pyro_genmodels.cli.scoring import torch_device
 
     model = training.load(arguments.run_folder, allow=arguments.allow)
     return model.to(torch_device(arguments.device)).eval()
@@ -183,8 +183,7 @@ def _pictures(folder: Path, num_levels: int | None) -> Tensor:
     import torch
 
     from pyro_genmodels._checks import check, require
-    from pyro_genmodels.data.base.items import as_event
-    from pyro_genmodels.data.base.pixels import with_bits
+    from pyro_genmodels.data.base import as_event, with_bits
 
     bits, pillow = bits_of(num_levels), require("PIL.Image", extra="train")
     images = []

@@ -15,10 +15,10 @@ import yaml
 from pyro_genmodels import models, training
 from pyro_genmodels._checks import check
 from pyro_genmodels._files import written_whole
-from pyro_genmodels.cli.commands.evaluate import save_result, score
 from pyro_genmodels.cli.components import gather, options_of
 from pyro_genmodels.cli.names import family, prior_preset
 from pyro_genmodels.cli.plan import Plan, new_parser, parse, read_config
+from pyro_genmodels.cli.scoring import save_result, score
 from pyro_genmodels.training import TrainingSettings
 
 CONFIG = "config.yaml"

@@ -17,7 +17,7 @@ from torch import Tensor
 from pyro_genmodels._checks import check, require
 from pyro_genmodels._typing import Float, Int
 from pyro_genmodels.compression.masses import run_masses
-from pyro_genmodels.distributions.autoregressive.output_distributions import OutputLaw
+from pyro_genmodels.distributions.autoregressive import OutputLaw
 
 # Weights keep so many binary digits, whatever their size: the rounding costs 10^-7 bits an
 # element, and two evaluations that differ in the 14th digit seldom lie on two sides of an edge.

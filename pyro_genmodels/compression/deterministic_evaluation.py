@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels.distributions.autoregressive.sampling import evaluating
+from pyro_genmodels.distributions.autoregressive import reproducibly_evaluating
 
 NO_CONTEXT = bytes(4)
 
@@ -34,7 +34,7 @@ def one_path(module: nn.Module, threads: int) -> Iterator[None]:
     try:
         torch.set_num_threads(threads)
         cudnn.deterministic, cudnn.benchmark = True, False
-        with evaluating(module):
+        with reproducibly_evaluating(module):
             yield
     finally:
         cudnn.deterministic, cudnn.benchmark = settings

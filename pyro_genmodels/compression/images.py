@@ -31,7 +31,7 @@ from pyro_genmodels.compression.streams import (
 )
 from pyro_genmodels.metrics import elbo
 from pyro_genmodels.models import AutoregressiveModel, GenerativeModel, VectorQuantizedModel
-from pyro_genmodels.models.vqvae.single_map import OneMapModel
+from pyro_genmodels.models.vqvae import OneMapModel
 
 MAGIC = b"PGMV"
 VERSION = 1

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from pyro_genmodels._logistic_mixture import LOG_SCALE_BOUND
 from pyro_genmodels._typing import Float, Int
-from pyro_genmodels.distributions.autoregressive.logistic_mixture import LogisticMixture
-from pyro_genmodels.distributions.autoregressive.output_distributions import OutputLaw, Softmax
+from pyro_genmodels.distributions.autoregressive import LogisticMixture, OutputLaw, Softmax
 
 
 @functools.singledispatch

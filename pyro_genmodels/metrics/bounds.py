@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import torch
-from torch import nn
 
 from pyro_genmodels._checks import check, check_positive, integers_checked
+from pyro_genmodels._modes import evaluating
 from pyro_genmodels._typing import Float, Num, Tensor
 
 
@@ -130,20 +129,3 @@ def _sum(log_weights: Tensor) -> Tensor:
 
 def _logsumexp(log_weights: Tensor) -> Tensor:
     return log_weights.logsumexp(0)
-
-
-@contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """Put a module in eval mode for a while, and each of its parts back as it was.
-
-    Anything that is not a module passes untouched.
-    """
-    parts = model.modules() if isinstance(model, nn.Module) else ()
-    training = [part for part in parts if part.training]
-    for part in training:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True

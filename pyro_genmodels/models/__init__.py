@@ -1,13 +1,25 @@
 """Model/guide pairs: deep generative models that Pyro's inference takes as they are."""
 
 from pyro_genmodels.models.autoregressive.autoregressive_model import AutoregressiveModel
-from pyro_genmodels.models.autoregressive.builders import gated_pixelcnn, pixelcnn, pixelsnail
+from pyro_genmodels.models.autoregressive.builders import (
+    char_rnn,
+    diagonal_bilstm,
+    gated_pixelcnn,
+    made,
+    multiscale_pixelrnn,
+    ngram,
+    pixelcnn,
+    pixelcnn_pp,
+    pixelsnail,
+    row_lstm,
+    wavenet,
+)
 from pyro_genmodels.models.autoregressive.likelihood import AutoregressiveLikelihood
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.models.base.latent_scale import LatentScale
 from pyro_genmodels.models.base.loss import ELBOLoss, NonFiniteELBOError
 from pyro_genmodels.models.base.shared_pass import SharedPass
-from pyro_genmodels.models.flows.builders import glow, nice, realnvp, spline_flow
+from pyro_genmodels.models.flows.builders import glow, maf, nice, realnvp, spline_flow
 from pyro_genmodels.models.flows.flow_model import FlowModel
 from pyro_genmodels.models.gaussian.factor_analysis import FactorAnalysis
 from pyro_genmodels.models.likelihoods.elementwise import (
@@ -18,12 +30,8 @@ from pyro_genmodels.models.likelihoods.elementwise import (
     Likelihood,
 )
 from pyro_genmodels.models.likelihoods.logistic_mixture import LogisticMixtureLikelihood
-from pyro_genmodels.models.maf import maf
 from pyro_genmodels.models.nvae.nvae import NVAE
-from pyro_genmodels.models.pixelcnn_pp import pixelcnn_pp
-from pyro_genmodels.models.pixelrnn import diagonal_bilstm, multiscale_pixelrnn, row_lstm
 from pyro_genmodels.models.published.lookup import preset, presets
-from pyro_genmodels.models.sequences import char_rnn, made, ngram, wavenet
 from pyro_genmodels.models.vae.beta_vae import BetaVAE
 from pyro_genmodels.models.vae.delta_vae import DeltaVAE
 from pyro_genmodels.models.vae.priors import AR1Prior, FlowPrior, LatentPrior, VampPrior

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-import pyro_genmodels
 from pyro_genmodels._checks import check
 from pyro_genmodels._configuration import build, configuration
 from pyro_genmodels._files import save_whole
+from pyro_genmodels._version import __version__
 from pyro_genmodels.data import DataSource
 from pyro_genmodels.models import GenerativeModel
 from pyro_genmodels.training.settings import TrainingSettings
@@ -40,7 +40,7 @@ def describe(model: GenerativeModel, source: DataSource | None) -> dict[str, Any
         data = None if source is None else configuration(source)
     except ValueError:
         data = None  # the user's own tensors: whoever evaluates the run must bring them again
-    own: dict[str, Any] = {"format": FORMAT, "version": pyro_genmodels.__version__, "data": data}
+    own: dict[str, Any] = {"format": FORMAT, "version": __version__, "data": data}
     try:
         return {**own, "model": configuration(model)}
     except ValueError as error:

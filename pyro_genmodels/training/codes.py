@@ -18,10 +18,9 @@ from pyro_genmodels._checks import integers_checked
 from pyro_genmodels._configuration import configuration
 from pyro_genmodels._files import written_whole
 from pyro_genmodels.data import Codes, DataSource
-from pyro_genmodels.data.files.codes import MANIFEST, read_manifest
+from pyro_genmodels.data.files import MANIFEST, read_manifest
 from pyro_genmodels.models import VectorQuantizedModel
-from pyro_genmodels.nets.autoregressive.base import raster_indices
-from pyro_genmodels.nets.autoregressive.levels import image_shape
+from pyro_genmodels.nets.autoregressive import image_shape, raster_indices
 from pyro_genmodels.training.batches import Batches
 from pyro_genmodels.training.data_fingerprint import add_data, add_tensor
 

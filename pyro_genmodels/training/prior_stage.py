@@ -13,14 +13,14 @@ import torch
 from pyro_genmodels import plotting
 from pyro_genmodels._checks import check
 from pyro_genmodels.data import DataSource
-from pyro_genmodels.data.files.codes import read_manifest
+from pyro_genmodels.data.files import read_manifest
 from pyro_genmodels.models import (
     AutoregressiveModel,
     LearnedPrior,
     VectorQuantizedModel,
     learned_priors,
 )
-from pyro_genmodels.models.vqvae.learned_priors import code_model
+from pyro_genmodels.models.vqvae import code_model
 from pyro_genmodels.training.checkpoint import (
     BEST,
     COMPLETE,

@@ -26,8 +26,8 @@ from pyro.optim import PyroOptim
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
+from pyro_genmodels.distributions.gaussian import MapNormal
 from pyro_genmodels.models import NVAE, ELBOLoss
-from pyro_genmodels.models._map_normal import MapNormal
 from pyro_genmodels.models.nvae.objective import balancing_coefficients, group_weights
 from pyro_genmodels.optim import JointOptim
 

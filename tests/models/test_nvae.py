@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from pyro_genmodels import models, testing
+from pyro_genmodels.distributions.gaussian import MapNormal
 from pyro_genmodels.models import NVAE, ELBOLoss, LogisticMixtureLikelihood
-from pyro_genmodels.models._map_normal import MapNormal
 from pyro_genmodels.models.base.mean_field_elbo import MeanFieldELBO
 from pyro_genmodels.models.nvae.objective import balancing_coefficients, group_weights
 from pyro_genmodels.models.nvae.posterior_flow import AutoregressiveShifts

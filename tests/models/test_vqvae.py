@@ -32,7 +32,7 @@ from pyro_genmodels.models import (
     LogisticMixtureLikelihood,
     UniformPrior,
 )
-from pyro_genmodels.models._once_a_step import OnceAStep
+from pyro_genmodels.models.vqvae.base import OnceAStep
 from tests.cases import sequence_vqvae
 
 ESTIMATORS = [Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO, TraceEnum_ELBO]

@@ -1,1 +1,1 @@
-"""Commands."""
+"""The commands of ``pyro-genmodels``, one file each."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pyro_genmodels.cli.commands.evaluate import add_allow
 from pyro_genmodels.cli.commands.sample import check_drawing, default_output
+from pyro_genmodels.cli.scoring import add_allow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyro_genmodels.cli.arrays import load_model, read_context, read_data
-from pyro_genmodels.cli.commands.evaluate import add_allow
+from pyro_genmodels.cli.scoring import add_allow
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pyro_genmodels.cli.commands.evaluate import RESULT, add_allow
+from pyro_genmodels.cli.scoring import RESULT, add_allow
 
 CONFIG = "config.yaml"
 _FOLDER_VARIABLE = "PYRO_GENMODELS_RUN"
@@ -76,8 +76,8 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
 def _train(plan: Any, second: Any, folder: Path, arguments: argparse.Namespace) -> int:
     from pyro_genmodels import training
     from pyro_genmodels._files import written_whole
-    from pyro_genmodels.cli.commands.evaluate import save_result, score
     from pyro_genmodels.cli.prior import foresee
+    from pyro_genmodels.cli.scoring import save_result, score
 
     model = plan.build_model()
     options = {"resume": arguments.resume, "overwrite": arguments.overwrite}

@@ -1,1 +1,1 @@
-"""Datasets."""
+"""Data sets that are bundled with a library or downloaded."""

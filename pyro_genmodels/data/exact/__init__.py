@@ -1,1 +1,1 @@
-"""Exact."""
+"""Distributions whose entropy and log-probability are known."""

@@ -1,1 +1,14 @@
-"""Autoregressive."""
+"""Distributions by autoregressive networks, with exact cached sampling."""
+
+from pyro_genmodels.distributions.autoregressive.codes import check_looks_up
+from pyro_genmodels.distributions.autoregressive.logistic_mixture import LogisticMixture
+from pyro_genmodels.distributions.autoregressive.output_distributions import OutputLaw, Softmax
+from pyro_genmodels.distributions.autoregressive.sampling import reproducibly_evaluating
+
+__all__ = [
+    "LogisticMixture",
+    "OutputLaw",
+    "Softmax",
+    "check_looks_up",
+    "reproducibly_evaluating",
+]

@@ -21,7 +21,8 @@ from pyro_genmodels._checks import (
 )
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.distributions.autoregressive.output_distributions import OutputLaw, Softmax
-from pyro_genmodels.distributions.autoregressive.sampling import METHODS, SamplingTask
+from pyro_genmodels.distributions.autoregressive.sampling import METHODS, Sampler
+from pyro_genmodels.distributions.autoregressive.sampling_task import SamplingTask
 from pyro_genmodels.nets import AutoregressiveNet
 
 
@@ -194,7 +195,7 @@ class AutoregressiveDistribution(TorchDistribution, ABC):
                 shape + self.event_shape, dtype=self.net.dtype, device=self.net.device
             )
         # Cloned: tensors made in inference mode could not enter a graph later.
-        return task.run(method).clone().reshape(shape + self.event_shape)
+        return Sampler(task).run(method).clone().reshape(shape + self.event_shape)
 
     def _flat_features(self, batch: torch.Size) -> Tensor | None:
         # Samplers run without autocast: what they take of a context must be in their precision.

@@ -12,7 +12,7 @@ from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Float, Int, Num
 from pyro_genmodels.distributions.autoregressive.base import SoftmaxAutoregressive
 from pyro_genmodels.nets import AutoregressiveNet, CodeHierarchyNet
-from pyro_genmodels.nets.autoregressive.levels import LevelInput
+from pyro_genmodels.nets.autoregressive import LevelInput
 
 
 class VQPrior(SoftmaxAutoregressive):

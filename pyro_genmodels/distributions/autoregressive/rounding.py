@@ -6,18 +6,15 @@ import copy
 import itertools
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from pyro_genmodels._checks import check
+from pyro_genmodels.distributions.autoregressive.sampling_task import SamplingTask
 from pyro_genmodels.nets import AutoregressiveNet
-from pyro_genmodels.nets.autoregressive.base import WholeEvaluation
-
-if TYPE_CHECKING:
-    from pyro_genmodels.distributions.autoregressive.sampling import SamplingTask
+from pyro_genmodels.nets.autoregressive import WholeEvaluation
 
 # In units of the last place of 1 + the largest parameter. Two evaluations were seen to differ by
 # up to 5 in usual networks (2 to 15 blocks, 1 to 3 colours), by 26 with weights far out of

@@ -11,7 +11,7 @@ a sample is the one fixed point of "evaluate the network at x, draw every elemen
 
 They add in different orders, and by rounding alone could disagree on an element once in 10^5 to
 10^6, whereafter all later elements differ. Hence each reports how near its draws came to a tie,
-and the images with a lead below what rounding can do are settled in float64 (``_settling.py``).
+and the images with a lead below what rounding can do are settled in float64 (``rounding.py``).
 The result is the float64 network's sample, whatever method, batch or device.
 
 Not yet captured as a CUDA graph: the evaluations keep their place in the image as Python numbers,
@@ -22,92 +22,59 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels.distributions.autoregressive.output_distributions import OutputLaw
 from pyro_genmodels.distributions.autoregressive.rounding import Leads, Settling, first_differences
-from pyro_genmodels.nets import AutoregressiveNet
-from pyro_genmodels.nets.autoregressive.base import IncrementalEvaluation, WholeEvaluation
+from pyro_genmodels.distributions.autoregressive.sampling_task import SamplingTask
+from pyro_genmodels.nets.autoregressive import IncrementalEvaluation, WholeEvaluation
 
 METHODS = ("cached", "parallel", "naive")
 
 
-@dataclass
-class SamplingTask:
-    """Draws a batch of images; one task is one batch of noise.
+class Sampler:
+    """Samples the images of a task.
 
-    Attributes:
-        net: The network, in eval mode.
-        law: The law of an element.
-        batch_size: Number of images.
-        features: Context features for each image, or ``None``.
-        temperature: Factor of the noise.
-        given: Values ``(batch, elements)`` in the order of generation, of which the first
-            ``num_given`` are kept.
-        num_given: Number of elements that are kept.
-        progress: Whether to show a progress bar.
-        window: Number of elements, from the first unsettled one, that a round of parallel sampling
-            draws anew; all by default.
+    Args:
+        task: The images.
     """
 
-    net: AutoregressiveNet
-    law: OutputLaw
-    batch_size: int
-    features: Tensor | None = None
-    temperature: float = 1.0
-    given: Tensor | None = None
-    num_given: int = 0
-    progress: bool = False
-    window: int | None = None
-    seed: int = field(default_factory=lambda: int(torch.randint(2**62, ())))
-
-    @property
-    def size(self) -> int:
-        """Number of elements of an image."""
-        return self.net.event_shape.numel()
-
-    def noise(self) -> Iterator[Tensor]:
-        """Yield the noise row by row; each call yields the same, so that none need be kept."""
-        generator = torch.Generator(self.net.device).manual_seed(self.seed)
-        for start in range(0, self.size, self.net.row_length):
-            length = min(self.net.row_length, self.size - start)
-            yield self.law.noise(self.batch_size, length, generator).mul_(self.temperature)
+    def __init__(self, task: SamplingTask) -> None:
+        self._task = task
 
     def run(self, method: str) -> Tensor:
         """Return levels ``(batch, *event_shape)`` in the network's dtype."""
-        with evaluating(self.net):
+        with reproducibly_evaluating(self._task.net):
             x, leads = self._start()
             if method == "parallel":
                 self._parallel(x, leads)
             elif method == "naive":
-                naive = WholeEvaluation(self.net, self.batch_size, self.features)
+                naive = WholeEvaluation(self._task.net, self._task.batch_size, self._task.features)
                 self._sequential(naive, x, leads)
             else:
-                state = self.net.incremental(self.batch_size, self.features)
+                state = self._task.net.incremental(self._task.batch_size, self._task.features)
                 self._sequential(state, x, leads)
-            Settling(self, leads)(x)
-        return self.in_event_order(x)
+            Settling(self._task, leads)(x)
+        return self._task.in_event_order(x)
 
     def _start(self) -> tuple[Tensor, Leads]:
-        size = (self.batch_size, self.size)
-        x = torch.zeros(size, dtype=self.net.dtype, device=self.net.device)
-        if self.given is not None:
-            x[:, : self.num_given] = self.given[:, : self.num_given].to(x)
-        return x, Leads(self)
+        size = (self._task.batch_size, self._task.size)
+        x = torch.zeros(size, dtype=self._task.net.dtype, device=self._task.net.device)
+        if self._task.given is not None:
+            x[:, : self._task.num_given] = self._task.given[:, : self._task.num_given].to(x)
+        return x, Leads(self._task)
 
     def _sequential(self, state: IncrementalEvaluation, x: Tensor, leads: Leads) -> None:
-        images, position = torch.arange(self.batch_size, device=x.device), 0
+        images, position = torch.arange(self._task.batch_size, device=x.device), 0
         with self._bar() as bar:
-            for noise in self.noise():
+            for noise in self._task.noise():
                 row = []
                 for element in noise.unbind(1):
                     parameters = state.parameters()
                     row.append(parameters.clone())
-                    if position >= self.num_given:
-                        x[:, position] = self.law.draw(parameters, element)
+                    if position >= self._task.num_given:
+                        x[:, position] = self._task.law.draw(parameters, element)
                     state.append(x[:, position])
                     position += 1
                 leads.keep(images, position - len(row), torch.stack(row, 1), noise)
@@ -115,39 +82,31 @@ class SamplingTask:
 
     def _parallel(self, x: Tensor, leads: Leads) -> None:
         """Draw all elements anew until nothing changes; with a window, those next in turn only."""
-        noise = torch.cat(list(self.noise()), 1)
-        active = torch.arange(self.batch_size, device=x.device)
-        places = torch.arange(self.size, device=x.device)
+        noise = torch.cat(list(self._task.noise()), 1)
+        active = torch.arange(self._task.batch_size, device=x.device)
+        places = torch.arange(self._task.size, device=x.device)
         while len(active):
-            features = None if self.features is None else self.features[active]
+            features = None if self._task.features is None else self._task.features[active]
             before = x[active]
-            parameters = self.in_order(self.net.evaluate(self.in_event_order(before), features))
-            drawn = self.law.draw(parameters, noise[active]).to(x.dtype)
-            drawn[:, : self.num_given] = before[:, : self.num_given]
+            parameters = self._task.in_order(
+                self._task.net.evaluate(self._task.in_event_order(before), features)
+            )
+            drawn = self._task.law.draw(parameters, noise[active]).to(x.dtype)
+            drawn[:, : self._task.num_given] = before[:, : self._task.num_given]
             first = first_differences(drawn, before)
-            done = first == self.size
+            done = first == self._task.size
             leads.keep(active[done], 0, parameters[done], noise[active[done]])
-            if self.window is not None:
-                drawn = torch.where(places < first[:, None] + self.window, drawn, before)
+            if self._task.window is not None:
+                drawn = torch.where(places < first[:, None] + self._task.window, drawn, before)
             x[active] = drawn
             active = active[~done]
 
-    def in_order(self, parameters: Tensor) -> Tensor:
-        """Return ``(batch, elements, parameters)``, in the order of generation."""
-        return parameters.flatten(1, -2)[:, self.net.order]
-
-    def in_event_order(self, x: Tensor) -> Tensor:
-        """Return what is in the order of generation as images."""
-        flat = torch.empty_like(x)
-        flat[:, self.net.order] = x
-        return flat.view(-1, *self.net.event_shape)
-
     def _bar(self) -> contextlib.AbstractContextManager[_Bar]:
-        if not self.progress:
+        if not self._task.progress:
             return contextlib.nullcontext(_Bar())
         from tqdm.auto import tqdm
 
-        return tqdm(total=self.size, desc="sampling", unit="element")  # type: ignore[no-any-return]
+        return tqdm(total=self._task.size, desc="sampling", unit="element")  # type: ignore[no-any-return]
 
 
 class _Bar:
@@ -158,7 +117,7 @@ class _Bar:
 
 
 @contextlib.contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
+def reproducibly_evaluating(net: nn.Module) -> Iterator[None]:
     """Run ``net`` in eval mode, full precision and without gradients, then put all back.
 
     Dropout must not change while one image is drawn, and products rounded to 10 bits (TF32, the

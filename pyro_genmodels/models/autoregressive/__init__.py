@@ -1,1 +1,1 @@
-"""Autoregressive."""
+"""Autoregressive distributions as models and as likelihoods."""

@@ -15,7 +15,7 @@ from pyro_genmodels._typing import Float, Num, Tensor
 from pyro_genmodels.distributions import AutoregressiveDistribution
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.nets import AutoregressiveNet
-from pyro_genmodels.nets.autoregressive.base import raster_indices
+from pyro_genmodels.nets.autoregressive import raster_indices
 
 
 def exported_laws() -> list[str]:

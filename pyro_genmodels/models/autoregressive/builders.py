@@ -1,4 +1,4 @@
-"""Short forms of the PixelCNNs and of PixelSNAIL."""
+"""Builders: models of the published autoregressive networks, each one call."""
 
 from __future__ import annotations
 
@@ -7,7 +7,19 @@ from typing import Any
 from pyro_genmodels._checks import integers_checked
 from pyro_genmodels._typing import EventShape
 from pyro_genmodels.models.autoregressive.autoregressive_model import AutoregressiveModel
-from pyro_genmodels.nets import GatedPixelCNNNet, PixelCNNNet, PixelSNAILNet
+from pyro_genmodels.nets import (
+    CharRNNNet,
+    GatedPixelCNNNet,
+    MADENet,
+    MultiScaleNet,
+    NGramNet,
+    PixelCNNNet,
+    PixelCNNPlusPlusNet,
+    PixelRNNNet,
+    PixelSNAILNet,
+    WaveNetNet,
+)
+from pyro_genmodels.nets.autoregressive import small_shape
 
 
 @integers_checked
@@ -141,3 +153,319 @@ def pixelsnail(
         ),
         distribution="PixelSNAIL",
     )
+
+
+@integers_checked
+def pixelcnn_pp(
+    event_shape: EventShape,
+    *,
+    num_levels: int = 256,
+    num_classes: int | None = None,
+    context_shape: EventShape | None = None,
+    dropout: float = 0.5,
+    **options: Any,
+) -> AutoregressiveModel:
+    """Make a PixelCNN++ model.
+
+    The paper trains by Adam with a learning rate of 1e-3, first and second moments' decays of
+    0.95 and 0.9995, the rate falling by 5e-6 of itself a step, and averages the weights with a
+    decay of 0.9995.
+
+    Args:
+        event_shape: ``(C, H, W)``; the sides divisible by 4, or as ``num_scales`` says.
+        num_levels: Levels of each sub-pixel.
+        num_classes: The model is conditional on a label below this number.
+        context_shape: The model is conditional on a vector or a feature map.
+        dropout: Share of features dropped in training.
+        options: Others, as for :class:`~pyro_genmodels.nets.PixelCNNPlusPlusNet`.
+
+    Returns:
+        The model; its network is ``model.net``.
+
+    References:
+        Salimans et al. (2017), PixelCNN++. https://arxiv.org/abs/1701.05517
+
+    Example:
+        >>> pixelcnn_pp((1, 4, 4), num_levels=17, hidden_channels=4).sample().shape
+        torch.Size([1, 1, 4, 4])
+    """
+    return AutoregressiveModel(
+        PixelCNNPlusPlusNet(
+            event_shape,
+            num_levels,
+            num_classes=num_classes,
+            context_shape=context_shape,
+            dropout=dropout,
+            **options,
+        ),
+        distribution="PixelCNNPlusPlus",
+    )
+
+
+@integers_checked
+def row_lstm(
+    event_shape: EventShape,
+    *,
+    num_levels: int = 256,
+    num_classes: int | None = None,
+    context_shape: EventShape | None = None,
+    dropout: float = 0.25,
+    **options: Any,
+) -> AutoregressiveModel:
+    """Make a PixelRNN of Row LSTM layers.
+
+    Args:
+        event_shape: ``(C, H, W)``.
+        num_levels: Levels of each sub-pixel.
+        num_classes: The model is conditional on a label below this number.
+        context_shape: The model is conditional on a vector or a feature map.
+        dropout: Share of states dropped in training. Not in the paper; without it a data set of
+            thousands of images is soon learned by heart. 0 for data without end.
+        options: Others, as for :class:`~pyro_genmodels.nets.PixelRNNNet`.
+
+    Returns:
+        The model; its network is ``model.net``.
+
+    References:
+        van den Oord et al. (2016), Pixel recurrent neural networks. https://arxiv.org/abs/1601.06759
+
+    Example:
+        >>> row_lstm((1, 6, 6), num_levels=17, hidden_channels=4).sample().shape
+        torch.Size([1, 1, 6, 6])
+    """
+    options |= {"num_classes": num_classes, "context_shape": context_shape, "dropout": dropout}
+    net = PixelRNNNet(event_shape, num_levels, layer="row", **options)
+    return AutoregressiveModel(net, distribution="PixelRNN")
+
+
+@integers_checked
+def diagonal_bilstm(
+    event_shape: EventShape,
+    *,
+    num_levels: int = 256,
+    num_classes: int | None = None,
+    context_shape: EventShape | None = None,
+    dropout: float = 0.25,
+    **options: Any,
+) -> AutoregressiveModel:
+    """Make a PixelRNN of Diagonal BiLSTM layers.
+
+    Args:
+        event_shape: ``(C, H, W)``.
+        num_levels: Levels of each sub-pixel.
+        num_classes: The model is conditional on a label below this number.
+        context_shape: The model is conditional on a vector or a feature map.
+        dropout: Share of states dropped in training. Not in the paper; without it a data set of
+            thousands of images is soon learned by heart. 0 for data without end.
+        options: Others, as for :class:`~pyro_genmodels.nets.PixelRNNNet`.
+
+    Returns:
+        The model; its network is ``model.net``.
+
+    References:
+        van den Oord et al. (2016), Pixel recurrent neural networks. https://arxiv.org/abs/1601.06759
+
+    Example:
+        >>> diagonal_bilstm((1, 6, 6), num_levels=17, hidden_channels=4).sample().shape
+        torch.Size([1, 1, 6, 6])
+    """
+    options |= {"num_classes": num_classes, "context_shape": context_shape, "dropout": dropout}
+    net = PixelRNNNet(event_shape, num_levels, layer="diagonal", **options)
+    return AutoregressiveModel(net, distribution="PixelRNN")
+
+
+@integers_checked
+def multiscale_pixelrnn(
+    event_shape: EventShape,
+    *,
+    num_levels: int = 256,
+    num_classes: int | None = None,
+    context_shape: EventShape | None = None,
+    dropout: float = 0.25,
+    scale: int = 2,
+    enlarged_channels: int = 32,
+    **options: Any,
+) -> AutoregressiveModel:
+    """Make a multi-scale PixelRNN: a small image, every few pixels, then the rest of the large one.
+
+    Other networks go together by :class:`~pyro_genmodels.nets.MultiScaleNet` in the same way.
+
+    Args:
+        event_shape: ``(C, H, W)``.
+        num_levels: Levels of each sub-pixel.
+        num_classes: The model is conditional on a label below this number.
+        context_shape: The model is conditional on a vector or a feature map.
+        dropout: Share of states dropped in training; not in the paper.
+        scale: Every so many pixels, in both directions, are part of the small image.
+        enlarged_channels: Features to which the small image is brought.
+        options: Others, as for :class:`~pyro_genmodels.nets.PixelRNNNet`; of both networks.
+
+    Returns:
+        The model; its networks are ``model.net.small`` and ``model.net.large``.
+
+    References:
+        van den Oord et al. (2016), Pixel recurrent neural networks, section 3.6.
+        https://arxiv.org/abs/1601.06759
+
+    Example:
+        >>> multiscale_pixelrnn((1, 6, 6), num_levels=17, hidden_channels=4).sample().shape
+        torch.Size([1, 1, 6, 6])
+    """
+    options = {"dropout": dropout, **options}
+    small = PixelRNNNet(
+        small_shape(event_shape, scale),
+        num_levels,
+        num_classes=num_classes,
+        context_shape=context_shape,
+        **options,
+    )
+    enlarged = (enlarged_channels, *event_shape[1:])
+    large = PixelRNNNet(event_shape, num_levels, context_shape=enlarged, **options)
+    net = MultiScaleNet(small, large, scale=scale)
+    return AutoregressiveModel(net, distribution="MultiScalePixelRNN")
+
+
+@integers_checked
+def made(
+    event_shape: EventShape,
+    *,
+    num_levels: int = 2,
+    num_classes: int | None = None,
+    context_shape: EventShape | None = None,
+    dropout: float = 0.3,
+    **options: Any,
+) -> AutoregressiveModel:
+    """Make a MADE model of vectors, or of images as vectors of their pixels.
+
+    Args:
+        event_shape: ``(D,)`` or ``(C, H, W)``.
+        num_levels: Levels of each element.
+        num_classes: The model is conditional on a label below this number.
+        context_shape: The model is conditional on a vector.
+        dropout: Share of features dropped in training; not in the paper. 0 for data without end.
+        options: Others, as for :class:`~pyro_genmodels.nets.MADENet`.
+
+    Returns:
+        The model; its network is ``model.net``.
+
+    References:
+        Germain et al. (2015), MADE: Masked autoencoder for distribution estimation.
+        https://arxiv.org/abs/1502.03509
+
+    Example:
+        >>> made((1, 4, 4), num_levels=2, hidden=(32,)).sample(3).shape
+        torch.Size([3, 1, 4, 4])
+    """
+    context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
+    net = MADENet(event_shape, num_levels, dropout=dropout, **context, **options)
+    return AutoregressiveModel(net, distribution="MADE")
+
+
+@integers_checked
+def ngram(
+    event_shape: EventShape,
+    *,
+    num_levels: int = 256,
+    num_classes: int | None = None,
+    context_shape: EventShape | None = None,
+    order: int = 5,
+    dropout: float = 0.1,
+    **options: Any,
+) -> AutoregressiveModel:
+    """Make a neural n-gram model of symbols, each given the last few.
+
+    Args:
+        event_shape: ``(T,)``; or ``(C, H, W)``, read in raster order.
+        num_levels: Number of symbols.
+        num_classes: The model is conditional on a label below this number.
+        context_shape: The model is conditional on a vector, or on features for each step.
+        order: Number of symbols that are seen.
+        dropout: Share of features dropped in training; not in the paper. 0 for data without end.
+        options: Others, as for :class:`~pyro_genmodels.nets.NGramNet`.
+
+    Returns:
+        The model; its network is ``model.net``.
+
+    References:
+        Bengio et al. (2003), A neural probabilistic language model.
+        https://www.jmlr.org/papers/v3/bengio03a.html
+
+    Example:
+        >>> ngram((8,), num_levels=26, order=2).sample(3).shape
+        torch.Size([3, 8])
+    """
+    context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
+    net = NGramNet(event_shape, num_levels, order=order, dropout=dropout, **context, **options)
+    return AutoregressiveModel(net, distribution="NGram")
+
+
+@integers_checked
+def char_rnn(
+    event_shape: EventShape,
+    *,
+    num_levels: int = 256,
+    num_classes: int | None = None,
+    context_shape: EventShape | None = None,
+    dropout: float = 0.1,
+    **options: Any,
+) -> AutoregressiveModel:
+    """Make a recurrent model of symbols, each given all before it.
+
+    Args:
+        event_shape: ``(T,)``; or ``(C, H, W)``, read in raster order.
+        num_levels: Number of symbols.
+        num_classes: The model is conditional on a label below this number.
+        context_shape: The model is conditional on a vector, or on features for each step.
+        dropout: Share of features dropped in training. 0 for data without end.
+        options: Others, as for :class:`~pyro_genmodels.nets.CharRNNNet`.
+
+    Returns:
+        The model; its network is ``model.net``.
+
+    References:
+        Graves (2013), Generating sequences with recurrent neural networks.
+        https://arxiv.org/abs/1308.0850
+
+    Example:
+        >>> char_rnn((8,), num_levels=26, hidden_features=16).sample(3).shape
+        torch.Size([3, 8])
+    """
+    context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
+    net = CharRNNNet(event_shape, num_levels, dropout=dropout, **context, **options)
+    return AutoregressiveModel(net, distribution="CharRNN")
+
+
+@integers_checked
+def wavenet(
+    event_shape: EventShape,
+    *,
+    num_levels: int = 256,
+    num_classes: int | None = None,
+    context_shape: EventShape | None = None,
+    dropout: float = 0.1,
+    **options: Any,
+) -> AutoregressiveModel:
+    """Make a WaveNet model of sequences, such as audio in 8 bits.
+
+    Args:
+        event_shape: ``(T,)``; or ``(C, H, W)``, read in raster order.
+        num_levels: Number of levels; for audio see :func:`~pyro_genmodels.data.mu_law_encode`.
+        num_classes: The model is conditional on a label below this number.
+        context_shape: The model is conditional on a vector, or on features for each step.
+        dropout: Share of features dropped in training; not in the paper. 0 for data without end.
+        options: Others, as for :class:`~pyro_genmodels.nets.WaveNetNet`.
+
+    Returns:
+        The model; its network is ``model.net``.
+
+    References:
+        van den Oord et al. (2016), WaveNet: A generative model for raw audio.
+        https://arxiv.org/abs/1609.03499
+
+    Example:
+        >>> wavenet((32,), num_levels=256, num_blocks=1, layers_per_block=4).sample(2).shape
+        torch.Size([2, 32])
+    """
+    context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
+    net = WaveNetNet(event_shape, num_levels, dropout=dropout, **context, **options)
+    return AutoregressiveModel(net, distribution="WaveNet")

@@ -14,15 +14,15 @@ from pyro import poutine
 
 from pyro_genmodels._checks import check, check_event_shape, integers_checked
 from pyro_genmodels._configuration import Configured
+from pyro_genmodels._modes import evaluating
 from pyro_genmodels._typing import EventShape, Float, Num, Tensor
-from pyro_genmodels.metrics import evaluating
 from pyro_genmodels.models.base.arguments import CheckedArguments
+from pyro_genmodels.models.base.kl import unit_kl
 from pyro_genmodels.models.base.latent_scale import LatentScale
 from pyro_genmodels.models.base.mean_field_elbo import MeanFieldELBO
 from pyro_genmodels.models.base.param_registration import RegisteredModule
 from pyro_genmodels.models.base.plates import log_density, plates
 from pyro_genmodels.models.base.shared_pass import SharedPass
-from pyro_genmodels.models.vae.objectives import unit_kl
 
 
 class GenerativeModel(Configured, RegisteredModule, CheckedArguments, ABC):

@@ -1,1 +1,1 @@
-"""Flows."""
+"""Flows as models, with dequantisation of discrete data."""

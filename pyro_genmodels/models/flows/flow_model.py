@@ -24,8 +24,8 @@ from pyro_genmodels.models.flows.variational_dequantization import (
     VariationalDequantization,
     make_dequantizer,
 )
-from pyro_genmodels.nets.layers.derived_buffers import DerivedBuffers
-from pyro_genmodels.transforms.interop.density import (
+from pyro_genmodels.nets.layers import DerivedBuffers
+from pyro_genmodels.transforms.interop import (
     FlowDensity,
     as_list,
     conditioned,

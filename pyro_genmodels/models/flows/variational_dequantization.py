@@ -11,9 +11,9 @@ from pyro.distributions.conditional import ConditionalTransform
 from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Float, Tensor
 from pyro_genmodels.distributions.logistic import FiniteLogistic
-from pyro_genmodels.nets.layers.derived_buffers import DerivedBuffers
+from pyro_genmodels.nets.layers import DerivedBuffers
 from pyro_genmodels.transforms import ConditionalFlow, ConditionalRealNVP, Dequantize
-from pyro_genmodels.transforms.interop.density import FlowDensity, forget
+from pyro_genmodels.transforms.interop import FlowDensity, forget
 
 _RULE = "be 'uniform', 'variational' or a conditional transform of events and contexts"
 

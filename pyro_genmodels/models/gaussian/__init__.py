@@ -1,1 +1,1 @@
-"""Gaussian."""
+"""Linear-Gaussian models whose evidence is exact."""

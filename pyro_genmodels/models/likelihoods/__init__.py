@@ -1,1 +1,1 @@
-"""Likelihoods."""
+"""Likelihoods of decoders: element by element, or logistic mixtures."""

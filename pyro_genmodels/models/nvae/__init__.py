@@ -1,1 +1,1 @@
-"""Nvae."""
+"""NVAE: a hierarchy of latent maps with residual posteriors."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels.nets.nvae.layers import BatchNorm
+from pyro_genmodels.nets.nvae import BatchNorm
 
 
 @torch.no_grad()

@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from pyro_genmodels._typing import Float, Tensor
-from pyro_genmodels.models._map_normal import MapNormal
+from pyro_genmodels.distributions.gaussian import MapNormal
 from pyro_genmodels.models.nvae.posterior_flow import AutoregressiveShifts
-from pyro_genmodels.nets.nvae.sizes import TowerSizes
-from pyro_genmodels.nets.nvae.towers import DecoderTower, EncoderTower
-from pyro_genmodels.transforms.interop.density import FlowDensity
+from pyro_genmodels.nets.nvae import DecoderTower, EncoderTower, TowerSizes
+from pyro_genmodels.transforms.interop import FlowDensity
 
 
 class Step(NamedTuple):

@@ -23,7 +23,7 @@ from pyro_genmodels.models.likelihoods.logistic_mixture import LogisticMixtureLi
 from pyro_genmodels.models.nvae.batch_norm import reestimate
 from pyro_genmodels.models.nvae.hierarchy import Hierarchy, Step
 from pyro_genmodels.models.nvae.objective import WeightRegularizer, add_divergences, divergence
-from pyro_genmodels.nets.nvae.sizes import TowerSizes
+from pyro_genmodels.nets.nvae import TowerSizes
 
 
 class NVAE(GenerativeModel):

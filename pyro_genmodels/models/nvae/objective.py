@@ -13,9 +13,9 @@ from torch.distributions import kl_divergence
 
 from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._typing import Float, Tensor
-from pyro_genmodels.models._map_normal import MapNormal
+from pyro_genmodels.distributions.gaussian import MapNormal
 from pyro_genmodels.models.base.latent_scale import LatentScale
-from pyro_genmodels.nets.nvae.regularization import BatchNormScales, SpectralNorms
+from pyro_genmodels.nets.nvae import BatchNormScales, SpectralNorms
 
 _OFFSET = 0.01
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from pyro_genmodels._batching import over_batch
 from pyro_genmodels._typing import Float, Num, Tensor
-from pyro_genmodels.nets.layers.checkpointing import checkpointed
-from pyro_genmodels.nets.nvae.cells import AutoregressiveShift
+from pyro_genmodels.nets.layers import checkpointed
+from pyro_genmodels.nets.nvae import AutoregressiveShift
 from pyro_genmodels.transforms import FlowTransform
 
 

@@ -1,1 +1,1 @@
-"""Published."""
+"""Sizes and training settings of the papers."""

@@ -1,1 +1,1 @@
-"""Vae."""
+"""Variational autoencoders: VAE, beta-VAE, delta-VAE, semi-supervised."""

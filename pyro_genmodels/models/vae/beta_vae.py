@@ -9,11 +9,11 @@ from torch import nn
 
 from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._typing import EventShape, Tensor
-from pyro_genmodels.models._flow_posterior import PosteriorTransforms
 from pyro_genmodels.models.base.latent_scale import LatentScale
 from pyro_genmodels.models.likelihoods.elementwise import Likelihood, LikelihoodName
 from pyro_genmodels.models.vae.gaussian_vae import GaussianVAE
 from pyro_genmodels.models.vae.objectives import LatentCost
+from pyro_genmodels.models.vae.posteriors import PosteriorTransforms
 from pyro_genmodels.models.vae.priors import LatentPrior
 from pyro_genmodels.models.vae.vae import VAE
 

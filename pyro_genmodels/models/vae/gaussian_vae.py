@@ -16,19 +16,18 @@ from torch import nn
 from pyro_genmodels._checks import check, check_choice, check_positive, check_trailing
 from pyro_genmodels._typing import EventShape, Float, Num, Tensor
 from pyro_genmodels.distributions.gaussian import StandardNormal
-from pyro_genmodels.models._flow_posterior import FlowPosterior, PosteriorTransforms
 from pyro_genmodels.models.base.generative_model import GenerativeModel
+from pyro_genmodels.models.base.kl import unit_kl
 from pyro_genmodels.models.likelihoods.elementwise import (
     Likelihood,
     LikelihoodName,
     make_likelihood,
 )
-from pyro_genmodels.models.vae.objectives import LatentCost, unit_kl
-from pyro_genmodels.models.vae.posteriors import GaussianHead
+from pyro_genmodels.models.vae.objectives import LatentCost
+from pyro_genmodels.models.vae.posteriors import FlowPosterior, GaussianHead, PosteriorTransforms
 from pyro_genmodels.models.vae.priors import LatentPrior
-from pyro_genmodels.nets.autoencoders.conv import ConvDecoder, ConvEncoder
-from pyro_genmodels.nets.autoencoders.mlp import MLPDecoder, MLPEncoder
-from pyro_genmodels.transforms.interop.density import forget
+from pyro_genmodels.nets.autoencoders import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
+from pyro_genmodels.transforms.interop import forget
 
 _WIDTHS: dict[str, tuple[int, ...]] = {"mlp": (400,), "conv": (32, 64)}
 

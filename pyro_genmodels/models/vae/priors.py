@@ -16,7 +16,7 @@ from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import EventShape, Num, Tensor
 from pyro_genmodels.distributions.ar1 import AR1Normal
 from pyro_genmodels.distributions.gaussian import StandardNormal
-from pyro_genmodels.transforms.interop.density import FlowDensity, as_list, forget, modules
+from pyro_genmodels.transforms.interop import FlowDensity, as_list, forget, modules
 
 PriorTransforms: TypeAlias = Transform | Sequence[Transform]
 

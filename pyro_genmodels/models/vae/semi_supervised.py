@@ -16,7 +16,7 @@ from torch import nn
 from pyro_genmodels._checks import check, check_trailing
 from pyro_genmodels._typing import Float, Num, Tensor
 from pyro_genmodels.models.base.generative_model import GenerativeModel
-from pyro_genmodels.nets.autoencoders.mlp import MLPEncoder
+from pyro_genmodels.nets.autoencoders import MLPEncoder
 
 
 class SemiSupervisedVAE(GenerativeModel):

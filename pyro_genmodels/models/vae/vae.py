@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Literal
 from torch import nn
 
 from pyro_genmodels._typing import EventShape
-from pyro_genmodels.models._flow_posterior import PosteriorTransforms
 from pyro_genmodels.models.likelihoods.elementwise import Likelihood, LikelihoodName
 from pyro_genmodels.models.vae.gaussian_vae import GaussianVAE
 from pyro_genmodels.models.vae.objectives import LatentCost
+from pyro_genmodels.models.vae.posteriors import PosteriorTransforms
 from pyro_genmodels.models.vae.priors import LatentPrior
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pyro_genmodels._checks import check, integers_checked
 from pyro_genmodels._typing import Tensor
 from pyro_genmodels.distributions import VQPrior
-from pyro_genmodels.distributions.autoregressive.codes import check_looks_up
+from pyro_genmodels.distributions.autoregressive import check_looks_up
 from pyro_genmodels.models.autoregressive.autoregressive_model import AutoregressiveModel
 from pyro_genmodels.models.vqvae.base import VectorQuantizedModel
 from pyro_genmodels.models.vqvae.code_priors import CodePrior

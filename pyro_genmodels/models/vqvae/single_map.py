@@ -14,7 +14,7 @@ from pyro_genmodels.models.vqvae.base import VectorQuantizedModel
 from pyro_genmodels.models.vqvae.code_maps import map_shape, quantize_map
 from pyro_genmodels.models.vqvae.code_priors import CodePrior, UniformPrior, check_prior, own_priors
 from pyro_genmodels.nets import Quantized, Quantizer
-from pyro_genmodels.nets.autoencoders.maps import padded
+from pyro_genmodels.nets.layers import padded
 
 
 class OneMapModel(VectorQuantizedModel, ABC):

@@ -35,7 +35,7 @@ from pyro_genmodels.models.vqvae.code_priors import (
 )
 from pyro_genmodels.models.vqvae.vqvae import halving_channels
 from pyro_genmodels.nets import MapDecoder, MapEncoder, Quantized, Quantizer, VectorQuantizer
-from pyro_genmodels.nets.autoencoders.maps import padded
+from pyro_genmodels.nets.layers import padded
 
 
 class VQVAE2(VectorQuantizedModel):

@@ -10,8 +10,8 @@ from pyro_genmodels._batching import over_batch
 from pyro_genmodels._checks import check_positive
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import Float, Num
-from pyro_genmodels.nets.autoencoders.maps import residual_blocks, shifted_by_context
 from pyro_genmodels.nets.layers.context import ContextEmbedding
+from pyro_genmodels.nets.layers.residual import residual_blocks, shifted_by_context
 
 
 class PatchEncoder(Configured, nn.Module):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d, group_bounds
+from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d, MaskedRowConv2d, group_bounds
 
 
 class RowCache:
@@ -104,3 +104,29 @@ class OutputEvaluation:
             torch.addmm(bias, x, weight, out=target).relu_()
         (x, weight, bias), target = last[c]
         return torch.addmm(bias, x, weight, out=target)
+
+
+def colour_products(
+    conv: MaskedRowConv2d, gated: Tensor, *, doubled: bool = True
+) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+    """Return for each colour what a 1x1 layer sees of gated features, its weight and its bias.
+
+    Gated features are ``doubled``, but for those that went through a layer of their own.
+    """
+    size, groups = gated.shape[1], conv.num_groups
+    stops = group_bounds(size, groups)[1:]
+    outs = group_bounds(conv.weight.shape[0], groups)
+    weight = conv.masked_weight[:, :, 0, 0].t()
+    weights = colour_weights(0.5 * weight if doubled else weight, stops, outs)
+    biases = [None] * groups if conv.bias is None else group_views(conv.bias[None], groups)
+    return [(gated[:, :s], w, b) for s, w, b in zip(stops, weights, biases, strict=True)]
+
+
+def colour_weights(
+    weight: Tensor, stops: Sequence[int], outs: Sequence[int], parts: int = 1
+) -> list[Tensor]:
+    """Return for each colour the rows and columns of a weight that its products read."""
+    return [
+        weight[:stop, parts * a : parts * b].contiguous()
+        for stop, (a, b) in zip(stops, itertools.pairwise(outs), strict=True)
+    ]

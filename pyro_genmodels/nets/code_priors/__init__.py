@@ -1,1 +1,1 @@
-"""Code priors."""
+"""Networks of the priors over the codes of a VQ-VAE."""

@@ -1,1 +1,1 @@
-"""Couplings."""
+"""Networks inside the coupling layers of RealNVP and Glow."""

@@ -1,1 +1,1 @@
-"""Gated pixelcnn."""
+"""Gated PixelCNN and PixelSNAIL: two stacks of gated layers, with attention."""

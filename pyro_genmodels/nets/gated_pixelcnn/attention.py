@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from pyro_genmodels._checks import check_positive
 from pyro_genmodels._typing import Float
-from pyro_genmodels.nets.gated_pixelcnn.layers import MaskedRowConv2d, gated
+from pyro_genmodels.nets.gated_pixelcnn.layers import gated
+from pyro_genmodels.nets.layers.masked_conv import MaskedRowConv2d
 
 
 class CausalAttention(nn.Module):

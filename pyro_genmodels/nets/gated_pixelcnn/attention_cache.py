@@ -8,16 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyro_genmodels.nets.autoregressive.row_cache import group_views
+from pyro_genmodels.nets.autoregressive.row_cache import colour_weights, group_views
 from pyro_genmodels.nets.gated_pixelcnn.attention import CausalAttention
-from pyro_genmodels.nets.gated_pixelcnn.layers import MaskedRowConv2d
-from pyro_genmodels.nets.gated_pixelcnn.products import (
-    branches,
-    colour_weights,
-    gate_order,
-    gate_scale,
-)
-from pyro_genmodels.nets.layers.masked_conv import group_bounds
+from pyro_genmodels.nets.gated_pixelcnn.products import branches, gate_order, gate_scale
+from pyro_genmodels.nets.layers.masked_conv import MaskedRowConv2d, group_bounds
 
 
 class AttentionEvaluation:

@@ -12,16 +12,14 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from pyro_genmodels.nets.autoregressive.row_cache import group_views
-from pyro_genmodels.nets.gated_pixelcnn.layers import GatedLayer, MaskedRowConv2d, VerticalConv2d
-from pyro_genmodels.nets.gated_pixelcnn.products import (
-    branches,
+from pyro_genmodels.nets.autoregressive.row_cache import (
     colour_products,
     colour_weights,
-    gate_order,
-    gate_scale,
+    group_views,
 )
-from pyro_genmodels.nets.layers.masked_conv import group_bounds
+from pyro_genmodels.nets.gated_pixelcnn.layers import GatedLayer
+from pyro_genmodels.nets.gated_pixelcnn.products import branches, gate_order, gate_scale
+from pyro_genmodels.nets.layers.masked_conv import MaskedRowConv2d, VerticalConv2d, group_bounds
 
 
 class VerticalCache:

@@ -2,130 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import cast
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyro_genmodels._checks import check
-from pyro_genmodels._typing import Bool, Float
-from pyro_genmodels.nets.layers.derived_buffers import DerivedBuffers
-from pyro_genmodels.nets.layers.masked_conv import causal_mask
+from pyro_genmodels._typing import Float
+from pyro_genmodels.nets.layers.masked_conv import MaskedRowConv2d, VerticalConv2d
 from pyro_genmodels.nets.layers.pointwise import pointwise_conv
-
-
-class VerticalConv2d(nn.Conv2d):
-    """Convolution over the rows above a pixel, and its own if not ``shift``.
-
-    Of a ``k x k`` kernel the ``k // 2`` rows above the centre, or with its own row one more. Only
-    the first layer of a stack is shifted: behind it no row holds anything of itself.
-
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        kernel_size: Odd size of the whole kernel.
-        shift: Whether the pixel's own row is left out.
-    """
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, *, shift: bool
-    ) -> None:
-        check(kernel_size % 2 == 1, "kernel_size", "be odd", kernel_size)
-        least = 3 if shift else 1
-        check(kernel_size >= least, "kernel_size", f"be at least {least}", kernel_size)
-        rows = kernel_size // 2 + (not shift)
-        super().__init__(in_channels, out_channels, (rows, kernel_size))
-        self.shift = shift
-        draw_weight(self.weight, rows * kernel_size * in_channels, gain=1.0 if shift else 2.0)
-
-    def forward(
-        self, x: Float[Tensor, "batch in height width"]
-    ) -> Float[Tensor, "batch out height width"]:
-        """Return the convolution."""
-        rows, columns = self.weight.shape[2:]
-        if rows == columns == 1 and not self.shift:
-            return pointwise_conv(x, self.weight, self.bias)
-        # Padded below as well and cut: cheaper than a copy of the input, padded on three sides.
-        y = F.conv2d(x, self.weight, self.bias, padding=(rows - 1 + self.shift, columns // 2))
-        return y[:, :, : x.shape[2]]
-
-
-class MaskedRowConv2d(DerivedBuffers):
-    """Convolution over the pixels to the left, and of the own pixel the earlier colours.
-
-    Args:
-        in_channels: Channels of the input, in groups by colour.
-        out_channels: Channels of each part of the output, in groups by colour.
-        columns: Number of pixels seen, the own one included.
-        kind: "A" hides a sub-pixel's own colour, "B" shows it.
-        num_groups: Number of colours, generated in order.
-        parts: How many outputs to make, one after another in the channels.
-        bias: Whether to add one.
-    """
-
-    mask: Tensor
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        columns: int = 1,
-        *,
-        kind: str = "B",
-        num_groups: int,
-        parts: int = 1,
-        bias: bool = True,
-    ) -> None:
-        super().__init__()
-        self.kind, self.num_groups = kind, num_groups
-        sizes = (in_channels, out_channels, columns, parts)
-        self.register_derived("mask", partial(_row_mask, *sizes, kind=kind, num_groups=num_groups))
-        self.weight = nn.Parameter(torch.empty(self.mask.shape))
-        self.bias = nn.Parameter(torch.empty(parts * out_channels)) if bias else None
-        self.reset_parameters()
-
-    def reset_parameters(self, gain: float = 1.0) -> None:
-        """Draw the weight by :func:`draw_weight`, the bias from U(-b, b), b = 1/sqrt(inputs)."""
-        inputs = self.mask.sum((1, 2, 3)).clamp(min=1)
-        draw_weight(self.weight, inputs[:, None, None, None], gain=gain)
-        if self.bias is not None:
-            with torch.no_grad():
-                self.bias.uniform_(-1, 1).mul_(inputs.to(self.bias.dtype).rsqrt())
-
-    @property
-    def masked_weight(self) -> Float[Tensor, "out in 1 columns"]:
-        """The weight with zeros where the mask forbids."""
-        return self.weight * self.mask
-
-    def forward(
-        self, x: Float[Tensor, "batch in height width"]
-    ) -> Float[Tensor, "batch out height width"]:
-        """Return the convolution."""
-        left = self.weight.shape[3] - 1
-        if not left:
-            return pointwise_conv(x, self.masked_weight, self.bias)
-        return F.conv2d(x, self.masked_weight, self.bias, padding=(0, left))[..., : x.shape[3]]
-
-
-def _row_mask(
-    in_channels: int, out_channels: int, columns: int, parts: int, *, kind: str, num_groups: int
-) -> Bool[Tensor, "out in 1 columns"]:
-    mask = torch.ones(out_channels, in_channels, 1, columns, dtype=torch.bool)
-    mask[..., -1:] = causal_mask(in_channels, out_channels, 1, kind=kind, num_groups=num_groups)
-    return mask.repeat(parts, 1, 1, 1)
-
-
-def draw_weight(weight: Tensor, inputs: Tensor | int, *, gain: float) -> None:
-    """Draw a weight with standard deviation ``gain / sqrt(inputs)``, uniformly.
-
-    A gate passes about half of a small input. With gain 2 around it features keep their size
-    through the layers; torch's own rule, a gain of 0.58, loses a factor of three in each.
-    """
-    with torch.no_grad():
-        scale = torch.as_tensor(inputs, dtype=weight.dtype, device=weight.device).rsqrt()
-        weight.uniform_(-1, 1).mul_(gain * 3**0.5 * scale)
 
 
 def gated(x: Float[Tensor, "batch channels ..."]) -> Float[Tensor, "batch half ..."]:

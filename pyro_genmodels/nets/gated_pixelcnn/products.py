@@ -12,9 +12,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from pyro_genmodels.nets.autoregressive.row_cache import group_views
-from pyro_genmodels.nets.gated_pixelcnn.layers import MaskedRowConv2d
-from pyro_genmodels.nets.layers.masked_conv import group_bounds
+from pyro_genmodels.nets.autoregressive.row_cache import colour_products, group_views
+from pyro_genmodels.nets.layers.masked_conv import MaskedRowConv2d
 
 
 def gate_scale(like: Tensor, size: int) -> Tensor:
@@ -52,32 +51,6 @@ def branches(
             for old, (seen, weight, bias), new in zip(*pixel, strict=True)
         ]
         for pixel in zip(past, [products] * len(past), targets, strict=True)
-    ]
-
-
-def colour_products(
-    conv: MaskedRowConv2d, gated: Tensor, *, doubled: bool = True
-) -> list[tuple[Tensor, Tensor, Tensor | None]]:
-    """Return for each colour what a 1x1 layer sees of gated features, its weight and its bias.
-
-    Gated features are ``doubled``, but for those that went through a layer of their own.
-    """
-    size, groups = gated.shape[1], conv.num_groups
-    stops = group_bounds(size, groups)[1:]
-    outs = group_bounds(conv.weight.shape[0], groups)
-    weight = conv.masked_weight[:, :, 0, 0].t()
-    weights = colour_weights(0.5 * weight if doubled else weight, stops, outs)
-    biases = [None] * groups if conv.bias is None else group_views(conv.bias[None], groups)
-    return [(gated[:, :s], w, b) for s, w, b in zip(stops, weights, biases, strict=True)]
-
-
-def colour_weights(
-    weight: Tensor, stops: Sequence[int], outs: Sequence[int], parts: int = 1
-) -> list[Tensor]:
-    """Return for each colour the rows and columns of a weight that its products read."""
-    return [
-        weight[:stop, parts * a : parts * b].contiguous()
-        for stop, (a, b) in zip(stops, itertools.pairwise(outs), strict=True)
     ]
 
 

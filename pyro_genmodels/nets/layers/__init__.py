@@ -1,1 +1,32 @@
-"""Layers."""
+"""Layers that several families of networks are built of."""
+
+from pyro_genmodels.nets.layers.checkpointing import checkpointed, checkpointed_method
+from pyro_genmodels.nets.layers.context import ContextEmbedding, check_context, context_event_dim
+from pyro_genmodels.nets.layers.data_dependent_init import (
+    FirstData,
+    awaits_data,
+    expect_no_data,
+    set_values,
+    standardizing,
+)
+from pyro_genmodels.nets.layers.derived_buffers import DerivedBuffers
+from pyro_genmodels.nets.layers.mlp import set_to_zero
+from pyro_genmodels.nets.layers.precision import full_precision
+from pyro_genmodels.nets.layers.residual import padded
+
+__all__ = [
+    "ContextEmbedding",
+    "DerivedBuffers",
+    "FirstData",
+    "awaits_data",
+    "check_context",
+    "checkpointed",
+    "checkpointed_method",
+    "context_event_dim",
+    "expect_no_data",
+    "full_precision",
+    "padded",
+    "set_to_zero",
+    "set_values",
+    "standardizing",
+]

@@ -1,1 +1,17 @@
-"""Nvae."""
+"""NVAE's towers of residual cells."""
+
+from pyro_genmodels.nets.nvae.cells import AutoregressiveShift
+from pyro_genmodels.nets.nvae.layers import BatchNorm
+from pyro_genmodels.nets.nvae.regularization import BatchNormScales, SpectralNorms
+from pyro_genmodels.nets.nvae.sizes import TowerSizes
+from pyro_genmodels.nets.nvae.towers import DecoderTower, EncoderTower
+
+__all__ = [
+    "AutoregressiveShift",
+    "BatchNorm",
+    "BatchNormScales",
+    "DecoderTower",
+    "EncoderTower",
+    "SpectralNorms",
+    "TowerSizes",
+]

@@ -1,1 +1,1 @@
-"""Pixelcnn."""
+"""PixelCNN: masked convolutions in residual blocks."""

@@ -1,1 +1,1 @@
-"""Pixelcnn pp."""
+"""PixelCNN++: shifted convolutions at several scales."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
-from typing import TYPE_CHECKING, cast
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -25,9 +26,6 @@ from pyro_genmodels.nets.pixelcnn_pp.layers import (
     ShiftedConv2d,
     StreamPair,
 )
-
-if TYPE_CHECKING:
-    from pyro_genmodels.nets.pixelcnn_pp.pixelcnn_pp import PixelCNNPlusPlusNet
 
 
 class ScaleEvaluation:
@@ -125,25 +123,61 @@ class _Pair:
         return y
 
 
+@dataclass(frozen=True)
+class PixelCNNPlusPlusLayers:
+    """The layers of a PixelCNN++ and the sizes that its evaluation reads.
+
+    Attributes:
+        first_above: Reads the rows above into the first stream.
+        first_row: Reads the row above into the second stream.
+        first_column: Reads the pixels to the left into the second stream.
+        down: Layers of the way down.
+        up: Layers of the way up.
+        last: The 1x1 convolution that gives the parameters.
+        event_shape: ``(C, H, W)``.
+        num_levels: Levels of each sub-pixel.
+        min_log_scale: Lower bound of the components' log-scales.
+    """
+
+    first_above: ShiftedConv2d
+    first_row: ShiftedConv2d
+    first_column: ShiftedConv2d
+    down: nn.ModuleList
+    up: nn.ModuleList
+    last: ShiftedConv2d
+    event_shape: torch.Size
+    num_levels: int
+    min_log_scale: float
+
+
 class PixelCNNPlusPlusEvaluation(IncrementalEvaluation):
     """Evaluates a PixelCNN++ pixel by pixel, each multiplication done once.
 
     The stream of the rows above is made a row at a time, with all that the other stream takes of
     it and of its own row above; what is left for a pixel are the taps of its own row.
+
+    Args:
+        layers: The network's layers.
+        batch_size: Number of images.
+        by_height: The context's features for each size, from large to small.
     """
 
-    def __init__(self, net: PixelCNNPlusPlusNet, batch_size: int, features: Tensor | None) -> None:
-        self._net, (self._colours, _, self._width) = net, net.event_shape
+    def __init__(
+        self,
+        layers: PixelCNNPlusPlusLayers,
+        batch_size: int,
+        by_height: dict[int, Tensor | None],
+    ) -> None:
+        self._layers, (self._colours, _, self._width) = layers, layers.event_shape
         self._row = self._column = self._colour = 0
         self._laws: Generator[Tensor, Tensor, None]
-        like = net.first_row.direction
-        self._above = RowConv(net.first_above, batch_size, self._width)
-        self._beside = RowConv(net.first_row, batch_size, self._width)
-        self._left = PixelConv(net.first_column, batch_size, self._width)
+        like = layers.first_row.direction
+        self._above = RowConv(layers.first_above, batch_size, self._width)
+        self._beside = RowConv(layers.first_row, batch_size, self._width)
+        self._left = PixelConv(layers.first_column, batch_size, self._width)
         self._image_row = like.new_ones(batch_size, self._width, self._colours + 1)
-        by_height = net.features_by_height(features)
-        self._scales = ScaleEvaluation(net.down, net.up, batch_size, self._width, by_height)
-        self._last = net.last.weight[:, :, 0, 0].t().contiguous()
+        self._scales = ScaleEvaluation(layers.down, layers.up, batch_size, self._width, by_height)
+        self._last = layers.last.weight[:, :, 0, 0].t().contiguous()
         self._pixel = like.new_empty(batch_size, self._colours)
 
     def parameters(self) -> Float[Tensor, "batch parameters"]:
@@ -155,8 +189,8 @@ class PixelCNNPlusPlusEvaluation(IncrementalEvaluation):
         self._laws = channel_laws(
             self._raw(self._column),
             self._colours,
-            self._net.num_levels,
-            min_log_scale=self._net.min_log_scale,
+            self._layers.num_levels,
+            min_log_scale=self._layers.min_log_scale,
         )
         return next(self._laws)
 
@@ -165,7 +199,7 @@ class PixelCNNPlusPlusEvaluation(IncrementalEvaluation):
         self._pixel[:, self._colour] = level
         self._colour += 1
         if self._colour == self._colours:
-            scaled = self._pixel * (2 / (self._net.num_levels - 1)) - 1
+            scaled = self._pixel * (2 / (self._layers.num_levels - 1)) - 1
             self._image_row[:, self._column, :-1] = scaled
             self._left.put(self._column, self._image_row[:, self._column])
             self._colour, self._column = 0, self._column + 1
@@ -174,7 +208,7 @@ class PixelCNNPlusPlusEvaluation(IncrementalEvaluation):
 
     def _start_row(self) -> None:
         if self._row == 0:
-            size = (*self._image_row.shape[:2], len(self._net.first_above.bias))
+            size = (*self._image_row.shape[:2], len(self._layers.first_above.bias))
             above = self._from_above = self._image_row.new_zeros(size)
         else:
             above = self._above(self._image_row)
@@ -187,4 +221,4 @@ class PixelCNNPlusPlusEvaluation(IncrementalEvaluation):
         if column > 0:
             x = x + self._left(column - 1)
         x = self._scales.step(column, x)
-        return torch.addmm(self._net.last.bias, F.elu(x), self._last)
+        return torch.addmm(self._layers.last.bias, F.elu(x), self._last)

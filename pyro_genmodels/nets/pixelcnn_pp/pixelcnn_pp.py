@@ -12,7 +12,10 @@ from pyro_genmodels._checks import check, check_event_shape, check_positive
 from pyro_genmodels._logistic_mixture import link_count, linked_mixture
 from pyro_genmodels._typing import EventShape, Float
 from pyro_genmodels.nets.autoregressive.base import AutoregressiveNet, IncrementalEvaluation
-from pyro_genmodels.nets.pixelcnn_pp.incremental import PixelCNNPlusPlusEvaluation
+from pyro_genmodels.nets.pixelcnn_pp.incremental import (
+    PixelCNNPlusPlusEvaluation,
+    PixelCNNPlusPlusLayers,
+)
 from pyro_genmodels.nets.pixelcnn_pp.layers import (
     GatedPair,
     ShiftedConv2d,
@@ -148,7 +151,18 @@ class PixelCNNPlusPlusNet(AutoregressiveNet):
         self, batch_size: int, features: Float[Tensor, "batch ..."] | None
     ) -> IncrementalEvaluation:
         """Return an evaluation that keeps one row of each layer's input."""
-        return PixelCNNPlusPlusEvaluation(self, batch_size, features)
+        layers = PixelCNNPlusPlusLayers(
+            first_above=self.first_above,
+            first_row=self.first_row,
+            first_column=self.first_column,
+            down=self.down,
+            up=self.up,
+            last=self.last,
+            event_shape=self.event_shape,
+            num_levels=self.num_levels,
+            min_log_scale=self.min_log_scale,
+        )
+        return PixelCNNPlusPlusEvaluation(layers, batch_size, self.features_by_height(features))
 
     def _first(self, x: Tensor) -> Streams:
         x = x * (2 / (self.num_levels - 1)) - 1

@@ -1,1 +1,1 @@
-"""Pixelrnn."""
+"""PixelRNN: Row LSTM and Diagonal BiLSTM."""

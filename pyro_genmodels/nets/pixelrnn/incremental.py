@@ -11,8 +11,12 @@ from torch import Tensor, nn
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets.autoregressive.base import IncrementalEvaluation
 from pyro_genmodels.nets.autoregressive.levels import LevelInput
-from pyro_genmodels.nets.autoregressive.row_cache import OutputEvaluation, RowCache, group_views
-from pyro_genmodels.nets.gated_pixelcnn.products import colour_weights
+from pyro_genmodels.nets.autoregressive.row_cache import (
+    OutputEvaluation,
+    RowCache,
+    colour_weights,
+    group_views,
+)
 from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d, group_bounds
 from pyro_genmodels.nets.pixelrnn.gate_bias import GateBias
 from pyro_genmodels.nets.pixelrnn.layer_cache import (

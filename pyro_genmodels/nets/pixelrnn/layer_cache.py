@@ -12,8 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_genmodels.nets.autoregressive.row_cache import group_views
-from pyro_genmodels.nets.gated_pixelcnn.products import colour_weights
+from pyro_genmodels.nets.autoregressive.row_cache import colour_weights, group_views
 from pyro_genmodels.nets.layers.masked_conv import group_bounds
 from pyro_genmodels.nets.pixelrnn.gate_bias import GateBias, gate_columns
 from pyro_genmodels.nets.pixelrnn.layers import LSTMLayer

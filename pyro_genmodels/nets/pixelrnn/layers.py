@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from pyro_genmodels._batching import padded
 from pyro_genmodels._typing import EventShape, Float
-from pyro_genmodels.nets.gated_pixelcnn.layers import MaskedRowConv2d, draw_weight
-from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d
+from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d, MaskedRowConv2d, draw_weight
 from pyro_genmodels.nets.pixelrnn.scan import LSTMScan
 from pyro_genmodels.nets.pixelrnn.wavefront import diagonal_wavefront, row_wavefront
 

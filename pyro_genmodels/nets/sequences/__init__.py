@@ -1,1 +1,1 @@
-"""Sequences."""
+"""Networks over vectors and sequences: MADE, n-grams, LSTMs, WaveNet."""

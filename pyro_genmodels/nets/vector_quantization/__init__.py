@@ -1,1 +1,1 @@
-"""Vector quantization."""
+"""Codebooks and the quantisers that learn them."""

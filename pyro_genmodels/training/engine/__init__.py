@@ -1,1 +1,1 @@
-"""Engine."""
+"""Lightning: the training module, its callbacks and checkpoints."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Float, Num
-from pyro_genmodels.transforms._checkpoint import checkpointed
+from pyro_genmodels.nets.layers import checkpointed_method
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform
 from pyro_genmodels.transforms.base.single_use_cache import in_functorch
 
@@ -84,7 +84,7 @@ class Chain(FlowTransform):
         context = context_for(part, context)
         anew = self.checkpoint and torch.is_grad_enabled() and not in_functorch()
         if anew and not _saves_memory_itself(part):
-            return checkpointed(part, function, x, context)
+            return checkpointed_method(part, function, x, context)
         return function(x, context)
 
     def _parts(self) -> list[FlowTransform]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from pyro_genmodels._checks import check
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import Num
-from pyro_genmodels.nets.layers.context import check_context
+from pyro_genmodels.nets.layers import check_context
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform
 from pyro_genmodels.transforms.base.torch_protocol import HandOver
 

@@ -17,8 +17,7 @@ from pyro_genmodels._batching import broadcast_shapes
 from pyro_genmodels._checks import check, check_trailing
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import Float, Num
-from pyro_genmodels.nets.layers.context import context_event_dim
-from pyro_genmodels.nets.layers.data_dependent_init import awaits_data
+from pyro_genmodels.nets.layers import awaits_data, context_event_dim
 from pyro_genmodels.transforms.base.torch_protocol import HandOver
 
 

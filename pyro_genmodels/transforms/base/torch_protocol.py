@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import torch
 from pyro.poutine.util import is_validation_enabled
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Transform
 from torch.distributions.transforms import _InverseTransform
 
 from pyro_genmodels._checks import check
 from pyro_genmodels.transforms.base.single_use_cache import Dependencies, Slot, in_functorch
 
-if TYPE_CHECKING:
-    from pyro_genmodels.transforms.base.flow_transform import FlowTransform
+_Evaluated: TypeAlias = "tuple[Tensor, Tensor]"
+
+
+class _Flow(Protocol):
+    """The module behind a transform: what ``HandOver`` calls of a ``FlowTransform``."""
+
+    maps_everything: bool
+    _generation: int
+
+    def check_event(self, argument: str, tensor: Tensor) -> None: ...
+
+    def check_has_seen_data(self) -> None: ...
+
+    def broadcast_shape(self, shape: torch.Size, context: Tensor | None) -> torch.Size: ...
+
+    def forward_and_log_det(self, x: Tensor, context: Tensor | None = None) -> _Evaluated: ...
+
+    def inverse_and_log_det(self, y: Tensor, context: Tensor | None = None) -> _Evaluated: ...
 
 
 class _Inverse(_InverseTransform):
@@ -42,7 +58,7 @@ class HandOver(Transform, ABC):
 
     @property
     @abstractmethod
-    def _flow(self) -> FlowTransform:
+    def _flow(self) -> _Flow:
         """The module that has the parameters and the maths."""
 
     @property
@@ -72,7 +88,8 @@ class HandOver(Transform, ABC):
     __hash__ = object.__hash__
 
     def _dependencies(self) -> Dependencies:
-        return Dependencies(self._flow, self._flow._generation, self._context)
+        flow = self._flow
+        return Dependencies(cast(nn.Module, flow), flow._generation, self._context)
 
     def _hold(self, x: Tensor, y: Tensor, log_det: Tensor, *, forward: bool) -> None:
         if torch.compiler.is_compiling():

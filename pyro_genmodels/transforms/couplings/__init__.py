@@ -1,1 +1,1 @@
-"""Couplings."""
+"""Coupling layers and the masks that split their input."""

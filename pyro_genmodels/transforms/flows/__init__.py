@@ -1,1 +1,1 @@
-"""Flows."""
+"""Whole flows as published: NICE, RealNVP, Glow, neural spline flows."""

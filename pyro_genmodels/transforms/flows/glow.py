@@ -14,7 +14,7 @@ from pyro_genmodels._checks import (
     check_positive,
     integers_checked,
 )
-from pyro_genmodels.nets.layers.data_dependent_init import expect_no_data
+from pyro_genmodels.nets.layers import expect_no_data
 from pyro_genmodels.transforms.base.conditional import ConditionalFlow
 from pyro_genmodels.transforms.flows.glow_parts import (
     CouplingName,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_genmodels._typing import Float, Num
-from pyro_genmodels.nets.layers.context import context_event_dim
+from pyro_genmodels.nets.layers import context_event_dim
 from pyro_genmodels.transforms.base.chain import Chain
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform
 from pyro_genmodels.transforms.layers.logit import Logit

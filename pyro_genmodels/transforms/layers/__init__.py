@@ -1,1 +1,1 @@
-"""Layers."""
+"""Single invertible layers."""

@@ -10,9 +10,13 @@ from torch import Tensor, nn
 
 from pyro_genmodels._checks import check, check_positive, integers_checked
 from pyro_genmodels._typing import Float, Num
-from pyro_genmodels.nets.layers.context import ContextEmbedding
-from pyro_genmodels.nets.layers.data_dependent_init import FirstData, set_values, standardizing
-from pyro_genmodels.nets.layers.mlp import set_to_zero
+from pyro_genmodels.nets.layers import (
+    ContextEmbedding,
+    FirstData,
+    set_to_zero,
+    set_values,
+    standardizing,
+)
 from pyro_genmodels.transforms.base.conditional import ConditionalFlow
 from pyro_genmodels.transforms.base.featurewise import FeaturewiseFlow
 

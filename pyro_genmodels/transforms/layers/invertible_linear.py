@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from pyro_genmodels._batching import over_batch
 from pyro_genmodels._checks import check, integers_checked
 from pyro_genmodels._typing import Float, Num
-from pyro_genmodels.nets.layers.context import ContextEmbedding
-from pyro_genmodels.nets.layers.mlp import set_to_zero
-from pyro_genmodels.nets.layers.precision import full_precision
+from pyro_genmodels.nets.layers import ContextEmbedding, full_precision, set_to_zero
 from pyro_genmodels.transforms.base.conditional import ConditionalFlow
 from pyro_genmodels.transforms.base.featurewise import FeaturewiseFlow
 
