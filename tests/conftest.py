@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -63,4 +64,12 @@ def _fresh_state() -> None:
     """Each test starts from the same seed, an empty param store and float32 defaults."""
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def double(_fresh_state: None) -> Iterator[None]:
+    """Float64 by default: for a file, ``pytestmark = pytest.mark.usefixtures("double")``."""
+    torch.set_default_dtype(torch.float64)
+    yield
     torch.set_default_dtype(torch.float32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pyro
@@ -18,6 +18,7 @@ from tests import cases
 from tests.cases import Case
 from tests.test_laws import METHODS, batch_for, prepared, prepared_model, transform_and_points
 
+pytestmark = pytest.mark.usefixtures("double")
 # On the CPU it only shows that the test itself runs; what leaves its device shows on "meta" below.
 DEVICES = pytest.mark.parametrize(
     "device",
@@ -27,13 +28,6 @@ DEVICES = pytest.mark.parametrize(
     ],
 )
 ALL_TRANSFORMS = cases.TRANSFORMS | cases.CONDITIONAL_TRANSFORMS
-
-
-@pytest.fixture(autouse=True)
-def _double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def moved(case: Case, device: str) -> Case:

@@ -1,9 +1,9 @@
-"""Every law of ``pyro_genmodels.testing`` on every line of ``tests/cases.py``."""
+"""Every law of ``pyro_genmodels.testing`` on every line of ``tests/cases``."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,14 +15,8 @@ from pyro_genmodels.testing.probes import modules_of
 from tests import cases
 from tests.cases import Case
 
+pytestmark = pytest.mark.usefixtures("double")
 LENGTHY_ENUMERATION = 5_000
-
-
-@pytest.fixture(autouse=True)
-def _double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def prepared(make: Callable[[], Case], scale: float = 0.5) -> Case:

@@ -14,19 +14,13 @@ from tests import cases
 from tests.cases import Case
 from tests.test_laws import _network_input, prepared
 
+pytestmark = pytest.mark.usefixtures("double")
 ALL = cases.TRANSFORMS | cases.CONDITIONAL_TRANSFORMS | cases.MODELS
 # Parts of nflows and of Pyro that ask a tensor for its value as they are made.
 FOREIGN = {"ConditionalFlow/nflows", "VAE/iaf", "VAE/low-rank"}
 OWN = {n: make for n, make in ALL.items() if n not in FOREIGN and "NFlowsTransform/" not in n}
 NETS = {name: make for name, make in cases.NETS.items() if name != "MaskedConv2d"}  # one batch dim
 UNREAD = {"_like", "_anchor"}  # of which only dtype and device are asked
-
-
-@pytest.fixture(autouse=True)
-def _double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture(autouse=True)

@@ -32,17 +32,13 @@ from tests.composition.flows import (
     only_fast,
 )
 
+pytestmark = pytest.mark.usefixtures("double")
 each_flow = pytest.mark.parametrize("name", FLOWS)
 KERNELS = {
     "NUTS": lambda model: NUTS(model, max_tree_depth=3),
     "HMC": lambda model: HMC(model, step_size=0.15, num_steps=6, adapt_step_size=False),
 }
 NUM_GROUPS = 200
-
-
-@pytest.fixture(autouse=True)
-def _double_precision(_fresh_state) -> None:
-    torch.set_default_dtype(torch.float64)
 
 
 class Groups(PyroModule):

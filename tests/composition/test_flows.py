@@ -43,12 +43,7 @@ from tests.composition.flows import (
     noise,
 )
 
-
-@pytest.fixture(autouse=True)
-def _double_precision(_fresh_state) -> None:
-    torch.set_default_dtype(torch.float64)
-
-
+pytestmark = pytest.mark.usefixtures("double")
 each_flow = pytest.mark.parametrize("name", FLOWS)
 each_shape = pytest.mark.parametrize("shape", [VECTOR, IMAGE], ids=["vector", "image"])
 each_context = pytest.mark.parametrize("kind", CONTEXTS)

@@ -15,7 +15,7 @@ from pyro_genmodels.testing import randomize_parameters
 Shape = tuple[int, ...]
 
 # A key is a distribution's name, with a variant after a slash. Those of two maps or scales are held
-# to the same by ``tests/cases.py``, at shapes of their own. The options stand beside event shape,
+# to the same by ``tests/cases``, at shapes of their own. The options stand beside event shape,
 # levels and context.
 NETWORKS: dict[str, tuple[Callable[..., AutoregressiveNet], dict[str, Any]]] = {
     "CharRNN": (nets.CharRNNNet, {"hidden_features": 8}),

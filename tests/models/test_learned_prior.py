@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pyro
@@ -21,16 +21,9 @@ from pyro_genmodels.models import VQVAE, VQVAE2, LearnedPrior, UniformPrior, lea
 from pyro_genmodels.models.vqvae.learned_priors import code_model
 from tests.cases import sequence_vqvae, wavenet
 
+pytestmark = pytest.mark.usefixtures("double")
 SMALL = {"num_codes": 5, "code_dim": 3, "hidden_channels": 4, "residual_channels": 3}
 TINY = {"hidden_channels": 4, "num_blocks": 1, "num_layers": 1, "num_heads": 1}
-
-
-@pytest.fixture(autouse=True)
-def _double() -> Iterator[None]:
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def vqvae(**options: Any) -> VQVAE:

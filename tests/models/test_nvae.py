@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import itertools
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pyro
@@ -26,6 +25,7 @@ from pyro_genmodels.nets.nvae.cells import DecoderCell, EncoderCell
 from pyro_genmodels.nets.nvae.layers import BatchNorm, RegularizedConv2d
 from tests.nets.test_nvae import saved_bytes
 
+pytestmark = pytest.mark.usefixtures("double")
 ESTIMATORS = [Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO, TraceEnum_ELBO, MeanFieldELBO]
 SMALL: dict[str, Any] = {
     "num_levels": 3,
@@ -37,14 +37,6 @@ SMALL: dict[str, Any] = {
     "num_cells": 1,
     "warmup_steps": 10,
 }
-
-
-@pytest.fixture(autouse=True)
-def _double() -> Iterator[None]:
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def nvae(**options: Any) -> NVAE:

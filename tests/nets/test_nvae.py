@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -17,15 +17,7 @@ from pyro_genmodels.nets.nvae.cells import AutoregressiveShift, DecoderCell, Enc
 from pyro_genmodels.nets.nvae.layers import BatchNorm, FactorizedReduce, RegularizedConv2d
 from pyro_genmodels.nets.nvae.regularization import BatchNormScales, SpectralNorms
 
-
-@pytest.fixture(autouse=True)
-def _double() -> Iterator[None]:
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
+pytestmark = pytest.mark.usefixtures("double")
 CELLS: dict[str, Callable[[], nn.Module]] = {
     "encoder": lambda: EncoderCell(8),
     "encoder-down": lambda: EncoderCell(8, halves=True),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -29,16 +29,10 @@ from pyro_genmodels.transforms import Chain, ConditionalFlow, NFlowsTransform
 
 # nflows 0.14 solves with a function that torch has announced to remove.
 pytestmark = [
+    pytest.mark.usefixtures("double"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
     pytest.mark.skipif(not hasattr(torch, "triangular_solve"), reason="nflows 0.14 needs it"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def dense(inputs: int, outputs: int, context: int | None = None) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -30,6 +30,7 @@ from pyro_genmodels.transforms.couplings.spline import _UNIT_SLOPE
 
 # nflows 0.14 solves with a function that torch has announced to remove.
 pytestmark = [
+    pytest.mark.usefixtures("double"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
     pytest.mark.skipif(not hasattr(torch, "triangular_solve"), reason="nflows 0.14 needs it"),
 ]
@@ -42,13 +43,6 @@ MASKS = {
     "channels": (ours.ChannelMask(), (3, 2, 3)),
     "other channels": (ours.ChannelMask(inverted=True), (3, 2, 3)),
 }
-
-
-@pytest.fixture(autouse=True)
-def _double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 Copied = tuple[nn.Module, ours.FlowTransform]

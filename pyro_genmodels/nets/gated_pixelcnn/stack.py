@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from abc import ABC
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from pyro_genmodels.nets.gated_pixelcnn.output_layers import output_stack
 from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d
 
 
-class GatedStackNet(AutoregressiveNet):
+class GatedStackNet(AutoregressiveNet, ABC):
     """A vertical and a horizontal stack; the skip connections' sum through two 1x1 layers.
 
     A subclass adds layers by :meth:`add_gated` and ``self.layers.append``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from abc import ABC
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from pyro_genmodels.nets.layers.context import ContextEmbedding
 from pyro_genmodels.nets.layers.mlp import make_activation, set_to_zero
 
 
-class _ImageNet(Configured, nn.Module):
+class _ImageNet(Configured, nn.Module, ABC):
     """A first convolution, shifted by the context, and whatever a subclass puts behind it."""
 
     def __init__(

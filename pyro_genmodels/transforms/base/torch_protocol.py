@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
 import torch
 from pyro.poutine.util import is_validation_enabled
@@ -18,6 +18,7 @@ from pyro_genmodels.transforms.base.single_use_cache import Dependencies, Slot, 
 _Evaluated: TypeAlias = "tuple[Tensor, Tensor]"
 
 
+@runtime_checkable
 class _Flow(Protocol):
     """The module behind a transform: what ``HandOver`` calls of a ``FlowTransform``."""
 

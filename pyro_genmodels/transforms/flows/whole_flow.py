@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Sequence
 
 import torch
@@ -14,7 +15,7 @@ from pyro_genmodels.transforms.base.flow_transform import FlowTransform
 from pyro_genmodels.transforms.layers.logit import Logit
 
 
-class WholeFlow(FlowTransform):
+class WholeFlow(FlowTransform, ABC):
     """A flow of one event shape; a subclass makes its parts and hands them to :meth:`_compose`.
 
     Args:

@@ -1,0 +1,179 @@
+"""Distributions: small enough to be enumerated, if they are discrete."""
+
+from __future__ import annotations
+
+import torch
+
+from pyro_genmodels import distributions, nets
+from tests.cases.case import LABELS, Case, Cases, features
+from tests.cases.nets import (
+    char_rnn,
+    code_hierarchy,
+    gated_net,
+    made,
+    multiscale,
+    ngram,
+    pixelrnn,
+    plus_plus_net,
+    snail_net,
+    wavenet,
+)
+
+DISTRIBUTIONS: Cases = {
+    "CharRNN": lambda: Case(distributions.CharRNN(char_rnn(5))),
+    "CharRNN/lstm": lambda: Case(
+        distributions.CharRNN(char_rnn(4, cell="lstm", num_classes=3), LABELS)
+    ),
+    "DiscretizedLogistic": lambda: Case(
+        distributions.DiscretizedLogistic(features(3), features(3) - 1, 256)
+    ),
+    "DiscretizedLogistic/narrow": lambda: Case(
+        distributions.DiscretizedLogistic(features(3), features(3) - 8, 17)
+    ),
+    "DiscretizedLogisticMixture": lambda: Case(
+        distributions.DiscretizedLogisticMixture(
+            torch.tensor([[0.0, 1.0, -1.0], [2.0, 0.0, 0.5]], dtype=torch.float64),
+            torch.tensor([[-0.5, 0.3, 1.2], [0.0, -0.9, 0.4]], dtype=torch.float64),
+            torch.tensor([-7.0, -1.0, -2.5], dtype=torch.float64),
+            17,
+        )
+    ),
+    "GatedPixelCNN": lambda: Case(distributions.GatedPixelCNN(gated_net(1, 2, 3))),
+    "GatedPixelCNN/colours": lambda: Case(distributions.GatedPixelCNN(gated_net(3, 1, 2))),
+    "GatedPixelCNN/one-pixel-wide": lambda: Case(
+        distributions.GatedPixelCNN(gated_net(2, 3, 1, num_layers=2))
+    ),
+    "GatedPixelCNN/labels": lambda: Case(
+        distributions.GatedPixelCNN(gated_net(1, 2, 2, num_classes=3), LABELS)
+    ),
+    "GatedPixelCNN/map": lambda: Case(
+        distributions.GatedPixelCNN(gated_net(1, 2, 2, context_shape=(2, 2, 2)), features(2, 2, 2))
+    ),
+    "HierarchicalVQPrior/labels": lambda: Case(
+        distributions.HierarchicalVQPrior(code_hierarchy((1, 1), (2, 2), num_classes=3), LABELS)
+    ),
+    "HierarchicalVQPrior/unequal-codes": lambda: Case(
+        distributions.HierarchicalVQPrior(code_hierarchy((1, 1), (1, 2), (2, 2), codes=2))
+    ),
+    "HierarchicalVQPrior/parts": lambda: Case(
+        distributions.HierarchicalVQPrior(code_hierarchy((2, 1, 1), (2, 1, 2), codes=2))
+    ),
+    "MADE": lambda: Case(distributions.MADE(made(4))),
+    "MADE/binary": lambda: Case(distributions.MADE(made(1, 2, 3, num_levels=2, order="random"))),
+    "MADE/direct": lambda: Case(
+        distributions.MADE(made(4, hidden=(4,), direct=True, num_classes=3), LABELS)
+    ),
+    "MADE/masks": lambda: Case(
+        distributions.MADE(
+            made(4, order=[2, 0, 3, 1], num_masks=3, one_hot=False, context_shape=(2,)),
+            features(2),
+        )
+    ),
+    "MultiScalePixelRNN": lambda: Case(
+        distributions.MultiScalePixelRNN(multiscale(1, 3, 2, num_levels=2))
+    ),
+    "MultiScalePixelRNN/colours": lambda: Case(
+        distributions.MultiScalePixelRNN(multiscale(3, 1, 2))
+    ),
+    "MultiScalePixelRNN/map": lambda: Case(
+        distributions.MultiScalePixelRNN(
+            multiscale(1, 2, 2, context_shape=(2, 2, 2)), features(2, 2, 2)
+        )
+    ),
+    "NGram": lambda: Case(distributions.NGram(ngram(5))),
+    "NGram/sequence": lambda: Case(
+        distributions.NGram(ngram(4, direct=True, context_shape=(2, 6)), features(2, 6))
+    ),
+    "PixelCNN": lambda: Case(
+        distributions.PixelCNN(nets.PixelCNNNet((1, 2, 3), 3, hidden_channels=4, num_blocks=1))
+    ),
+    "PixelCNN/codes": lambda: Case(
+        distributions.PixelCNN(
+            nets.PixelCNNNet((2, 1, 2), 3, hidden_channels=6, num_blocks=1, embedding_size=2)
+        )
+    ),
+    "PixelCNN/colours": lambda: Case(
+        distributions.PixelCNN(nets.PixelCNNNet((3, 1, 3), 2, hidden_channels=6, num_blocks=1))
+    ),
+    "PixelCNN/labels": lambda: Case(
+        distributions.PixelCNN(
+            nets.PixelCNNNet((1, 2, 2), 3, hidden_channels=4, num_blocks=1, num_classes=3), LABELS
+        )
+    ),
+    "PixelCNNPlusPlus": lambda: Case(distributions.PixelCNNPlusPlus(plus_plus_net(1, 2, 3))),
+    "PixelCNNPlusPlus/colours": lambda: Case(
+        distributions.PixelCNNPlusPlus(plus_plus_net(3, 1, 2, num_mixtures=3))
+    ),
+    "PixelCNNPlusPlus/labels": lambda: Case(
+        distributions.PixelCNNPlusPlus(plus_plus_net(1, 2, 2, num_scales=2, num_classes=3), LABELS)
+    ),
+    "PixelCNNPlusPlus/map": lambda: Case(
+        distributions.PixelCNNPlusPlus(
+            plus_plus_net(2, 2, 1, context_shape=(2, 2, 1)), features(2, 2, 1)
+        )
+    ),
+    "PixelCNNPlusPlus/one-component": lambda: Case(
+        distributions.PixelCNNPlusPlus(plus_plus_net(3, 2, 1, num_mixtures=1))
+    ),
+    "PixelCNN/map": lambda: Case(
+        distributions.PixelCNN(
+            nets.PixelCNNNet(
+                (1, 2, 2), 3, hidden_channels=4, num_blocks=1, context_shape=(2, 2, 2)
+            ),
+            features(2, 2, 2),
+        )
+    ),
+    "PixelRNN": lambda: Case(distributions.PixelRNN(pixelrnn(1, 2, 3))),
+    "PixelRNN/colours": lambda: Case(distributions.PixelRNN(pixelrnn(3, 1, 2))),
+    "PixelRNN/labels": lambda: Case(
+        distributions.PixelRNN(pixelrnn(1, 2, 2, residual=False, num_classes=3), LABELS)
+    ),
+    "PixelRNN/map": lambda: Case(
+        distributions.PixelRNN(pixelrnn(1, 2, 2, context_shape=(2, 2, 2)), features(2, 2, 2))
+    ),
+    "PixelRNN/row": lambda: Case(
+        distributions.PixelRNN(pixelrnn(1, 3, 2, num_levels=2, layer="row", num_layers=2))
+    ),
+    "PixelRNN/row-colours": lambda: Case(
+        distributions.PixelRNN(pixelrnn(3, 2, 1, layer="row", context_shape=(2,)), features(2))
+    ),
+    "PixelSNAIL": lambda: Case(distributions.PixelSNAIL(snail_net(1, 2, 3, num_blocks=2))),
+    "PixelSNAIL/codes": lambda: Case(
+        distributions.PixelSNAIL(
+            snail_net(1, 2, 2, embedding_size=3, context_shape=(2,)), features(2)
+        )
+    ),
+    "PixelSNAIL/colours": lambda: Case(distributions.PixelSNAIL(snail_net(3, 1, 2))),
+    "PixelSNAIL/one-pixel-wide": lambda: Case(distributions.PixelSNAIL(snail_net(2, 3, 1))),
+    "PixelSNAIL/labels": lambda: Case(
+        distributions.PixelSNAIL(snail_net(1, 2, 2, num_classes=3), LABELS)
+    ),
+    "PixelSNAIL/map": lambda: Case(
+        distributions.PixelSNAIL(snail_net(1, 2, 2, context_shape=(2, 2, 2)), features(2, 2, 2))
+    ),
+    "UniformDequantization": lambda: Case(
+        distributions.UniformDequantization(torch.arange(3.0).double())
+    ),
+    "UniformLevels": lambda: Case(distributions.UniformLevels((1, 3), 4)),
+    "VQPrior": lambda: Case(distributions.VQPrior(snail_net(2, 3, embedding_size=2))),
+    "VQPrior/parts": lambda: Case(distributions.VQPrior(gated_net(2, 1, 2, embedding_size=2))),
+    "VQPrior/labels": lambda: Case(
+        distributions.VQPrior(snail_net(2, 2, embedding_size=2, num_classes=3), LABELS)
+    ),
+    "VQPrior/map": lambda: Case(
+        distributions.VQPrior(
+            snail_net(2, 2, embedding_size=2, context_shape=(2, 2, 2)), features(2, 2, 2)
+        )
+    ),
+    "VQPrior/sequence": lambda: Case(distributions.VQPrior(wavenet(5))),
+    "WaveNet": lambda: Case(distributions.WaveNet(wavenet(6))),
+    "WaveNet/image": lambda: Case(
+        distributions.WaveNet(wavenet(2, 1, 2, kernel_size=3, num_classes=3), LABELS)
+    ),
+    "WaveNet/mixture": lambda: Case(
+        distributions.WaveNet(wavenet(5, num_mixtures=2, num_classes=3), LABELS)
+    ),
+    "WaveNet/sequence": lambda: Case(
+        distributions.WaveNet(wavenet(4, context_shape=(2, 3)), features(2, 3))
+    ),
+}

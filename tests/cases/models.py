@@ -1,0 +1,311 @@
+"""Models: discrete ones small enough to be enumerated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyro.distributions.transforms import (
+    affine_autoregressive,
+    conditional_affine_autoregressive,
+    planar,
+)
+
+from pyro_genmodels import models, nets, transforms
+from tests.cases.case import LABELS, Case, Cases, features
+from tests.cases.nets import gated_net, made, pixelrnn, plus_plus_net, snail_net, wavenet
+from tests.cases.transforms import conditional_real_nvp, real_nvp
+
+
+def sequence_vqvae(event_shape: tuple[int, ...] = (7,), **options: Any) -> models.SequenceVQVAE:
+    """A short one: two codes for four steps each."""
+    sizes = {"num_levels": 3, "num_codes": 5, "code_dim": 3, "reduction": 4, "hidden_channels": 4}
+    wavenet = {"wavenet_channels": 4, "wavenet_skip_channels": 4, "wavenet_layers": 2}
+    small = {"residual_channels": 3, "num_blocks": 1, "wavenet_blocks": 1}
+    return models.SequenceVQVAE(event_shape, **{**sizes, **wavenet, **small, **options})
+
+
+def learned_priors(model: models.VectorQuantizedModel) -> Any:
+    """The model with small learned priors."""
+    small = {"hidden_channels": 4, "num_blocks": 1, "num_layers": 1, "num_heads": 1}
+    model.set_code_priors(models.learned_priors(model, embedding_size=3, dropout=0.0, **small))
+    return model
+
+
+def dequantizer(*shape: int) -> transforms.ConditionalRealNVP:
+    """A small conditional flow of values within the levels."""
+    return conditional_real_nvp(*shape, num_scales=1, context_shape=shape).part
+
+
+def nvae(*shape: int, **options: Any) -> models.NVAE:
+    """A small NVAE."""
+    sizes = {"num_groups": (1, 1), "latent_channels": 1, "channels": 4, "cells_per_block": 1}
+    return models.NVAE(shape, **{"num_blocks": 0, "num_cells": 1, **sizes, **options})
+
+
+MODELS: Cases = {
+    "AutoregressiveModel": lambda: Case(
+        models.AutoregressiveModel(
+            nets.PixelCNNNet((1, 2, 2), 3, hidden_channels=4, num_blocks=1, num_classes=3)
+        ),
+        context=LABELS,
+    ),
+    "AutoregressiveModel/gated": lambda: Case(
+        models.AutoregressiveModel(gated_net(1, 2, 2), distribution="GatedPixelCNN")
+    ),
+    "AutoregressiveModel/attention": lambda: Case(
+        models.AutoregressiveModel(snail_net(1, 2, 2), distribution="PixelSNAIL")
+    ),
+    "AutoregressiveModel/made": lambda: Case(
+        models.AutoregressiveModel(made(4, num_masks=2), distribution="MADE")
+    ),
+    "AutoregressiveModel/multi-scale": lambda: Case(
+        models.AutoregressiveModel(
+            nets.MultiScaleNet(
+                made(1, 2, 1, num_levels=2),
+                nets.PixelCNNNet((1, 3, 2), 2, num_blocks=0, context_shape=(6, 3, 2)),
+            ),
+            distribution="MultiScalePixelRNN",
+        )
+    ),
+    "AutoregressiveModel/row-lstm": lambda: Case(
+        models.AutoregressiveModel(pixelrnn(1, 2, 2, layer="row"), distribution="PixelRNN")
+    ),
+    "AutoregressiveModel/sequence": lambda: Case(
+        models.AutoregressiveModel(wavenet(4, context_shape=(2, 4)), distribution="WaveNet"),
+        context=features(2, 4),
+    ),
+    "AutoregressiveModel/plus-plus": lambda: Case(
+        models.AutoregressiveModel(plus_plus_net(1, 2, 2), distribution="PixelCNNPlusPlus")
+    ),
+    "DeltaVAE": lambda: Case(
+        models.DeltaVAE((3,), num_levels=2, latent_dim=4, num_steps=4, delta=0.5, hidden=(6,))
+    ),
+    "DeltaVAE/variance": lambda: Case(
+        models.DeltaVAE(
+            (1, 2, 2),
+            num_levels=2,
+            latent_dim=2,
+            delta=0.05,
+            commitment="variance",
+            hidden=(6,),
+            num_classes=3,
+        ),
+        context=LABELS,
+    ),
+    "FactorAnalysis": lambda: Case(models.FactorAnalysis((3,), latent_dim=2)),
+    "FactorAnalysis/image": lambda: Case(
+        models.FactorAnalysis((1, 2, 2), latent_dim=2, noise="shared")
+    ),
+    "FlowModel": lambda: Case(
+        models.FlowModel(
+            (1, 2, 2), real_nvp(1, 2, 2, num_scales=1, logit_margin=0.0).part, num_levels=3
+        )
+    ),
+    "FlowModel/margin": lambda: Case(
+        models.FlowModel((3,), real_nvp(3, logit_margin=0.05).part, num_levels=3)
+    ),
+    "FlowModel/continuous": lambda: Case(models.FlowModel((3,), real_nvp(3).part)),
+    "FlowModel/labels": lambda: Case(
+        models.FlowModel(
+            (3,),
+            conditional_real_nvp(3, num_classes=3, logit_margin=0.0).part,
+            num_levels=4,
+            num_classes=3,
+        ),
+        context=LABELS,
+    ),
+    "FlowModel/variational": lambda: Case(
+        models.FlowModel(
+            (3,), real_nvp(3, logit_margin=0.0).part, num_levels=3, dequantization="variational"
+        )
+    ),
+    "FlowModel/variational-labels": lambda: Case(
+        models.FlowModel(
+            (1, 2, 2),
+            conditional_real_nvp(1, 2, 2, num_scales=1, num_classes=3, logit_margin=0.0).part,
+            num_levels=3,
+            num_classes=3,
+            dequantization=dequantizer(1, 2, 2),
+        ),
+        context=LABELS,
+    ),
+    "BetaVAE": lambda: Case(
+        models.BetaVAE((1, 2, 2), num_levels=2, latent_dim=2, hidden=(6,), beta=4.0)
+    ),
+    "BetaVAE/capacity": lambda: Case(
+        models.BetaVAE((3,), num_levels=2, latent_dim=2, hidden=(6,), beta=5.0, capacity=1.0)
+    ),
+    "BetaVAE/rate": lambda: Case(
+        models.BetaVAE(
+            (4,), num_levels=2, latent_dim=2, hidden=(6,), rate=0.5, warmup_steps=5, num_classes=3
+        ),
+        context=LABELS,
+    ),
+    "SemiSupervisedVAE": lambda: Case(
+        models.SemiSupervisedVAE(
+            models.VAE((2,), num_levels=2, latent_dim=2, hidden=(6,), num_classes=2), hidden=(5,)
+        )
+    ),
+    "VAE": lambda: Case(models.VAE((1, 2, 2), num_levels=3, latent_dim=2, hidden=(6,))),
+    "VAE/binary-labels": lambda: Case(
+        models.VAE((4,), num_levels=2, latent_dim=2, hidden=(6,), num_classes=3), context=LABELS
+    ),
+    "VAE/conv": lambda: Case(
+        models.VAE((1, 2, 2), num_levels=2, latent_dim=2, network="conv", hidden=(4,))
+    ),
+    "VAE/categorical": lambda: Case(
+        models.VAE((3,), num_levels=3, latent_dim=2, hidden=(6,), likelihood="categorical")
+    ),
+    "VAE/coupled-posterior": lambda: Case(
+        models.VAE(
+            (3,),
+            num_levels=2,
+            latent_dim=2,
+            hidden=(6,),
+            posterior_transforms=[
+                transforms.affine_coupling(2, hidden=(5,), activation="tanh"),
+                transforms.conditional_affine_coupling(
+                    2, 2, mask=transforms.HalfMask(inverted=True), hidden=(5,), activation="tanh"
+                ),
+            ],
+            posterior_features=2,
+        )
+    ),
+    "VAE/autoregressive": lambda: Case(
+        models.VAE(
+            (1, 2, 2),
+            num_levels=3,
+            latent_dim=2,
+            hidden=(6,),
+            likelihood=models.AutoregressiveLikelihood(
+                nets.PixelCNNNet(
+                    (1, 2, 2), 3, hidden_channels=4, num_blocks=1, context_shape=(2, 2, 2)
+                )
+            ),
+        )
+    ),
+    "VAE/flow-prior": lambda: Case(
+        models.VAE(
+            (3,),
+            num_levels=2,
+            latent_dim=2,
+            hidden=(6,),
+            prior=models.FlowPrior(transforms.affine_coupling(2, hidden=(5,), activation="tanh")),
+        )
+    ),
+    "VAE/vamp-prior": lambda: Case(
+        models.VAE(
+            (4,),
+            num_levels=2,
+            latent_dim=2,
+            hidden=(6,),
+            num_classes=3,
+            prior=models.VampPrior((4,), num_components=3),
+        ),
+        context=LABELS,
+    ),
+    "VAE/free-bits": lambda: Case(
+        models.VAE((3,), num_levels=2, latent_dim=2, hidden=(6,), free_bits=0.1)
+    ),
+    "VAE/full": lambda: Case(
+        models.VAE((3,), num_levels=3, latent_dim=3, hidden=(6,), posterior="full")
+    ),
+    "VAE/low-rank": lambda: Case(
+        models.VAE(
+            (3,),
+            latent_dim=3,
+            hidden=(6,),
+            posterior="low_rank",
+            posterior_rank=2,
+            posterior_transforms=affine_autoregressive(3, [6]),
+            num_classes=3,
+        ),
+        context=LABELS,
+    ),
+    "VAE/iaf": lambda: Case(
+        models.VAE(
+            (1, 2, 2),
+            num_levels=2,
+            latent_dim=2,
+            hidden=(6,),
+            num_classes=3,
+            posterior_transforms=[
+                conditional_affine_autoregressive(2, 3, hidden_dims=[6]),
+                affine_autoregressive(2, [6]),
+            ],
+            posterior_features=3,
+        ),
+        context=LABELS,
+    ),
+    "VAE/planar": lambda: Case(
+        models.VAE((3,), latent_dim=2, hidden=(6,), posterior_transforms=[planar(2), planar(2)])
+    ),
+    "VAE/continuous": lambda: Case(models.VAE((3,), latent_dim=2, hidden=(6,))),
+    "NVAE": lambda: Case(nvae(1, 2, 2, num_levels=2, checkpointing=True)),
+    "NVAE/flows": lambda: Case(
+        nvae(
+            *(2, 1, 1),
+            num_levels=3,
+            num_groups=(2,),
+            num_cells=0,
+            num_flows=1,
+            num_classes=3,
+            likelihood=models.LogisticMixtureLikelihood((2, 1, 1), 3, num_mixtures=2),
+        ),
+        context=LABELS,
+    ),
+    "SequenceVQVAE": lambda: Case(sequence_vqvae((15,), num_classes=3), context=LABELS),
+    "SequenceVQVAE/parts": lambda: Case(
+        sequence_vqvae(
+            (16,),
+            context_shape=(2,),
+            quantizer=nets.ProductQuantizer(
+                [nets.VectorQuantizer(2, 5), nets.VectorQuantizer(1, 5)]
+            ),
+        ),
+        context=features(2),
+    ),
+    "VQVAE": lambda: Case(
+        models.VQVAE((1, 5, 6), num_levels=3, num_codes=5, code_dim=3, hidden_channels=6)
+    ),
+    "VQVAE/labels": lambda: Case(
+        models.VQVAE(
+            (1, 4, 4),
+            num_levels=4,
+            num_codes=5,
+            code_dim=3,
+            hidden_channels=6,
+            num_classes=3,
+            quantizer=nets.VectorQuantizer(3, 5, learning="gradient", distance="cosine"),
+        ),
+        context=LABELS,
+    ),
+    "VQVAE/learned-prior": lambda: Case(
+        learned_priors(
+            models.VQVAE(
+                (1, 4, 4),
+                num_levels=3,
+                num_codes=5,
+                code_dim=3,
+                reduction=2,
+                hidden_channels=4,
+                num_classes=3,
+            )
+        ),
+        context=LABELS,
+    ),
+    "VQVAE/patches": lambda: Case(
+        models.VQVAE(
+            (2, 5, 6),
+            num_levels=3,
+            num_codes=5,
+            code_dim=3,
+            network="patch",
+            reduction=3,
+            hidden_channels=4,
+            num_classes=3,
+        ),
+        context=LABELS,
+    ),
+    "VQVAE2": lambda: Case(models.VQVAE2((2, 5, 6), num_codes=5, code_dim=3, hidden_channels=6)),
+}

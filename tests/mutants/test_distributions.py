@@ -1,0 +1,128 @@
+"""Mutants of masses, and of what every distribution promises."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_genmodels import distributions, nets, testing
+from tests.cases import multiscale, vivid
+from tests.mutants.mutation import Mutation, assert_caught
+from tests.mutants.parts import small_pixelcnn
+
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("double")]
+
+
+def scores_small_pixels_again(patch: pytest.MonkeyPatch) -> None:
+    """Take the large network's word for the small image too, which it was given."""
+
+    def evaluate(self: Any, x: Tensor, features: Tensor | None) -> Tensor:
+        return self.large.evaluate(x, self.enlarged(self.reduced(x), None))
+
+    patch.setattr(nets.MultiScaleNet, "evaluate", evaluate)
+
+
+def test_multiscale_that_scores_the_small_image_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    net = vivid(testing.randomize_parameters(multiscale(1, 2, 3)).eval())
+    law = distributions.MultiScalePixelRNN(net)
+    assert_caught(
+        lambda: testing.check_normalized(law), scores_small_pixels_again, monkeypatch, "sum to one"
+    )
+
+
+def test_weights_that_ignore_the_earlier_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Channels drawn from components of their own, each by the pixel's weights, still sum to one.
+
+    The published formula, one component for all channels, is what tells: tests of the mixture.
+    """
+    from pyro_genmodels import _logistic_mixture
+    from tests.distributions.test_logistic_mixture import (
+        test_linked_channels_are_the_published_mixture_over_pixels as published,
+    )
+
+    original = _logistic_mixture.channel_laws
+
+    def unlinked(raw: Tensor, channels: int, levels: int, **options: Any) -> Any:
+        laws = original(raw, channels, levels, **options)
+        law = next(laws)
+        weights = law.chunk(3, -1)[0]
+        for i in range(channels):
+            level = yield torch.cat([weights, *law.chunk(3, -1)[1:]], -1)
+            law = laws.send(level) if i + 1 < channels else law
+
+    assert_caught(
+        lambda: published(5),
+        lambda patch: patch.setattr(_logistic_mixture, "channel_laws", unlinked),
+        monkeypatch,
+        "not close",
+    )
+
+
+class Tailless(distributions.DiscretizedLogistic):
+    """Gives every bin the density's mass between its edges: the outer bins lose their tails."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        half = 1 / (self.num_levels - 1)
+        centre, scale = 2 * value * half - 1, self.log_scale.exp()
+        upper = torch.sigmoid((centre + half - self.loc) / scale)
+        return (upper - torch.sigmoid((centre - half - self.loc) / scale)).log()
+
+
+class RightTailTwice(distributions.DiscretizedLogistic):
+    """A published test of the right tail catches the last level but one too."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        half = 1 / (self.num_levels - 1)
+        lower = (2 * value * half - 1 - half - self.loc) / self.log_scale.exp()
+        tail = torch.nn.functional.logsigmoid(-lower)
+        return torch.where(value >= self.num_levels - 2, tail, super().log_prob(value))
+
+
+@pytest.mark.parametrize("mutant", [Tailless, RightTailTwice])
+def test_log_mass(mutant: type[distributions.DiscretizedLogistic]) -> None:
+    loc, log_scale = torch.tensor([-0.9, 0.3, 0.95]), torch.tensor([-1.0, -2.0, -1.0])
+    testing.check_normalized(distributions.DiscretizedLogistic(loc, log_scale, 256))
+    with pytest.raises(AssertionError, match="sum to one"):
+        testing.check_normalized(mutant(loc, log_scale, 256))
+
+
+def mask_swallowed(patch: pytest.MonkeyPatch) -> None:
+    original = distributions.PixelCNN.log_prob
+    patch.setattr(
+        distributions.PixelCNN,
+        "log_prob",
+        lambda self, value: original(self, value).mean().expand(original(self, value).shape),
+    )
+
+
+def validation_off(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(distributions.PixelCNN, "_validate_sample", lambda *_: None)
+
+
+def expand_forgets_validation(patch: pytest.MonkeyPatch) -> None:
+    original = distributions.PixelCNN.expand
+
+    def expand(self: Any, batch_shape: Any, _instance: Any = None) -> Any:
+        new = original(self, batch_shape, _instance)
+        new._validate_args = False
+        return new
+
+    patch.setattr(distributions.PixelCNN, "expand", expand)
+
+
+DISTRIBUTION_MUTANTS: dict[str, tuple[Mutation, str]] = {
+    "scores mixed over the batch": (mask_swallowed, "one by one"),
+    "no validation": (validation_off, "is a ValueError"),
+    "expand forgets validation": (expand_forgets_validation, "keeps validate_args"),
+}
+
+
+@pytest.mark.parametrize("mutant", DISTRIBUTION_MUTANTS)
+def test_distribution(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutation, message = DISTRIBUTION_MUTANTS[mutant]
+    pixelcnn = small_pixelcnn()
+    assert_caught(lambda: testing.check_distribution(pixelcnn), mutation, monkeypatch, message)

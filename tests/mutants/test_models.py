@@ -1,0 +1,133 @@
+"""Mutants of models: their registration, their dequantization and their evidence."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_genmodels import distributions, models, testing, transforms
+from pyro_genmodels.models.base.param_registration import RegisteredModule
+from tests.mutants.mutation import Mutation, assert_caught
+from tests.mutants.parts import binary, vae
+
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("double")]
+
+
+def fixed_name(patch: pytest.MonkeyPatch) -> None:
+    """Register as ``pyro.module("model", self)`` does."""
+
+    def register(self: Any) -> None:
+        if self.__dict__.get("_registers", True):
+            pyro.module("model", self)
+
+    patch.setattr(RegisteredModule, "register_with_pyro", register)
+
+
+def no_registration(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(RegisteredModule, "register_with_pyro", lambda self: None)
+
+
+LIFE_MUTANTS: dict[str, tuple[Mutation, str]] = {
+    "fixed pyro.module name": (fixed_name, "a second instance trains|a deep copy trains"),
+    "no registration": (no_registration, "the first instance trains"),
+}
+
+
+@pytest.mark.parametrize("mutant", LIFE_MUTANTS)
+def test_lifecycle(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutation, message = LIFE_MUTANTS[mutant]
+    torch.set_default_dtype(torch.float32)
+    x = binary(8).float()
+
+    def law() -> None:
+        testing.check_trains(vae, x)
+
+    assert_caught(law, mutation, monkeypatch, message)
+
+
+def remembered_weights(patch: pytest.MonkeyPatch) -> None:
+    """Remember log-weights by the identity of x, as a naive cache would."""
+    original = models.VAE.log_weights
+    memory: weakref.WeakKeyDictionary[Any, dict[int, Tensor]] = weakref.WeakKeyDictionary()
+
+    def log_weights(self: Any, x: Tensor, context: Any = None, *, num_particles: int = 1) -> Any:
+        known = memory.setdefault(self, {})
+        if id(x) not in known or torch.is_grad_enabled():
+            known[id(x)] = original(self, x, context, num_particles=num_particles)
+        return known[id(x)]
+
+    patch.setattr(models.VAE, "log_weights", log_weights)
+
+
+def test_stale_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = vae().eval()
+
+    def law() -> None:
+        testing.check_no_stale_weights(model, binary(3))
+
+    assert_caught(law, remembered_weights, monkeypatch, "fresh")
+
+
+def dequantization_mutant(change: Callable[[Tensor, Tensor], Tensor]) -> Mutation:
+    """Replace the draw ``v`` for levels ``x`` by ``change(v, x)``."""
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        original = distributions.UniformDequantization.rsample
+
+        def rsample(self: Any, sample_shape: Any = ()) -> Tensor:
+            return change(original(self, sample_shape), self.x)
+
+        patch.setattr(distributions.UniformDequantization, "rsample", rsample)
+
+    return mutate
+
+
+DEQUANTIZATION_MUTANTS = {
+    "rounds up": dequantization_mutant(lambda v, x: torch.where(v > x + 0.99, x + 1, v)),
+    "covers half of the bin": dequantization_mutant(lambda v, x: (x + v) / 2),
+    "covers two bins": dequantization_mutant(lambda v, x: x + 2 * (v - x)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Encountered NaN")
+@pytest.mark.parametrize("mutant", DEQUANTIZATION_MUTANTS)
+def test_dequantization(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    flow = transforms.RealNVP(2, width=4, num_couplings=2, activation="tanh", logit_margin=0.0)
+    model = testing.randomize_parameters(models.FlowModel((2,), flow, num_levels=2)).eval()
+
+    def law() -> None:
+        testing.check_evidence_normalized(model, num_particles=1000)
+        testing.check_model_sampler(model, num_particles=1000)
+
+    # The flow itself refuses values beyond the levels, whose logit is none.
+    mutation, error = DEQUANTIZATION_MUTANTS[mutant], (AssertionError, ValueError)
+    message = "evidence|effective|a finite image"
+    assert_caught(law, mutation, monkeypatch, message, error=error)
+
+
+def loose_bounds(change: Callable[[Tensor], Tensor]) -> Mutation:
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        original = models.VAE.log_weights
+
+        def log_weights(self: Any, *arguments: Any, **options: Any) -> Tensor:
+            return change(original(self, *arguments, **options))
+
+        patch.setattr(models.VAE, "log_weights", log_weights)
+
+    return mutate
+
+
+@pytest.mark.parametrize("shift", [0.3, -0.3])
+def test_evidence_off_by_a_constant(shift: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = vae().eval()
+
+    def law() -> None:
+        testing.check_evidence_normalized(model)
+
+    assert_caught(law, loose_bounds(lambda w: w + shift), monkeypatch, "evidence sums to one")
