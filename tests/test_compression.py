@@ -40,7 +40,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
 CODED = [
     key
     for key, make in cases.DISTRIBUTIONS.items()
-    if not key.startswith("Discretized") and not key.startswith("UniformDeq")
+    if not key.startswith("Discretized") and make().part.support.is_discrete
 ]
 # 100 data points of each: the law's name, its event, its levels and what else it is made with.
 RATES: dict[str, tuple[str, tuple[int, ...], int, dict[str, Any]]] = {

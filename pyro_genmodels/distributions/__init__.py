@@ -1,5 +1,6 @@
 """Autoregressive and discrete distributions over images, as Pyro ``TorchDistribution``s."""
 
+from pyro_genmodels.distributions.ar1 import AR1Normal
 from pyro_genmodels.distributions.autoregressive.base import AutoregressiveDistribution
 from pyro_genmodels.distributions.autoregressive.codes import HierarchicalVQPrior, VQPrior
 from pyro_genmodels.distributions.autoregressive.images import (
@@ -14,22 +15,27 @@ from pyro_genmodels.distributions.autoregressive.sequences import MADE, CharRNN,
 from pyro_genmodels.distributions.dequantization import UniformDequantization
 from pyro_genmodels.distributions.discretized_logistic import DiscretizedLogistic
 from pyro_genmodels.distributions.discretized_logistic_mixture import DiscretizedLogisticMixture
+from pyro_genmodels.distributions.gaussian import DiagonalNormal, MapNormal, StandardNormal
 from pyro_genmodels.distributions.uniform import UniformLevels
 
 __all__ = [
     "MADE",
+    "AR1Normal",
     "AutoregressiveDistribution",
     "CharRNN",
+    "DiagonalNormal",
     "DiscretizedLogistic",
     "DiscretizedLogisticMixture",
     "GatedPixelCNN",
     "HierarchicalVQPrior",
+    "MapNormal",
     "MultiScalePixelRNN",
     "NGram",
     "PixelCNN",
     "PixelCNNPlusPlus",
     "PixelRNN",
     "PixelSNAIL",
+    "StandardNormal",
     "UniformDequantization",
     "UniformLevels",
     "VQPrior",

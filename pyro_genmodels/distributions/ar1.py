@@ -10,7 +10,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch.distributions import constraints, register_kl
 
-from pyro_genmodels._checks import check
+from pyro_genmodels._checks import check, integers_checked
 from pyro_genmodels._typing import Float, Tensor
 from pyro_genmodels.distributions.gaussian import DiagonalNormal
 
@@ -28,12 +28,18 @@ class AR1Normal(TorchDistribution):
         num_steps: Number of steps.
         batch_shape: Batch shape.
         validate_args: Whether values are checked.
+
+    Example:
+        >>> prior = AR1Normal(torch.zeros(()), 6, correlation=0.9, num_steps=3)
+        >>> prior.sample((2,)).shape, prior.log_prob(torch.zeros(2, 6)).shape
+        (torch.Size([2, 6]), torch.Size([2]))
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
     support = constraints.real_vector
     has_rsample = True
 
+    @integers_checked
     def __init__(
         self,
         like: Tensor,

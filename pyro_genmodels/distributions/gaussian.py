@@ -26,6 +26,11 @@ class DiagonalNormal(TorchDistribution):
         loc: Means ``(*batch, D)``.
         log_scale: Logarithms of the standard deviations, of the same shape.
         validate_args: Whether parameters and values are checked.
+
+    Example:
+        >>> noise = DiagonalNormal(torch.zeros(2, 3), torch.zeros(2, 3))
+        >>> noise.sample((5,)).shape, noise.log_prob(torch.zeros(2, 3)).shape
+        (torch.Size([5, 2, 3]), torch.Size([2]))
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {
@@ -95,6 +100,10 @@ class StandardNormal(TorchDistribution):
         size: Length D of the vectors.
         batch_shape: Batch shape.
         validate_args: Whether values are checked.
+
+    Example:
+        >>> StandardNormal(torch.zeros((), dtype=torch.float64), 3).sample((2,)).dtype
+        torch.float64
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}

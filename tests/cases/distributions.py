@@ -24,6 +24,10 @@ DISTRIBUTIONS: Cases = {
     "CharRNN/lstm": lambda: Case(
         distributions.CharRNN(char_rnn(4, cell="lstm", num_classes=3), LABELS)
     ),
+    "AR1Normal": lambda: Case(
+        distributions.AR1Normal(torch.zeros((), dtype=torch.float64), 6, 0.8, num_steps=3)
+    ),
+    "DiagonalNormal": lambda: Case(distributions.DiagonalNormal(features(3), features(3) - 1)),
     "DiscretizedLogistic": lambda: Case(
         distributions.DiscretizedLogistic(features(3), features(3) - 1, 256)
     ),
@@ -150,6 +154,10 @@ DISTRIBUTIONS: Cases = {
     ),
     "PixelSNAIL/map": lambda: Case(
         distributions.PixelSNAIL(snail_net(1, 2, 2, context_shape=(2, 2, 2)), features(2, 2, 2))
+    ),
+    "MapNormal": lambda: Case(distributions.MapNormal(features(1, 2, 3), features(1, 2, 3).exp())),
+    "StandardNormal": lambda: Case(
+        distributions.StandardNormal(torch.zeros((), dtype=torch.float64), 3, (2,))
     ),
     "UniformDequantization": lambda: Case(
         distributions.UniformDequantization(torch.arange(3.0).double())
