@@ -15,6 +15,7 @@ def gated(x: Float[Tensor, "batch channels ..."]) -> Float[Tensor, "batch half .
     """Return ``tanh(a) * sigmoid(b)`` of the two halves of the channels.
 
     Example:
+        >>> import torch
         >>> gated(torch.tensor([[100.0, 0.0]]))
         tensor([[0.5000]])
     """
