@@ -16,6 +16,7 @@ import torch
 import yaml
 
 from pyro_genmodels._checks import check, require
+from pyro_genmodels._migration import FORMAT, migrated_options
 from pyro_genmodels.cli.components import (
     Description,
     build_components,
@@ -69,16 +70,20 @@ class Plan:
 
     def as_yaml(self) -> str:
         """Return the configuration that repeats this run."""
-        plain = {"name": self.name, "source": self.source_name}
+        plain = {"format": FORMAT, "name": self.name, "source": self.source_name}
         rest = {"model": _plain(self.model), "data": _plain(self.data), **self.settings}
         return _HEADER + str(yaml.safe_dump({**plain, **rest}, sort_keys=False))
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Read YAML as plain data.
+def read_config(path: Path, maker: str | None = None) -> dict[str, Any]:
+    """Read YAML as plain data, of an older version as this one writes it.
+
+    Args:
+        path: The file.
+        maker: Public name of what takes the options ``model``; the model's own by default.
 
     Raises:
-        ValueError: If it is no YAML mapping.
+        ValueError: If it is not a YAML mapping, or of a newer format.
     """
     try:
         config = yaml.safe_load(path.read_text())
@@ -89,7 +94,10 @@ def read_config(path: Path) -> dict[str, Any]:
     for key in ("model", "data"):
         options = config.get(key) or {}
         check(isinstance(options, dict), f"{path}: {key}", "hold options by name", options)
-    return dict(config)
+    try:
+        return migrated_options(config, maker or f"models.{config.get('name')}")
+    except ValueError as error:
+        raise ValueError(f"'{path}': {error}") from error
 
 
 def make_plan(arguments: argparse.Namespace, words: list[str], config: dict[str, Any]) -> Plan:

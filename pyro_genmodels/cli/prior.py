@@ -15,6 +15,7 @@ import yaml
 from pyro_genmodels import models, training
 from pyro_genmodels._checks import check
 from pyro_genmodels._files import written_whole
+from pyro_genmodels._migration import FORMAT
 from pyro_genmodels.cli.components import gather, options_of
 from pyro_genmodels.cli.names import family, prior_preset
 from pyro_genmodels.cli.plan import Plan, new_parser, parse, read_config
@@ -28,6 +29,8 @@ _PREFIX = "--prior."
 # Where and how a first stage runs, the second does too, unless it is told otherwise.
 _SHARED = ("accelerator", "precision", "progress", "num_samples", "seed", "num_workers")
 
+_MAKER = "models.learned_priors"
+
 
 @dataclass(frozen=True)
 class PriorPlan:
@@ -38,7 +41,9 @@ class PriorPlan:
 
     def as_yaml(self) -> str:
         """Return the configuration that repeats the training."""
-        return _HEADER + str(yaml.safe_dump({"model": self.model, **self.settings}))
+        return _HEADER + str(
+            yaml.safe_dump({"format": FORMAT, "model": self.model, **self.settings})
+        )
 
 
 def run(arguments: argparse.Namespace, rest: list[str]) -> int:
@@ -185,7 +190,7 @@ def planned_for(folder: Path, plan: Plan, before: Mapping[str, Any]) -> dict[str
     Without those that both stages share and that the first one now has otherwise than before.
     """
     path = folder / FOLDER / CONFIG
-    found = read_config(path) if path.is_file() else {}
+    found = read_config(path, _MAKER) if path.is_file() else {}
     changed = {name for name in _SHARED if plan.settings[name] != before.get(name)}
     return {name: value for name, value in found.items() if name not in changed}
 
@@ -193,7 +198,7 @@ def planned_for(folder: Path, plan: Plan, before: Mapping[str, Any]) -> dict[str
 def _configuration(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     own = folder / FOLDER / CONFIG
     path = arguments.config or (own if arguments.resume and own.is_file() else None)
-    return {} if path is None else read_config(Path(path))
+    return {} if path is None else read_config(Path(path), _MAKER)
 
 
 def _parser() -> Any:

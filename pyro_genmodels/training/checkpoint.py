@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from pyro_genmodels import _migration
 from pyro_genmodels._checks import check
 from pyro_genmodels._configuration import build, configuration
 from pyro_genmodels._files import save_whole
@@ -19,7 +20,6 @@ from pyro_genmodels.data import DataSource
 from pyro_genmodels.models import GenerativeModel
 from pyro_genmodels.training.settings import TrainingSettings
 
-FORMAT = 1
 SECTION = "pyro_genmodels"
 FOLDER = "checkpoints"
 BEST, LAST = "best.ckpt", "last.ckpt"
@@ -40,7 +40,7 @@ def describe(model: GenerativeModel, source: DataSource | None) -> dict[str, Any
         data = None if source is None else configuration(source)
     except ValueError:
         data = None  # the user's own tensors: whoever evaluates the run must bring them again
-    own: dict[str, Any] = {"format": FORMAT, "version": __version__, "data": data}
+    own: dict[str, Any] = {"format": _migration.FORMAT, "version": __version__, "data": data}
     try:
         return {**own, "model": configuration(model)}
     except ValueError as error:
@@ -88,6 +88,8 @@ def read(path: str | os.PathLike[str], *, map_location: Any = "cpu") -> dict[str
         raise CheckpointError(_refusal(path, "a file of another program"))
     _check_format(own, path)
     fill_in(contents)
+    written = {key: own.get(key) for key in ("model", "data")}
+    own.update(_migration.migrated(written, own["format"]), written=written["model"])
     return contents  # type: ignore[no-any-return]
 
 
@@ -117,9 +119,9 @@ def _refusal(path: str | os.PathLike[str], what: str) -> str:
 
 
 def _check_format(own: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    if own["format"] > FORMAT:
+    if own["format"] > _migration.FORMAT:
         raise CheckpointError(
-            f"'{os.fspath(path)}' must be of checkpoint format {FORMAT} or older; got format "
+            f"'{os.fspath(path)}' must be of checkpoint format {_migration.FORMAT} or older; got format "
             f"{own['format']}, written by pyro_genmodels {own.get('version')}."
         )
     missing = [key for key in ("model", "weights", "version") if key not in own]

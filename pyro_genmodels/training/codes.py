@@ -17,6 +17,7 @@ from torch import Tensor
 from pyro_genmodels._checks import integers_checked
 from pyro_genmodels._configuration import configuration
 from pyro_genmodels._files import written_whole
+from pyro_genmodels._migration import FORMAT
 from pyro_genmodels.data import Codes, DataSource
 from pyro_genmodels.data.files import MANIFEST, read_manifest
 from pyro_genmodels.models import VectorQuantizedModel
@@ -34,6 +35,7 @@ def encode_codes(
     folder: str | os.PathLike[str],
     *,
     batch_size: int = 256,
+    written: Mapping[str, Any] | None = None,
 ) -> Codes:
     """Encode a data set to files, unless they are there already.
 
@@ -45,6 +47,8 @@ def encode_codes(
         source: Data that fit it.
         folder: Where the arrays go.
         batch_size: Examples encoded at once.
+        written: The model's description as an older version wrote it into its checkpoint: codes
+            of that version stay.
 
     Returns:
         The codes as a data source.
@@ -55,7 +59,7 @@ def encode_codes(
     folder = Path(folder)
     mark = fingerprint(model, source)
     facts = read_manifest(folder)
-    if facts is None or facts["fingerprint"] != mark:
+    if facts is None or facts["fingerprint"] not in (mark, fingerprint(model, source, written)):
         folder.mkdir(parents=True, exist_ok=True)
         # Without it nobody takes the arrays for whole.
         (folder / MANIFEST).unlink(missing_ok=True)
@@ -69,6 +73,7 @@ def encode_codes(
 def _facts(model: VectorQuantizedModel, mark: str) -> dict[str, Any]:
     priors = model.code_priors
     return {
+        "format": FORMAT,
         "fingerprint": mark,
         "code_shapes": [list(prior.code_shape) for prior in priors],
         "num_codes": max(prior.num_codes for prior in priors),
@@ -139,10 +144,18 @@ def _context_dtype(context: Tensor) -> Any:
     return np.float32 if context.is_floating_point() else np.int64
 
 
-def fingerprint(model: VectorQuantizedModel, source: DataSource) -> str:
-    """Return a digest of all that codes depend on."""
+def fingerprint(
+    model: VectorQuantizedModel, source: DataSource, written: Mapping[str, Any] | None = None
+) -> str:
+    """Return a digest of all that codes depend on.
+
+    Args:
+        model: The model.
+        source: The data.
+        written: The model's description, its own as of now by default.
+    """
     digest = hashlib.sha256(f"format {_FORMAT}".encode())
-    description = configuration(model)["arguments"]
+    description = (written or configuration(model))["arguments"]
     assert isinstance(description, dict)
     kept = {k: v for k, v in description.items() if k not in ("prior", "priors")}
     digest.update(json.dumps([type(model).__qualname__, kept], sort_keys=True).encode())

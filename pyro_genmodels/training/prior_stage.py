@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +90,11 @@ def fit_prior(
         pyro.set_rng_seed(chosen.seed)
         priors = learned_priors(model)
     coder = _coder(model, priors)
+    written = read(first_stage(folder))[SECTION]["written"]
     data = source if source is not None else load_source(first_stage(folder), allow=allow)
     if resume:
-        _check_same_codes(folder, model, data)
-    codes = encode_codes(model.to(_device(chosen)), data, folder / CODES)
+        _check_same_codes(folder, model, data, written)
+    codes = encode_codes(model.to(_device(chosen)), data, folder / CODES, written=written)
     within = {**settings, "num_samples": 0, "callbacks": callbacks}
     history = fit(coder, codes, run=folder / PRIOR, resume=resume, overwrite=overwrite, **within)
     if not is_helper():
@@ -180,10 +181,15 @@ def _coder(model: VectorQuantizedModel, priors: Sequence[LearnedPrior]) -> Autor
     return coder
 
 
-def _check_same_codes(folder: Path, model: VectorQuantizedModel, source: DataSource) -> None:
+def _check_same_codes(
+    folder: Path, model: VectorQuantizedModel, source: DataSource, written: Mapping[str, Any]
+) -> None:
     facts = read_manifest(folder / CODES)
     if (folder / PRIOR / FOLDER / LAST).is_file() and facts is not None:
-        same = facts["fingerprint"] == fingerprint(model, source)
+        same = facts["fingerprint"] in (
+            fingerprint(model, source),
+            fingerprint(model, source, written),
+        )
         check(same, "resume", "go on with the codes of the same model and data", "other ones")
 
 

@@ -1,0 +1,68 @@
+"""Files of older versions: what has changed since they were written, one function per change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+Change: TypeAlias = Callable[[str, dict[str, Any]], tuple[str, dict[str, Any]]]
+
+FORMAT = 1
+"""Format of checkpoints, configurations and codes that this version writes."""
+
+CHANGES: dict[int, tuple[Change, ...]] = {}
+"""Changes from a format to the next: ``{1: (renamed_layers, ...)}`` leads from format 1 to 2.
+
+A change takes a class or builder by its public name (``"models.VAE"``) with its arguments, and
+returns both as they are now. It leaves alone what is of the new format already: configurations
+that a user writes name no format.
+"""
+
+
+def migrated(description: Any, written: int) -> Any:
+    """Return nested ``{"class": name, "arguments": {...}}`` as this version writes them.
+
+    Args:
+        description: Plain data with descriptions at any depth.
+        written: The format that they were written in.
+
+    Returns:
+        The same object if nothing has changed since.
+    """
+    changes = [change for number in range(written, FORMAT) for change in CHANGES.get(number, ())]
+    return _walk(description, changes) if changes else description
+
+
+def _walk(value: Any, changes: list[Change]) -> Any:
+    if isinstance(value, list | tuple):
+        return [_walk(item, changes) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    found = {key: _walk(item, changes) for key, item in value.items()}
+    if isinstance(found.get("class"), str):
+        name, arguments = found["class"], dict(found.get("arguments") or {})
+        for change in changes:
+            name, arguments = change(name, arguments)
+        found |= {"class": name, "arguments": arguments}
+    return found
+
+
+def migrated_options(config: Mapping[str, Any], maker: str | None) -> dict[str, Any]:
+    """Return a command line's configuration, a YAML mapping, as this version writes it.
+
+    Args:
+        config: The options. ``format`` is 1 where it is missing.
+        maker: Public name of what ``config["model"]`` are the arguments of, if it is known.
+
+    Raises:
+        ValueError: If it is of a newer format.
+    """
+    options = dict(config)
+    written = options.pop("format", 1)
+    if not isinstance(written, int) or written > FORMAT:
+        raise ValueError(f"`format` must be {FORMAT} or older; got {written!r}.")
+    for key, name in (("model", maker), ("data", f"data.{options.get('source')}")):
+        if options.get(key):
+            described = {"class": str(name), "arguments": options[key]}
+            options[key] = migrated(described, written)["arguments"]
+    return options

@@ -1,0 +1,90 @@
+"""Files of an older format are read as this version writes them, at any depth."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from pyro_genmodels import _migration, training
+from pyro_genmodels._checks import require
+from pyro_genmodels.cli import main
+
+SAVED = Path(__file__).parent / "data" / "compatibility"
+QUICK = ["--max_epochs", "2", "--progress", "false", "--num_samples", "0", "--accelerator", "cpu"]
+
+
+def widened(name: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Halve the widths, as if a later version counted pairs of hidden units."""
+    if name in ("models.VAE", "models.vae"):
+        arguments["hidden"] = [2 * size for size in arguments["hidden"]]
+    return name, arguments
+
+
+def without_default(name: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Drop an argument that a later version no longer has."""
+    arguments.pop("projection", None)
+    arguments.pop("cache_size", None)
+    return name, arguments
+
+
+def change(patch: pytest.MonkeyPatch, *changes: _migration.Change) -> None:
+    patch.setattr(_migration, "FORMAT", 2)
+    patch.setattr(_migration, "CHANGES", {1: changes})
+
+
+def test_descriptions_change_at_any_depth(monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = {"class": "nets.ConvNet", "arguments": {"cache_size": 0, "width": 3}}
+    outer = {"class": "models.FlowModel", "arguments": {"transforms": [inner], "cache_size": 1}}
+    assert _migration.migrated(outer, 1) is outer
+    change(monkeypatch, without_default)
+    found = _migration.migrated(outer, 1)
+    assert found["arguments"] == {"transforms": [{**inner, "arguments": {"width": 3}}]}
+    assert _migration.migrated(outer, 2) is outer
+
+
+def test_a_checkpoint_is_built_by_its_migrated_description(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    change(monkeypatch, widened)
+    with pytest.raises(training.CheckpointError, match="other shapes"):
+        training.load(SAVED / "vae")
+    change(monkeypatch, without_default)
+    assert training.load(SAVED / "realnvp") is not None
+
+
+def test_a_configuration_is_migrated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    require("lightning.pytorch", extra="train")
+    change(monkeypatch, widened)
+    run, config = tmp_path / "run", SAVED / "vae" / "config.yaml"
+    assert main(["train", "--config", str(config), "--run", str(run), *QUICK]) == 0
+    assert yaml.safe_load((run / "config.yaml").read_text())["model"]["hidden"] == [16]
+
+
+def test_a_newer_configuration_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    require("lightning.pytorch", extra="train")
+    config = tmp_path / "config.yaml"
+    config.write_text("format: 99\nname: VAE\nsource: Ising\n")
+    assert main(["train", "--config", str(config), "--run", str(tmp_path / "run")]) == 1
+    assert "`format` must be 1 or older; got 99" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_priors_go_on_though_the_description_has_changed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The codes' fingerprint is of the arguments as they were written."""
+    require("lightning.pytorch", extra="train")
+    change(monkeypatch, without_default)
+    run = Path(shutil.copytree(SAVED / "vqvae", tmp_path / "vqvae"))
+    written = {path: path.stat().st_mtime_ns for path in (run / "codes").iterdir()}
+    assert main(["train", "prior", str(run), "--resume", "--max_epochs", "2"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in (run / "codes").iterdir()} == written
+    last = torch.load(run / "prior" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["epoch"] == 1
