@@ -121,8 +121,8 @@ def _refusal(path: str | os.PathLike[str], what: str) -> str:
 def _check_format(own: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     if own["format"] > _migration.FORMAT:
         raise CheckpointError(
-            f"'{os.fspath(path)}' must be of checkpoint format {_migration.FORMAT} or older; got format "
-            f"{own['format']}, written by pyro_genmodels {own.get('version')}."
+            f"'{os.fspath(path)}' must be of checkpoint format {_migration.FORMAT} or older; "
+            f"got format {own['format']}, written by pyro_genmodels {own.get('version')}."
         )
     missing = [key for key in ("model", "weights", "version") if key not in own]
     if missing:

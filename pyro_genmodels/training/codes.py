@@ -59,7 +59,8 @@ def encode_codes(
     folder = Path(folder)
     mark = fingerprint(model, source)
     facts = read_manifest(folder)
-    if facts is None or facts["fingerprint"] not in (mark, fingerprint(model, source, written)):
+    found = None if facts is None else facts["fingerprint"]
+    if found is None or (found != mark and found != fingerprint(model, source, written)):
         folder.mkdir(parents=True, exist_ok=True)
         # Without it nobody takes the arrays for whole.
         (folder / MANIFEST).unlink(missing_ok=True)
