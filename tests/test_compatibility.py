@@ -100,6 +100,7 @@ def test_a_compressed_file_comes_back() -> None:
     assert torch.equal(found.long(), torch.load(run / "scores.pt", weights_only=True)["x"].long())
 
 
+@pytest.mark.once  # Pyro 1.9.1 cannot load its own store under torch 2.6
 def test_a_param_store_loads() -> None:
     pyro.get_param_store().load(str(SAVED / "param_store.pt"))
     saved = torch.load(SAVED / "param_store_values.pt", weights_only=True)
