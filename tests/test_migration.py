@@ -19,7 +19,7 @@ QUICK = ["--max_epochs", "2", "--progress", "false", "--num_samples", "0", "--ac
 
 
 def widened(name: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Halve the widths, as if a later version counted pairs of hidden units."""
+    """Double the widths, as if an earlier version had counted pairs of hidden units."""
     if name in ("models.VAE", "models.vae"):
         arguments["hidden"] = [2 * size for size in arguments["hidden"]]
     return name, arguments

@@ -37,6 +37,6 @@ NO_CASE: dict[str, str] = {
 UNEXPORTED: dict[str, str] = {
     "nets.RawContext": "a ContextEmbedding without one, inside CodeHierarchyNet",
     "transforms.OnSqueezed": "inside RealNVP, Glow; Chain and Squeeze serve users",
-    "models.AutoregressiveShifts": "NVAE's posterior flow, made by `NVAE(posterior_flows=)`",
+    "models.AutoregressiveShifts": "NVAE's posterior flow, made by `NVAE(num_flows=)`",
     "distributions.FiniteLogistic": "Pyro's Logistic, less its infinite draw",
 }

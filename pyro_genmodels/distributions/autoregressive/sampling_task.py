@@ -14,7 +14,7 @@ from pyro_genmodels.nets import AutoregressiveNet
 
 @dataclass
 class SamplingTask:
-    """Draws a batch of images; one task is one batch of noise.
+    """A batch of images to sample; one task is one batch of noise.
 
     Attributes:
         net: The network, in eval mode.

@@ -124,7 +124,7 @@ class SqueezeExcitation(nn.Module):
 
 
 class FactorizedReduce(nn.Module):
-    """Halves the image: four 1x1 convolutions of stride 2, each on one pixel of four.
+    """Halves the image: four 1x1 convolutions, each of one pixel of four.
 
     Args:
         in_channels: Channels of the input.

@@ -96,6 +96,7 @@ if __name__ == "__main__":
     command("train", "--run", resumed, "--resume", "--max_epochs", 4)
     state = torch.load(resumed / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     torch.save(state, folder / "vae" / "resumed.pt")
+    torch.save(training.load(resumed).state_dict(), folder / "vae" / "resumed_loaded.pt")
     shutil.rmtree(resumed)
     model = training.load(folder / "pixelcnn")
     x = torch.load(folder / "pixelcnn" / "scores.pt")["x"]
