@@ -416,5 +416,5 @@ def test_validation_runs_on_the_first_call_only() -> None:
 
 
 def test_names_never_repeat() -> None:
-    names = [Ladder()._unique_name() for _ in range(3)]
+    names = [Ladder().pyro_name for _ in range(3)]
     assert all(a != b for a, b in itertools.combinations(names, 2))
