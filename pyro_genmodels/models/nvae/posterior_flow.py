@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import cast
 
@@ -74,7 +75,7 @@ class AutoregressiveShifts(FlowTransform):
 
 def _unshifted(shift: AutoregressiveShift, y: Tensor) -> Tensor:
     x = y
-    for _ in range(y.shape[-3:].numel()):
+    for _ in range(math.prod(y.shape[-3:])):
         before, x = x, y - over_batch(shift, (x, 3)).to(y.dtype)
         if torch.equal(before, x):
             break

@@ -7,6 +7,7 @@ before it, the 2 of its value out of the weights behind it.
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import torch
@@ -173,7 +174,7 @@ class _Constants:
         self._rows: Tensor | None = None
         if layer.context is not None and features is not None:
             self._weight = (layer.context.weight[:, :, 0, 0].t() * scale)[:, columns]
-            if features.shape[2:].numel() == 1:  # the same everywhere
+            if math.prod(features.shape[2:]) == 1:  # the same everywhere
                 everywhere = torch.addmm(self._bias, features.flatten(1), self._weight)
                 self._bias = everywhere.repeat(width, 1)
             else:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from abc import ABC
+import math
 
 import torch
 from torch import Tensor
 
+from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check, check_choice, check_positive
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform
 
 
-class FeaturewiseFlow(FlowTransform, ABC):
+class FeaturewiseFlow(FlowTransform, Abstract):
     """One map of a number of features, applied to a vector or at every pixel of an image.
 
     Args:
@@ -37,5 +38,5 @@ class FeaturewiseFlow(FlowTransform, ABC):
     def _over_event(self, x: Tensor, log_det: Tensor) -> Tensor:
         """Return a pixel's log-determinant times the pixels of ``x``, for each of its batch."""
         rank = self.domain.event_dim
-        pixels = x.shape[x.dim() - rank :].numel() // self.num_features
+        pixels = math.prod(x.shape[x.dim() - rank :]) // self.num_features
         return log_det.expand(x.shape[: x.dim() - rank]) * pixels

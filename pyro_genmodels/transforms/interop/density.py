@@ -9,6 +9,7 @@ import torch
 from pyro import distributions as dist
 from pyro.distributions.conditional import ConditionalTransform
 from pyro.distributions.util import sum_rightmost
+from pyro.ops.provenance import detach_provenance
 from torch import nn
 from torch.distributions.transforms import ComposeTransform, Transform, _InverseTransform
 
@@ -138,7 +139,8 @@ class FlowDensity(dist.TransformedDistribution):
 
     def _retraced(self, value: Tensor) -> Tensor | None:
         """Return the score of the latest draw: all is evaluated anew, so that nothing is old."""
-        if self._drawn is None or self._drawn[1] is not value:
+        # Pyro's inspection hands a draw back in a wrapper.
+        if self._drawn is None or detach_provenance(self._drawn[1]) is not detach_provenance(value):
             return None
         noise, whole = self._drawn[0], ComposeTransform(self.transforms)
         forget(self.transforms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -128,7 +129,7 @@ class ActNorm(FeaturewiseFlow):
         """Return the sum of the log-scales over an event, for each of the batch."""
         rank = self.domain.event_dim
         event, batch = x.shape[x.dim() - rank :], x.shape[: x.dim() - rank]
-        repeats = event.numel() // log_scale.shape[log_scale.dim() - rank :].numel()
+        repeats = event.numel() // math.prod(log_scale.shape[log_scale.dim() - rank :])
         return log_scale.sum(list(range(-rank, 0))).expand(batch) * repeats
 
 
