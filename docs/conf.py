@@ -13,6 +13,7 @@ from types import ModuleType
 from sphinx.application import Sphinx
 
 import pyro_genmodels
+from pyro_genmodels._abstract import Abstract
 
 project = "pyro_genmodels"
 author = "The pyro_genmodels founders"
@@ -120,7 +121,7 @@ def _public_bases(app: object, name: str, obj: type, options: object, bases: lis
     while private := [b for b in bases if getattr(b, "__name__", "").startswith("_")]:
         place = bases.index(private[0])
         bases[place : place + 1] = private[0].__bases__
-    bases[:] = [b for b in dict.fromkeys(bases) if b is not ABC] or [object]
+    bases[:] = [b for b in dict.fromkeys(bases) if b not in (ABC, Abstract)] or [object]
 
 
 def _is_foreign(

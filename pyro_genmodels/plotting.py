@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from pyro_genmodels._checks import check, integers_checked, require
 from pyro_genmodels._files import written_whole
 from pyro_genmodels._modes import evaluating
+from pyro_genmodels._modules import first_tensor
 from pyro_genmodels._typing import Float, Num
 
 __all__ = [
@@ -176,7 +177,7 @@ def save_traversals(
     """
     name, rule = type(model).__name__, "have latent vectors that it decodes"
     check(hasattr(model, "latent_dim") and hasattr(model, "decode"), "model", rule, name)
-    like = next(model.parameters())
+    like = first_tensor(model)
     start = torch.zeros(model.latent_dim) if z is None else z
     chosen = list(range(model.latent_dim)) if units is None else list(units)
     check(len(chosen) > 0, "units", "be one unit or more", "none")

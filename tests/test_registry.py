@@ -7,7 +7,6 @@ import importlib
 import inspect
 import pkgutil
 import types
-from abc import ABC
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from pyro.distributions import ConditionalTransform
 from torch import nn
 from torch.distributions import Distribution, Transform
 
+from pyro_genmodels._abstract import is_abstract
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels.models import GenerativeModel
 from pyro_genmodels.transforms import FlowTransform
@@ -93,13 +93,9 @@ def unexported(module: str) -> dict[str, str]:
             if inspect.isclass(part)
             and part.__module__ == submodule.__name__
             and issubclass(part, kind)
-            and not _is_abstract(part)
+            and not is_abstract(part)
         }
     return {name: file for name, file in found.items() if name not in exports(module)}
-
-
-def _is_abstract(cls: type) -> bool:
-    return ABC in cls.__bases__ or inspect.isabstract(cls)
 
 
 @pytest.mark.parametrize("module", GROUPS)

@@ -6,11 +6,11 @@ import difflib
 import inspect
 import re
 import typing
-from abc import ABC
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from pyro_genmodels import data, models
+from pyro_genmodels._abstract import is_abstract
 from pyro_genmodels._checks import check
 from pyro_genmodels.data import DataSource, ExactDistribution
 from pyro_genmodels.models import GenerativeModel
@@ -32,7 +32,7 @@ def data_makers() -> dict[str, type]:
     return {
         name: maker
         for name, maker in exported.items()
-        if inspect.isclass(maker) and issubclass(maker, kinds) and not _is_abstract(maker)
+        if inspect.isclass(maker) and issubclass(maker, kinds) and not is_abstract(maker)
     }
 
 
@@ -99,11 +99,7 @@ def _makes_model(maker: Any) -> bool:
     if inspect.isfunction(maker) and "return" not in maker.__annotations__:
         return False
     made = family(maker)
-    return inspect.isclass(made) and issubclass(made, GenerativeModel) and not _is_abstract(made)
-
-
-def _is_abstract(cls: type) -> bool:
-    return ABC in cls.__bases__ or inspect.isabstract(cls)
+    return inspect.isclass(made) and issubclass(made, GenerativeModel) and not is_abstract(made)
 
 
 def _plain(name: str) -> str:

@@ -18,6 +18,7 @@ from pyro_genmodels._checks import integers_checked
 from pyro_genmodels._configuration import configuration
 from pyro_genmodels._files import written_whole
 from pyro_genmodels._migration import FORMAT
+from pyro_genmodels._modules import first_tensor
 from pyro_genmodels.data import Codes, DataSource
 from pyro_genmodels.data.files import MANIFEST, read_manifest
 from pyro_genmodels.models import VectorQuantizedModel
@@ -86,7 +87,7 @@ def _facts(model: VectorQuantizedModel, mark: str) -> dict[str, Any]:
 def _encode(
     model: VectorQuantizedModel, dataset: Any, folder: Path, name: str, batch_size: int
 ) -> None:
-    priors, device = model.code_priors, next(model.parameters()).device
+    priors, device = model.code_priors, first_tensor(model).device
     size = sum(prior.code_shape.numel() for prior in priors)
     dtype = _smallest(max(prior.num_codes for prior in priors))
     shapes: dict[str, tuple[tuple[int, ...], Any]] = {name: ((size,), dtype)}

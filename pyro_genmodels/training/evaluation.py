@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pyro_genmodels._checks import check_choice, check_positive, integers_checked
+from pyro_genmodels._modules import first_tensor
 from pyro_genmodels.data import DataSource
 from pyro_genmodels.metrics import Estimate, elbo, importance_weighted_bound, paired_gap
 from pyro_genmodels.models import GenerativeModel, VectorQuantizedModel
@@ -165,7 +166,7 @@ def code_cost(
 
 
 def _whole(dataset: Any, model: GenerativeModel) -> tuple[Tensor, Tensor | None]:
-    device = next(model.parameters()).device
+    device = first_tensor(model).device
     tensors = getattr(dataset, "tensors", None)
     if tensors is None:
         parts = list(DataLoader(dataset, batch_size=256))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_genmodels._checks import check, integers_checked
+from pyro_genmodels._modules import first_tensor
 from pyro_genmodels.models import GenerativeModel
 
 
@@ -99,5 +100,5 @@ def rejection_sample(
 def _contexts(model: GenerativeModel, num_samples: int) -> Tensor:
     rule = "be given to draw from a model conditioned on features"
     check(model.num_classes is not None, "context", rule, None)
-    device = next(model.parameters()).device
+    device = first_tensor(model).device
     return torch.arange(num_samples, device=device) % (model.num_classes or 1)

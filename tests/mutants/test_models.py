@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from pyro_genmodels import distributions, models, testing, transforms
+from pyro_genmodels.models.base import random_weights
 from pyro_genmodels.models.base.param_registration import RegisteredModule
+from tests.models import test_random_weights
 from tests.mutants.mutation import Mutation, assert_caught
 from tests.mutants.parts import binary, vae
 
@@ -131,3 +133,15 @@ def test_evidence_off_by_a_constant(shift: float, monkeypatch: pytest.MonkeyPatc
         testing.check_evidence_normalized(model)
 
     assert_caught(law, loose_bounds(lambda w: w + shift), monkeypatch, "evidence sums to one")
+
+
+def test_weights_drawn_again_for_the_density(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flow's density is evaluated when its program has ended, and its weights are gone."""
+
+    def law() -> None:
+        test_random_weights.test_the_density_is_that_of_the_weights_drawn(test_random_weights.flow)
+
+    def drawn_again(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(random_weights, "_has_network", lambda distribution: False)
+
+    assert_caught(law, drawn_again, monkeypatch, "not close")

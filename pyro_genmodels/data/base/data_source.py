@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from abc import ABC
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
+from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import (
     check,
     check_event_shape,
@@ -21,7 +21,7 @@ from pyro_genmodels._configuration import Configured
 Items: TypeAlias = "Dataset[tuple[Tensor, ...]]"
 
 
-class DataSource(Configured, ABC):
+class DataSource(Configured, Abstract):
     """Training, validation and test data with one description.
 
     Items are tuples ``(x,)`` or ``(x, label)``. Where the data are in memory the data sets are

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check, require
 from pyro_genmodels.data.base.data_source import DataSource
 from pyro_genmodels.data.base.pixels import check_bits, resized, with_bits
@@ -35,7 +35,7 @@ def open_torchvision(name: str, root: str, *, download: bool, **options: Any) ->
         raise ValueError(f"`root` must {rule}; got {str(folder)!r}.") from error
 
 
-class _Whole(DataSource, ABC):
+class _Whole(DataSource, Abstract):
     """Ten classes of byte images, with an official test part."""
 
     def __init__(

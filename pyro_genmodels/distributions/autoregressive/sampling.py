@@ -26,6 +26,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from pyro_genmodels._modules import first_tensor
 from pyro_genmodels.distributions.autoregressive.rounding import Leads, Settling, first_differences
 from pyro_genmodels.distributions.autoregressive.sampling_task import SamplingTask
 from pyro_genmodels.nets.autoregressive import IncrementalEvaluation, WholeEvaluation
@@ -124,7 +125,7 @@ def reproducibly_evaluating(net: nn.Module) -> Iterator[None]:
     default of cuDNN's convolutions) would make ties common.
     """
     modes = [(module, module.training) for module in net.modules() if module.training]
-    device = next(net.parameters()).device.type
+    device = first_tensor(net).device.type
     tf32 = torch.backends.cudnn.allow_tf32
     try:
         for module, _ in modes:

@@ -9,6 +9,7 @@ from pyro.poutine.util import is_validation_enabled
 from torch import nn
 
 from pyro_genmodels._checks import check, check_finite, check_levels, check_trailing
+from pyro_genmodels._modules import first_tensor
 from pyro_genmodels._typing import Tensor
 
 
@@ -37,9 +38,7 @@ class CheckedArguments(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Floating dtype of the parameters, in which the model computes."""
-        for parameter in self.parameters():
-            return parameter.dtype
-        return torch.get_default_dtype()
+        return first_tensor(self).dtype
 
     def _checked_alone(
         self, x: Tensor, context: Tensor | None

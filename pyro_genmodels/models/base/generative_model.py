@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ import pyro
 import torch
 from pyro import poutine
 
+from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check, check_event_shape, integers_checked
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._modes import evaluating
@@ -22,10 +24,11 @@ from pyro_genmodels.models.base.latent_scale import LatentScale
 from pyro_genmodels.models.base.mean_field_elbo import MeanFieldELBO
 from pyro_genmodels.models.base.param_registration import RegisteredModule
 from pyro_genmodels.models.base.plates import log_density, plates
+from pyro_genmodels.models.base.random_weights import random_weights, run_with_random_weights
 from pyro_genmodels.models.base.shared_pass import SharedPass
 
 
-class GenerativeModel(Configured, RegisteredModule, CheckedArguments, ABC):
+class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
     """A Pyro model and its guide over one kind of data.
 
     A subclass writes :meth:`generate` (latent sites and the observed site ``"x"``) and, if it has
@@ -111,8 +114,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, ABC):
         """
         self.register_with_pyro()
         x, context, batch = self._checked(x, context, self.shared_pass.take_cast)
-        with plates(batch):
-            return self.generate(x, context)
+        return self._run(x, context, batch)
 
     def guide(
         self, x: Num[Tensor, "*batch_event"] | None = None, context: Tensor | None = None
@@ -156,8 +158,8 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, ABC):
         """
         check(num_samples >= 1, "num_samples", "be at least 1", num_samples)
         _, context, batch = self._checked(None, context)
-        with evaluating(self), self._aside(), plates((num_samples, *batch)):
-            return self.generate(None, context)
+        with evaluating(self), self._aside():
+            return self._run(None, context, (num_samples, *batch))
 
     @torch.no_grad()
     def reconstruct(
@@ -182,9 +184,8 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, ABC):
             encoded = poutine.trace(self.guide).get_trace(checked, context)
             name = type(self).__name__
             check(self.has_latents, "model", "have latent variables to reconstruct from", name)
-            with plates(batch):
-                program = poutine.trace(poutine.replay(self.generate, trace=encoded))
-                site = program.get_trace(None, context).nodes["x"]
+            program = poutine.trace(poutine.replay(self._run, trace=encoded))
+            site = program.get_trace(None, context, batch).nodes["x"]
         likelihood: Any = site["fn"]
         try:
             mean: Tensor = likelihood.mean
@@ -218,7 +219,14 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, ABC):
             Burda et al. (2016), Importance Weighted Autoencoders, eq. 8.
         """
         check(num_particles >= 1, "num_particles", "be at least 1", num_particles)
+        weights = random_weights(self)
+        if weights and num_particles > 1:  # networks do not take a batch of weights
+            ones = [self.log_weights(x, context, num_particles=1) for _ in range(num_particles)]
+            return torch.cat(ones)
         encoded, joint = self.particle_traces(x, context, num_particles=num_particles)
+        if weights:  # drawn from their prior, so their densities cancel
+            for name in [n for n in joint.stochastic_nodes if n not in encoded.nodes]:
+                joint.remove_node(name)
         batch = x.shape[: x.dim() - len(self.event_shape)]
         # Expanded last: what an empty guide's sum is made of lies on the CPU.
         return (log_density(joint) - log_density(encoded)).expand(num_particles, *batch)
@@ -235,9 +243,12 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, ABC):
         """
         checked, context, batch = self._checked_alone(x, context)
         with self._aside(), self.bounding():
+            # A plate of one would give random weights dimensions that their network does not take.
+            one = num_particles == 1 and bool(random_weights(self))
             particles = pyro.plate("particles", num_particles, dim=-1 - len(batch))
-            encoded = poutine.trace(particles(self.guide)).get_trace(checked, context)
-            program = particles(self.model) if self.has_latents else self.model
+            guide = self.guide if one else particles(self.guide)
+            encoded = poutine.trace(guide).get_trace(checked, context)
+            program = self.model if one or not self.has_latents else particles(self.model)
             decoded = poutine.trace(poutine.replay(program, trace=encoded))
             return encoded, decoded.get_trace(checked, context)
 
@@ -289,8 +300,30 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, ABC):
         finally:
             self.is_bounding = before
 
+    def _run(self, x: Tensor | None, context: Tensor | None, batch: tuple[int, ...]) -> Tensor:
+        """Run the generative program in plates over the batch, with one draw of random weights."""
+        program = partial(self._generate_in_plates, x, context, batch)
+        result: Tensor = run_with_random_weights(self, program)
+        return result
+
+    def _generate_in_plates(
+        self, x: Tensor | None, context: Tensor | None, batch: tuple[int, ...]
+    ) -> Tensor:
+        with plates(batch):
+            return self.generate(x, context)
+
     @contextmanager
     def _aside(self) -> Iterator[None]:
         """Run sites that are no part of the program around this call, if there is one."""
+        self.take_loaded_values()
         with self.unregistered(), poutine.block():
             yield
+
+    def buffers_to_save(self) -> list[str]:
+        """Names in the state dict that are not parameters, and that matter.
+
+        The count of steps matters only to a warm-up.
+        """
+        names = super().buffers_to_save()
+        without = [] if self.latent_scale.warmup_steps else ["latent_scale.step"]
+        return [name for name in names if name not in without]

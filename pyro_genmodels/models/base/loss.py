@@ -17,6 +17,7 @@ from pyro_genmodels._checks import check, check_positive, integers_checked
 from pyro_genmodels._typing import Float, Num, Tensor
 from pyro_genmodels.models.base.dreg import doubly_reparameterized_bound
 from pyro_genmodels.models.base.generative_model import GenerativeModel
+from pyro_genmodels.models.base.random_weights import random_weights
 
 
 class NonFiniteELBOError(FloatingPointError):
@@ -78,6 +79,9 @@ class ELBOLoss(nn.Module):
         super().__init__()
         trainable = any(p.requires_grad for p in model.parameters())
         check(trainable, "model", "have a trainable parameter", type(model).__name__)
+        names = ", ".join(random_weights(model))
+        rule = "have no random weights (PyroSample): train those by SVI, with a guide of yours"
+        check(not names, "model", rule, names)
         check_positive(num_particles=num_particles)
         beside = ", ".join(model.beside_elbo()) if importance else ""
         rule = "have beta 1 and no warm-up or other terms beside the ELBO, with importance=True"

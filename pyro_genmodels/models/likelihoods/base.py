@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any
 
 import torch
 from torch import nn
 
+from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check, check_event_shape, check_trailing
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import EventShape, Float, Tensor
 
 
-class Likelihood(Configured, nn.Module, ABC):
+class Likelihood(Configured, nn.Module, Abstract):
     """Maps a decoder's output to a distribution whose event is one data point.
 
     Channel ``p * C + c`` of the output holds parameter ``p`` of data channel ``c``; of a vector,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -13,6 +12,7 @@ from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
 
+from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check, check_choice, check_positive, check_trailing
 from pyro_genmodels._typing import EventShape, Float, Num, Tensor
 from pyro_genmodels.distributions.gaussian import StandardNormal
@@ -32,7 +32,7 @@ from pyro_genmodels.transforms.interop import forget
 _WIDTHS: dict[str, tuple[int, ...]] = {"mlp": (400,), "conv": (32, 64)}
 
 
-class GaussianVAE(GenerativeModel, ABC):
+class GaussianVAE(GenerativeModel, Abstract):
     """A VAE with Gaussian latents and any weight of the KL term."""
 
     _like: Tensor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.distributions import Transform
 
+from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check, check_event_shape, check_positive, check_trailing
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import EventShape, Num, Tensor
@@ -21,7 +22,7 @@ from pyro_genmodels.transforms.interop import FlowDensity, as_list, forget, modu
 PriorTransforms: TypeAlias = Transform | Sequence[Transform]
 
 
-class LatentPrior(Configured, nn.Module, ABC):
+class LatentPrior(Configured, nn.Module, Abstract):
     """The law of a VAE's latent vector before any data are seen.
 
     A part of the VAE, which trains and saves it. Where its KL divergence from the posterior has no

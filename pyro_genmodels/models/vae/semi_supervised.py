@@ -14,6 +14,7 @@ from pyro.infer import TraceEnum_ELBO
 from torch import nn
 
 from pyro_genmodels._checks import check, check_trailing
+from pyro_genmodels._modules import first_tensor
 from pyro_genmodels._typing import Float, Num, Tensor
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.nets.autoencoders import MLPEncoder
@@ -126,7 +127,7 @@ class SemiSupervisedVAE(GenerativeModel):
 
     def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
         """Draw or observe the label, and what the conditional model makes of it."""
-        like = next(self.parameters())
+        like = first_tensor(self)
         logits = torch.zeros(self.num_classes or 1, dtype=self.dtype, device=like.device)
         with self.latent_scale():
             labels = dist.Categorical(logits=logits, validate_args=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar
@@ -12,6 +12,7 @@ import torch
 from pyro import poutine
 from torch import nn
 
+from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check, check_levels, check_trailing, integers_checked
 from pyro_genmodels._modes import evaluating
 from pyro_genmodels._typing import EventShape, Float, Int, Num, Tensor
@@ -28,7 +29,7 @@ from pyro_genmodels.models.vqvae.code_priors import CodePrior
 from pyro_genmodels.nets import Quantized, Quantizer
 
 
-class VectorQuantizedModel(GenerativeModel, ABC):
+class VectorQuantizedModel(GenerativeModel, Abstract):
     r"""Codes on one or more maps from their priors, and an image given the codes' vectors.
 
     .. math:: c \sim p(c), \quad x \sim p(x \mid f(e_c)), \quad q(c \mid x) = \delta(c - c(x))

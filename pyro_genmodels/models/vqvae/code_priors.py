@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
 
+from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import Tensor
 from pyro_genmodels.distributions import UniformLevels
 
 
-class CodePrior(Configured, nn.Module, ABC):
+class CodePrior(Configured, nn.Module, Abstract):
     """Law of one map of codes, given those above it in a hierarchy and the model's context.
 
     A model calls it anew for each evaluation, so a learned prior is this module, which owns a

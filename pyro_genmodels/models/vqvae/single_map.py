@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from abc import ABC
 from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
+from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check, check_trailing
 from pyro_genmodels._typing import Float, Int, Num, Tensor
 from pyro_genmodels.models.vqvae.base import VectorQuantizedModel
@@ -17,7 +17,7 @@ from pyro_genmodels.nets import Quantized, Quantizer
 from pyro_genmodels.nets.layers import padded
 
 
-class OneMapModel(VectorQuantizedModel, ABC):
+class OneMapModel(VectorQuantizedModel, Abstract):
     """An encoder, a quantiser, the law of one map of codes, and a decoder.
 
     Attributes:

@@ -8,9 +8,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._batching import over_batch
 from pyro_genmodels._checks import check, check_event_shape, check_trailing
 from pyro_genmodels._configuration import Configured
+from pyro_genmodels._modules import first_tensor
 from pyro_genmodels._typing import EventShape, Float, Int, Num
 from pyro_genmodels.nets.layers.context import ContextEmbedding
 
@@ -25,7 +27,7 @@ def raster_indices(event_shape: EventShape) -> Int[Tensor, " elements"]:
     return indices.view(torch.Size(event_shape)).movedim(0, -1).reshape(-1)
 
 
-class AutoregressiveNet(Configured, nn.Module, ABC):
+class AutoregressiveNet(Configured, nn.Module, Abstract):
     r"""Gives, for each element :math:`x_t`, the parameters of :math:`p(x_t \mid x_{<t}, c)`.
 
     A subclass writes :meth:`evaluate` (all elements at once, which scores and trains) and, for
@@ -76,12 +78,12 @@ class AutoregressiveNet(Configured, nn.Module, ABC):
     @property
     def dtype(self) -> torch.dtype:
         """Floating dtype of the parameters, in which the network computes."""
-        return next(self.parameters()).dtype
+        return first_tensor(self).dtype
 
     @property
     def device(self) -> torch.device:
         """Device of the parameters."""
-        return next(self.parameters()).device
+        return first_tensor(self).device
 
     @property
     def order(self) -> Int[Tensor, " elements"]:

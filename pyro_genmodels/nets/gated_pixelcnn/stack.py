@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from abc import ABC
 from typing import Any
 
 from torch import Tensor, nn
 
+from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._typing import EventShape, Float
 from pyro_genmodels.nets.autoregressive.base import AutoregressiveNet, IncrementalEvaluation
@@ -19,7 +19,7 @@ from pyro_genmodels.nets.gated_pixelcnn.output_layers import output_stack
 from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d
 
 
-class GatedStackNet(AutoregressiveNet, ABC):
+class GatedStackNet(AutoregressiveNet, Abstract):
     """A vertical and a horizontal stack; the skip connections' sum through two 1x1 layers.
 
     A subclass adds layers by :meth:`add_gated` and ``self.layers.append``.

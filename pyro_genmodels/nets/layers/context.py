@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pyro_genmodels._batching import over_batch
 from pyro_genmodels._checks import check, check_event_shape, check_positive, check_trailing
 from pyro_genmodels._configuration import Configured
+from pyro_genmodels._modules import first_tensor
 from pyro_genmodels._typing import Float, Num
 
 
@@ -109,7 +110,7 @@ class ContextEmbedding(Configured, nn.Module):
             return None
         if self.event_dim == 0:
             return cast(Tensor, self.embed(context.long()))
-        context = context.to(next(self.embed.parameters()).dtype)
+        context = context.to(first_tensor(self.embed).dtype)
         if self.event_dim == 1:
             return cast(Tensor, self.embed(context))
         features = over_batch(self.embed, (context, self.event_dim or 0))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from abc import ABC
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._batching import over_batch
 from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._configuration import Configured
@@ -16,7 +16,7 @@ from pyro_genmodels.nets.layers.context import ContextEmbedding
 from pyro_genmodels.nets.layers.mlp import make_activation, set_to_zero
 
 
-class _ImageNet(Configured, nn.Module, ABC):
+class _ImageNet(Configured, nn.Module, Abstract):
     """A first convolution, shifted by the context, and whatever a subclass puts behind it."""
 
     def __init__(

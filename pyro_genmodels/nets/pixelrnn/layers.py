@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import ClassVar, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._batching import padded
 from pyro_genmodels._typing import EventShape, Float
 from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d, MaskedRowConv2d, draw_weight
@@ -25,7 +26,7 @@ def pointwise(
     return F.linear(x, conv.masked_weight[:, :, 0, 0], conv.bias)
 
 
-class LSTMLayer(nn.Module, ABC):
+class LSTMLayer(nn.Module, Abstract):
     r"""One layer of LSTMs, with a residual and a skip connection if asked.
 
     .. math:: y = x + U s, \qquad [o, f, i, g] = [\sigma, \sigma, \sigma, \tanh](K x + V c + W s')

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import NamedTuple, cast
 
 import torch
 from torch import nn
 
+from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check_positive
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import Float, Int, Num, Tensor
@@ -34,7 +35,7 @@ class Quantized(NamedTuple):
     loss: Tensor
 
 
-class Quantizer(Configured, nn.Module, ABC):
+class Quantizer(Configured, nn.Module, Abstract):
     """Base of the quantisers: maps vectors to codes, and codes to vectors.
 
     Args:

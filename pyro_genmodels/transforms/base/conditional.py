@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from pyro.distributions.conditional import ConditionalTransformModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_genmodels._checks import check
 from pyro_genmodels._configuration import Configured
@@ -12,6 +14,10 @@ from pyro_genmodels._typing import Num
 from pyro_genmodels.nets.layers import check_context
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform
 from pyro_genmodels.transforms.base.torch_protocol import HandOver
+
+# At run time a module that is registered below, since the metaclass of Pyro's class conflicts with
+# that of `PyroModule`; type checkers cannot see a registration.
+_Base: Any = ConditionalTransformModule if TYPE_CHECKING else nn.Module
 
 
 class ConditionedFlow(HandOver):
@@ -40,7 +46,8 @@ class ConditionedFlow(HandOver):
         self._slot = self._traced = None
 
 
-class ConditionalFlow(Configured, ConditionalTransformModule):
+@ConditionalTransformModule.register
+class ConditionalFlow(Configured, _Base):
     """A flow that waits for its context; the twin of every transform that takes one.
 
     Args:
@@ -63,6 +70,8 @@ class ConditionalFlow(Configured, ConditionalTransformModule):
         check(takes, "num_classes or context_shape", "be given for a conditional flow", None)
         self.flow = flow
         self.cache_size = cache_size
+
+    inv = ConditionalTransformModule.inv
 
     @property
     def context_event_dim(self) -> int:

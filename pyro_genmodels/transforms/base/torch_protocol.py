@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Transform
 from torch.distributions.transforms import _InverseTransform
 
+from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check
 from pyro_genmodels.transforms.base.single_use_cache import Dependencies, Slot, in_functorch
 
@@ -46,7 +47,7 @@ class _Inverse(_InverseTransform):
         cast(HandOver, self.inv).clear_cache()
 
 
-class HandOver(Transform, ABC):
+class HandOver(Transform, Abstract):
     """torch's side of a transform: calls, shapes and the slot between them."""
 
     bijective = True

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._batching import event_of
 from pyro_genmodels._checks import as_shape, check, check_event_shape
 from pyro_genmodels._typing import Float, Num
@@ -17,7 +18,7 @@ from pyro_genmodels.transforms.base.flow_transform import FlowTransform
 from pyro_genmodels.transforms.couplings.masks import Checkerboard, HalfMask, Mask
 
 
-class Coupling(FlowTransform, ABC):
+class Coupling(FlowTransform, Abstract):
     """A mask, a network that sees the part that passes, and an elementwise map of the other part.
 
     A subclass writes the elementwise map, from data to noise and back, given its parameters.

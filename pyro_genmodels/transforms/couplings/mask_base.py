@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import Bool, Float
 
 
-class Mask(Configured, ABC):
+class Mask(Configured, Abstract):
     """Divides an event into a part that passes unchanged and a part that changes.
 
     A network sees :meth:`seen`, as many features as the first number of :meth:`sizes`, and

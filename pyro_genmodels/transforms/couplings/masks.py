@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._typing import Float
 from pyro_genmodels.transforms.couplings.checkerboard import Checkerboard
 from pyro_genmodels.transforms.couplings.mask_base import Mask, interleave
@@ -15,7 +16,7 @@ from pyro_genmodels.transforms.couplings.mask_base import Mask, interleave
 __all__ = ["AlternatingMask", "ChannelMask", "Checkerboard", "HalfMask", "Mask"]
 
 
-class _FeatureMask(Mask, ABC):
+class _FeatureMask(Mask, Abstract):
     """Divides the features; the network sees and answers just the features it should."""
 
     @abstractmethod
@@ -68,7 +69,7 @@ class _FeatureMask(Mask, ABC):
         return self._join(changed, seen) if self.inverted else self._join(seen, changed)
 
 
-class _HalvesMask(_FeatureMask, ABC):
+class _HalvesMask(_FeatureMask, Abstract):
     def _count(self, features: int) -> int:
         return features // 2
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from abc import ABC
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets.layers import context_event_dim
 from pyro_genmodels.transforms.base.chain import Chain
@@ -15,7 +15,7 @@ from pyro_genmodels.transforms.base.flow_transform import FlowTransform
 from pyro_genmodels.transforms.layers.logit import Logit
 
 
-class WholeFlow(FlowTransform, ABC):
+class WholeFlow(FlowTransform, Abstract):
     """A flow of one event shape; a subclass makes its parts and hands them to :meth:`_compose`.
 
     Args:
