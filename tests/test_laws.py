@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_genmodels import models, nets, testing
-from pyro_genmodels.testing.probes import modules_of
+from pyro_genmodels.testing.probes import draw, modules_of
 from tests import cases
 from tests.cases import Case
 
@@ -180,6 +180,41 @@ def test_flow_over_a_batch_of_contexts(law: str, make: Callable[[], Case]) -> No
     flow = testing.flow_distribution(transform, x[0])
     assert flow.batch_shape == (2,)
     run(law, flow, **({"num_samples": 2000} if law == "check_sampler" else {}))
+
+
+def checkpointable(group: cases.Cases) -> cases.Cases:
+    """The cases some part of which may keep no activations."""
+    names = ("checkpoint", "checkpointing")
+    return {
+        name: make
+        for name, make in group.items()
+        if any(
+            hasattr(m, n) for root in modules_of(make().part) for m in root.modules() for n in names
+        )
+    }
+
+
+@law_on(checkpointable(ALL_TRANSFORMS), "check_checkpointing")
+def test_checkpointed_flow(law: str, make: Callable[[], Case]) -> None:
+    """By density and by sample."""
+    case = prepared(make)
+    transform, noise = transform_and_points(case, (8, 2))  # enough to set first values
+    data = draw(transform.codomain, transform.forward_shape(noise.shape), like=noise, seed=1)
+
+    def loss(flow: Any) -> Tensor:
+        plain = flow if case.context is None else flow.flow
+        z, log_det = plain.inverse_and_log_det(data, case.context)
+        y, forward_log_det = plain.forward_and_log_det(noise, case.context)
+        return (log_det - forward_log_det).sum() + y.square().sum() - z.square().sum()
+
+    run(law, case.part, loss)
+
+
+@law_on(checkpointable(cases.MODELS), "check_checkpointing")
+def test_checkpointed_model(law: str, make: Callable[[], Case]) -> None:
+    case = prepared_model(make)
+    x, context = batch_for(case, 3)
+    run(law, case.part, lambda model: models.ELBOLoss(model, validate=False)(x, context))
 
 
 # Distributions

@@ -54,7 +54,7 @@ from pyro_genmodels.testing.lifecycle import (
     check_no_stale_weights,
     check_trains,
 )
-from pyro_genmodels.testing.networks import check_network
+from pyro_genmodels.testing.networks import check_checkpointing, check_network
 from pyro_genmodels.testing.parameters import randomize_parameters
 from pyro_genmodels.testing.report import tolerance
 from pyro_genmodels.testing.sampling import (
@@ -81,6 +81,7 @@ __all__ = [
     "check_autoregressive",
     "check_batch_shapes",
     "check_bounds",
+    "check_checkpointing",
     "check_copies",
     "check_distribution",
     "check_estimators_agree",

@@ -1,15 +1,17 @@
-"""Laws of plain networks: any leading dimensions, no example sees another, dtypes are kept."""
+"""Laws of networks: any leading dimensions, no example sees another, dtypes, checkpointing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels.testing.probes import clean_copy
-from pyro_genmodels.testing.report import require_close, require_law, tolerance
+from pyro_genmodels.testing.probes import clean_copy, seeded
+from pyro_genmodels.testing.report import require_close, require_equal, require_law, tolerance
+
+_Loss: TypeAlias = "Callable[[Any], Tensor]"
 
 
 def check_network(network: Callable[..., Any], x: Tensor, context: Tensor | None = None) -> None:
@@ -64,3 +66,93 @@ def _check_batch(
     alone = torch.stack([_output(network, *arguments) for arguments in zip(*flat, strict=True)])
     law = f"each example of a batch of shape {tuple(batch_shape)} is mapped as if alone"
     require_close(law, together, alone.reshape(together.shape))
+
+
+def check_checkpointing(module: nn.Module, loss: Callable[[Any], Tensor], *, seed: int = 0) -> None:
+    """Check that a module has the same gradients whether it keeps its activations or not.
+
+    The attribute ``checkpoint`` or ``checkpointing`` of each sub-module that has one is switched
+    off and on. In training mode the two must agree to the bit after one backward pass, a second one
+    through the same evaluation, a gradient of a gradient, a backward pass in evaluation mode, and
+    one after another evaluation; and so must their buffers, such as running statistics.
+
+    Args:
+        module: Module with such an attribute in some part of it; copies are worked on.
+        loss: Returns the loss of a copy, a scalar; its random numbers are those of ``seed``.
+        seed: Seed of each loss.
+
+    Raises:
+        AssertionError: Naming the way, and the parameter or buffer that differs.
+
+    Example:
+        >>> from pyro_genmodels.transforms import RealNVP
+        >>> flow = RealNVP(2, num_couplings=2, width=4)
+        >>> y = torch.randn(5, 2)
+        >>> check_checkpointing(flow, lambda f: (f.inv(y) ** 2).sum())
+    """
+    require_law(
+        bool(_switches(module)), "checkpointing can be switched", "no part has an attribute for it"
+    )
+    for way, gradients in _BACKWARD_PASSES.items():
+        found = []
+        for on in (False, True):
+            copied = clean_copy(module).train()
+            for part, name in _switches(copied):
+                setattr(part, name, on)
+            with seeded(seed):
+                found.append((gradients(copied, loss), dict(copied.named_buffers())))
+        (expected, buffers), (actual, own_buffers) = found
+        law = f"checkpointing changes nothing after {way}"
+        for name, gradient in expected.items():
+            finite = bool(gradient.isfinite().all())
+            require_law(finite, "gradients are finite", f"that of {name} is not, after {way}")
+            require_equal(f"{law}: gradient of {name}", actual[name], gradient)
+        for name, buffer in buffers.items():
+            require_equal(f"{law}: buffer {name}", own_buffers[name], buffer)
+
+
+def _switches(module: nn.Module) -> list[tuple[nn.Module, str]]:
+    names = ("checkpoint", "checkpointing")
+    return [(m, n) for m in module.modules() for n in names if isinstance(vars(m).get(n), bool)]
+
+
+def _gradients(value: Tensor, module: nn.Module, **options: Any) -> dict[str, Tensor]:
+    named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    gradients = torch.autograd.grad(value, [*named.values()], allow_unused=True, **options)
+    return {n: g for n, g in zip(named, gradients, strict=True) if g is not None}
+
+
+def _once(module: nn.Module, loss: _Loss) -> dict[str, Tensor]:
+    return _gradients(loss(module), module)
+
+
+def _twice(module: nn.Module, loss: _Loss) -> dict[str, Tensor]:
+    value = loss(module)
+    _gradients(value, module, retain_graph=True)
+    return _gradients(value, module)
+
+
+def _of_a_gradient(module: nn.Module, loss: _Loss) -> dict[str, Tensor]:
+    gradients = _gradients(loss(module), module, create_graph=True)
+    penalty = torch.stack([g.square().sum() for g in gradients.values()]).sum()
+    return _gradients(penalty, module)
+
+
+def _in_another_mode(module: nn.Module, loss: _Loss) -> dict[str, Tensor]:
+    value = loss(module)
+    module.eval()
+    return _gradients(value, module)
+
+
+def _after_another(module: nn.Module, loss: _Loss) -> dict[str, Tensor]:
+    value = loss(module)
+    return _gradients(value - 0.5 * loss(module), module)
+
+
+_BACKWARD_PASSES: dict[str, Callable[[nn.Module, _Loss], dict[str, Tensor]]] = {
+    "one backward pass": _once,
+    "a second backward pass": _twice,
+    "a gradient of a gradient": _of_a_gradient,
+    "a backward pass in evaluation mode": _in_another_mode,
+    "another evaluation": _after_another,
+}

@@ -134,6 +134,21 @@ class TestCheckpointing:
         for (name, a), (_, b) in zip(plain.named_buffers(), other.named_buffers(), strict=True):
             assert torch.equal(a, b), name
 
+    @every_cell
+    def test_a_second_backward_pass(self, make) -> None:
+        plain = moved(make)
+        other = copy.deepcopy(plain)
+        x = torch.randn(4, 8, 4, 4)
+        results = []
+        for cell, run in ((plain, plain), (other, lambda x: checkpointed(other, x))):
+            leaf = x.clone().requires_grad_()
+            (slope,) = torch.autograd.grad(run(leaf).square().sum(), leaf, create_graph=True)
+            for _ in range(2):
+                slope.square().sum().backward(retain_graph=True)
+            results.append([leaf.grad, *(p.grad for p in cell.parameters()), *cell.buffers()])
+        for a, b in zip(*results, strict=True):
+            assert (a is None and b is None) or torch.equal(a, b)
+
     def test_only_the_input_is_kept(self) -> None:
         cell, x = DecoderCell(8), torch.randn(4, 8, 4, 4)
         whole, kept = (

@@ -1,9 +1,13 @@
-"""Low-memory training: equal gradients, random numbers and statistics, one more evaluation."""
+"""Low-memory training: equal gradients, random numbers and statistics, one more evaluation.
+
+``check_checkpointing`` holds every flow to equal gradients in each kind of backward pass.
+"""
 
 from __future__ import annotations
 
 import copy
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -116,6 +120,67 @@ def test_each_network_is_evaluated_twice_a_step_and_once_without_gradients(name:
     kept = {m for m in networks if isinstance(m, nets.GlowNet) and not len(m.hidden)}
     assert {count for module, count in counts.items() if module not in kept} == {3}
     assert {counts[module] for module in kept} <= {2}
+
+
+@every_flow
+def test_a_gradient_penalty_trains_alike(name: str) -> None:
+    """The norm of the density's gradient in the data, with dropout."""
+    found = []
+    for flow in pair(name):
+        torch.manual_seed(1)
+        y = torch.randn(6, *SHAPE, dtype=torch.float64, requires_grad=True)
+        (slope,) = torch.autograd.grad(density(flow, y), y, create_graph=True)
+        slope.square().sum().backward()
+        found.append([y.grad, *(p.grad for p in flow.parameters() if p.grad is not None)])
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("vectorize", [False, True])
+def test_a_hessian_is_equal(vectorize: bool) -> None:
+    y, found = torch.ones(2, *SHAPE, dtype=torch.float64), []
+    for flow in pair("RealNVP"):
+        # vmap, which a vectorised Hessian repeats the evaluation in, draws no random numbers.
+        score = partial(density, flow.eval())
+        found.append(torch.autograd.functional.hessian(score, y, vectorize=vectorize))
+    assert torch.equal(*found)
+
+
+def test_parameters_that_are_lent_are_those_of_the_gradient() -> None:
+    found = []
+    for flow in pair("RealNVP"):
+        lent = {n: (p.detach() + 0.1).requires_grad_() for n, p in flow.named_parameters()}
+        torch.manual_seed(1)
+        x = torch.randn(6, *SHAPE, dtype=torch.float64)
+        loss = torch.func.functional_call(flow, lent, (x,)).square().sum()
+        gradients = torch.autograd.grad(loss, [*lent.values()], allow_unused=True)
+        found.append([g for g in gradients if g is not None])
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_step_between_a_loss_and_its_backward_pass_is_an_error() -> None:
+    """As without checkpointing, rather than gradients at the new parameters."""
+    for flow in pair("RealNVP"):
+        loss = density(flow, torch.randn(6, *SHAPE, dtype=torch.float64))
+        loss.backward(retain_graph=True)
+        torch.optim.SGD(flow.parameters(), lr=0.1).step()
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+
+
+def test_units_are_dropped_alike_where_only_a_network_is_in_training() -> None:
+    found = []
+    for flow in pair("RealNVP"):
+        flow.eval()
+        for part in flow.modules():
+            if isinstance(part, torch.nn.Dropout):
+                part.train()
+        torch.manual_seed(1)
+        loss = density(flow, torch.ones(6, *SHAPE, dtype=torch.float64))
+        found.append(torch.autograd.grad(loss, [*flow.parameters()], allow_unused=True))
+    for ours, theirs in zip(*found, strict=True):
+        assert (ours is None and theirs is None) or torch.equal(ours, theirs)
 
 
 def saved(flow: transforms.FlowTransform, y: Tensor) -> int:

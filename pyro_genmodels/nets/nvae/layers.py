@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_genmodels._typing import Float
-from pyro_genmodels.nets.layers.checkpointing import is_recomputing
 from pyro_genmodels.nets.layers.derived_buffers import DerivedBuffers
 
 _BATCH_NORM_MOMENTUM = 0.05
@@ -81,7 +80,7 @@ class RegularizedConv2d(DerivedBuffers):
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch norm whose running statistics move once a batch, also where it is evaluated twice."""
+    """Batch norm with NVAE's momentum, that counts no batches."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, momentum=_BATCH_NORM_MOMENTUM)
@@ -89,9 +88,6 @@ class BatchNorm(nn.BatchNorm2d):
     def forward(self, input: Float[Tensor, "batch C H W"]) -> Float[Tensor, "batch C H W"]:
         """Return the normalised, scaled and shifted input."""
         mean, variance = self.running_mean, self.running_var
-        if self.training and is_recomputing() and mean is not None and variance is not None:
-            # Copies, to be moved in their place: as many tensors must be saved as the first time.
-            mean, variance = mean.clone(), variance.clone()
         momentum = self.momentum or 0.0
         return F.batch_norm(
             input, mean, variance, self.weight, self.bias, self.training, momentum, self.eps
