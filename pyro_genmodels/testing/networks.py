@@ -62,7 +62,7 @@ def _check_batch(
     problem = f"shape {tuple(together.shape)}"
     law = f"a batch of shape {tuple(batch_shape)} keeps its shape"
     require_law(together.shape[:rank] == batch_shape, law, problem)
-    flat = [t.reshape(-1, *t.shape[rank:]) for t in (x, *contexts)]
+    flat = [t.reshape(batch_shape.numel(), *t.shape[rank:]) for t in (x, *contexts)]
     alone = torch.stack([_output(network, *arguments) for arguments in zip(*flat, strict=True)])
     law = f"each example of a batch of shape {tuple(batch_shape)} is mapped as if alone"
     require_close(law, together, alone.reshape(together.shape))

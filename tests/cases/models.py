@@ -114,6 +114,9 @@ MODELS: Cases = {
         ),
         context=LABELS,
     ),
+    "FlowModel/one-element": lambda: Case(
+        models.FlowModel((1,), real_nvp(1, logit_margin=0.0).part, num_levels=3)
+    ),
     "FlowModel/variational": lambda: Case(
         models.FlowModel(
             (3,), real_nvp(3, logit_margin=0.0).part, num_levels=3, dequantization="variational"

@@ -138,6 +138,8 @@ NETS: Cases = {
     ),
     "MLP": lambda: Case(nets.MLP(3, 2, hidden=(4,)), (3,)),
     "MLP/labels": lambda: Case(nets.MLP(3, 2, hidden=(4,), num_classes=3), (3,), LABELS),
+    "MLP/no-input": lambda: Case(nets.MLP(0, 2, hidden=(4,)), (0,)),
+    "MLP/no-input-labels": lambda: Case(nets.MLP(0, 2, hidden=(4,), num_classes=3), (0,), LABELS),
     "MLPDecoder": lambda: Case(nets.MLPDecoder(3, (2, 5, 4), hidden=(6,)), (3,)),
     "MLPEncoder": lambda: Case(nets.MLPEncoder((2, 5, 4), 3, hidden=(6,)), (2, 5, 4)),
     "MapDecoder": lambda: Case(nets.MapDecoder(2, 3, hidden_channels=4), (2, 2, 3)),

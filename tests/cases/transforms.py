@@ -134,6 +134,7 @@ TRANSFORMS: Cases = {
     "ActNorm/vector": lambda: Case(transforms.ActNorm(3, event_dim=1), (3,)),
     "AdditiveCoupling": lambda: coupling("additive", transforms.Checkerboard(), 2, 3, 4),
     "AdditiveCoupling/vector": lambda: coupling("additive", transforms.HalfMask(), 5),
+    "AdditiveCoupling/one-element": lambda: coupling("additive", transforms.AlternatingMask(), 1),
     "AffineCoupling/alternating": lambda: affine(transforms.AlternatingMask(), 5),
     "AffineCoupling/alternating-inverted": lambda: affine(
         transforms.AlternatingMask(inverted=True), 5
@@ -148,6 +149,7 @@ TRANSFORMS: Cases = {
     ),
     "AffineCoupling/half": lambda: affine(transforms.HalfMask(), 5),
     "AffineCoupling/half-inverted": lambda: affine(transforms.HalfMask(inverted=True), 4),
+    "AffineCoupling/one-element": lambda: affine(transforms.HalfMask(inverted=True), 1),
     "AffineCoupling/one-row": lambda: affine(transforms.Checkerboard(), 2, 1, 3, scale="sigmoid"),
     "AffineCoupling/two-elements": lambda: affine(transforms.HalfMask(), 2, scale="exp"),
     "BatchNorm": lambda: Case(batch_norm(3, event_dim=3), (3, 2, 3)),
@@ -184,11 +186,13 @@ TRANSFORMS: Cases = {
         transforms.Glow(**glow(2, 2, 6, coupling="additive", lu=False)), (2, 2, 6)
     ),
     "Glow/checkpoint": lambda: Case(transforms.Glow(**glow(3, 2, 2, checkpoint=True)), (3, 2, 2)),
+    "Glow/one-element": lambda: Case(transforms.Glow(**glow(1)), (1,)),
     "Glow/spline": lambda: Case(
         transforms.Glow(**glow(1, 4, 2, coupling="spline", learned_prior=False)), (1, 4, 2)
     ),
     "Glow/vector": lambda: Case(transforms.Glow(**glow(5)), (5,)),
     "InvertibleLinear": lambda: Case(transforms.InvertibleLinear(3), (3, 2, 3)),
+    "InvertibleLinear/one-element": lambda: Case(transforms.InvertibleLinear(1, event_dim=1), (1,)),
     "InvertibleLinear/plain": lambda: Case(transforms.InvertibleLinear(3, lu=False), (3, 2, 3)),
     "InvertibleLinear/plain-vector": lambda: Case(
         transforms.InvertibleLinear(4, event_dim=1, lu=False), (4,)
@@ -198,8 +202,12 @@ TRANSFORMS: Cases = {
     "Logit/image": lambda: Case(transforms.Logit(3, margin=0.0), (2, 2, 3)),
     "NFlowsTransform": lambda: Case(transforms.NFlowsTransform(ScaledFeatures(3)), (3,)),
     "MaskedAutoregressive": lambda: Case(transforms.MaskedAutoregressive(4, hidden=(6,)), (4,)),
+    "MaskedAutoregressive/one-element": lambda: Case(
+        transforms.MaskedAutoregressive(1, hidden=(3,)), (1,)
+    ),
     "NICE": lambda: Case(transforms.NICE(**nice(5)), (5,)),
     "NICE/image": lambda: Case(transforms.NICE(**nice(1, 3, 3)), (1, 3, 3)),
+    "NICE/one-element": lambda: Case(transforms.NICE(**nice(1)), (1,)),
     "NeuralSplineFlow": lambda: Case(
         transforms.NeuralSplineFlow(**spline_flow(1, 4, 4)), (1, 4, 4)
     ),
@@ -208,6 +216,12 @@ TRANSFORMS: Cases = {
     ),
     "NeuralSplineFlow/odd-image": lambda: Case(
         transforms.NeuralSplineFlow(**spline_flow(2, 3, 3)), (2, 3, 3)
+    ),
+    "NeuralSplineFlow/one-element": lambda: Case(
+        transforms.NeuralSplineFlow(**spline_flow(1, linear=True)), (1,)
+    ),
+    "NeuralSplineFlow/one-element-unit": lambda: Case(
+        transforms.NeuralSplineFlow(**spline_flow(1, domain="unit")), (1,)
     ),
     "NeuralSplineFlow/unit": lambda: Case(
         transforms.NeuralSplineFlow(**spline_flow(4, domain="unit")), (4,)
@@ -221,6 +235,7 @@ TRANSFORMS: Cases = {
     "RealNVP/image": lambda: real_nvp(1, 4, 4),
     "RealNVP/image-into-unit-interval": lambda: real_nvp(1, 2, 2, logit_margin=0.05),
     "RealNVP/odd-image": lambda: real_nvp(3, 3, 5),
+    "RealNVP/one-element": lambda: real_nvp(1, batch_norm=True),
     "RealNVP/plane": lambda: real_nvp(2, num_couplings=4),
     "RealNVP/three-scales": lambda: real_nvp(1, 8, 4, num_scales=3, num_couplings=1),
     "Reverse": lambda: Case(transforms.Reverse(), (3, 2, 2)),
@@ -228,6 +243,7 @@ TRANSFORMS: Cases = {
     "SplineCoupling": lambda: coupling("spline", transforms.HalfMask(), 5, num_bins=4),
     "SplineCoupling/alternating": lambda: coupling("spline", transforms.AlternatingMask(), 4),
     "SplineCoupling/channels": lambda: coupling("spline", transforms.ChannelMask(), 3, 2, 3),
+    "SplineCoupling/one-element": lambda: coupling("spline", transforms.HalfMask(), 1, num_bins=4),
     "SplineCoupling/checkerboard": lambda: coupling("spline", transforms.Checkerboard(), 1, 3, 5),
     "Squeeze": lambda: Case(transforms.Squeeze(), (2, 4, 2)),
     "Squeeze/alternating": lambda: Case(transforms.Squeeze(alternating=True), (3, 2, 4)),
@@ -267,6 +283,11 @@ CONDITIONAL_TRANSFORMS: Cases = {
     "ConditionalFlow/spline": lambda: conditional(
         coupling("spline", transforms.HalfMask(), 4, num_classes=3).part, (4,)
     ),
+    "ConditionalFlow/one-element-by-vector": lambda: conditional(
+        coupling("spline", transforms.AlternatingMask(), 1, context_shape=(2,)).part,
+        (1,),
+        features(2),
+    ),
     "ConditionalGlow": lambda: Case(
         transforms.ConditionalGlow(
             **glow(1, 4, 4, num_scales=2, num_classes=3, log_scale_factor=1)
@@ -285,6 +306,9 @@ CONDITIONAL_TRANSFORMS: Cases = {
     "ConditionalNeuralSplineFlow": lambda: Case(
         transforms.ConditionalNeuralSplineFlow(**spline_flow(3, num_classes=3)), (3,), LABELS
     ),
+    "ConditionalNICE/one-element": lambda: Case(
+        transforms.ConditionalNICE(**nice(1, context_shape=(1, 2, 2))), (1,), features(1, 2, 2)
+    ),
     "ConditionalNICE": lambda: Case(
         transforms.ConditionalNICE(**nice(1, 2, 2, context_shape=(2,))), (1, 2, 2), features(2)
     ),
@@ -301,6 +325,7 @@ CONDITIONAL_TRANSFORMS: Cases = {
     "ConditionalRealNVP/image-by-vector": lambda: conditional_real_nvp(
         2, 2, 2, context_shape=(3,), context=features(3)
     ),
+    "ConditionalRealNVP/one-element": lambda: conditional_real_nvp(1, num_classes=3),
     "ConditionalRealNVP/vector-by-vector": lambda: conditional_real_nvp(
         3, context_shape=(2,), context=features(2)
     ),

@@ -305,9 +305,9 @@ def test_what_does_not_fit_is_refused(options: dict, message: str) -> None:
         FlowModel((3,), RealNVP(3), **{"num_levels": 4} | options)
 
 
-def test_one_element_needs_a_transform_of_ones_own() -> None:
-    with pytest.raises(ValueError, match="two elements or more"):
-        FlowModel((1,), spline(1), num_levels=4, dequantization="variational")
+def test_one_element_is_dequantised_by_a_flow_too() -> None:
+    model = FlowModel((1,), spline(1), num_levels=4, dequantization="variational")
+    testing.check_bounds(testing.randomize_parameters(model, 0.1).eval(), torch.tensor([[0], [3]]))
 
 
 def test_uniform_noise_on_the_box() -> None:

@@ -31,11 +31,6 @@ def refuses(call: Callable[[], object], message: str) -> None:
 
 
 @every_flow
-def test_one_element(name: str) -> None:
-    refuses(lambda: WHOLE[name](1), r"`event_shape` must have two elements or more.*got \(1,\)")
-
-
-@every_flow
 @pytest.mark.parametrize("shape", [0, (), (0,), (3, 4), (1, 0, 4), (1, 2, 3, 4)])
 def test_impossible_shapes(name: str, shape: object) -> None:
     refuses(lambda: WHOLE[name](shape), "`event_shape` must be positive sizes")
@@ -104,8 +99,6 @@ def test_a_height_that_the_levels_do_not_divide(name: str) -> None:
 MASKS = {
     "one channel": (transforms.ChannelMask(), (1, 4, 4)),
     "one pixel": (transforms.Checkerboard(), (3, 1, 1)),
-    "one element, halved": (transforms.HalfMask(), (1,)),
-    "one element, alternating": (transforms.AlternatingMask(inverted=True), (1,)),
 }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels._checks import check_choice, check_positive
+from pyro_genmodels._checks import check, check_choice, check_positive
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets.layers.context import ContextEmbedding, context_event_dim
@@ -42,11 +42,28 @@ def set_to_zero(layer: nn.Module) -> None:
         nn.init.zeros_(parameter)
 
 
+class Constant(nn.Module):
+    """Learned numbers, whatever the input: a linear layer without inputs. They start at zero.
+
+    Args:
+        out_features: How many.
+    """
+
+    def __init__(self, out_features: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(out_features))
+
+    def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*output"]:
+        """Return ``(*batch, out_features)``."""
+        return self.bias.expand(*x.shape[:-1], -1)
+
+
 class MLP(Configured, nn.Module):
     """Multi-layer perceptron; a context enters as a shift of the first layer.
 
     Args:
-        in_features: Width of the input.
+        in_features: Width of the input. Without inputs (0) the output depends on the context only;
+            without a context too it is learned constants, and there are no hidden layers.
         out_features: Width of the output.
         hidden: Widths of the hidden layers.
         activation: Name of the activation, one of :data:`ACTIVATIONS`.
@@ -56,7 +73,8 @@ class MLP(Configured, nn.Module):
         context_shape: Condition on vectors or maps (a map is flattened).
 
     Raises:
-        ValueError: If a width is not positive, or both kinds of context are given.
+        ValueError: If a width is not positive (the input's: negative), or both kinds of context
+            are given.
 
     Example:
         >>> mlp = MLP(3, 2, hidden=(16, 16), num_classes=10)
@@ -77,14 +95,17 @@ class MLP(Configured, nn.Module):
         context_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        widths = [in_features, *hidden, out_features]
-        check_positive(in_features=in_features, hidden=min(widths[1:]), out_features=out_features)
+        check(in_features >= 0, "in_features", "not be negative", in_features)
+        check_positive(hidden=min([*hidden, 1]), out_features=out_features)
         self.context_event_dim = context_event_dim(num_classes, context_shape)
+        constant = in_features == 0 and self.context_event_dim is None
+        widths = [in_features, *([] if constant else hidden), out_features]
         self.num_classes = num_classes
         self.context_shape = None if context_shape is None else torch.Size(context_shape)
         flat = None if context_shape is None else (math.prod(context_shape),)
         self.context = ContextEmbedding(widths[1], num_classes=num_classes, context_shape=flat)
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
+        pairs = itertools.pairwise(widths)
+        self.layers = nn.ModuleList(nn.Linear(a, b) if a else Constant(b) for a, b in pairs)
         self.activation = make_activation(activation)
         if isinstance(self.activation, nn.ReLU):
             self.activation.inplace = True  # what it is given is nobody else's

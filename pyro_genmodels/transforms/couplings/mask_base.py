@@ -28,6 +28,8 @@ class Mask(Configured, Abstract):
     event_dim: int
     changed_dim: int
     """Rank of what :meth:`changed` returns, for one event; its first dimension is features."""
+    fewest = 2
+    """Fewest features or pixels that can be divided."""
 
     def __init__(self, *, inverted: bool = False) -> None:
         self.inverted = inverted
@@ -40,10 +42,10 @@ class Mask(Configured, Abstract):
         return ~passes if self.inverted else passes
 
     def check(self, event_shape: Sequence[int]) -> None:
-        """Raise ``ValueError`` unless both parts of such an event have elements."""
+        """Raise ``ValueError`` unless such an event can be divided."""
         rank, shape = len(event_shape), tuple(event_shape)
         check(rank >= self.event_dim, "event_shape", f"have {self.event_dim} sizes", shape)
-        fits = self._divisible(event_shape) > 1
+        fits = self._divisible(event_shape) >= self.fewest
         check(fits, "mask", "leave no part of an event empty", f"{self} for events {shape}")
 
     @abstractmethod

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_genmodels._abstract import Abstract
-from pyro_genmodels._typing import Float
+from pyro_genmodels._typing import Bool, Float
 from pyro_genmodels.transforms.couplings.checkerboard import Checkerboard
 from pyro_genmodels.transforms.couplings.mask_base import Mask, interleave
 
@@ -17,7 +17,10 @@ __all__ = ["AlternatingMask", "ChannelMask", "Checkerboard", "HalfMask", "Mask"]
 
 
 class _FeatureMask(Mask, Abstract):
-    """Divides the features; the network sees and answers just the features it should."""
+    """Divides the features; the network sees and answers just the features it should.
+
+    A single feature changes, inverted or not: the network sees nothing and answers with constants.
+    """
 
     @abstractmethod
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,9 +40,18 @@ class _FeatureMask(Mask, Abstract):
     def _divisible(self, event_shape: Sequence[int]) -> int:
         return event_shape[self._features]
 
+    def __call__(
+        self, event_shape: Sequence[int], device: torch.device | str | None = None
+    ) -> Bool[Tensor, "*event"]:
+        """Return ``True`` where elements pass, broadcastable to ``event_shape``."""
+        passes = super().__call__(event_shape, device)
+        return passes if event_shape[self._features] > 1 else torch.zeros_like(passes)
+
     def sizes(self, event_shape: Sequence[int]) -> tuple[int, int]:
         """Return the number of features that pass, and that change."""
         features = event_shape[self._features]
+        if features == 1:
+            return 0, 1
         first = self._count(features)
         return (features - first, first) if self.inverted else (first, features - first)
 
@@ -55,6 +67,8 @@ class _FeatureMask(Mask, Abstract):
         self, x: Float[Tensor, "*event"]
     ) -> tuple[Float[Tensor, "*seen"], Float[Tensor, "*changed"]]:
         """Return the features that pass and those that change."""
+        if x.shape[self._features] == 1:
+            return x.narrow(self._features, 0, 0), x
         first, second = self._split(x)
         return (second, first) if self.inverted else (first, second)
 
@@ -66,6 +80,8 @@ class _FeatureMask(Mask, Abstract):
         self, seen: Float[Tensor, "*seen"], changed: Float[Tensor, "*changed"]
     ) -> Float[Tensor, "*event"]:
         """Return the features that pass and the others in their order."""
+        if not seen.shape[self._features]:
+            return changed
         return self._join(changed, seen) if self.inverted else self._join(seen, changed)
 
 
@@ -90,14 +106,14 @@ class _HalvesMask(_FeatureMask, Abstract):
 
 
 class HalfMask(_HalvesMask):
-    """Passes the first half of a vector (of an odd length, the smaller half).
+    """Passes the first half of a vector (of an odd length, the smaller half; of one element, none).
 
     Example:
         >>> HalfMask()((5,))
         tensor([ True,  True, False, False, False])
     """
 
-    event_dim = changed_dim = 1
+    event_dim = changed_dim = fewest = 1
 
 
 class ChannelMask(_HalvesMask):
@@ -112,7 +128,7 @@ class ChannelMask(_HalvesMask):
 
 
 class AlternatingMask(_FeatureMask):
-    """Passes the elements of a vector at even places.
+    """Passes the elements of a vector at even places; a single element changes.
 
     References:
         Dinh et al. (2014), NICE, section 5.1. https://arxiv.org/abs/1410.8516
@@ -122,7 +138,7 @@ class AlternatingMask(_FeatureMask):
         tensor([False,  True, False,  True, False])
     """
 
-    event_dim = changed_dim = 1
+    event_dim = changed_dim = fewest = 1
 
     def _passes(self, event_shape: Sequence[int], device: torch.device) -> Tensor:
         return torch.arange(event_shape[-1], device=device) % 2 == 0

@@ -29,7 +29,6 @@ def check_scales(num_scales: int | None, shape: torch.Size) -> int:
         ValueError: If vectors are to have several, or an image's sides cannot be divided so.
     """
     if len(shape) == 1:
-        check(shape[0] > 1, "event_shape", "have two elements or more to couple", tuple(shape))
         check(num_scales in (None, 1), "num_scales", "be 1 for vectors", num_scales)
         return 1
     height, width = shape[1:]
@@ -77,7 +76,10 @@ def couplings(
 def _vector_couplings(
     make: MakeCoupling, size: int, width: int, num_couplings: int
 ) -> list[FlowTransform]:
-    """Return couplings whose masks alternate between even and odd places and the two halves."""
+    """Return couplings whose masks alternate between even and odd places and the two halves.
+
+    A vector of one element is changed by each of them, by learned constants.
+    """
     masks: list[Mask] = [AlternatingMask(), AlternatingMask(inverted=True)]
     if size > 2:  # of two elements, the halves are the even and the odd places again
         masks += [HalfMask(), HalfMask(inverted=True)]

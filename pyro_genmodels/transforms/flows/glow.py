@@ -39,7 +39,8 @@ class Glow(WholeFlow):
 
     Args:
         event_shape: ``D`` or ``(D,)`` for vectors, ``(C, H, W)`` for images with sides that are
-            divisible by 2 to the number of scales.
+            divisible by 2 to the number of scales. The couplings of a vector of one element have
+            learned constants.
         num_scales: Number of scales :math:`L` of an image; 3 or as many as the sides allow, if
             not given. 1 for vectors.
         num_steps: Steps :math:`K` at each scale.

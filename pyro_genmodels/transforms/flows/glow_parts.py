@@ -79,7 +79,6 @@ class GlowParts:
 def number_of_scales(num_scales: int | None, shape: torch.Size) -> int:
     """Return the number of scales, or raise ``ValueError`` if the shape has not as many."""
     if len(shape) == 1:
-        check(shape[0] > 1, "event_shape", "have two elements or more to couple", tuple(shape))
         check(num_scales in (None, 1), "num_scales", "be 1 for vectors", num_scales)
         return 1
     if num_scales is None:

@@ -38,8 +38,8 @@ class NeuralSplineFlow(WholeFlow):
     Every coupling starts as the identity.
 
     Args:
-        event_shape: ``D`` or ``(D,)`` for vectors, ``(C, H, W)`` for images of any size; at least
-            two elements or two pixels.
+        event_shape: ``D`` or ``(D,)`` for vectors, ``(C, H, W)`` for images of two pixels or more.
+            A vector of one element is mapped by splines of learned constants.
         domain: ``"real"`` or ``"unit"``: where noise and data lie.
         num_couplings: Number of couplings of a vector, 8 if not given; for an image, their number
             in each group, 3 if not given.

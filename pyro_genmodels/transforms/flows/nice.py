@@ -9,7 +9,6 @@ from torch import Tensor
 
 from pyro_genmodels._checks import (
     as_shape,
-    check,
     check_event_shape,
     check_positive,
     integers_checked,
@@ -31,8 +30,8 @@ class NICE(WholeFlow):
     image is a vector of its pixels here, as published.
 
     Args:
-        event_shape: ``D`` or ``(D,)`` for vectors, ``(C, H, W)`` for images; at least two
-            elements.
+        event_shape: ``D`` or ``(D,)`` for vectors, ``(C, H, W)`` for images. A single element is
+            shifted and scaled by learned constants.
         num_couplings: Number of couplings.
         width: Width of the networks' hidden layers.
         num_layers: Number of hidden layers of each network.
@@ -45,8 +44,7 @@ class NICE(WholeFlow):
         cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
-        ValueError: If sizes are not positive, there is nothing to couple, or both kinds of
-            context are given.
+        ValueError: If sizes are not positive, or both kinds of context are given.
 
     References:
         Dinh et al. (2014), NICE: Non-linear independent components estimation.
@@ -77,7 +75,6 @@ class NICE(WholeFlow):
         super().__init__(shape, **context, cache_size=cache_size)
         check_positive(num_couplings=num_couplings, width=width, num_layers=num_layers)
         size = shape.numel()
-        check(size > 1, "event_shape", "have two elements or more to couple", tuple(shape))
         options: dict[str, Any] = {"hidden": [width] * num_layers, "activation": activation}
         options |= {"dropout": dropout, "zero_init": True, **context}
         couplings: list[FlowTransform] = []

@@ -42,8 +42,8 @@ class RealNVP(WholeFlow):
     normalisation.
 
     Args:
-        event_shape: ``D`` or ``(D,)`` for vectors, ``(C, H, W)`` for images of any size; at least
-            two elements or two pixels.
+        event_shape: ``D`` or ``(D,)`` for vectors, ``(C, H, W)`` for images of two pixels or more.
+            A vector of one element is shifted and scaled by learned constants.
         num_couplings: Number of couplings of a vector, 16 if not given; for an image, their number
             in each group, 3 if not given.
         num_scales: Number of scales of an image. Two if not given, one if a side is odd or the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ class MaskedAutoregressive(FlowTransform):
     Pyro's ``AffineAutoregressive`` is the same map the other way round, fast to draw.
 
     Args:
-        num_features: Length D of the vectors.
+        num_features: Length D of the vectors; one element is standardised by learned constants.
         hidden: Widths of the hidden layers, D or more each.
         num_classes: Condition on labels, which enter as one-hot vectors.
         context_shape: Condition on vectors.
@@ -67,7 +68,10 @@ class MaskedAutoregressive(FlowTransform):
         # In the natural order: what turns vectors around between layers is a transform too.
         order: dict[str, Any]
         widths, device = list(hidden), torch.get_default_device()
-        with torch.device("cpu"):  # masks are asked for their values, which "meta" has none of
+        # Masks are asked for their values, which "meta" has none of. Of one element Pyro warns that
+        # the map is affine, which is what is wanted.
+        with torch.device("cpu"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*input_dim = 1", category=UserWarning)
             order = {"permutation": torch.arange(num_features), "skip_connections": False}
             if self.context_event_dim is None:
                 net: nn.Module = AutoRegressiveNN(num_features, widths, **order)
