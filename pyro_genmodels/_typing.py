@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
-__all__ = ["Bool", "EventShape", "Float", "Int", "Num", "Tensor"]
+__all__ = ["Bool", "CodebookUpdate", "EventShape", "Float", "Int", "Num", "Tensor"]
 
 EventShape: TypeAlias = Sequence[int]
 """Sizes of one data point: ``(C, H, W)`` for an image, ``(D,)`` for a vector."""
+
+CodebookUpdate: TypeAlias = bool | Literal["accumulate"] | None
+"""How a quantiser learns from a batch of vectors; see ``nets.Quantizer.forward``."""

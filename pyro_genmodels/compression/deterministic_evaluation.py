@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pyro_genmodels._modes import without_marks
 from pyro_genmodels.distributions.autoregressive import reproducibly_evaluating
 
 NO_CONTEXT = bytes(4)
@@ -44,7 +45,7 @@ def one_path(module: nn.Module, threads: int) -> Iterator[None]:
 def fingerprint(module: nn.Module, *facts: object) -> bytes:
     """Return 8 bytes that depend on what a module holds, not on its device or dtype."""
     parts = [repr(facts).encode()]
-    for name, value in sorted(module.state_dict().items()):
+    for name, value in sorted(without_marks(module.state_dict()).items()):
         if isinstance(value, Tensor):
             parts += [f"{name}{tuple(value.shape)}".encode(), _plain_bytes(value)]
     return digest(*parts)[:8]

@@ -50,6 +50,7 @@ from pyro_genmodels.testing.hand_over import (
 )
 from pyro_genmodels.testing.lifecycle import (
     check_copies,
+    check_freezes,
     check_model_shapes,
     check_no_stale_weights,
     check_trains,
@@ -87,6 +88,7 @@ __all__ = [
     "check_estimators_agree",
     "check_evidence_normalized",
     "check_expand",
+    "check_freezes",
     "check_gradients_survive",
     "check_inverse",
     "check_log_det",

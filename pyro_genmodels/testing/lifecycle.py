@@ -1,4 +1,4 @@
-"""Laws of a model's life: every instance trains, survives copies, and never serves old values."""
+"""Laws of a model's life: it trains, survives copies, serves no old values, and can be frozen."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import torch
 from pyro import poutine
 from pyro.infer import SVI, Trace_ELBO
 from pyro.optim import Adam as PyroAdam  # type: ignore[attr-defined]
-from torch import Tensor
+from torch import Tensor, nn
 
+from pyro_genmodels._modes import evaluating
+from pyro_genmodels.models import ELBOLoss
 from pyro_genmodels.testing.probes import seeded
 from pyro_genmodels.testing.report import require_equal, require_law
 
@@ -129,12 +131,107 @@ def _reloaded(model: Any) -> Any:
 
 
 def _log_weights(model: Any, x: Tensor, context: Tensor | None, seed: int) -> Tensor:
-    training = model.training
-    model.eval()
-    with seeded(seed), torch.no_grad():
+    with evaluating(model), seeded(seed), torch.no_grad():
         weights: Tensor = model.log_weights(x, context, num_particles=2)
-    model.train(training)
     return weights
+
+
+def check_freezes(
+    make: Callable[[], Any],
+    x: Tensor,
+    context: Tensor | None = None,
+    *,
+    num_steps: int = 3,
+    seed: int = 0,
+) -> None:
+    """Check that training the rest of a model leaves a frozen part as it is, bit for bit.
+
+    Each direct part, a module of each class that has buffers and the whole model are frozen: by
+    ``requires_grad_(False)`` and ``eval()`` no entry of its ``state_dict`` may change, by
+    ``requires_grad_(False)`` alone no parameter. The model is in training mode, new or trained
+    before, and trained by SVI and through :class:`~pyro_genmodels.models.ELBOLoss`.
+
+    Args:
+        make: Makes a new model.
+        x: Data ``(batch, *event)``.
+        context: Context, if the model is conditional.
+        num_steps: Training steps before and after freezing.
+        seed: Seed of the steps.
+
+    Raises:
+        AssertionError: Naming the part and the entries that changed.
+
+    Example:
+        >>> from pyro_genmodels.models import VAE
+        >>> _ = torch.manual_seed(0)
+        >>> check_freezes(lambda: VAE((3,), latent_dim=1, hidden=(4,)), torch.randn(5, 3))
+    """
+    with seeded(seed):
+        new = make()
+        trained = copy.deepcopy(new)
+        for train in (_svi_step(new), _loss_step(trained)):
+            train(x, context)  # both ways work on this model
+        for steps_before, evaluates in ((0, True), (num_steps, True), (0, False)):
+            for name in _freezable(new):
+                _check_frozen(make(), name, x, context, (steps_before, num_steps), evaluates)
+
+
+def _freezable(model: nn.Module) -> list[str]:
+    """Name the whole model, its direct parts and, of each class, a module that has buffers."""
+    direct = [name for name, _ in model.named_children()]
+    buffered = {type(part): name for name, part in model.named_modules() if part._buffers}
+    state = model.state_dict()
+    names = dict.fromkeys(["", *direct, *buffered.values()])
+    return [name for name in names if any(key.startswith(name) for key in state)]
+
+
+def _check_frozen(
+    model: Any,
+    name: str,
+    x: Tensor,
+    context: Tensor | None,
+    num_steps: tuple[int, int],
+    evaluates: bool,
+) -> None:
+    step = _svi_step(model)
+    for _ in range(num_steps[0]):
+        step(x, context)
+    part = model.get_submodule(name).requires_grad_(False)
+    if evaluates:
+        part.eval()
+        model.training = True  # the whole model's parts are frozen, and it trains
+    before = {key: value.clone() for key, value in _entries(part, evaluates).items()}
+    steps = [step]
+    if any(p.requires_grad for p in model.parameters()):
+        steps.append(_loss_step(model))
+    for step in steps:
+        for _ in range(num_steps[1]):
+            step(x, context)
+    changed = _moved(before, _entries(part, evaluates))
+    law = f"'{name}' stays as it was frozen" if name else "a frozen model stays as it was"
+    require_law(not changed, law, f"{changed} changed")
+
+
+def _entries(part: nn.Module, evaluates: bool) -> dict[str, Tensor]:
+    return part.state_dict() if evaluates else dict(part.named_parameters())
+
+
+def _svi_step(model: Any) -> Callable[..., Any]:
+    svi = SVI(model.model, model.guide, PyroAdam({"lr": 1e-2}), model.make_elbo())
+    step: Callable[..., Any] = svi.step
+    return step
+
+
+def _loss_step(model: Any) -> Callable[..., Any]:
+    loss = ELBOLoss(model)
+    optimizer = torch.optim.Adam(model.parameters(), weight_decay=0.1)
+
+    def step(x: Tensor, context: Tensor | None) -> None:
+        optimizer.zero_grad()
+        loss(x, context).backward()
+        optimizer.step()
+
+    return step
 
 
 def check_no_stale_weights(

@@ -15,6 +15,7 @@ from pyro_genmodels import _migration
 from pyro_genmodels._checks import check
 from pyro_genmodels._configuration import build, configuration
 from pyro_genmodels._files import save_whole
+from pyro_genmodels._modes import without_marks
 from pyro_genmodels._version import __version__
 from pyro_genmodels.data import DataSource
 from pyro_genmodels.models import GenerativeModel
@@ -231,7 +232,7 @@ def check_weights(model: torch.nn.Module, weights: Any, path: Path) -> None:
     tensors = isinstance(weights, Mapping) and all(map(torch.is_tensor, weights.values()))
     if not tensors:
         raise CheckpointError(f"'{path}' must fit its model; got weights that are no tensors.")
-    own = model.state_dict()
+    own, weights = without_marks(model.state_dict()), without_marks(weights)
     problems = {
         "without": sorted(own.keys() - weights.keys()),
         "with unknown": sorted(weights.keys() - own.keys()),

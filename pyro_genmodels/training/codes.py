@@ -18,6 +18,7 @@ from pyro_genmodels._checks import integers_checked
 from pyro_genmodels._configuration import configuration
 from pyro_genmodels._files import written_whole
 from pyro_genmodels._migration import FORMAT
+from pyro_genmodels._modes import without_marks
 from pyro_genmodels._modules import first_tensor
 from pyro_genmodels.data import Codes, DataSource
 from pyro_genmodels.data.files import MANIFEST, read_manifest
@@ -161,7 +162,7 @@ def fingerprint(
     assert isinstance(description, dict)
     kept = {k: v for k, v in description.items() if k not in ("prior", "priors")}
     digest.update(json.dumps([type(model).__qualname__, kept], sort_keys=True).encode())
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(without_marks(model.state_dict()).items()):
         if not name.startswith(("prior.", "priors.")):
             add_tensor(digest, name, tensor)
     for name, dataset in source.splits.items():

@@ -58,6 +58,11 @@ def fit(
     each epoch; a run that was killed at any moment and resumed ends with the same parameters, bit
     for bit, as one that was not (same settings, CPU).
 
+    What is frozen stays as it is: parameters with ``requires_grad=False``, and the buffers of parts
+    in eval mode of a model in training mode. A model in eval mode is put in training mode with all
+    its parts, quantisers held by ``freeze()`` excepted; so call ``model.train()`` before ``eval()``
+    on a part of a model that was loaded or trained before.
+
     Args:
         model: The model; it ends in eval mode with its best (averaged) weights.
         source: Data that fit it.
@@ -161,7 +166,9 @@ def _train(
     journal = Journal(folder)
     beside = [journal, Pictures(folder), *([Progress()] if settings.progress else []), *callbacks]
     pyro.set_rng_seed(settings.seed)
-    module = TrainingModule(model.train(), source, settings, lambda: journal.seconds)
+    if not model.training:
+        model.train()
+    module = TrainingModule(model, source, settings, lambda: journal.seconds)
     with _quiet():
         trainer = _trainer(folder, settings, beside)
         try:
@@ -232,7 +239,8 @@ def _quiet() -> Any:
     level = logger.level
     logger.setLevel(logging.WARNING)
     with warnings.catch_warnings():
-        for about in ("does not have many workers", "log_every_n_steps", "isinstance.treespec"):
+        settled = ("does not have many workers", "log_every_n_steps", "in eval mode at the start")
+        for about in (*settled, "isinstance.treespec"):
             warnings.filterwarnings("ignore", f".*{about}")
         try:
             yield

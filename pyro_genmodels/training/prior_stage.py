@@ -62,6 +62,8 @@ def fit_prior(
     all, beside the first stage's checkpoint, which stays as it is. From then on :func:`load` gives
     the model with its priors.
 
+    Parts of the priors in eval mode stay in it, unless all priors are: then all train.
+
     Args:
         run: Folder of a trained VQ-VAE.
         priors: A prior for each map, from the top; ``learned_priors(model)`` by default.
@@ -173,6 +175,8 @@ def _coder(model: VectorQuantizedModel, priors: Sequence[LearnedPrior]) -> Autor
         raster = torch.equal(prior.net.order.cpu(), raster_order(prior.code_shape))
         check(raster, "priors", "have networks in raster order", type(prior.net).__name__)
     coder = code_model(priors)
+    # Made in training mode; the priors of a model that was loaded are in eval mode, all of them.
+    coder.training = any(prior.training for prior in priors)
     fits = (coder.num_classes, coder.context_shape) in (
         (None, None),
         (model.num_classes, model.context_shape),

@@ -262,13 +262,16 @@ def test_a_bound_in_a_warmup_is_of_the_codes(make) -> None:
 def test_a_repeated_batch_is_a_step_of_its_own() -> None:
     once, features = OnceAStep(), torch.randn(4, 3)
     weight = nn.Parameter(torch.zeros(3))
-    assert once.is_first(features, [weight])
-    assert not once.is_first(features, [weight])
+    assert once.update(features, [weight]) is True
+    assert once.update(features, [weight]) is False
     weight.grad = torch.ones(3)
     torch.optim.SGD([weight], lr=0.1).step()
-    assert once.is_first(features, [weight])
-    assert once.is_first(features + 1, [weight])
-    assert once.is_first(features.double() + 1e-9, [weight])
+    assert once.update(features, [weight]) is True
+    weight.grad = None
+    assert once.update(features + 2, [weight]) is True
+    weight.grad = torch.ones(3)
+    assert once.update(features + 1, [weight]) == "accumulate"
+    assert once.update(features.double() + 1e-9, [weight]) == "accumulate"
     assert pickle.loads(pickle.dumps(once))._seen is None
 
 

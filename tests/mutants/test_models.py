@@ -11,9 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_genmodels import distributions, models, testing, transforms
+from pyro_genmodels import distributions, models, nets, testing, transforms
 from pyro_genmodels.models.base import random_weights
+from pyro_genmodels.models.base.latent_scale import LatentScale
 from pyro_genmodels.models.base.param_registration import RegisteredModule
+from pyro_genmodels.models.vae.objectives import LatentCost
+from pyro_genmodels.nets.nvae import SpectralNorms
+from pyro_genmodels.transforms.layers import act_norm
+from tests import cases
 from tests.models import test_random_weights
 from tests.mutants.mutation import Mutation, assert_caught
 from tests.mutants.parts import binary, vae
@@ -49,6 +54,97 @@ def test_lifecycle(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def law() -> None:
         testing.check_trains(vae, x)
+
+    assert_caught(law, mutation, monkeypatch, message)
+
+
+def learns_in_eval_mode(patch: pytest.MonkeyPatch) -> None:
+    """Go by the flag of the model, as all quantisers once did."""
+    patch.setattr(nets.VectorQuantizer, "_updates", lambda self, update: bool(update))
+
+
+def sets_frozen_parameters(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(act_norm, "is_frozen", lambda self: False)
+    patch.setattr(act_norm, "set_values", lambda parameter, values: parameter.data.copy_(values))
+
+
+def always(part: Any, name: str) -> Mutation:
+    """Let a method run as in training mode."""
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        original = getattr(part, name)
+
+        def method(self: Any, *arguments: Any) -> Any:
+            before, self.training = self.training, True
+            try:
+                return original(self, *arguments)
+            finally:
+                self.training = before
+
+        patch.setattr(part, name, method)
+
+    return mutate
+
+
+def restarts_frozen_codebooks(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(nets.VectorQuantizer, "_is_held", False)
+
+
+def vqvae(learning: Any) -> models.VQVAE:
+    torch.manual_seed(0)
+    quantizer = nets.VectorQuantizer(2, 5, learning=learning)
+    sizes = {"reduction": 2, "hidden_channels": 4, "residual_channels": 2, "num_blocks": 1}
+    return models.VQVAE((1, 2, 2), quantizer=quantizer, **sizes)
+
+
+def glow() -> models.FlowModel:
+    torch.manual_seed(0)
+    return models.FlowModel((1, 2, 2), transforms.ActNorm(1))
+
+
+def rated(**options: Any) -> models.BetaVAE:
+    torch.manual_seed(0)
+    return models.BetaVAE((1, 2, 2), latent_dim=1, hidden=(4,), **options)
+
+
+FREEZING_MUTANTS: dict[str, tuple[Mutation, Callable[[], Any], str]] = {
+    "a codebook that learns in eval mode": (
+        learns_in_eval_mode,
+        lambda: vqvae("ema"),
+        "quantizer.codebook",
+    ),
+    "a frozen codebook that is placed": (
+        restarts_frozen_codebooks,
+        lambda: vqvae("gradient"),
+        "codebook",
+    ),
+    "first data for frozen parameters": (sets_frozen_parameters, glow, "shift"),
+    "a warm-up that goes on": (
+        always(LatentScale, "advance"),
+        lambda: rated(warmup_steps=9),
+        "latent_scale.step",
+    ),
+    "a multiplier that goes on": (
+        always(LatentCost, "advance"),
+        lambda: rated(rate=0.5),
+        "latent_cost.log_multiplier",
+    ),
+    "spectral norms that go on": (
+        always(SpectralNorms, "forward"),
+        lambda: cases.MODELS["NVAE"]().part,
+        "spectral_norms",
+    ),
+}
+
+
+@pytest.mark.parametrize("mutant", FREEZING_MUTANTS)
+def test_freezing(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutation, make, message = FREEZING_MUTANTS[mutant]
+    torch.set_default_dtype(torch.float32)
+    x = torch.randint(2, (8, *make().event_shape)).float()
+
+    def law() -> None:
+        testing.check_freezes(make, x, num_steps=2)
 
     assert_caught(law, mutation, monkeypatch, message)
 

@@ -58,8 +58,8 @@ class LatentScale(nn.Module):
         return self.beta * (self.start + (1 - self.start) * progress)
 
     def advance(self) -> Tensor | float:
-        """Count one training step and return the new weight."""
-        if self.warmup_steps:
+        """Count one training step, unless in eval mode, and return the new weight."""
+        if self.warmup_steps and self.training:
             self.step += 1
         return self.value
 

@@ -123,7 +123,9 @@ class LatentCost(nn.Module):
 
     @torch.no_grad()
     def advance(self, kl: Float[Tensor, "*batch units"]) -> None:
-        """Take note of one training step with this KL."""
+        """Take note of one training step with this KL, unless in eval mode."""
+        if not self.training:
+            return
         if self.capacity is not None:
             self.step += 1
         if self.rate is not None:

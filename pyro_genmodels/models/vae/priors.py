@@ -17,6 +17,7 @@ from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import EventShape, Num, Tensor
 from pyro_genmodels.distributions.ar1 import AR1Normal
 from pyro_genmodels.distributions.gaussian import StandardNormal
+from pyro_genmodels.nets.layers import set_values
 from pyro_genmodels.transforms.interop import FlowDensity, as_list, forget, modules
 
 PriorTransforms: TypeAlias = Transform | Sequence[Transform]
@@ -113,13 +114,16 @@ class VampPrior(LatentPrior):
     def initialize(self, x: Num[Tensor, "n ..."], num_levels: int | None = None) -> None:
         """Set the pseudo-inputs to data points: the first ones, over again if there are too few.
 
+        Frozen ones keep their values.
+
         Args:
             x: Data ``(n, *event)``.
             num_levels: Number of levels of discrete data.
         """
         check_trailing("x", x, self.event_shape)
         rows = x[torch.arange(self.num_components, device=x.device) % len(x)].to(self.pseudo_inputs)
-        self.pseudo_inputs.copy_(rows if num_levels is None else rows * (2 / (num_levels - 1)) - 1)
+        scaled = rows if num_levels is None else rows * (2 / (num_levels - 1)) - 1
+        set_values(self.pseudo_inputs, scaled)
 
     def forward(self, vae: Any, context: Tensor | None) -> Any:
         """Return the mixture; over a batch of contexts each has its own."""

@@ -15,7 +15,8 @@ from torch import nn
 from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check, check_levels, check_trailing, integers_checked
 from pyro_genmodels._modes import evaluating
-from pyro_genmodels._typing import EventShape, Float, Int, Num, Tensor
+from pyro_genmodels._optimizer_steps import latest_step
+from pyro_genmodels._typing import CodebookUpdate, EventShape, Float, Int, Num, Tensor
 from pyro_genmodels.distributions import AutoregressiveDistribution
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.models.base.plates import plates
@@ -43,7 +44,9 @@ class VectorQuantizedModel(GenerativeModel, Abstract):
     that is run on other codes looks their vectors up.
 
     In training the guide adds the quantisers' losses, per data dimension as the reconstruction is:
-    ``num_dimensions * mean(loss)`` nats. Codebooks take note of a batch once a training step.
+    ``num_dimensions * mean(loss)`` nats. Codebooks take note of a batch once a training step, and
+    of batches whose gradients are accumulated as of one; a quantiser in eval mode, or one that
+    ``freeze()`` holds, stays as it is.
     """
 
     map_rank: ClassVar[int] = 2
@@ -103,7 +106,7 @@ class VectorQuantizedModel(GenerativeModel, Abstract):
 
     @abstractmethod
     def _quantized(
-        self, features: list[Tensor], context: Tensor | None, update: bool
+        self, features: list[Tensor], context: Tensor | None, update: CodebookUpdate
     ) -> tuple[list[Quantized], Tensor]:
         """Quantise every map; the second value is what the decoder takes."""
 
@@ -240,7 +243,7 @@ class VectorQuantizedModel(GenerativeModel, Abstract):
         if self.num_levels is not None:
             x = x * (2 / (self.num_levels - 1)) - 1
         features = self._features(x, context)
-        update = learns and self._once_a_step.is_first(
+        update: CodebookUpdate = learns and self._once_a_step.update(
             features[0].movedim(-1 - self.map_rank, -1), self._moved_by_the_optimizer()
         )
         # A bound is that of the codes, in training mode too, where a warm-up would pass them by.
@@ -298,35 +301,44 @@ class OnceAStep:
     """Tells the first guide execution of a training step from those for further particles.
 
     Further particles see the very numbers of the first: the same features, under parameters that
-    nobody has written to since. A step that repeats a batch has other parameters. Is left behind
-    by deepcopy and pickle.
+    nobody has written to since. Other features under the same parameters, which have gradients by
+    then, are a further batch of a step that accumulates gradients. A step that repeats a batch has
+    other parameters. Is left behind by deepcopy and pickle.
 
     Example:
-        >>> once, weight, features = OnceAStep(), torch.ones(2), torch.ones(3, 2)
-        >>> once.is_first(features, [weight]), once.is_first(features.clone(), [weight])
+        >>> once, features = OnceAStep(), torch.ones(3, 2)
+        >>> weight = torch.ones(2, requires_grad=True)
+        >>> once.update(features, [weight]), once.update(features.clone(), [weight])
         (True, False)
-        >>> weight += 1
-        >>> once.is_first(features, [weight])
+        >>> weight.sum().backward()
+        >>> once.update(features + 1, [weight])
+        'accumulate'
+        >>> _ = torch.optim.SGD([weight]).step()
+        >>> once.update(features, [weight])
         True
     """
 
     def __init__(self) -> None:
         self._seen: tuple[list[int], Tensor] | None = None
 
-    def is_first(self, features: Tensor, parameters: Iterable[Tensor]) -> bool:
-        """Whether these features, under these parameters, are new; remembers them.
+    def update(self, features: Tensor, parameters: Iterable[Tensor]) -> CodebookUpdate:
+        """Return how quantisers are to learn from these features; remembers them.
 
         Args:
             features: What the step learns from, ``(..., D)``; their sums stand for them.
             parameters: Parameters that the optimizer moves between steps.
         """
-        # Versions first: only fused optimizers do not count them, and then the features move.
-        versions = [parameter._version for parameter in parameters]
+        # Versions too: what moves parameters by hand is not an optimizer.
+        parameters = list(parameters)
+        state = [latest_step(), *(parameter._version for parameter in parameters)]
         mark = features.detach().flatten(0, -2).sum(0)
-        seen, self._seen = self._seen, (versions, mark)
-        if seen is None or seen[0] != versions or seen[1].device != mark.device:
+        seen, self._seen = self._seen, (state, mark)
+        if seen is None or seen[0] != state or seen[1].device != mark.device:
             return True
-        return not torch.equal(seen[1], mark)
+        if torch.equal(seen[1], mark):
+            return False
+        accumulates = any(parameter.grad is not None for parameter in parameters)
+        return "accumulate" if accumulates else True
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_seen": None}

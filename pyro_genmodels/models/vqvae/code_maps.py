@@ -10,7 +10,7 @@ import pyro.distributions as dist
 import torch
 
 from pyro_genmodels._checks import check
-from pyro_genmodels._typing import Float, Int, Tensor
+from pyro_genmodels._typing import CodebookUpdate, Float, Int, Tensor
 from pyro_genmodels.nets import Quantized, Quantizer, VectorQuantizer
 
 # Of a quantiser that is not given.
@@ -51,7 +51,11 @@ def check_left_to(
 
 
 def quantize_map(
-    quantizer: Quantizer, features: Float[Tensor, "*batch_map"], update: bool, *, rank: int = 2
+    quantizer: Quantizer,
+    features: Float[Tensor, "*batch_map"],
+    update: CodebookUpdate,
+    *,
+    rank: int = 2,
 ) -> tuple[Quantized, Float[Tensor, "*batch_map"]]:
     """Quantise a map ``(*batch, D, *sizes)`` of ``rank`` sizes; also return its vectors as one."""
     channels = -1 - rank

@@ -9,7 +9,7 @@ from torch import nn
 
 from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check, check_trailing
-from pyro_genmodels._typing import Float, Int, Num, Tensor
+from pyro_genmodels._typing import CodebookUpdate, Float, Int, Num, Tensor
 from pyro_genmodels.models.vqvae.base import VectorQuantizedModel
 from pyro_genmodels.models.vqvae.code_maps import map_shape, quantize_map
 from pyro_genmodels.models.vqvae.code_priors import CodePrior, UniformPrior, check_prior, own_priors
@@ -105,7 +105,7 @@ class OneMapModel(VectorQuantizedModel, Abstract):
         return [z]
 
     def _quantized(
-        self, features: list[Tensor], context: Tensor | None, update: bool
+        self, features: list[Tensor], context: Tensor | None, update: CodebookUpdate
     ) -> tuple[list[Quantized], Tensor]:
         quantized, vectors = quantize_map(self.quantizer, features[0], update, rank=self.map_rank)
         return [quantized], vectors

@@ -11,7 +11,7 @@ from torch import nn
 
 from pyro_genmodels._batching import over_batch
 from pyro_genmodels._checks import check, check_positive, integers_checked
-from pyro_genmodels._typing import EventShape, Float, Int, Num, Tensor
+from pyro_genmodels._typing import CodebookUpdate, EventShape, Float, Int, Num, Tensor
 from pyro_genmodels.models.likelihoods.elementwise import (
     GaussianLikelihood,
     Likelihood,
@@ -249,7 +249,7 @@ class VQVAE2(VectorQuantizedModel):
         return features[:0:-1]
 
     def _quantized(
-        self, features: list[Tensor], context: Tensor | None, update: bool
+        self, features: list[Tensor], context: Tensor | None, update: CodebookUpdate
     ) -> tuple[list[Quantized], Tensor]:
         made: list[Quantized] = []
         above: Tensor | None = None

@@ -14,7 +14,12 @@ from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets.layers.context import ContextEmbedding
-from pyro_genmodels.nets.layers.data_dependent_init import FirstData, set_values, standardizing
+from pyro_genmodels.nets.layers.data_dependent_init import (
+    FirstData,
+    is_frozen,
+    set_values,
+    standardizing,
+)
 
 
 class EdgeConv2d(nn.Module):
@@ -103,7 +108,7 @@ class NormalizedConv2d(EdgeConv2d):
         return F.relu(h, inplace=True).movedim(-1, 1)
 
     def _see(self, x: Tensor) -> None:
-        if self.first_data.is_due:
+        if self.first_data.is_due and not is_frozen(self):
             self._standardize(x)
 
     @torch.no_grad()

@@ -6,6 +6,7 @@ from pyro_genmodels.nets.layers.data_dependent_init import (
     FirstData,
     awaits_data,
     expect_no_data,
+    is_frozen,
     set_values,
     standardizing,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "context_event_dim",
     "expect_no_data",
     "full_precision",
+    "is_frozen",
     "padded",
     "set_to_zero",
     "set_values",

@@ -14,6 +14,8 @@ from pyro_genmodels.nets.layers.distributed import sum_over_ranks
 class FirstData(nn.Module):
     """Remembers whether its owner's parameters have had their first values from data.
 
+    An owner whose own parameters are all frozen gets none, and waits for none, until one is not.
+
     The memory is a buffer: it is saved with the parameters, and a loaded module never starts over.
     A copy of it in Python spares an accelerator the wait for its value.
     """
@@ -58,7 +60,16 @@ def expect_no_data(module: nn.Module) -> None:
 
 def awaits_data(module: nn.Module) -> bool:
     """Whether some part of a module has yet to see its first data."""
-    return any(isinstance(part, FirstData) and part.is_awaited for part in module.modules())
+    return any(
+        isinstance(part, FirstData) and part.is_awaited and not is_frozen(owner)
+        for owner in module.modules()
+        for part in owner.children()
+    )
+
+
+def is_frozen(owner: nn.Module) -> bool:
+    """Whether none of a module's own parameters is to be trained."""
+    return not any(parameter.requires_grad for parameter in owner.parameters(recurse=False))
 
 
 @torch.no_grad()
@@ -101,6 +112,7 @@ def standardizing(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 
 def set_values(parameter: nn.Parameter, values: Tensor) -> None:
-    """Set a parameter in place, outside of any gradient."""
-    with torch.no_grad():
-        parameter.copy_(values)
+    """Set a parameter in place, outside of any gradient; a frozen one keeps its values."""
+    if parameter.requires_grad:
+        with torch.no_grad():
+            parameter.copy_(values)

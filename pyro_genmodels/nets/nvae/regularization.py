@@ -24,7 +24,8 @@ class SpectralNorms(nn.Module):
 
     Kernels (out, in, h, w) are the matrices (out, in h w) of Yoshida and Miyato, normalised as
     they are applied. Power iteration goes on from the vectors of the step before, which are
-    buffers: a resumed run has them. Kernels of one shape are iterated together.
+    buffers: a resumed run has them, and in eval mode they stay. Kernels of one shape are iterated
+    together.
 
     .. math:: v \leftarrow W^T u / \|W^T u\|, \quad u \leftarrow W v / \|W v\|, \quad
         \sigma \approx u^T W v
@@ -62,15 +63,18 @@ class SpectralNorms(nn.Module):
             matrices = torch.stack([conv.kernel().flatten(1) for conv in group])
             buffer: Tensor = getattr(self, f"left_{number}")
             left, right = _iterated(matrices.detach(), buffer, iterations)
-            buffer.copy_(left)
+            if self.training:
+                buffer.copy_(left)
             yield (left.mT @ matrices @ right)[:, 0, 0]
 
     def _iterations(self) -> int:
         if self._knows_started:
             return _ITERATIONS
         # Read out of the device once; from then on it is known.
-        started, self._knows_started = bool(self.has_started), True
-        self.has_started.fill_(True)
+        started = bool(self.has_started)
+        if self.training:
+            self.has_started.fill_(True)
+        self._knows_started = started or self.training
         return _ITERATIONS if started else _FIRST_ITERATIONS
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:

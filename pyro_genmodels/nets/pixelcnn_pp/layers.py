@@ -9,7 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyro_genmodels.nets.layers.data_dependent_init import FirstData, set_values, standardizing
+from pyro_genmodels.nets.layers.data_dependent_init import (
+    FirstData,
+    is_frozen,
+    set_values,
+    standardizing,
+)
 from pyro_genmodels.nets.layers.pointwise import pointwise_conv
 from pyro_genmodels.nets.layers.weight_norm import with_length
 
@@ -59,7 +64,7 @@ class ShiftedConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolution; the first data in training set its lengths and bias."""
-        if self.first_data.is_due:
+        if self.first_data.is_due and not is_frozen(self):
             self._standardize(x)
         return self._convolve(x) + self.bias[:, None, None]
 
@@ -80,8 +85,10 @@ class ShiftedConv2d(nn.Module):
         set_values(self.length, torch.ones_like(self.length))
         shift, log_scale = standardizing(self._convolve(x), 1)
         length = self.scale * log_scale.exp()
+        # With a frozen length the result is only shifted, at the size that it has.
+        factor = length if self.length.requires_grad else torch.ones_like(length)
         set_values(self.length, length)
-        set_values(self.bias, shift * length)
+        set_values(self.bias, shift * factor)
         self.first_data.done()
 
 

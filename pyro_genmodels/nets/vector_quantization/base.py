@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -11,7 +11,8 @@ from torch import nn
 from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check_positive
 from pyro_genmodels._configuration import Configured
-from pyro_genmodels._typing import Float, Int, Num, Tensor
+from pyro_genmodels._modes import FROZEN
+from pyro_genmodels._typing import CodebookUpdate, Float, Int, Num, Tensor
 
 
 class Quantized(NamedTuple):
@@ -38,11 +39,16 @@ class Quantized(NamedTuple):
 class Quantizer(Configured, nn.Module, Abstract):
     """Base of the quantisers: maps vectors to codes, and codes to vectors.
 
+    In eval mode nothing about it changes, also as a part of a model in training mode. The same
+    holds after :meth:`freeze`, whatever the mode.
+
     Args:
         dim: Size D of a vector.
         num_codes: Number of values that a code can take.
         num_parts: Codes for each vector; ``None`` for one code without a dimension of its own.
     """
+
+    _frozen = False
 
     def __init__(self, dim: int, num_codes: int, num_parts: int | None = None) -> None:
         super().__init__()
@@ -51,13 +57,16 @@ class Quantizer(Configured, nn.Module, Abstract):
         self.code_shape = torch.Size(() if num_parts is None else (num_parts,))
 
     @abstractmethod
-    def forward(self, z: Float[Tensor, "*batch D"], *, update: bool | None = None) -> Quantized:
+    def forward(self, z: Float[Tensor, "*batch D"], *, update: CodebookUpdate = None) -> Quantized:
         """Quantise vectors, and learn from them.
 
         Args:
             z: Vectors ``(*batch, dim)``.
-            update: Whether averages, initialisation and restarts take note of these vectors; by
-                default in training mode with gradients enabled.
+            update: Whether averages, initialisation and restarts take note of these vectors, if
+                this is in training mode and not frozen: ``False``; ``True``, as a step of their
+                own; ``"accumulate"``, together with those before them as the batch of one step.
+                By default they do where gradients are enabled, and vectors with a gradient
+                accumulate until an optimizer steps.
 
         Raises:
             ValueError: If the trailing size is not ``dim``.
@@ -84,8 +93,59 @@ class Quantizer(Configured, nn.Module, Abstract):
     def usage(self) -> Tensor:
         """Fraction of the codes that were chosen lately in training, shape ``code_shape``."""
 
-    def _updates(self, update: bool | None) -> bool:
-        return self.training and torch.is_grad_enabled() if update is None else update
+    @property
+    def is_frozen(self) -> bool:
+        """Whether :meth:`freeze` holds the codes where they are."""
+        return self._frozen
+
+    def freeze(self) -> Quantizer:
+        """Keep codes and statistics as they are, in training mode too, until :meth:`unfreeze`.
+
+        ``requires_grad_(False)`` alone does not hold an averaged codebook, which is a buffer. A
+        ``state_dict`` has it that the quantiser is frozen; loading one of an unfrozen quantiser
+        does not unfreeze. The parameters no longer require a gradient.
+
+        Returns:
+            The quantiser itself.
+
+        Example:
+            >>> from pyro_genmodels.nets import VectorQuantizer
+            >>> quantizer = VectorQuantizer(2, 4, initialization="random").freeze()
+            >>> before = quantizer.codebook.clone()
+            >>> _ = quantizer.train()(torch.randn(5, 2))
+            >>> torch.equal(quantizer.codebook, before)
+            True
+        """
+        return self._set_frozen(True)
+
+    def unfreeze(self) -> Quantizer:
+        """Let codes and statistics learn again in training mode.
+
+        Returns:
+            The quantiser itself, whose parameters require a gradient again.
+        """
+        return self._set_frozen(False)
+
+    def _set_frozen(self, frozen: bool) -> Quantizer:
+        for part in self.modules():
+            if isinstance(part, Quantizer):
+                part._frozen = frozen
+        return self.requires_grad_(not frozen)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        # Only then: the keys of all others are those of files that are older than this.
+        if self._frozen:
+            destination[prefix + FROZEN] = torch.tensor(True)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        if state_dict.pop(prefix + FROZEN, None) is not None:
+            self._set_frozen(True)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _updates(self, update: CodebookUpdate) -> bool:
+        learns = self.training and not self._frozen
+        return learns and (torch.is_grad_enabled() if update is None else bool(update))
 
 
 def straight_through(

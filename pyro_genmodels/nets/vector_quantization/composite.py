@@ -9,8 +9,12 @@ import torch
 from torch import nn
 
 from pyro_genmodels._checks import check, check_positive, check_trailing
-from pyro_genmodels._typing import Float, Num, Tensor
-from pyro_genmodels.nets.vector_quantization.base import Quantized, Quantizer, straight_through
+from pyro_genmodels._typing import CodebookUpdate, Float, Num, Tensor
+from pyro_genmodels.nets.vector_quantization.base import (
+    Quantized,
+    Quantizer,
+    straight_through,
+)
 
 
 class _CompositeQuantizer(Quantizer):
@@ -72,12 +76,11 @@ class ProductQuantizer(_CompositeQuantizer):
     def __init__(self, parts: Sequence[Quantizer]) -> None:
         super().__init__(parts, sum)
 
-    def forward(self, z: Float[Tensor, "*batch D"], *, update: bool | None = None) -> Quantized:
+    def forward(self, z: Float[Tensor, "*batch D"], *, update: CodebookUpdate = None) -> Quantized:
         """Quantise each piece; the loss is the mean over all dimensions."""
         check_trailing("z", z, (self.dim,))
-        updates = self._updates(update)
         pieces = zip(self._parts, z.split([part.dim for part in self._parts], -1), strict=True)
-        made = [part(piece, update=updates) for part, piece in pieces]
+        made = [part(piece, update=update) for part, piece in pieces]
         values = torch.cat([each.values for each in made], -1)
         weighted = [m.loss * p.dim / self.dim for m, p in zip(made, self._parts, strict=True)]
         return Quantized(values, self._joined([m.codes for m in made]), sum_of(weighted))
@@ -112,13 +115,12 @@ class ResidualQuantizer(_CompositeQuantizer):
         check(len(set(dims)) <= 1, "parts", "have one and the same dim", dims)
         super().__init__(parts, lambda dims: dims[0])
 
-    def forward(self, z: Float[Tensor, "*batch D"], *, update: bool | None = None) -> Quantized:
+    def forward(self, z: Float[Tensor, "*batch D"], *, update: CodebookUpdate = None) -> Quantized:
         """Quantise by all parts; the loss is the sum of theirs."""
         check_trailing("z", z, (self.dim,))
-        updates = self._updates(update)
         rest, made = z, []
         for part in self._parts:
-            made.append(part(rest, update=updates))
+            made.append(part(rest, update=update))
             rest = rest - made[-1].values.detach()
         # One straight-through for all: theirs would add up to as many gradients as parts.
         values = straight_through(z, sum_of([each.values for each in made]))
@@ -153,11 +155,11 @@ class MultiHeadQuantizer(Quantizer):
         super().__init__(quantizer.dim * num_heads, quantizer.num_codes, num_heads)
         self.quantizer = quantizer
 
-    def forward(self, z: Float[Tensor, "*batch D"], *, update: bool | None = None) -> Quantized:
+    def forward(self, z: Float[Tensor, "*batch D"], *, update: CodebookUpdate = None) -> Quantized:
         """Quantise each piece; the loss is the mean over all dimensions."""
         check_trailing("z", z, (self.dim,))
         heads = z.unflatten(-1, (*self.code_shape, self.quantizer.dim))
-        made = self.quantizer(heads, update=self._updates(update))
+        made = self.quantizer(heads, update=update)
         return Quantized(made.values.flatten(-2), made.codes, made.loss.mean(-1))
 
     def lookup(self, codes: Num[Tensor, "*codes"]) -> Float[Tensor, "*vectors"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +16,14 @@ from pyro_genmodels._checks import (
     check_positive,
     check_trailing,
 )
-from pyro_genmodels._typing import Float, Num, Tensor
+from pyro_genmodels._optimizer_steps import latest_step
+from pyro_genmodels._typing import CodebookUpdate, Float, Num, Tensor
 from pyro_genmodels.nets.layers.distributed import copy_from_first_rank, sum_over_ranks
-from pyro_genmodels.nets.vector_quantization.base import Quantized, Quantizer, straight_through
+from pyro_genmodels.nets.vector_quantization.base import (
+    Quantized,
+    Quantizer,
+    straight_through,
+)
 from pyro_genmodels.nets.vector_quantization.codebook import kmeans, nearest, split, totals
 
 # k-means sees so many vectors a code, but not fewer than so many in all.
@@ -50,7 +55,14 @@ class VectorQuantizer(Quantizer):
     Unlike Sonnet's, a code with hardly any count keeps its place instead of shrinking to zero; an
     update that is not finite (an overflow under mixed precision) is left out.
 
-    All state is in parameters and buffers, and equal on all ranks of a distributed run.
+    Batches whose gradients are accumulated for one optimizer step count as one batch: each goes on
+    from the codes before the step, and the codes become what all vectors so far make of these. So
+    averages move once a step, as they do for the batches' union, except that a restart or an
+    initialisation sees the batch at hand.
+
+    All state is in parameters and buffers, and equal on all ranks of a distributed run; a copy or
+    a checkpoint within a step lacks only that the step is open. A codebook that is a parameter
+    with ``requires_grad=False`` is neither initialised nor restarted.
 
     Args:
         dim: Size D of a vector.
@@ -99,6 +111,7 @@ class VectorQuantizer(Quantizer):
     unchosen: Tensor
     num_placed: Tensor
     batches: Tensor
+    _step: _OptimizerStep | None = None
 
     def __init__(
         self,
@@ -149,14 +162,15 @@ class VectorQuantizer(Quantizer):
         self.register_buffer("num_placed", torch.tensor(num_placed))
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
 
-    def forward(self, z: Float[Tensor, "*batch D"], *, update: bool | None = None) -> Quantized:
+    def forward(self, z: Float[Tensor, "*batch D"], *, update: CodebookUpdate = None) -> Quantized:
         """Quantise vectors; see the base class."""
         check_trailing("z", z, (self.dim,))
         updates = self._updates(update)
+        begins = updates and self._begins_step(z, update)
         z = self._normalized(z.to(self.codebook.dtype))
         flat = z.detach().reshape(-1, self.dim)
         # A step's further particles take no note, but pass as its first does.
-        passes = (updates or self._updates(None)) and self._warms_up(updates)
+        passes = (updates or self._updates(None)) and self._warms_up(begins)
         if updates and not passes:
             self._place(flat)
         codes = nearest(flat, self._normalized(self.codebook.detach()))
@@ -169,6 +183,18 @@ class VectorQuantizer(Quantizer):
         if updates:
             self._learn(flat, codes)
         return Quantized(straight_through(z, vectors), codes.reshape(z.shape[:-1]), loss)
+
+    def _begins_step(self, z: Tensor, update: CodebookUpdate) -> bool:
+        """Whether a training batch is its step's first; if not, go back to the step's start."""
+        step, number = self._step, latest_step()
+        goes_on = update == "accumulate" or (
+            update is None and z.requires_grad and step is not None and step.number == number
+        )
+        if not goes_on or step is None or step.is_outdated(self._moving()):
+            self._step = _OptimizerStep(number)
+            return True
+        step.rewind()
+        return False
 
     def _warms_up(self, counts: bool) -> bool:
         """Whether training vectors are to pass unquantised; counts the batch, or does not."""
@@ -211,7 +237,7 @@ class VectorQuantizer(Quantizer):
         """Initialise the codes that have no place yet."""
         start = int(self.num_placed)
         room = self.num_codes - start
-        if room == 0:
+        if room == 0 or self._is_held:
             return
         found = vectors[torch.isfinite(vectors).all(1)]
         if len(found) >= room:
@@ -227,9 +253,14 @@ class VectorQuantizer(Quantizer):
         """Take note of a training batch: averages, idle codes, restarts."""
         counts, sums = totals(vectors, codes, self.num_codes)
         batch = sum_over_ranks(torch.cat([sums, counts[:, None]], 1))
-        if not bool(torch.isfinite(batch).all()):
+        step, finite = self._step, bool(torch.isfinite(batch).all())
+        assert step is not None  # narrows the type for the checker
+        if finite:
+            step.add(batch)
+        if step.total is None:
             return
-        sums, counts = batch[:, :-1], batch[:, -1]
+        step.start(self._moving())
+        sums, counts = step.total[:, :-1], step.total[:, -1]
         self.steps += 1
         for average in (self.counts, self.frequencies):
             average.lerp_(counts, 1 - self.decay)
@@ -238,8 +269,22 @@ class VectorQuantizer(Quantizer):
         if self.learning == "ema":
             self.sums.lerp_(sums, 1 - self.decay)
             self._average()
-        if self.restart_after is not None:
+        if self.restart_after is not None and finite and not self._is_held:
             self._restart(vectors, codes)
+        step.close()
+
+    def _moving(self) -> list[Tensor]:
+        """Return what a training batch moves, from which the step's next batch starts again."""
+        moving = [self.codebook, self.counts, self.frequencies, self.steps]
+        return [*moving, self.unchosen, self.idle, *([self.sums] if self.learning == "ema" else [])]
+
+    @property
+    def _is_held(self) -> bool:
+        """Whether the codebook is a parameter that is frozen."""
+        return self.learning == "gradient" and not self.codebook.requires_grad
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_step": None}
 
     def _average(self) -> None:
         r"""Set the codes to :math:`\hat m / \tilde N`."""
@@ -274,3 +319,43 @@ class VectorQuantizer(Quantizer):
             self.sums[rows] = self.counts[rows, None] * self.codebook[rows]
             copy_from_first_rank(self.sums)
         copy_from_first_rank(self.codebook, self.counts, self.idle)
+
+
+class _OptimizerStep:
+    """The training batches since an optimizer stepped, and the state from which they started.
+
+    Args:
+        number: Number of optimizer steps before.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.total: Tensor | None = None
+        self._moving: list[Tensor] = []
+        self._start: list[Tensor] = []
+        self._versions: list[int] = []
+
+    def add(self, batch: Tensor) -> None:
+        """Add a batch's sums and counts to those of the step."""
+        self.total = batch if self.total is None else self.total + batch
+
+    def start(self, moving: list[Tensor]) -> None:
+        """Remember tensors as they are before the step moves them."""
+        self._moving, self._start = moving, [tensor.detach().clone() for tensor in moving]
+
+    def close(self) -> None:
+        """Remember that all that has moved the tensors since their start is this step."""
+        self._versions = [tensor._version for tensor in self._moving]
+
+    def is_outdated(self, moving: list[Tensor]) -> bool:
+        """Whether the tensors were replaced or written to since the step's last batch."""
+        if not self._moving:
+            return False
+        same = all(new is old for new, old in zip(moving, self._moving, strict=True))
+        return not same or [tensor._version for tensor in moving] != self._versions
+
+    @torch.no_grad()
+    def rewind(self) -> None:
+        """Put the tensors back to the step's start."""
+        for tensor, value in zip(self._moving, self._start, strict=True):
+            tensor.copy_(value)

@@ -17,7 +17,7 @@ from pyro_genmodels._batching import broadcast_shapes
 from pyro_genmodels._checks import check, check_trailing
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import Float, Num
-from pyro_genmodels.nets.layers import awaits_data, context_event_dim
+from pyro_genmodels.nets.layers import FirstData, awaits_data, context_event_dim
 from pyro_genmodels.transforms.base.torch_protocol import HandOver
 
 
@@ -111,19 +111,23 @@ class FlowTransform(Configured, HandOver, TransformModule):
     def initialize(self, y: Float[Tensor, "*event"], context: Tensor | None = None) -> None:
         """Let data set the first values of the parameters that take them from data.
 
-        What has had its first values keeps them.
+        What has had its first values, or is frozen, keeps them, and so do parts in eval mode of a
+        transform in training mode. No mode is changed.
 
         Args:
             y: A batch of data, some hundreds.
             context: Their contexts, if the transform takes any.
         """
-        was_training = self.training
-        self.train()
+        # Alone these are switched: what else is in eval mode stays as it is.
+        waiting = [] if self.training else [m for m in self.modules() if isinstance(m, FirstData)]
+        for part in waiting:
+            part.training = True
         try:
             self.check_event("y", y)
             self.inverse_and_log_det(y.expand(self.broadcast_shape(y.shape, context)), context)
         finally:
-            self.train(was_training)
+            for part in waiting:
+                part.training = False
 
     def broadcast_shape(self, shape: torch.Size, context: Tensor | None) -> torch.Size:
         """Return ``shape`` with its batch part broadcast against that of ``context``."""

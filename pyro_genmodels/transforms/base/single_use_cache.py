@@ -16,7 +16,6 @@ optimizer takes its place.
 
 from __future__ import annotations
 
-import itertools
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,19 +23,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
-_steps = itertools.count(1)
-_latest_step = 0
+from pyro_genmodels._optimizer_steps import latest_step
+
 _SPREAD = 256
-
-
-def _note_step(*_: Any) -> None:
-    global _latest_step
-    _latest_step = next(_steps)
-
-
-register_optimizer_step_post_hook(_note_step)
 
 
 class Dependencies(NamedTuple):
@@ -77,7 +67,7 @@ def _stamp(
     training, tensors = dependencies.state()
     tensors += [x, y]
     versions = tuple((id(t), _version(t), t.requires_grad) for t in tensors)
-    modes = _latest_step, dependencies.generation, *switches, *autocast
+    modes = latest_step(), dependencies.generation, *switches, *autocast
     return (*modes, training, versions), tensors
 
 

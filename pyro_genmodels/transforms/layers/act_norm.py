@@ -14,6 +14,7 @@ from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets.layers import (
     ContextEmbedding,
     FirstData,
+    is_frozen,
     set_to_zero,
     set_values,
     standardizing,
@@ -30,7 +31,8 @@ class ActNorm(FeaturewiseFlow):
     from data :math:`y` to noise :math:`x`; the constant :math:`c` makes the log-scale learn faster
     than the other parameters. The first data that pass in training mode set :math:`b` and
     :math:`l` so that each feature of the noise has mean zero and deviation one; a feature that
-    does not vary is only shifted. On several ranks the moments are those of all their data.
+    does not vary is only shifted. On several ranks the moments are those of all their data. A
+    frozen parameter keeps its values.
 
     With a context, its embedding is added to :math:`b` and to :math:`c\,l`; it starts at zero.
 
@@ -94,7 +96,7 @@ class ActNorm(FeaturewiseFlow):
         self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
     ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
         """Return the noise of the data ``y`` and the log-determinant; the first data set both."""
-        if self.first_data.is_due:
+        if self.first_data.is_due and not is_frozen(self):
             self._standardize(y)
         shift, log_scale = self._values(y, context)
         return (y + shift) * torch.exp(log_scale), self._total(y, log_scale)
