@@ -111,6 +111,15 @@ class AR1Normal(TorchDistribution):
         """Ones: the sequence is stationary."""
         return self.like.new_ones(self.batch_shape + self.event_shape)
 
+    loc = mode = mean
+    stddev = variance
+
+    def entropy(self) -> Float[Tensor, "*batch"]:
+        """Return the entropy in nats."""
+        size = self.event_shape[0]
+        nats = 0.5 * size + self._log_normalizer(size // self.num_steps)
+        return self.like.new_full(self.batch_shape, nats)
+
 
 @register_kl(DiagonalNormal, AR1Normal)  # type: ignore[untyped-decorator]
 def _kl_diagonal_ar1(q: DiagonalNormal, p: AR1Normal) -> Tensor:

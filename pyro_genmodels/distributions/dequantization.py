@@ -59,6 +59,20 @@ class UniformDequantization(TorchDistribution):
             self._validate_sample(value)
         return torch.where(value.floor() == self.x, 0.0, -torch.inf).to(value.dtype)
 
+    @property
+    def mean(self) -> Float[Tensor, "*batch"]:
+        """The middle between the integer and the next."""
+        return self.x + 0.5
+
+    @property
+    def variance(self) -> Float[Tensor, "*batch"]:
+        """A twelfth."""
+        return torch.full_like(self.x, 1 / 12)
+
+    def entropy(self) -> Float[Tensor, "*batch"]:
+        """Return the entropy in nats, which is zero."""
+        return torch.zeros_like(self.x)
+
     def expand(
         self, batch_shape: torch.Size | list[int] | tuple[int, ...], _instance: Any = None
     ) -> UniformDequantization:

@@ -2,18 +2,28 @@
 
 ``Normal(loc, scale).to_event(1)`` is the same law at several times the cost: two wrapped objects,
 an ``expand`` of both, and a KL that takes logarithms of what was an exponential a moment before.
-In a small VAE that is a tenth of the step.
+In a small VAE that is a tenth of the step. What it offers is here too: its moments, its KL to and
+from such distributions, and the parameters ``loc`` and ``scale`` by which Pyro's reparameterisers
+make a site's distribution anew.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
-from pyro.distributions import TorchDistribution
-from torch.distributions import constraints, register_kl
+from pyro.distributions import Normal, TorchDistribution
+from torch.distributions import (
+    Independent,
+    MultivariateNormal,
+    constraints,
+    kl_divergence,
+    register_kl,
+)
+from torch.distributions.utils import lazy_property
 
+from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Float, Tensor
 
 _LOG_2_PI = math.log(2 * math.pi)
@@ -25,7 +35,12 @@ class DiagonalNormal(TorchDistribution):
     Args:
         loc: Means ``(*batch, D)``.
         log_scale: Logarithms of the standard deviations, of the same shape.
+        scale: The standard deviations, in the place of their logarithms.
         validate_args: Whether parameters and values are checked.
+
+    Raises:
+        ValueError: If neither or both of ``log_scale`` and ``scale`` are given. Under validation,
+            if a mean is NaN or a standard deviation not positive.
 
     Example:
         >>> noise = DiagonalNormal(torch.zeros(2, 3), torch.zeros(2, 3))
@@ -35,7 +50,7 @@ class DiagonalNormal(TorchDistribution):
 
     arg_constraints: ClassVar[dict[str, Any]] = {
         "loc": constraints.real_vector,
-        "log_scale": constraints.real_vector,
+        "scale": constraints.independent(constraints.positive, 1),
     }
     support = constraints.real_vector
     has_rsample = True
@@ -43,12 +58,19 @@ class DiagonalNormal(TorchDistribution):
     def __init__(
         self,
         loc: Float[Tensor, "*batch D"],
-        log_scale: Float[Tensor, "*batch D"],
+        log_scale: Float[Tensor, "*batch D"] | None = None,
         *,
+        scale: Float[Tensor, "*batch D"] | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        self.loc, self.log_scale = loc, log_scale
-        self.scale = log_scale.exp()
+        self.loc = loc
+        if log_scale is not None:
+            check(scale is None, "scale", "be left out with `log_scale`", "both")
+            self.log_scale, self.scale = log_scale, log_scale.exp()
+        else:
+            check(scale is not None, "scale", "be given without `log_scale`", None)
+            assert scale is not None  # narrows the type for the checker
+            self.log_scale, self.scale = scale.log(), scale
         super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> DiagonalNormal:
@@ -82,6 +104,13 @@ class DiagonalNormal(TorchDistribution):
         """The location."""
         return self.loc
 
+    mode = mean
+
+    @property
+    def stddev(self) -> Float[Tensor, "*batch D"]:
+        """The scale."""
+        return self.scale
+
     @property
     def variance(self) -> Float[Tensor, "*batch D"]:
         """The square of the scale."""
@@ -95,6 +124,9 @@ class DiagonalNormal(TorchDistribution):
 class StandardNormal(TorchDistribution):
     """Gaussian over vectors with mean zero and unit covariance.
 
+    Made of ``loc`` and ``scale`` instead, as Pyro's ``LocScaleReparam`` makes the distribution of a
+    site anew, it is the :class:`DiagonalNormal` of these.
+
     Args:
         like: A tensor of the wanted dtype and device.
         size: Length D of the vectors.
@@ -106,9 +138,15 @@ class StandardNormal(TorchDistribution):
         torch.float64
     """
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}
+    arg_constraints: ClassVar[dict[str, Any]] = DiagonalNormal.arg_constraints
     support = constraints.real_vector
     has_rsample = True
+
+    def __new__(cls, *args: Any, loc: Any = None, scale: Any = None, **options: Any) -> Any:
+        """Return an instance, or the ``DiagonalNormal`` of ``loc`` and ``scale``."""
+        if loc is None and scale is None:
+            return super().__new__(cls)
+        return DiagonalNormal(loc, scale=scale, **options)
 
     def __init__(
         self, like: Tensor, size: int, batch_shape: Any = (), *, validate_args: bool | None = None
@@ -138,15 +176,30 @@ class StandardNormal(TorchDistribution):
         log_density = -0.5 * value.square().sum(-1) - 0.5 * _LOG_2_PI * self.event_shape[0]
         return _broadcast(log_density, self.batch_shape)
 
+    # Lazy: made when they are asked for, and never validated.
+    @lazy_property
+    def loc(self) -> Float[Tensor, "*batch D"]:
+        """Zeros."""
+        return self.like.new_zeros(self.batch_shape + self.event_shape)
+
+    @lazy_property
+    def scale(self) -> Float[Tensor, "*batch D"]:
+        """Ones."""
+        return self.like.new_ones(self.batch_shape + self.event_shape)
+
     @property
     def mean(self) -> Float[Tensor, "*batch D"]:
         """Zeros."""
-        return self.like.new_zeros(self.batch_shape + self.event_shape)
+        return cast(Tensor, self.loc)
+
+    mode = log_scale = mean
 
     @property
     def variance(self) -> Float[Tensor, "*batch D"]:
         """Ones."""
-        return self.like.new_ones(self.batch_shape + self.event_shape)
+        return cast(Tensor, self.scale)
+
+    stddev = variance
 
     def entropy(self) -> Float[Tensor, "*batch"]:
         """Return the entropy in nats."""
@@ -154,8 +207,10 @@ class StandardNormal(TorchDistribution):
         return self.like.new_full(self.batch_shape, nats)
 
 
+@register_kl(StandardNormal, StandardNormal)  # type: ignore[untyped-decorator]
+@register_kl(StandardNormal, DiagonalNormal)  # type: ignore[untyped-decorator]
 @register_kl(DiagonalNormal, DiagonalNormal)  # type: ignore[untyped-decorator]
-def _kl_diagonal_diagonal(q: DiagonalNormal, p: DiagonalNormal) -> Tensor:
+def _kl_diagonal_diagonal(q: Any, p: Any) -> Tensor:
     spread = ((q.loc - p.loc).square() + q.scale.square()) / p.scale.square()
     return (0.5 * (spread - 1) + p.log_scale - q.log_scale).sum(-1)
 
@@ -251,6 +306,13 @@ class MapNormal(TorchDistribution):
         """The location."""
         return self.loc
 
+    mode = mean
+
+    @property
+    def stddev(self) -> Float[Tensor, "*batch C H W"]:
+        """The scale."""
+        return self.scale
+
     @property
     def variance(self) -> Float[Tensor, "*batch C H W"]:
         """The square of the scale."""
@@ -268,3 +330,15 @@ def _kl_of_maps(q: MapNormal, p: MapNormal) -> Tensor:
     ratio, distance = q.scale / p.scale, (q.loc - p.loc) / p.scale
     terms = 0.5 * (ratio.square() + distance.square() - 1) - ratio.log()
     return terms.sum((-3, -2, -1))
+
+
+def _plain(normal: Any) -> Any:
+    """Return Pyro's own form of one of these distributions."""
+    return Normal(normal.loc, normal.scale).to_event(normal.event_dim)
+
+
+for _own in (DiagonalNormal, StandardNormal, MapNormal):
+    register_kl(_own, Independent)(lambda q, p: kl_divergence(_plain(q), p))
+    register_kl(Independent, _own)(lambda q, p: kl_divergence(q, _plain(p)))
+for _own in (DiagonalNormal, StandardNormal):
+    register_kl(_own, MultivariateNormal)(lambda q, p: kl_divergence(_plain(q), p))

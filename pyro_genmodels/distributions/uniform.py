@@ -93,6 +93,24 @@ class UniformLevels(TorchDistribution):
         nats = self.event_shape.numel() * math.log(self.num_levels)
         return (self._nothing - nats).expand(torch.broadcast_shapes(lead, self.batch_shape))
 
+    @property
+    def mean(self) -> Float[Tensor, "*batch_event"]:
+        """The middle of the levels."""
+        return self._full((self.num_levels - 1) / 2)
+
+    @property
+    def variance(self) -> Float[Tensor, "*batch_event"]:
+        """The variance of each element."""
+        return self._full((self.num_levels**2 - 1) / 12)
+
+    def entropy(self) -> Float[Tensor, "*batch"]:
+        """Return the entropy in nats."""
+        nats = self.event_shape.numel() * math.log(self.num_levels)
+        return (self._nothing + nats).expand(self.batch_shape)
+
+    def _full(self, value: float) -> Tensor:
+        return (self._nothing + value).expand(self.batch_shape + self.event_shape)
+
     def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Int[Tensor, "*batch_event"]:
         """Draw indices ``(*sample_shape, *batch_shape, *event_shape)``."""
         shape = torch.Size(sample_shape) + self.batch_shape + self.event_shape

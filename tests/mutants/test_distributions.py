@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
+from pyro.infer.reparam import LocScaleReparam
 from torch import Tensor
+from torch.distributions import constraints
 
 from pyro_genmodels import distributions, nets, testing
 from tests.cases import multiscale, vivid
+from tests.distributions.test_normals import LOC, LOG_SCALE
+from tests.distributions.test_normals import test_kl_is_that_of_plain_normals as kl_law
 from tests.mutants.mutation import Mutation, assert_caught
 from tests.mutants.parts import small_pixelcnn
 
@@ -126,3 +133,30 @@ def test_distribution(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     mutation, message = DISTRIBUTION_MUTANTS[mutant]
     pixelcnn = small_pixelcnn()
     assert_caught(lambda: testing.check_distribution(pixelcnn), mutation, monkeypatch, message)
+
+
+def test_scales_that_reparameterisers_cannot_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the distribution's parameter was the logarithm."""
+    normal = distributions.DiagonalNormal
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        names = {"loc": constraints.real_vector, "log_scale": constraints.real_vector}
+        patch.setattr(normal, "arg_constraints", names)
+
+    def law() -> None:
+        config = {"z": LocScaleReparam(0.5)}
+        program = poutine.reparam(lambda: pyro.sample("z", normal(LOC, LOG_SCALE)), config=config)
+        program()
+
+    assert_caught(law, mutate, monkeypatch, "`scale` must", error=ValueError)
+
+
+def test_kl_to_plain_normals_of_variances(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        plain = lambda d: dist.Normal(d.loc, d.variance).to_event(d.event_dim)  # noqa: E731
+        patch.setattr("pyro_genmodels.distributions.gaussian._plain", plain)
+
+    def law() -> None:
+        kl_law("DiagonalNormal", "DiagonalNormal")
+
+    assert_caught(law, mutate, monkeypatch, "not close")
