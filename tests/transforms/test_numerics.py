@@ -127,6 +127,54 @@ def test_the_error_names_the_values() -> None:
         flow.inv(torch.tensor([0.0, math.nan]))
 
 
+class Stretch(transforms.FlowTransform):
+    """Multiplies each event by its own power of ten."""
+
+    def __init__(self, exponents: Tensor) -> None:
+        super().__init__(1)
+        self.exponents = torch.nn.Parameter(exponents)
+
+    def forward_and_log_det(self, x: Tensor, context: None = None) -> tuple[Tensor, Tensor]:
+        return x * 10 ** self.exponents[:, None], x.shape[-1] * math.log(10) * self.exponents
+
+    def inverse_and_log_det(self, y: Tensor, context: None = None) -> tuple[Tensor, Tensor]:
+        return y / 10 ** self.exponents[:, None], -y.shape[-1] * math.log(10) * self.exponents
+
+
+def test_a_draw_that_is_far_but_finite_spoils_no_other() -> None:
+    flow = Stretch(torch.tensor([0.0, 0.0, 30.0, 37.0]))
+    assert bool(flow(torch.ones(4, 6)).isfinite().all())
+    # All together would overflow; each density does not.
+    flow = Stretch(torch.full((1000,), -18.0))
+    assert bool(flow.inv(torch.full((1000, 6), 5.0)).isfinite().all())
+
+
+def test_a_transform_that_overflows_is_at_fault_and_its_draws_are_counted() -> None:
+    flow = Stretch(torch.tensor([0.0, 39.0, 0.0, 45.0]))
+    message = (
+        r"`transform` must give ordinary values a finite image and log-determinant in "
+        r"torch.float32; got none for 2 of 4 draws, of values up to 1, in Stretch"
+    )
+    with pytest.raises(ValueError, match=message):
+        flow(torch.ones(4, 6))
+    flow = Stretch(-torch.tensor([0.0, 25.0, 0.0]))
+    with pytest.raises(ValueError, match="`transform` .* got none for 1 of 3 events"):
+        flow.inv(torch.ones(3, 6))
+    flow = Stretch(torch.tensor([0.0, math.nan]))
+    with pytest.raises(ValueError, match="`transform` must have finite parameters; got exponents"):
+        flow(torch.ones(2, 6))
+
+
+def test_values_that_overflow_are_at_fault_and_counted() -> None:
+    flow, x = Stretch(torch.zeros(3)), torch.ones(3, 6)
+    x[1, 2], x[2, 0] = math.inf, 5.0
+    with pytest.raises(ValueError, match="`x` .* got values up to inf in 1 of 3 draws"):
+        flow(x)
+    x[1, 2], x[0, 0] = 1e30, math.nan
+    with pytest.raises(ValueError, match="`y` .* got values up to nan in 2 of 3 events"):
+        flow.inv(x)
+
+
 def test_no_look_without_validation() -> None:
     flow, y = transforms.DiagonalScale((2,)), torch.tensor([0.0, math.inf])
     with pyro.validation_enabled(False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
 import torch
@@ -17,6 +18,10 @@ from pyro_genmodels._checks import check
 from pyro_genmodels.transforms.base.single_use_cache import Dependencies, Slot, in_functorch
 
 _Evaluated: TypeAlias = "tuple[Tensor, Tensor]"
+
+_ORDINARY = 40.0
+"""Noise of every base here stays below it; if such a value overflows, it is not the value's fault.
+"""
 
 
 @runtime_checkable
@@ -35,6 +40,8 @@ class _Flow(Protocol):
     def forward_and_log_det(self, x: Tensor, context: Tensor | None = None) -> _Evaluated: ...
 
     def inverse_and_log_det(self, y: Tensor, context: Tensor | None = None) -> _Evaluated: ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
 
 
 class _Inverse(_InverseTransform):
@@ -84,7 +91,7 @@ class HandOver(Transform, Abstract):
         evaluate = flow.forward_and_log_det if forward else flow.inverse_and_log_det
         result, log_det = evaluate(tensor, context)
         if flow.maps_everything and _validates(result):
-            _check_finite("x" if forward else "y", tensor, result, log_det)
+            _check_finite(flow, tensor, result, log_det, forward=forward)
         return result, log_det
 
     __hash__ = object.__hash__
@@ -195,10 +202,30 @@ def _validates(tensor: Tensor) -> bool:
     return bool(is_validation_enabled())
 
 
-def _check_finite(argument: str, given: Tensor, result: Tensor, log_det: Tensor) -> None:
+def _check_finite(
+    flow: _Flow, given: Tensor, result: Tensor, log_det: Tensor, *, forward: bool
+) -> None:
     """Raise ``ValueError`` if an overflow would go on as NaN, or as a density of zero."""
-    # The squares' sum: that of noise is its Gaussian log-density, which overflows before noise.
-    sizes = [torch.linalg.vector_norm(t.detach()) for t in (result, log_det)]
-    rule = f"have a finite image and log-determinant in {result.dtype}, as what is trained on has"
-    if not bool(torch.isfinite(sizes[0] + sizes[1])):
-        check(False, argument, rule, f"values up to {given.detach().abs().max():.3g}")
+    given, result, log_det = given.detach(), result.detach(), log_det.detach()
+    # One number for all is quick, and mostly settles it; only if not, each event is looked at.
+    sizes = [torch.linalg.vector_norm(t) for t in (result, log_det)]
+    if bool(torch.isfinite(sizes[0] + sizes[1])):
+        return
+    image = result.reshape(*log_det.shape, -1)
+    if not forward:
+        # The squares' sum: that of noise is its Gaussian log-density, which overflows before noise.
+        image = torch.linalg.vector_norm(image, dim=-1, keepdim=True)
+    bad = ~(image.isfinite().all(-1) & log_det.isfinite())
+    if not bool(bad.any()):
+        return
+    largest = float(given.reshape(*bad.shape, -1)[bad].abs().max())
+    fault = f"{int(bad.sum())} of {bad.numel()} {'draws' if forward else 'events'}"
+    rule = f"a finite image and log-determinant in {result.dtype}"
+    if not largest <= _ORDINARY:
+        argument = "x" if forward else "y"
+        rule = f"have {rule}, as what is trained on has"
+        check(False, argument, rule, f"values up to {largest:.3g} in {fault}")
+    broken = [name for name, tensor in flow.named_parameters() if not tensor.isfinite().all()]
+    check(not broken, "transform", "have finite parameters", ", ".join(broken[:3]))
+    problem = f"none for {fault}, of values up to {largest:.3g}, in {type(flow).__name__}"
+    check(False, "transform", f"give ordinary values {rule}", problem)
