@@ -121,6 +121,11 @@ def test_transform(law: str, make: Callable[[], Case]) -> None:
     run(law, *transform_and_points(prepared(make)))
 
 
+@law_on(ALL_TRANSFORMS, "check_inverse_module")
+def test_inverse_module(law: str, make: Callable[[], Case]) -> None:
+    run(law, transform_and_points(make())[0])
+
+
 @law_on(each_hand_over(ALL_TRANSFORMS), "check_no_stale_value", "check_gradients_survive")
 def test_hand_over(law: str, make: Callable[[], Case]) -> None:
     run(law, *transform_and_points(prepared(make)))

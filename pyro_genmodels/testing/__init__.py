@@ -69,6 +69,7 @@ from pyro_genmodels.testing.sampling import (
 )
 from pyro_genmodels.testing.transforms import (
     check_inverse,
+    check_inverse_module,
     check_log_det,
     check_precision,
     check_shapes,
@@ -91,6 +92,7 @@ __all__ = [
     "check_freezes",
     "check_gradients_survive",
     "check_inverse",
+    "check_inverse_module",
     "check_log_det",
     "check_model_sampler",
     "check_model_shapes",

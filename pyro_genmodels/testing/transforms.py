@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pyro_genmodels.testing.probes import clean_copy, draw, jacobian
+from pyro_genmodels.testing.probes import clean_copy, draw, jacobian, modules_of
 from pyro_genmodels.testing.report import require_close, require_law, require_within, tolerance
 
 
@@ -116,6 +116,36 @@ def _log_dets(transform: Any, x: Tensor) -> dict[str, Tensor]:
     log_dets["of an unseen pair"] = transform.log_abs_det_jacobian(x.clone(), y.clone())
     log_dets["of the inverse, negated"] = -transform.inv.log_abs_det_jacobian(y.clone(), x.clone())
     return log_dets
+
+
+def check_inverse_module(transform: Any) -> None:
+    """Check that the inverse has the transform's parameters for its own, and is tied to it.
+
+    What holds ``transform.inv``, a guide or a module, then trains, saves and moves them; of an
+    inverse that is not a module nothing says that its parameters stay as they are.
+
+    Args:
+        transform: Any bijective ``torch.distributions.Transform``.
+
+    Raises:
+        AssertionError: If the inverse of a module is not one, a parameter is missing, the
+            inverse's inverse is another transform, or asking for it adds parts to the transform.
+
+    Example:
+        >>> check_inverse_module(torch.distributions.ExpTransform())
+    """
+    modules = modules_of(transform)
+    before = [list(module.state_dict()) for module in modules]
+    inverse = transform.inv
+    problem = f"it is {type(inverse).__name__}"
+    is_module = isinstance(inverse, nn.Module) or not isinstance(transform, nn.Module)
+    require_law(is_module, "the inverse of a module is a module", problem)
+    owned = {id(p) for module in modules_of(inverse) for p in module.parameters()}
+    missing = [n for m in modules for n, p in m.named_parameters() if id(p) not in owned]
+    require_law(not missing, "the inverse has the transform's parameters", f"not {missing[:3]}")
+    require_law(inverse.inv is transform, "the inverse's inverse is the transform", "another")
+    after = [list(module.state_dict()) for module in modules]
+    require_law(after == before, "a transform has no inverse for its part", f"now {after}")
 
 
 def check_shapes(transform: Any, x: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 from pyro_genmodels.transforms.base.chain import Chain
 from pyro_genmodels.transforms.base.conditional import ConditionalFlow
-from pyro_genmodels.transforms.base.flow_transform import FlowTransform
+from pyro_genmodels.transforms.base.flow_transform import FlowTransform, Inverse
 from pyro_genmodels.transforms.couplings.base import Coupling
 from pyro_genmodels.transforms.couplings.coupling import (
     AdditiveCoupling,
@@ -78,6 +78,7 @@ __all__ = [
     "FlowTransform",
     "Glow",
     "HalfMask",
+    "Inverse",
     "InvertibleLinear",
     "Logit",
     "MaskedAutoregressive",

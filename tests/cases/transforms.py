@@ -191,6 +191,13 @@ TRANSFORMS: Cases = {
         transforms.Glow(**glow(1, 4, 2, coupling="spline", learned_prior=False)), (1, 4, 2)
     ),
     "Glow/vector": lambda: Case(transforms.Glow(**glow(5)), (5,)),
+    "Inverse": lambda: Case(affine(transforms.AlternatingMask(), 5).part.inv, (5,)),
+    "Inverse/image": lambda: Case(
+        transforms.Inverse(affine(transforms.ChannelMask(), 3, 2, 3).part), (3, 2, 3)
+    ),
+    "Inverse/masked-autoregressive": lambda: Case(
+        transforms.MaskedAutoregressive(4, hidden=(6,)).inv, (4,)
+    ),
     "InvertibleLinear": lambda: Case(transforms.InvertibleLinear(3), (3, 2, 3)),
     "InvertibleLinear/one-element": lambda: Case(transforms.InvertibleLinear(1, event_dim=1), (1,)),
     "InvertibleLinear/plain": lambda: Case(transforms.InvertibleLinear(3, lu=False), (3, 2, 3)),
@@ -267,6 +274,9 @@ CONDITIONAL_TRANSFORMS: Cases = {
             transforms.Permute([1, 0]), nets.ConvNet(2, 4, hidden=(4,), num_classes=3)
         ),
         (4, 2, 2),
+    ),
+    "ConditionalFlow/inverse": lambda: conditional(
+        affine(transforms.HalfMask(), 4, num_classes=3).part.inv, (4,)
     ),
     "ConditionalFlow/linear": lambda: conditional(
         transforms.InvertibleLinear(3, event_dim=1, num_classes=3), (3,)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pyro.distributions as dist
 import pytest
+import torch
 from torch import Tensor
 
 from pyro_genmodels import testing, transforms
@@ -79,6 +81,34 @@ def test_slot(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     flow, x = slotted()
     check = getattr(testing, law)
     assert_caught(lambda: check(flow, x), mutation, monkeypatch, message)
+
+
+def plain_inverse(patch: pytest.MonkeyPatch) -> None:
+    """torch's own: it knows the flow, and registers nothing."""
+    patch.setattr(transforms.FlowTransform, "inv", torch.distributions.Transform.inv)
+
+
+def inverse_of_a_copy(patch: pytest.MonkeyPatch) -> None:
+    def inv(self: Any) -> Any:
+        return transforms.Inverse(copy.deepcopy(self))
+
+    patch.setattr(transforms.FlowTransform, "inv", property(inv))
+
+
+INVERSE_MUTANTS: dict[str, tuple[Mutation, str]] = {
+    "no module": (plain_inverse, "the inverse of a module is a module"),
+    "of a copy": (inverse_of_a_copy, "the inverse has the transform's parameters"),
+}
+
+
+@pytest.mark.parametrize("mutant", INVERSE_MUTANTS)
+def test_inverse_module(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutation, message = INVERSE_MUTANTS[mutant]
+
+    def law() -> None:
+        testing.check_inverse_module(slotted()[0])
+
+    assert_caught(law, mutation, monkeypatch, message)
 
 
 def test_pyros_own_coupling_is_stale() -> None:

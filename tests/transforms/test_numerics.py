@@ -158,7 +158,7 @@ def test_a_transform_that_overflows_is_at_fault_and_its_draws_are_counted() -> N
     with pytest.raises(ValueError, match=message):
         flow(torch.ones(4, 6))
     flow = Stretch(-torch.tensor([0.0, 25.0, 0.0]))
-    with pytest.raises(ValueError, match="`transform` .* got none for 1 of 3 events"):
+    with pytest.raises(ValueError, match=r"`transform` .* got none for 1 of 3 events"):
         flow.inv(torch.ones(3, 6))
     flow = Stretch(torch.tensor([0.0, math.nan]))
     with pytest.raises(ValueError, match="`transform` must have finite parameters; got exponents"):
@@ -168,10 +168,10 @@ def test_a_transform_that_overflows_is_at_fault_and_its_draws_are_counted() -> N
 def test_values_that_overflow_are_at_fault_and_counted() -> None:
     flow, x = Stretch(torch.zeros(3)), torch.ones(3, 6)
     x[1, 2], x[2, 0] = math.inf, 5.0
-    with pytest.raises(ValueError, match="`x` .* got values up to inf in 1 of 3 draws"):
+    with pytest.raises(ValueError, match=r"`x` .* got values up to inf in 1 of 3 draws"):
         flow(x)
     x[1, 2], x[0, 0] = 1e30, math.nan
-    with pytest.raises(ValueError, match="`y` .* got values up to nan in 2 of 3 events"):
+    with pytest.raises(ValueError, match=r"`y` .* got values up to nan in 2 of 3 events"):
         flow.inv(x)
 
 

@@ -7,11 +7,12 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Transform
 
 from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets.layers import checkpointed_method
-from pyro_genmodels.transforms.base.flow_transform import FlowTransform
+from pyro_genmodels.transforms.base.flow_transform import FlowTransform, as_flow
 from pyro_genmodels.transforms.base.single_use_cache import in_functorch
 
 
@@ -28,7 +29,8 @@ class Chain(FlowTransform):
         cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
-        ValueError: If there are none, or their event ranks or contexts differ.
+        ValueError: If there are none, one is not of this package, or their event ranks or contexts
+            differ.
 
     Example:
         >>> from pyro_genmodels import transforms
@@ -40,19 +42,20 @@ class Chain(FlowTransform):
 
     def __init__(
         self,
-        transforms: Sequence[FlowTransform],
+        transforms: Sequence[Transform],
         *,
         checkpoint: bool = False,
         cache_size: int = 0,
     ) -> None:
         check(len(transforms) > 0, "transforms", "have at least one transform", "none")
-        ranks = sorted({t.domain.event_dim for t in transforms})
+        flows = [as_flow("transforms", part) for part in transforms]
+        ranks = sorted({t.domain.event_dim for t in flows})
         check(len(ranks) == 1, "transforms", "have one event rank", ranks)
         super().__init__(ranks[0], cache_size=cache_size)
-        self.parts = nn.ModuleList(transforms)
+        self.parts = nn.ModuleList(flows)
         self.checkpoint = checkpoint
-        self.codomain = transforms[-1].codomain
-        self.num_classes, self.context_shape = common_context(transforms)
+        self.codomain = flows[-1].codomain
+        self.num_classes, self.context_shape = common_context(flows)
 
     def forward_and_log_det(
         self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pyro.distributions.conditional import ConditionalTransformModule
 from torch import Tensor, nn
+from torch.distributions import Transform
 
 from pyro_genmodels._checks import check
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import Num
 from pyro_genmodels.nets.layers import check_context
-from pyro_genmodels.transforms.base.flow_transform import FlowTransform
+from pyro_genmodels.transforms.base.flow_transform import FlowTransform, as_flow
 from pyro_genmodels.transforms.base.torch_protocol import HandOver
 
 # At run time a module that is registered below, since the metaclass of Pyro's class conflicts with
@@ -55,7 +56,7 @@ class ConditionalFlow(Configured, _Base):
         cache_size: Of the conditioned transforms; see :meth:`FlowTransform.with_cache`.
 
     Raises:
-        ValueError: If the flow takes no context.
+        ValueError: If the flow is not of this package, or takes no context.
 
     Example:
         >>> from pyro_genmodels import transforms
@@ -64,8 +65,9 @@ class ConditionalFlow(Configured, _Base):
         torch.Size([2, 3])
     """
 
-    def __init__(self, flow: FlowTransform, *, cache_size: int = 0) -> None:
+    def __init__(self, flow: Transform, *, cache_size: int = 0) -> None:
         super().__init__()
+        flow = as_flow("flow", flow)
         takes = flow.context_event_dim is not None
         check(takes, "num_classes or context_shape", "be given for a conditional flow", None)
         self.flow = flow

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from pyro.distributions.torch_transform import TransformModule
 from torch import Tensor, nn
-from torch.distributions import constraints
+from torch.distributions import Transform, constraints
 
 from pyro_genmodels._batching import broadcast_shapes
 from pyro_genmodels._checks import check, check_trailing
@@ -81,13 +81,22 @@ class FlowTransform(Configured, HandOver, TransformModule):
     def _flow(self) -> FlowTransform:
         return self
 
+    @property
+    def inv(self) -> FlowTransform:
+        """The inverse, a module that has this one's parameters; ``t.inv.inv is t``."""
+        if self._inv is None:
+            # Past nn.Module, which would make the inverse a part of what is a part of it.
+            self.__dict__["_inv"] = Inverse(self)
+        return cast(FlowTransform, self._inv)
+
     def forward(self, x: Float[Tensor, "*event"]) -> Float[Tensor, "*result"]:
         """Return the data that the noise ``x`` becomes."""
         return self._call(x)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the data that the noise ``x`` becomes, running the module's hooks."""
-        return cast(Tensor, nn.Module.__call__(self, x))
+        y = self._made_from(x)
+        return cast(Tensor, nn.Module.__call__(self, x)) if y is None else y
 
     def check_event(self, argument: str, tensor: Tensor) -> None:
         """Raise ``ValueError`` unless ``tensor`` has events that this transform takes."""
@@ -172,3 +181,94 @@ class FlowTransform(Configured, HandOver, TransformModule):
         self._forget()
         self._has_seen_data = False
         super()._load_from_state_dict(*args, **kwargs)
+
+
+def as_flow(argument: str, value: Transform) -> FlowTransform:
+    """Return ``value``, or raise ``ValueError`` unless it can be a part of other flows."""
+    fits = isinstance(value, FlowTransform)
+    rule = "be of this package's transforms (others stand beside them, in a list)"
+    check(fits, argument, rule, type(value).__name__)
+    return cast(FlowTransform, value)
+
+
+class Inverse(FlowTransform):
+    """The inverse of a flow, itself a flow: its noise is the other's data.
+
+    ``flow.inv`` makes it. It is a module that has the flow as its part, so that the parameters
+    are trained, moved and saved with whatever holds the inverse: a guide, a ``PyroModule``, a
+    :class:`Chain`. A sample and its density take one evaluation together, as of every flow.
+
+    Args:
+        flow: The flow that is inverted.
+
+    Example:
+        >>> from pyro_genmodels import transforms
+        >>> flow = transforms.masked_autoregressive(3)
+        >>> len(list(flow.inv.parameters())) == len(list(flow.parameters()))
+        True
+        >>> flow.inv(flow(torch.zeros(2, 3)).clone()).shape, flow.inv.inv is flow
+        (torch.Size([2, 3]), True)
+    """
+
+    def __init__(self, flow: FlowTransform) -> None:
+        rank = flow.codomain.event_dim
+        super().__init__(rank, event_shape=flow.event_shape, cache_size=flow._cache_size)
+        self.flow = flow
+        self.domain, self.codomain = flow.codomain, flow.domain
+        self.num_classes, self.context_shape = flow.num_classes, flow.context_shape
+        self.maps_everything = flow.maps_everything
+
+    @property
+    def inv(self) -> FlowTransform:
+        """The flow that is inverted."""
+        if self.flow._inv is None:  # in a copy, which has no ties from the flow to its inverse
+            self.flow.__dict__["_inv"] = self
+        return self.flow
+
+    def forward_and_log_det(
+        self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
+    ) -> tuple[Float[Tensor, "*result"], Float[Tensor, "*batch"]]:
+        """Return what the flow makes noise of ``x``, and the log-determinant."""
+        return self.flow.inverse_and_log_det(x, context)
+
+    def inverse_and_log_det(
+        self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
+    ) -> tuple[Float[Tensor, "*result"], Float[Tensor, "*batch"]]:
+        """Return the data that the flow makes of ``y``, and the log-determinant."""
+        return self.flow.forward_and_log_det(y, context)
+
+    # Calls are the flow's, so that both have one slot: what one has evaluated serves the other.
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the noise that the flow makes of the data ``x``."""
+        return self.flow._inv_call(x)
+
+    def _call(self, x: Tensor) -> Tensor:
+        return self.flow._inv_call(x)
+
+    def _inv_call(self, y: Tensor) -> Tensor:
+        return self.flow(y)
+
+    def undo(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the noise of ``y`` and ``log |dy/dx|`` at once; see :meth:`HandOver.undo`."""
+        x, log_det = self.flow.redo(y)
+        return x, -log_det
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return ``log |dy/dx|`` of shape ``(*batch,)``."""
+        return -self.flow.log_abs_det_jacobian(y, x)
+
+    def check_has_seen_data(self) -> None:
+        """Raise nothing: the flow's first look is at what comes to it as data."""
+
+    def with_cache(self, cache_size: int = 1) -> Any:
+        """Return the inverse of the flow with that ``cache_size``."""
+        return self.flow.with_cache(cache_size).inv
+
+    def forward_shape(self, shape: Any) -> torch.Size:
+        """Return the shape of the noise that the flow makes of data of this shape."""
+        return self.flow.inverse_shape(shape)
+
+    def inverse_shape(self, shape: Any) -> torch.Size:
+        """Return the shape of the data that the flow makes of noise of this shape."""
+        return self.flow.forward_shape(shape)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -103,6 +103,7 @@ class _Entry:
     forward: bool
     stamp: tuple[Any, ...]
     snapshot: list[Tensor] | None
+    is_handed_out: bool = False
 
     def fits(self, x: Tensor, y: Tensor, dependencies: Dependencies) -> bool:
         given, made = (x, y) if self.forward else (y, x)
@@ -157,19 +158,32 @@ class Slot:
 
         return weakref.ref(tensor, tensor_died)
 
-    def made(self, y: Tensor) -> bool:
-        """Whether the evaluation that is held made ``y`` from noise, or noise from ``y``."""
+    def has(self, tensor: Tensor) -> bool:
+        """Whether ``tensor`` went into the evaluation that is held, or came out of it."""
         entry = self._entry
-        return entry is not None and (entry.made() if entry.forward else entry.given) is y
+        return entry is not None and (entry.given is tensor or entry.made() is tensor)
 
     def take_input(self, y: Tensor, dependencies: Dependencies) -> Tensor | None:
         """Return the x from which ``y`` was made, once; its log-determinant stays to be taken."""
         entry = self._entry
-        if entry is None or not entry.forward or not entry.fits(entry.given, y, dependencies):
+        if entry is None or not entry.forward or entry.is_handed_out:
             return None
-        x = entry.given
-        self.put(x, y, entry.log_det, dependencies, forward=False)
-        return x
+        return self._hand_out(entry) if entry.fits(entry.given, y, dependencies) else None
+
+    def take_output(self, x: Tensor, dependencies: Dependencies) -> Tensor | None:
+        """Return the y from which ``x`` was made, for the density of a draw by the inverse."""
+        entry = self._entry
+        if entry is None or entry.forward or entry.is_handed_out:
+            return None
+        if entry.snapshot is None:
+            return None  # without values to compare, an edit would go unnoticed
+        return self._hand_out(entry) if entry.fits(x, entry.given, dependencies) else None
+
+    def _hand_out(self, entry: _Entry) -> Tensor:
+        # The log-determinant is asked for next; on an accelerator a look would wait again.
+        snapshot = entry.snapshot if entry.given.device.type == "cpu" else None
+        self._entry = replace(entry, snapshot=snapshot, is_handed_out=True)
+        return entry.given
 
     def take_log_det(self, x: Tensor, y: Tensor, dependencies: Dependencies) -> Tensor | None:
         """Return the log-determinant of the pair, once."""

@@ -116,7 +116,14 @@ class HandOver(Transform, Abstract):
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the data that the noise ``x`` becomes."""
-        return self._call(x)
+        y = self._made_from(x)
+        return self._call(x) if y is None else y
+
+    def _made_from(self, x: Tensor) -> Tensor | None:
+        """Return the data that the inverse has just made ``x`` from, if it has."""
+        if torch.compiler.is_compiling() or self._slot is None:
+            return None
+        return self._slot.take_output(x, self._dependencies())
 
     def _inverse(self, y: Tensor) -> Tensor:
         x, log_det = self._run(y, forward=False)
@@ -137,11 +144,18 @@ class HandOver(Transform, Abstract):
         What :meth:`inv` and then :meth:`log_abs_det_jacobian` return, without the slot between
         them, which costs a small flow a tenth of its training step.
         """
-        if self._slot is not None and self._slot.made(y):
+        if self._slot is not None and self._slot.has(y):
             x = cast(Tensor, self.inv(y))
             return x, self.log_abs_det_jacobian(x, y)
         x, log_det = self._run(y, forward=False)
         return x, -log_det
+
+    def redo(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the data of the noise ``x`` and ``log |dy/dx|`` at once, as :meth:`undo` does."""
+        if self._slot is not None and self._slot.has(x):
+            y = self(x)
+            return y, self.log_abs_det_jacobian(x, y)
+        return self._run(x, forward=True)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         """Return ``log |dy/dx|`` of shape ``(*batch,)``.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.distributions import Transform
 
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.transforms.base.chain import common_context, context_for
-from pyro_genmodels.transforms.base.flow_transform import FlowTransform
+from pyro_genmodels.transforms.base.flow_transform import FlowTransform, as_flow
 from pyro_genmodels.transforms.couplings.coupling import AffineCoupling
 from pyro_genmodels.transforms.couplings.masks import ChannelMask
 from pyro_genmodels.transforms.layers.squeeze import squeeze, unsqueeze
@@ -60,8 +61,8 @@ class FactorOut(FlowTransform):
         cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
-        ValueError: If an image has one channel only, the network returns another number of
-            features, or the two take different contexts.
+        ValueError: If the transform is not of this package, an image has one channel only, the
+            network returns another number of features, or the two take different contexts.
 
     References:
         Dinh et al. (2017), RealNVP, section 3.6. https://arxiv.org/abs/1605.08803. Kingma and
@@ -77,8 +78,9 @@ class FactorOut(FlowTransform):
     """
 
     def __init__(
-        self, transform: FlowTransform, prior: nn.Module | None = None, *, cache_size: int = 0
+        self, transform: Transform, prior: nn.Module | None = None, *, cache_size: int = 0
     ) -> None:
+        transform = as_flow("transform", transform)
         super().__init__(3, cache_size=cache_size)
         self.transform = transform
         self.mask = ChannelMask()
