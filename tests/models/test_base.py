@@ -189,8 +189,27 @@ def test_the_shared_pass_knows_what_it_was_made_from() -> None:
     assert not served(x.clone(), label, 0.7)
     assert not served(x, None, 0.7)
     assert not served(x, label, 1.0)
+    for edited in (x, label):
+        shared.begin(x, label, 0.7)
+        edited.numpy()[...] = 1
+        assert shared.take(x, label, 0.7) is None
     shared.begin(torch.zeros(2), None)  # is no more as soon as the call is over
     assert shared.take(None, None) is None
+
+
+@pytest.mark.parametrize("size", [3, 3000])
+def test_an_edited_latent_is_served_nothing(size: int) -> None:
+    shared, x, latents = SharedPass(), torch.zeros(2), [torch.zeros(size), torch.ones(size)]
+    for edit in (lambda z: z.add_(1), lambda z: z.numpy().__setitem__(size - 1, 5.0)):
+        record = shared.begin(x)
+        record.add_work("first")
+        for index, latent in enumerate(latents):
+            record.add_latent(latent)
+            record.add_work(index)
+        taken = shared.take(x)
+        assert shared.look_up(taken, latents[:1]) == 0
+        edit(latents[1])
+        assert shared.look_up(taken, latents) is None
 
 
 def test_guide_and_model_share_one_cast_of_the_data() -> None:
@@ -204,6 +223,11 @@ def test_a_cast_is_never_older_than_the_data() -> None:
     model, array = Ladder(), np.zeros((4, 3))
     x = torch.from_numpy(array)
     for value in range(3):
+        array[:] = value
+        model.guide(x)
+        array[3, 2] = -5
+        seen = pyro.poutine.trace(model.model).get_trace(x).nodes["x"]["value"]
+        assert float(seen[3, 2]) == -5
         array[:] = value
         model.guide(x)
         seen = pyro.poutine.trace(model.model).get_trace(x).nodes["x"]["value"]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_genmodels import testing, transforms
 from pyro_genmodels.transforms.base import single_use_cache
-from pyro_genmodels.transforms.base.single_use_cache import Slot
+from pyro_genmodels.transforms.base.single_use_cache import Dependencies, Slot
 from tests.mutants.mutation import Mutation, assert_caught
 from tests.mutants.parts import points
 
@@ -54,6 +54,16 @@ def without_snapshot(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(single_use_cache, "_snapshot", lambda _: [])
 
 
+def without_checksum(patch: pytest.MonkeyPatch) -> None:
+    """Compare values spread over a draw, as over a parameter."""
+    patch.setattr(single_use_cache, "checksum", single_use_cache._spread)
+
+
+def blind_to_attributes(patch: pytest.MonkeyPatch) -> None:
+    original = Dependencies.state
+    patch.setattr(Dependencies, "state", lambda self: original(self)._replace(plain=[]))
+
+
 def never_served(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Slot, "take_log_det", lambda *_: None)
 
@@ -81,6 +91,29 @@ def test_slot(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     flow, x = slotted()
     check = getattr(testing, law)
     assert_caught(lambda: check(flow, x), mutation, monkeypatch, message)
+
+
+@torch.no_grad()
+def changed_after_a_draw(change: str) -> None:
+    flow, _ = slotted()
+    flow.flow.parts[0].rate = 1.0
+    density = testing.flow_distribution(flow, torch.zeros(1, 3, dtype=torch.float64))
+    y = density.sample((1000,))
+    if change == "a value":
+        y.numpy()[500, 1] += 1
+    else:
+        flow.flow.parts[0].rate = 2.0
+        assert flow._slot.take_input(y, flow._dependencies()) is None, "an attribute is not seen"
+    assert torch.equal(density.log_prob(y), density.log_prob(y.clone())), "a value is not seen"
+
+
+EDIT_MUTANTS = {"a value": without_checksum, "an attribute": blind_to_attributes}
+
+
+@pytest.mark.parametrize("change", EDIT_MUTANTS)
+def test_change_after_a_draw(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = f"{change} is not seen"
+    assert_caught(lambda: changed_after_a_draw(change), EDIT_MUTANTS[change], monkeypatch, message)
 
 
 def plain_inverse(patch: pytest.MonkeyPatch) -> None:

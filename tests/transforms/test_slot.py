@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pyro_genmodels import transforms
+from pyro_genmodels.transforms.interop import FlowDensity
 from tests.transforms.flows import CONTEXTS, FLOWS, Count, flow_distribution, make, randomized
 
 WITHOUT_NETS = ("squeeze", "logit", "act_norm", "linear")
@@ -213,6 +214,125 @@ def test_an_edited_sample_is_scored_as_it_is(pair, edit):
     with torch.no_grad():
         y = distribution.sample((5,))
         edit(y)
+        assert torch.equal(distribution.log_prob(y), distribution.log_prob(y.clone()))
+
+
+def through_numpy(y):
+    y.detach().numpy()[-2] += 1
+
+
+def swap_rows(y):
+    y.data[[0, 7]] = y.data[[7, 0]]
+
+
+LATER_EDITS = {
+    "one row through numpy": through_numpy,
+    "one value through .data": lambda y: y.data.reshape(-1)[-2].add_(1e-3),
+    "two rows change places": swap_rows,
+    "all": lambda y: y.data.neg_(),
+    "one value becomes NaN": lambda y: y.data.reshape(-1)[11].fill_(float("nan")),
+}
+
+
+def score(distribution, y):
+    """The density, by torch's own two calls and by ours; an error is a score too."""
+    try:
+        return distribution.log_prob(y)
+    except ValueError as error:
+        return str(error)
+
+
+def same(found, expected):
+    return found == expected if isinstance(found, str) else torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("rows", [9, 3001])
+@pytest.mark.parametrize("edit", LATER_EDITS)
+def test_any_edit_of_a_large_draw_is_noticed(edit, rows, inverse):
+    flow = small_flow()
+    flow = flow.inv if inverse else flow
+    normal = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(3), 1.0), 1)
+    for kind in (torch.distributions.TransformedDistribution, FlowDensity):
+        distribution = kind(normal, [flow])
+        with torch.no_grad():
+            y = distribution.sample((rows,))
+            LATER_EDITS[edit](y)
+            assert same(score(distribution, y), score(distribution, y.clone()))
+            x = torch.randn(rows, 3)
+            y = flow(x)
+            LATER_EDITS[edit](x)
+            assert same(score(distribution, y), score(distribution, y.clone()))
+
+
+def test_an_edit_between_an_inverse_and_its_log_det_is_noticed():
+    flow, y = small_flow(), torch.randn(3001, 3)
+    for edited in ("x", "y"):
+        x = flow.inv(y)
+        through_numpy(x if edited == "x" else y)
+        found = flow.log_abs_det_jacobian(x, y)
+        assert torch.equal(found, flow.log_abs_det_jacobian(x.clone(), y))
+
+
+class Bent(torch.nn.Module):
+    """A network that reads plain attributes: a number and two tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.t = 1.0
+        self.shift = torch.zeros(4)
+        self.table = torch.zeros(3000)
+
+    def forward(self, x):
+        changed = x * self.t + self.table[2990] + self.shift[-1]
+        return torch.cat([changed, changed], -1)
+
+
+ATTRIBUTES = {
+    "a number": lambda net: setattr(net, "t", 2.0),
+    "a number that is an integer now": lambda net: setattr(net, "t", 3),
+    "another tensor": lambda net: setattr(net, "shift", torch.ones(4)),
+    "a number becomes a tensor": lambda net: setattr(net, "t", torch.tensor(2.0)),
+    "a tensor, in place": lambda net: net.shift.add_(1),
+    "a tensor, through .data": lambda net: net.shift.data.add_(1),
+    "one value of a table, through numpy": lambda net: net.table.numpy().__setitem__(2990, 1.0),
+}
+
+
+@pytest.mark.parametrize("change", ATTRIBUTES)
+@pytest.mark.parametrize("whole", ["alone", "in a chain", "conditioned", "inverse"])
+def test_changed_attributes_of_modules_are_noticed(change, whole):
+    coupling = transforms.AffineCoupling(transforms.AlternatingMask(), Bent())
+    flow = {
+        "alone": lambda: coupling,
+        "in a chain": lambda: transforms.Chain([transforms.Reverse(1), coupling]),
+        "conditioned": lambda: (
+            transforms.ConditionalFlow(
+                transforms.Chain([transforms.ActNorm(4, event_dim=1, num_classes=2), coupling])
+            )
+            .eval()
+            .condition(torch.tensor(1))
+        ),
+        "inverse": lambda: coupling.inv,
+    }[whole]()
+    with torch.no_grad():
+        distribution = flow_distribution(flow, (4,))
+        y = distribution.sample((5,))
+        ATTRIBUTES[change](coupling.net)
+        assert torch.equal(distribution.log_prob(y), distribution.log_prob(y.clone()))
+        x = flow.inv(y)
+        coupling.net.t = 0.5
+        assert torch.equal(flow.log_abs_det_jacobian(x, y), flow.log_abs_det_jacobian(x.clone(), y))
+
+
+def test_one_row_of_a_large_context_is_noticed():
+    twin = randomized(transforms.ConditionalRealNVP(3, width=8, context_shape=(2,)))
+    context = torch.zeros(3001, 2)
+    flow = twin.condition(context)
+    with torch.no_grad():
+        y = flow(torch.randn(3001, 3))
+        context.numpy()[17] += 1
+        distribution = flow_distribution(flow, (3,))
         assert torch.equal(distribution.log_prob(y), distribution.log_prob(y.clone()))
 
 

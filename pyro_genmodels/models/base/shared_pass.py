@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,16 +10,20 @@ import torch
 from pyro.ops.provenance import detach_provenance
 from torch import Tensor
 
+from pyro_genmodels._checksum import Unchanged
+
 
 @dataclass
 class Pass:
     """One guide execution's work, step by step, keyed by the latents drawn before each step."""
 
-    input_ref: weakref.ref[Tensor] | None
+    input: Unchanged | None
     given: tuple[Any, ...]
+    contents: list[Unchanged]
     grad_mode: bool
-    latents: list[weakref.ref[Tensor]] = field(default_factory=list)
+    latents: list[Unchanged] = field(default_factory=list)
     work: list[Any] = field(default_factory=list)
+    checked: int = 0
 
     def add_work(self, work: Any) -> None:
         """Record what the next step computed from the latents recorded so far."""
@@ -29,7 +32,7 @@ class Pass:
     def add_latent(self, latent: Tensor) -> None:
         """Record the latent that the guide drew after that step."""
         # TraceGraph_ELBO wraps some values; both sides must see the tensor underneath.
-        self.latents.append(weakref.ref(detach_provenance(latent)))
+        self.latents.append(Unchanged(detach_provenance(latent)))
 
 
 class SharedPass:
@@ -38,8 +41,9 @@ class SharedPass:
     A hierarchy's top-down pass is the same in guide and model as long as the model is replayed
     with the guide's own latents, which Pyro hands over as the very same tensors. So the guide
     records each step here, and the model takes the record and looks each step up. A step matches
-    only if input and every earlier latent are identical objects, whatever else it was computed from
-    is equal, and the grad mode the same; on a miss the model computes the step itself.
+    only if input and every earlier latent are identical objects that hold what they held, whatever
+    else it was computed from is equal, and the grad mode the same; on a miss the model computes the
+    step itself.
 
     The slot is emptied when taken, holds input and latents weakly, and is left behind by
     deepcopy and pickle.
@@ -59,7 +63,7 @@ class SharedPass:
 
     def __init__(self) -> None:
         self._pass: Pass | None = None
-        self._cast: tuple[weakref.ref[Tensor], tuple[int, bool, bool], Tensor] | None = None
+        self._cast: tuple[Unchanged, tuple[bool, bool], Tensor] | None = None
         self.hits = 0
         self.misses = 0
 
@@ -72,14 +76,13 @@ class SharedPass:
         if x.dtype == dtype:
             return x
         result = x.to(dtype)
-        self._cast = (weakref.ref(x), _state_of(x), result)
+        self._cast = Unchanged(x), _modes(), result
         return result
 
     def take_cast(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """Return the model's ``x`` in that dtype: the guide's very tensor, once, if it fits."""
-        # Once, since a write through NumPy or `.data` leaves no trace that could be compared.
         kept, self._cast = self._cast, None
-        if kept is not None and kept[0]() is x and kept[1] == _state_of(x):
+        if kept is not None and kept[1] == _modes() and kept[0].fits(x):
             result = kept[2]
             if result.dtype == dtype:
                 return result
@@ -92,8 +95,9 @@ class SharedPass:
             x: The input.
             given: What else steps are computed from: a context, a temperature.
         """
-        reference = None if x is None else weakref.ref(x)
-        self._pass = Pass(reference, given, torch.is_grad_enabled())
+        known = None if x is None else Unchanged(x)
+        contents = [Unchanged(detach_provenance(v)) for v in given if isinstance(v, Tensor)]
+        self._pass = Pass(known, given, contents, torch.is_grad_enabled())
         return self._pass
 
     def take(self, x: Tensor | None, *given: Any) -> Pass | None:
@@ -101,19 +105,25 @@ class SharedPass:
         record, self._pass = self._pass, None
         if record is None or record.grad_mode != torch.is_grad_enabled():
             return None
-        reference = record.input_ref
-        # Of an input that is no more, a reference is still not what was made without one.
-        fits = x is None if reference is None else x is not None and reference() is x
+        known = record.input
+        # Of an input that is no more, a record is still not what was made without one.
+        fits = x is None if known is None else x is not None and known.fits(x)
         pairs = zip(record.given, given, strict=True)
-        return record if fits and all(_is_equal(a, b) for a, b in pairs) else None
+        fits = fits and all(_is_equal(a, b) for a, b in pairs)
+        tensors = [detach_provenance(v) for v in record.given if isinstance(v, Tensor)]
+        pairs_kept = zip(record.contents, tensors, strict=True)
+        return record if fits and all(known.fits(t) for known, t in pairs_kept) else None
 
     def look_up(self, record: Pass | None, latents: Sequence[Tensor]) -> Any:
         """Return the work of the step that follows these latents, or ``None`` on a miss."""
         step = len(latents)
         if record is not None and step < len(record.work):
-            recorded = [reference() for reference in record.latents[:step]]
             given = [detach_provenance(latent) for latent in latents]
-            if len(recorded) == step and all(a is b for a, b in zip(recorded, given, strict=True)):
+            pairs = list(zip(record.latents, given, strict=False))
+            same = len(pairs) == step and all(known.is_of(latent) for known, latent in pairs)
+            # What the latents of earlier steps hold has been looked at there.
+            if same and all(known.fits(latent) for known, latent in pairs[record.checked :]):
+                record.checked = step
                 self.hits += 1
                 return record.work[step]
         self.misses += 1
@@ -137,7 +147,6 @@ def _is_equal(a: Any, b: Any) -> bool:
     return a is b or (a.dtype == b.dtype and a.device == b.device and torch.equal(a, b))
 
 
-def _state_of(x: Tensor) -> tuple[int, bool, bool]:
-    """Return what a tensor made from ``x`` now depends on, besides the values of ``x``."""
-    version = 0 if x.is_inference() else x._version
-    return version, torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+def _modes() -> tuple[bool, bool]:
+    """Return what a tensor that is made of another now depends on, besides its values."""
+    return torch.is_grad_enabled(), torch.is_inference_mode_enabled()

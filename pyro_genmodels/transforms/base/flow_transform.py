@@ -31,6 +31,9 @@ class FlowTransform(Configured, HandOver, TransformModule):
     One evaluation serves an inverse and its log-determinant, and also a sample and its density.
     Scoring a sample that this transform has just made gives the noise that it was made from, so
     no gradient flows from the density to that sample; score ``sample.clone()`` if you want one.
+    An edit of the sample is noticed, through NumPy and ``.data`` too, and a change of parameters,
+    buffers and attributes of the flow's modules. What a network reads from elsewhere, a global or
+    the inside of a list, is not: after such a change call :meth:`clear_cache`.
 
     Args:
         event_dim: Rank of an event: 1 for vectors, 3 for images.

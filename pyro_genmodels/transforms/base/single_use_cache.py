@@ -5,25 +5,33 @@ calls that share all their work. The slot lets the second call have the result o
 and only while nothing that it depends on has changed.
 
 What can be trusted to notice a change: versions count in-place edits, but fused optimizers and
-writes through ``.data`` leave them alone. So values of every parameter, buffer and of the two
-tensors are compared as well: all of a small tensor, some hundreds spread over a large one, since a
-whole copy costs a deep flow a fifth of its step, and what leaves the versions alone (an optimizer,
-an average, a copy) writes whole tensors. The comparison waits for the device; on an accelerator
-it is therefore made only where user code runs between the two calls (a sample that is scored
-later), not between a training step's inverse and its log-determinant, where a hook on every
-optimizer takes its place.
+writes through NumPy or ``.data`` leave them alone. So values are compared as well. Of the two
+tensors, of the context and of tensors that are plain attributes of modules, which anyone may edit
+in one place, a checksum; of parameters and buffers all of a small one and some hundreds spread over
+a large one, since a whole copy costs a deep flow a fifth of its step, and what leaves the versions
+alone (an optimizer, an average, a copy) writes whole tensors. The comparison waits for the device;
+on an accelerator it is therefore made only where user code runs between the two calls (a sample
+that is scored later), not between a training step's inverse and its log-determinant, where a hook
+on every optimizer takes its place.
+
+Other attributes of the flow's modules must be the very objects that they were. What a network reads
+from elsewhere is not seen: a global, an attribute of its class, what lies in a list or in another
+object. Who changes such a thing between a draw and its score calls ``clear_cache``, or scores a
+clone.
 """
 
 from __future__ import annotations
 
+import functools
 import weakref
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from operator import is_
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from pyro_genmodels._checksum import checksum, in_functorch
 from pyro_genmodels._optimizer_steps import latest_step
 
 _SPREAD = 256
@@ -36,61 +44,105 @@ class Dependencies(NamedTuple):
     generation: int
     context: Tensor | None = None
 
-    def state(self) -> tuple[tuple[bool, ...], list[Tensor]]:
-        """Return the training flags and the tensors of all sub-modules, shared ones repeated."""
-        training: list[bool] = []
-        tensors: list[Tensor | None] = [self.context]
+    def state(self) -> State:
+        """Return what all sub-modules hold, shared ones repeated."""
+        learned: list[Tensor | None] = []
+        edited: list[Tensor] = [] if self.context is None else [self.context]
+        plain: list[Any] = []
         modules: list[nn.Module | None] = [self.module]
         # By hand: nn.Module's own iterators cost a tenth of a small flow's evaluation.
         for module in modules:  # which grows meanwhile
             if module is not None:
-                training.append(module.training)
-                tensors += module._parameters.values()
-                tensors += module._buffers.values()
+                learned += module._parameters.values()
+                learned += module._buffers.values()
                 modules += module._modules.values()
-        return tuple(training), [tensor for tensor in tensors if tensor is not None]
+                held = module.__dict__
+                names = _names_of(type(module))  # type: ignore[arg-type]
+                values = list(map(held.get, held.keys() - _NOT_PLAIN if names is None else names))
+                plain += values
+                if any(map(_is_tensor, set(map(type, values)))):
+                    edited += [value for value in values if isinstance(value, Tensor)]
+        return State([tensor for tensor in learned if tensor is not None], edited, plain)
 
 
-def in_functorch() -> bool:
-    """Whether a ``torch.func`` transform is active, in which values cannot be looked at."""
-    return torch._C._functorch.peek_interpreter_stack() is not None
+class State(NamedTuple):
+    """What modules hold: parameters and buffers, other tensors, and all attributes."""
+
+    learned: list[Tensor]
+    edited: list[Tensor]
+    plain: list[Any]
 
 
-def _stamp(
-    dependencies: Dependencies, x: Tensor, y: Tensor
-) -> tuple[tuple[Any, ...], list[Tensor]]:
+# What nn.Module keeps for itself (but for the training flag), and what a transform remembers.
+_NOT_PLAIN = vars(nn.Module()).keys() - {"training"} | {"_inv", "_slot", "_traced", "_cached_x_y"}
+
+
+@functools.cache
+def _names_of(kind: type[nn.Module]) -> tuple[str, ...] | None:
+    """Return what a layer of torch reads besides parameters and buffers; ``None`` of others.
+
+    Torch lists it; to go through all that a module holds would cost a small flow a twentieth.
+    """
+    if not kind.__module__.startswith("torch.nn.modules."):
+        return None
+    return ("training", *getattr(kind, "__constants__", ()))
+
+
+@functools.cache
+def _is_tensor(kind: type) -> bool:
+    return issubclass(kind, Tensor)  # torch's own check of an instance takes ten times as long
+
+
+class _Identities(list[Any]):
+    """Objects that equal others if they are the same: what ``==`` says of any is for it to say."""
+
+    __hash__ = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, list) and len(self) == len(other) and all(map(is_, self, other))
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+
+def _stamp(dependencies: Dependencies, x: Tensor, y: Tensor) -> tuple[tuple[Any, ...], State]:
     """Describe the state by what can be compared without waiting; return its tensors too."""
     if in_functorch():
-        return (), []
+        return (), State([], [], [])
     switches = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
     autocast = torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
-    training, tensors = dependencies.state()
-    tensors += [x, y]
-    versions = tuple((id(t), _version(t), t.requires_grad) for t in tensors)
+    state = dependencies.state()
+    state.edited.extend((x, y))
+    versions = tuple((id(t), _version(t), t.requires_grad) for t in (*state.learned, *state.edited))
     modes = latest_step(), dependencies.generation, *switches, *autocast
-    return (*modes, training, versions), tensors
+    return (*modes, versions, _Identities(state.plain)), state
 
 
 def _version(tensor: Tensor) -> int:
     return -1 if tensor.is_inference() else tensor._version
 
 
-def _snapshot(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """Copy values spread over the tensors, joined to one for each device and dtype."""
+@torch.no_grad()
+def _snapshot(state: State) -> list[Tensor]:
+    """Copy what tells that values have changed, joined to one for each device and dtype."""
     groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-    for tensor in tensors:
-        groups.setdefault((tensor.device, tensor.dtype), []).append(_spread(tensor))
+    values = [_spread(tensor) for tensor in state.learned]
+    # Of few values a copy costs less than their checksum.
+    values += [checksum(t) if t.numel() > 2 * _SPREAD else _spread(t) for t in state.edited]
+    for tensor in values:
+        groups.setdefault((tensor.device, tensor.dtype), []).append(tensor)
     return [torch.cat(flats) for flats in groups.values()]
 
 
 def _spread(tensor: Tensor) -> Tensor:
     """Return a view of all values of a small tensor, of some of a large one, its last with them."""
-    flat, count = tensor.detach().reshape(-1), tensor.numel()
+    count = tensor.numel()
     step = count // _SPREAD
     if step < 2:
-        return flat
-    start = flat.storage_offset() + (count - 1) % step
-    return flat.as_strided(((count - 1) // step + 1,), (flat.stride(0) * step,), start)
+        return tensor.reshape(-1)
+    tensor = tensor.contiguous()
+    start = tensor.storage_offset() + (count - 1) % step
+    return tensor.as_strided(((count - 1) // step + 1,), (step,), start)
 
 
 @dataclass(eq=False)
@@ -109,10 +161,10 @@ class _Entry:
         given, made = (x, y) if self.forward else (y, x)
         if self.given is not given or self.made() is not made:
             return False
-        stamp, tensors = _stamp(dependencies, x, y)
+        stamp, state = _stamp(dependencies, x, y)
         if stamp != self.stamp:
             return False
-        return self.snapshot is None or all(map(torch.equal, self.snapshot, _snapshot(tensors)))
+        return self.snapshot is None or all(map(torch.equal, self.snapshot, _snapshot(state)))
 
 
 class Slot:
@@ -142,9 +194,9 @@ class Slot:
         # An edit of a sample made in inference mode leaves no version behind.
         if made is given or (forward and made.is_inference()):
             return
-        stamp, tensors = _stamp(dependencies, x, y)
+        stamp, state = _stamp(dependencies, x, y)
         looks = not in_functorch() and (forward or made.device.type == "cpu")
-        snapshot = _snapshot(tensors) if looks and made.device.type != "meta" else None
+        snapshot = _snapshot(state) if looks and made.device.type != "meta" else None
         self._entry = _Entry(given, self._weak(made), log_det, forward, stamp, snapshot)
 
     def _weak(self, tensor: Tensor) -> weakref.ref[Tensor]:
