@@ -196,8 +196,9 @@ def check_levels(argument: str, value: Tensor, num_levels: int) -> None:
 
 def check_finite(argument: str, value: Tensor) -> None:
     """Raise ``ValueError`` unless every element of ``value`` is finite."""
-    count = int((~torch.isfinite(value)).sum())
-    check(count == 0, argument, "be finite", f"{count} NaN or infinite elements")
+    finite = torch.isfinite(value)
+    if not bool(finite.all()):
+        check(False, argument, "be finite", f"{int((~finite).sum())} NaN or infinite elements")
 
 
 def require(module: str, *, extra: str) -> Any:

@@ -71,9 +71,11 @@ def read_context(
         part: Name of the part of the data, if it is one.
 
     Raises:
-        ValueError: If a conditional model is given none, or too few, or another model one.
+        ValueError: If a conditional model is given none, too few, or features that are not finite,
+            or another model one.
     """
     from pyro_genmodels._checks import check
+    from pyro_genmodels.nets.layers import check_finite_context
 
     name = arguments.labels or (part if part in _SPLITS else None)
     if model.context_event_dim is None:
@@ -88,6 +90,7 @@ def read_context(
         many = context.dim() > model.context_event_dim and len(context) >= number
         check(many, "labels", f"be {number} or more, one for each example", f"shape {found}")
         context = context[:number]
+    check_finite_context(context)
     return context.to(arguments.device)
 
 

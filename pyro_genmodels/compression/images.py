@@ -32,6 +32,7 @@ from pyro_genmodels.compression.streams import (
 from pyro_genmodels.metrics import elbo
 from pyro_genmodels.models import AutoregressiveModel, GenerativeModel, VectorQuantizedModel
 from pyro_genmodels.models.vqvae import OneMapModel
+from pyro_genmodels.nets.layers import check_finite_context
 
 MAGIC = b"PGMV"
 VERSION = 1
@@ -207,6 +208,7 @@ def headers(data: bytes) -> list[Header]:
 
 def _law(prior: Any, above: Sequence[Tensor], context: Tensor | None) -> Any:
     """Return a prior's law in float64, whatever conditions it included."""
+    check_finite_context(context)
     if context is not None and context.is_floating_point():
         context = context.double()
     return in_float64(prior)(above, context)

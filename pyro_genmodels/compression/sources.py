@@ -21,6 +21,7 @@ from pyro_genmodels.compression.deterministic_evaluation import (
     plain_digest,
 )
 from pyro_genmodels.distributions import AutoregressiveDistribution, UniformLevels
+from pyro_genmodels.nets.layers import check_finite_context
 
 
 class Source(ABC):
@@ -121,6 +122,7 @@ class NetworkSource(Source):
 
     def __init__(self, distribution: AutoregressiveDistribution) -> None:
         super().__init__(distribution, distribution.net.num_levels)
+        check_finite_context(distribution.context)
 
     @property
     def device(self) -> torch.device:

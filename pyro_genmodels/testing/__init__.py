@@ -36,6 +36,7 @@ from pyro_genmodels.testing.bounds import (
 )
 from pyro_genmodels.testing.distributions import (
     check_batch_shapes,
+    check_context_validation,
     check_distribution,
     check_expand,
     check_plates,
@@ -84,6 +85,7 @@ __all__ = [
     "check_batch_shapes",
     "check_bounds",
     "check_checkpointing",
+    "check_context_validation",
     "check_copies",
     "check_distribution",
     "check_estimators_agree",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pyro
@@ -173,6 +174,33 @@ def _spoilt(value: Tensor, wrong: float) -> Tensor:
     flat = value.flatten().clone()
     flat[-1] = wrong  # one element of one event: a check of the first only would miss it
     return flat.reshape(value.shape)
+
+
+def check_context_validation(call: Callable[[Tensor], Any], context: Tensor) -> None:
+    """Check that features with one NaN or infinite element are a ``ValueError`` that names them.
+
+    Args:
+        call: What conditions on features: a constructor, a transform's ``condition``, a model's
+            method.
+        context: Features that it takes.
+
+    Raises:
+        AssertionError: Naming the element that passed, or the error that named something else.
+
+    Example:
+        >>> from pyro_genmodels import transforms
+        >>> flow = transforms.conditional_affine_coupling(4, 2)
+        >>> check_context_validation(flow.condition, torch.randn(3, 2))
+    """
+    call(context)
+    for wrong in (torch.nan, torch.inf, -torch.inf):
+        outcome = "it passed"
+        try:
+            call(_spoilt(context, wrong))
+        except ValueError as error:
+            outcome = str(error)
+        named = outcome.startswith("`context` must be finite; got 1 NaN or infinite elements.")
+        require_law(named, f"a context with one element {wrong} is an error", outcome)
 
 
 def check_vmap(distribution: Any, *, seed: int = 0) -> None:

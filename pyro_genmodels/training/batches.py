@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from pyro_genmodels._checks import check, check_finite, check_levels, check_trailing
 from pyro_genmodels.models import GenerativeModel
+from pyro_genmodels.nets.layers import check_finite_context
 
 Batch: TypeAlias = "tuple[Tensor, Tensor | None]"
 
@@ -103,7 +104,7 @@ class Batches:
             num_workers=self.num_workers,
             generator=self._generator(),  # its own, or each epoch would draw from training's
         ):
-            check_data(batch[0], self.model)
+            check_data(*split(batch, self.model), self.model)
             yield batch
 
 
@@ -126,13 +127,13 @@ def check_dataset(dataset: Any, model: GenerativeModel) -> None:
     rule = "have items (x, context) for a conditional model"
     check(not conditional or len(item) >= 2, "data", rule, f"{len(item)} parts")
     tensors = getattr(dataset, "tensors", None)
-    check_data(tensors[0] if tensors is not None else item[0], model)
+    check_data(*split(tensors if tensors is not None else item, model), model)
     if tensors is not None and model.num_classes is not None:
         check_levels("labels", tensors[1], model.num_classes)
 
 
-def check_data(x: Tensor, model: GenerativeModel) -> None:
-    """Check shape, range and finiteness of data against a model.
+def check_data(x: Tensor, context: Any, model: GenerativeModel) -> None:
+    """Check shape, range and finiteness of data, and finiteness of features, against a model.
 
     Raises:
         ValueError: If they do not fit.
@@ -142,3 +143,5 @@ def check_data(x: Tensor, model: GenerativeModel) -> None:
         check_levels("data", x, model.num_levels)
     elif x.is_floating_point():
         check_finite("data", x)
+    if isinstance(context, Tensor):
+        check_finite_context(context)

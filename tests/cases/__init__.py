@@ -12,7 +12,7 @@ from tests.cases.case import LABELS, Case, Cases, vivid
 from tests.cases.data import DATA_DISTRIBUTIONS
 from tests.cases.distributions import DISTRIBUTIONS
 from tests.cases.exceptions import EXCEPTIONS, NO_CASE, UNDECIDABLE, UNEXPORTED
-from tests.cases.models import MODELS, sequence_vqvae
+from tests.cases.models import FEATURE_MODELS, MODELS, sequence_vqvae
 from tests.cases.nets import (
     NETS,
     code_hierarchy,
@@ -30,6 +30,7 @@ __all__ = [
     "DATA_DISTRIBUTIONS",
     "DISTRIBUTIONS",
     "EXCEPTIONS",
+    "FEATURE_MODELS",
     "LABELS",
     "MODELS",
     "NETS",

@@ -24,6 +24,9 @@ DISTRIBUTIONS: Cases = {
     "CharRNN/lstm": lambda: Case(
         distributions.CharRNN(char_rnn(4, cell="lstm", num_classes=3), LABELS)
     ),
+    "CharRNN/sequence": lambda: Case(
+        distributions.CharRNN(char_rnn(3, context_shape=(2, 3)), features(2, 3))
+    ),
     "AR1Normal": lambda: Case(
         distributions.AR1Normal(torch.zeros((), dtype=torch.float64), 6, 0.8, num_steps=3)
     ),
@@ -55,6 +58,11 @@ DISTRIBUTIONS: Cases = {
     ),
     "HierarchicalVQPrior/labels": lambda: Case(
         distributions.HierarchicalVQPrior(code_hierarchy((1, 1), (2, 2), num_classes=3), LABELS)
+    ),
+    "HierarchicalVQPrior/map": lambda: Case(
+        distributions.HierarchicalVQPrior(
+            code_hierarchy((1, 1), (1, 2), context_shape=(2, 1, 2)), features(2, 1, 2)
+        )
     ),
     "HierarchicalVQPrior/unequal-codes": lambda: Case(
         distributions.HierarchicalVQPrior(code_hierarchy((1, 1), (1, 2), (2, 2), codes=2))

@@ -312,3 +312,77 @@ MODELS: Cases = {
     ),
     "VQVAE2": lambda: Case(models.VQVAE2((2, 5, 6), num_codes=5, code_dim=3, hidden_channels=6)),
 }
+
+
+# One more of each family that takes features for a context, for laws of contexts alone.
+FEATURE_MODELS: Cases = {
+    "BetaVAE": lambda: Case(
+        models.BetaVAE((3,), latent_dim=2, hidden=(6,), capacity=1.0, context_shape=(2,)),
+        context=features(2),
+    ),
+    "DeltaVAE": lambda: Case(
+        models.DeltaVAE(
+            (3,), latent_dim=4, num_steps=4, delta=0.5, hidden=(6,), context_shape=(2,)
+        ),
+        context=features(2),
+    ),
+    "FlowModel": lambda: Case(
+        models.FlowModel(
+            (1, 2, 2),
+            conditional_real_nvp(
+                1, 2, 2, num_scales=1, context_shape=(2, 2, 2), logit_margin=0.0
+            ).part,
+            num_levels=3,
+            context_shape=(2, 2, 2),
+            dequantization="variational",
+        ),
+        context=features(2, 2, 2),
+    ),
+    "FlowModel/continuous": lambda: Case(
+        models.FlowModel(
+            (3,), conditional_real_nvp(3, context_shape=(2,)).part, context_shape=(2,)
+        ),
+        context=features(2),
+    ),
+    "FlowModel/pyro": lambda: Case(
+        models.FlowModel(
+            (3,), conditional_affine_autoregressive(3, 2, hidden_dims=[6]), context_shape=(2,)
+        ),
+        context=features(2),
+    ),
+    "NVAE": lambda: Case(
+        nvae(1, 2, 2, num_levels=2, context_shape=(2, 2, 2)), context=features(2, 2, 2)
+    ),
+    "VAE": lambda: Case(
+        models.VAE(
+            (1, 4, 4),
+            num_levels=3,
+            latent_dim=2,
+            network="conv",
+            hidden=(4,),
+            context_shape=(2, 4, 4),
+            prior=models.VampPrior((1, 4, 4), num_components=3),
+        ),
+        context=features(2, 4, 4),
+    ),
+    "VQVAE": lambda: Case(
+        learned_priors(
+            models.VQVAE(
+                (1, 4, 4),
+                num_levels=3,
+                num_codes=5,
+                code_dim=3,
+                reduction=2,
+                hidden_channels=4,
+                context_shape=(2, 4, 4),
+            )
+        ),
+        context=features(2, 4, 4),
+    ),
+    "VQVAE2": lambda: Case(
+        learned_priors(
+            models.VQVAE2((1, 8, 8), num_codes=5, code_dim=3, hidden_channels=6, context_shape=(2,))
+        ),
+        context=features(2),
+    ),
+}

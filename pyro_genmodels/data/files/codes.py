@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from pyro_genmodels._checks import check
+from pyro_genmodels._checks import check, check_finite
 from pyro_genmodels.data.base.data_source import DataSource, check_event
 
 MANIFEST = "codes.json"
@@ -55,7 +55,9 @@ class Codes(DataSource):
     def _check_items(self, split: str, dataset: Any) -> None:
         if self.num_classes is not None or not self.has_contexts:
             return super()._check_items(split, dataset)
-        return check_event(split, dataset.tensors[0], self.event_shape, self.num_levels)
+        codes, contexts = dataset.tensors
+        check_finite("context", contexts)
+        return check_event(split, codes, self.event_shape, self.num_levels)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

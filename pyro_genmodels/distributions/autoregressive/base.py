@@ -24,6 +24,7 @@ from pyro_genmodels.distributions.autoregressive.output_distributions import Out
 from pyro_genmodels.distributions.autoregressive.sampling import METHODS, Sampler
 from pyro_genmodels.distributions.autoregressive.sampling_task import SamplingTask
 from pyro_genmodels.nets import AutoregressiveNet
+from pyro_genmodels.nets.layers import check_finite_context
 
 
 class AutoregressiveDistribution(TorchDistribution, ABC):
@@ -42,7 +43,7 @@ class AutoregressiveDistribution(TorchDistribution, ABC):
 
     Raises:
         ValueError: If the network is not of the kind that the distribution is named after, or the
-            context is not what it was declared to take.
+            context is not what it was declared to take; under validation, also if it is not finite.
     """
 
     network: ClassVar[type[AutoregressiveNet]] = AutoregressiveNet  # type: ignore[type-abstract]
@@ -67,6 +68,8 @@ class AutoregressiveDistribution(TorchDistribution, ABC):
         if context is not None:
             batch_shape = context.shape[: context.dim() - (net.context_event_dim or 0)]
         super().__init__(batch_shape, net.event_shape, validate_args=validate_args)
+        if self._validate_args:
+            check_finite_context(context)
 
     @property
     @abstractmethod

@@ -68,6 +68,7 @@ class AutoregressiveModel(GenerativeModel):
 
     def law(self, context: Tensor | None = None) -> AutoregressiveDistribution:
         """Return the distribution over one event, or over each context's."""
+        self._check_context_values(context)
         law: type[AutoregressiveDistribution] = getattr(distributions, self.distribution)
         # What is observed was checked on entry to the model, what is drawn needs no check.
         return law(self.net, context, validate_args=False)

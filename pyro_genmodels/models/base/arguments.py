@@ -11,6 +11,7 @@ from torch import nn
 from pyro_genmodels._checks import check, check_finite, check_levels, check_trailing
 from pyro_genmodels._modules import first_tensor
 from pyro_genmodels._typing import Tensor
+from pyro_genmodels.nets.layers import check_finite_context
 
 
 class CheckedArguments(nn.Module):
@@ -71,6 +72,7 @@ class CheckedArguments(nn.Module):
         check((context is None) == (event_dim is None), "context", self._context_rule(), context)
         if context is not None and event_dim is not None:
             check_trailing("context", context, self.context_shape or ())
+            self._check_context_values(context)
             batch = tuple(context.shape[: context.dim() - event_dim])
         if x is not None:
             x = cast(self._checked_data(x), self.dtype)
@@ -85,6 +87,11 @@ class CheckedArguments(nn.Module):
             else:
                 check_levels("x", x, self.num_levels)
         return x
+
+    def _check_context_values(self, context: Tensor | None) -> None:
+        """Check features as :meth:`_checked` does, where the rest of the arguments needs none."""
+        if is_validation_enabled():
+            check_finite_context(context)
 
     def _context_rule(self) -> str:
         if self.context_event_dim is None:

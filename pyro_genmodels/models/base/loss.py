@@ -158,7 +158,7 @@ class ELBOLoss(nn.Module):
                     sites.take(self.model.particle_traces(x, context, num_particles=particles))
             else:
                 self._evaluate(x, context, batch_dim, validate=False)
-        return sites.diagnose(x)
+        return sites.diagnose(x=x, context=context)
 
     def unreached_parameters(self) -> list[str]:
         """Name the trainable parameters that the last backward pass gave no gradient."""
@@ -208,10 +208,11 @@ class _SiteRecord(Messenger):
         samples = [node for node in nodes if node["type"] == "sample"]
         self.sites += [(site["name"], site["fn"], site["value"]) for site in samples]
 
-    def diagnose(self, x: Tensor) -> str:
-        if x.is_floating_point() and not bool(torch.isfinite(x).all()):
-            count = int((~torch.isfinite(x)).sum())
-            return f"`x` must be finite; got {count} NaN or infinite elements."
+    def diagnose(self, **arguments: Tensor | None) -> str:
+        for name, given in arguments.items():
+            if given is not None and not bool(torch.isfinite(given).all()):
+                count = int((~torch.isfinite(given)).sum())
+                return f"`{name}` must be finite; got {count} NaN or infinite elements."
         for name, distribution, value in self.sites:
             try:
                 term = distribution.log_prob(value)

@@ -142,6 +142,7 @@ class GaussianVAE(GenerativeModel, Abstract):
                 ``latent_dim`` plus ``posterior_features``.
         """
         check_trailing("x", x, self.event_shape)
+        self._check_context_values(context)
         return self._posterior(x.to(self.dtype), context)
 
     def _posterior(self, x: Tensor, context: Tensor | None) -> TorchDistributionMixin:
@@ -171,6 +172,7 @@ class GaussianVAE(GenerativeModel, Abstract):
         """
         if z.shape[-1] != self.latent_dim:
             check_trailing("z", z, (self.latent_dim,))
+        self._check_context_values(context)
         return self.likelihood(self.decoder(z) if context is None else self.decoder(z, context))
 
     @property
@@ -184,6 +186,7 @@ class GaussianVAE(GenerativeModel, Abstract):
         Args:
             context: Labels or features, if the model is conditional and its prior is.
         """
+        self._check_context_values(context)
         if self.prior is None:
             return StandardNormal(self._like, self.latent_dim)
         return self.prior(self, context)

@@ -232,6 +232,7 @@ class VectorQuantizedModel(GenerativeModel, Abstract):
 
     def decode(self, inputs: Float[Tensor, "*batch_map"], context: Tensor | None = None) -> Any:
         """Return the distribution over a data point given what the decoder takes."""
+        self._check_context_values(context)
         decoded = self._decoded(inputs, context)
         for dim in range(-self.map_rank, 0):
             decoded = decoded.narrow(dim, 0, self.event_shape[dim])

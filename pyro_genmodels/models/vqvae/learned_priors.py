@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pyro.poutine.util import is_validation_enabled
+
 from pyro_genmodels._checks import check, integers_checked
 from pyro_genmodels._typing import Tensor
 from pyro_genmodels.distributions import VQPrior
@@ -20,6 +22,7 @@ from pyro_genmodels.nets import (
     PixelSNAILNet,
     WaveNetNet,
 )
+from pyro_genmodels.nets.layers import check_finite_context
 
 
 class LearnedPrior(CodePrior):
@@ -59,6 +62,8 @@ class LearnedPrior(CodePrior):
 
     def forward(self, above: Sequence[Tensor] = (), context: Tensor | None = None) -> Any:
         """Return the distribution over the map."""
+        if is_validation_enabled():
+            check_finite_context(context)
         part = self.net if self.conditioner is None else self.conditioner
         context = None if part.context.event_dim is None else context
         if self.conditioner is not None:

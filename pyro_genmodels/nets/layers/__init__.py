@@ -1,7 +1,12 @@
 """Layers that several families of networks are built of."""
 
 from pyro_genmodels.nets.layers.checkpointing import checkpointed, checkpointed_method
-from pyro_genmodels.nets.layers.context import ContextEmbedding, check_context, context_event_dim
+from pyro_genmodels.nets.layers.context import (
+    ContextEmbedding,
+    check_context,
+    check_finite_context,
+    context_event_dim,
+)
 from pyro_genmodels.nets.layers.data_dependent_init import (
     FirstData,
     awaits_data,
@@ -21,6 +26,7 @@ __all__ = [
     "FirstData",
     "awaits_data",
     "check_context",
+    "check_finite_context",
     "checkpointed",
     "checkpointed_method",
     "context_event_dim",

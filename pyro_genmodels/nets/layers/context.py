@@ -10,7 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_genmodels._batching import over_batch
-from pyro_genmodels._checks import check, check_event_shape, check_positive, check_trailing
+from pyro_genmodels._checks import (
+    check,
+    check_event_shape,
+    check_finite,
+    check_positive,
+    check_trailing,
+)
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._modules import first_tensor
 from pyro_genmodels._typing import Float, Num
@@ -140,6 +146,15 @@ def check_context(
         _check_labels(context, num_classes, kind)
 
 
+def check_finite_context(context: Tensor | None) -> None:
+    """Raise ``ValueError`` if a context of features has NaN or infinite elements.
+
+    Looking at values waits for the device: callers do so under the switch of their data's check.
+    """
+    if context is not None and context.is_floating_point() and _is_readable(context):
+        check_finite("context", context)
+
+
 def describe_context(num_classes: int | None, context_shape: Sequence[int] | None) -> str:
     """Say what a context must be, for error messages."""
     if num_classes is not None:
@@ -160,10 +175,15 @@ def _check_labels(labels: Tensor, num_classes: int, kind: str) -> None:
 
 def _may_read(tensor: Tensor) -> bool:
     """Whether looking at values is possible (no tracing) and affordable (no device wait)."""
-    if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-        return False
     # On an accelerator the answer waits for all queued work, so it follows the validation switch.
-    return tensor.device.type == "cpu" or torch.distributions.Distribution._validate_args
+    free = tensor.device.type == "cpu" or torch.distributions.Distribution._validate_args
+    return _is_readable(tensor) and free
+
+
+def _is_readable(tensor: Tensor) -> bool:
+    if torch.compiler.is_compiling() or tensor.device.type == "meta":
+        return False
+    return not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
 def _resized(features: Tensor, size: Sequence[int]) -> Tensor:

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from pyro.distributions.conditional import ConditionalTransformModule
+from pyro.poutine.util import is_validation_enabled
 from torch import Tensor, nn
 from torch.distributions import Transform
 
 from pyro_genmodels._checks import check
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import Num
-from pyro_genmodels.nets.layers import check_context
+from pyro_genmodels.nets.layers import check_context, check_finite_context
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform, as_flow
 from pyro_genmodels.transforms.base.torch_protocol import HandOver
 
@@ -86,9 +87,16 @@ class ConditionalFlow(Configured, _Base):
         return self.flow.event_shape
 
     def condition(self, context: Num[Tensor, "*context"]) -> ConditionedFlow:
-        """Return the transform at ``context``, sharing the parameters."""
+        """Return the transform at ``context``, sharing the parameters.
+
+        Raises:
+            ValueError: If the context is not what the flow takes; where Pyro validates arguments,
+                also if it is not finite.
+        """
         flow = self.flow
         check_context(context, num_classes=flow.num_classes, context_shape=flow.context_shape)
+        if is_validation_enabled():
+            check_finite_context(context)
         return ConditionedFlow(self.flow, context, cache_size=self.cache_size)
 
     def clear_cache(self) -> None:

@@ -17,7 +17,12 @@ from pyro_genmodels._batching import broadcast_shapes
 from pyro_genmodels._checks import check, check_trailing
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import Float, Num
-from pyro_genmodels.nets.layers import FirstData, awaits_data, context_event_dim
+from pyro_genmodels.nets.layers import (
+    FirstData,
+    awaits_data,
+    check_finite_context,
+    context_event_dim,
+)
 from pyro_genmodels.transforms.base.torch_protocol import HandOver
 
 
@@ -136,6 +141,7 @@ class FlowTransform(Configured, HandOver, TransformModule):
             part.training = True
         try:
             self.check_event("y", y)
+            check_finite_context(context)
             self.inverse_and_log_det(y.expand(self.broadcast_shape(y.shape, context)), context)
         finally:
             for part in waiting:

@@ -1,0 +1,217 @@
+"""Features that are not finite are an error that names them, wherever a part takes a context."""
+
+from __future__ import annotations
+
+import inspect
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyro
+import pytest
+import torch
+from pyro.infer import SVI, Trace_ELBO
+from pyro.optim import Adam  # type: ignore[attr-defined]
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from pyro_genmodels import compression, metrics, models
+from pyro_genmodels.models.autoregressive.autoregressive_model import exported_laws
+from tests import cases
+from tests.cases import Case
+from tests.test_laws import batch_for, normal, prepared_model, run
+
+pytestmark = pytest.mark.usefixtures("double")
+
+
+def on_features(group: cases.Cases) -> cases.Cases:
+    """The cases whose contexts are features, not labels."""
+    return {name: make for name, make in group.items() if _is_on_features(make())}
+
+
+def _is_on_features(case: Case) -> bool:
+    context = getattr(case.part, "context", None) if case.context is None else case.context
+    return isinstance(context, Tensor) and context.is_floating_point()
+
+
+def model_of(make: Callable[[], Case]) -> Callable[[], Case]:
+    """A case of the model with an autoregressive distribution's network."""
+
+    def make_model() -> Case:
+        law = make().part
+        model = models.AutoregressiveModel(law.net, distribution=type(law).__name__)
+        return Case(model, context=law.context)
+
+    return make_model
+
+
+DISTRIBUTIONS = on_features(cases.DISTRIBUTIONS)
+TRANSFORMS = on_features(cases.CONDITIONAL_TRANSFORMS)
+MODELS = (
+    on_features(cases.MODELS)
+    | cases.FEATURE_MODELS
+    | {
+        f"AutoregressiveModel/{name}": model_of(make)
+        for name, make in DISTRIBUTIONS.items()
+        if len(make().part.event_shape) in (1, 3)  # a model's data are vectors or images
+    }
+)
+
+
+def test_each_family_is_here() -> None:
+    """One that is conditional on features has a case in which it is."""
+    found = {name.partition("/")[0] for name in DISTRIBUTIONS}
+    assert found == set(exported_laws())
+    takes_features = {
+        name
+        for name in models.__all__
+        if inspect.isclass(part := getattr(models, name))
+        and issubclass(part, models.GenerativeModel)
+        and not inspect.isabstract(part)
+        and "context_shape" in inspect.signature(part).parameters
+    }
+    assert takes_features <= {name.partition("/")[0] for name in MODELS}
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_distribution(name: str) -> None:
+    law = DISTRIBUTIONS[name]().part
+    context: Tensor = law.context
+    run("check_context_validation", lambda given: type(law)(law.net, given), context)
+    # Under the switch of the values' check, and no other.
+    type(law)(law.net, context * torch.nan, validate_args=False)
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_transform(name: str) -> None:
+    case = TRANSFORMS[name]()
+    assert case.context is not None
+    run("check_context_validation", case.part.condition, case.context)
+    with pyro.validation_enabled(False):
+        case.part.condition(case.context * torch.nan)
+
+
+# What a model's methods take beside a context. Hooks are called with what was checked.
+HOOKS = {"generate", "infer", "posterior_of_scaled", "check_context_batch", "particle_traces"}
+
+
+def arguments_for(model: Any, x: Tensor, context: Tensor) -> dict[str, Any]:
+    """Values for the arguments that have no default, by name."""
+    given: dict[str, Any] = {"x": x, "num_rows": 0}
+    if isinstance(model, models.NVAE):
+        given["latents"] = [normal(len(x), *shape) for shape in model.latent_shapes]
+    if isinstance(model, models.VectorQuantizedModel):
+        maps = model.code_maps(x, context)
+        given["codes"] = maps[0] if isinstance(model, models.VQVAE | models.SequenceVQVAE) else maps
+        given["inputs"] = model._decoder_input(model._vectors(maps), context)
+    if hasattr(model, "latent_dim"):
+        given["z"] = normal(len(x), model.latent_dim)
+    return given
+
+
+def calls_of(model: Any, x: Tensor, context: Tensor) -> dict[str, Callable[[Tensor], Any]]:
+    """All public methods that take a context, as functions of it alone."""
+    values = arguments_for(model, x, context)
+    calls = {}
+    for name, method in inspect.getmembers(model, inspect.ismethod):
+        parameters = inspect.signature(method).parameters
+        if name.startswith("_") or name in HOOKS or "context" not in parameters:
+            continue
+        if name == "reestimate_batch_norm":
+            values["num_iterations"] = 1
+        given = {n: values[n] for n in parameters if n in values and n != "context"}
+        calls[name] = lambda c, method=method, given=given: method(context=c, **given)
+    return calls
+
+
+def _unfit(model: Any) -> list[str]:
+    """Methods that the model has by its base and refuses."""
+    own_order = isinstance(model, models.AutoregressiveModel) and model.distribution == "MADE"
+    return [*(() if model.has_latents else ["reconstruct"]), *(["complete"] if own_order else [])]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_model(name: str) -> None:
+    """Each of its methods; both objectives, and a metric of it."""
+    case = prepared_model(MODELS[name])
+    model, (x, context) = case.part, batch_for(case, 2)
+    assert context is not None
+    calls = calls_of(model, x, context)
+    assert {"model", "guide", "sample", "log_weights"} <= set(calls)
+    for unfit in _unfit(model):
+        del calls[unfit]
+    calls["ELBOLoss"] = lambda given: models.ELBOLoss(model)(x, given)
+    calls["elbo"] = lambda given: metrics.elbo(model, x, given)
+    svi = SVI(model.model, model.guide, Adam({"lr": 1e-3}), Trace_ELBO())
+    calls["SVI"] = lambda given: svi.step(x, given)
+    for method, call in calls.items():
+        try:
+            run("check_context_validation", call, context)
+        except AssertionError as error:
+            raise AssertionError(f"{method}: {error}") from error
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", cases.FEATURE_MODELS)
+def test_a_loss_that_no_longer_validates_names_the_context(name: str) -> None:
+    case = prepared_model(MODELS[name])
+    x, context = batch_for(case, 2)
+    assert context is not None
+    loss = models.ELBOLoss(case.part, validate=False)
+    with pytest.raises(models.NonFiniteELBOError, match=r"^`context` must be finite; got"):
+        loss(x, context * torch.nan)
+
+
+@pytest.mark.parametrize("name", ["VQVAE", "VQVAE2"])
+def test_learned_priors(name: str) -> None:
+    case = prepared_model(MODELS[name])
+    x, context = batch_for(case, 2)
+    assert context is not None
+    maps = case.part.code_maps(x, context)
+    for index, prior in enumerate(case.part.code_priors):
+        above = maps[:index]
+        run("check_context_validation", lambda c, p=prior, a=above: p(a, c), context)
+
+
+@pytest.mark.parametrize("name", ["VQVAE", "VQVAE2", "AutoregressiveModel/MADE/masks"])
+def test_compression(name: str) -> None:
+    pytest.importorskip("constriction")
+    case = prepared_model(MODELS[name])
+    x, context = batch_for(case, 2)
+    assert context is not None
+    run("check_context_validation", lambda c: compression.compress_images(case.part, x, c), context)
+
+
+def test_training_data() -> None:
+    """All of a data set in memory; another one batch after batch."""
+    from pyro_genmodels.training.batches import Batches
+
+    case = MODELS["VAE"]()
+    x, context = batch_for(case, 4)
+    assert context is not None
+
+    def in_memory(given: Tensor) -> Any:
+        return list(Batches(TensorDataset(x, given), case.part, 2))
+
+    def loaded(given: Tensor) -> Any:
+        pairs = list(zip(x, given, strict=True))
+        batches = Batches(pairs, case.part, 2)
+        return [next(iter(batches)) for _ in range(2)]
+
+    run("check_context_validation", in_memory, context)
+    run("check_context_validation", loaded, context)
+
+
+def test_a_file_for_the_command_line(tmp_path: Path) -> None:
+    from pyro_genmodels.cli.arrays import read_context
+
+    case = MODELS["VAE"]()
+    assert case.context is not None
+
+    def read(given: Tensor) -> Any:
+        torch.save(given, tmp_path / "context.pt")
+        options = Namespace(labels=str(tmp_path / "context.pt"), device="cpu")
+        return read_context(case.part, options)
+
+    run("check_context_validation", read, case.context)
