@@ -69,6 +69,17 @@ def broadcast_shapes(*shapes: Sequence[int]) -> torch.Size:
         raise ValueError(f"batch shapes must broadcast; got {listed}.") from error
 
 
+def expands_to(shape: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Return whether a tensor of batch shape ``shape`` expands to batch shape ``wanted``.
+
+    Example:
+        >>> expands_to((1, 3), (2, 5, 3)), expands_to((5,), ())
+        (True, False)
+    """
+    pairs = zip(reversed(shape), reversed(wanted), strict=False)
+    return len(shape) <= len(wanted) and all(size in (1, other) for size, other in pairs)
+
+
 def event_of(tensor: Tensor | None, rank: int) -> torch.Size:
     """Return the trailing ``rank`` sizes of ``tensor``; of ``None``, nothing."""
     # Of a tensor that TraceGraph_ELBO follows, a part of the shape is a plain tuple.

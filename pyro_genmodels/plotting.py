@@ -35,16 +35,16 @@ _SMALLEST_SIDE = 48
 
 @integers_checked
 def to_pixels(
-    images: Num[Tensor, "batch C H W"], num_levels: int | None = None
-) -> Float[Tensor, "batch drawn H width"]:
+    images: Num[Tensor, "*batch C H W"], num_levels: int | None = None
+) -> Float[Tensor, "*batch drawn H width"]:
     """Scale images to [0, 1] with one or three channels; other channels stand side by side.
 
     Args:
-        images: Images ``(batch, C, H, W)``.
+        images: Images ``(*batch, C, H, W)``.
         num_levels: Discrete levels; continuous images are scaled from their 1st to 99th percentile.
 
     Returns:
-        Images ``(batch, 1 or 3, H, W or C W)``.
+        Images ``(*batch, 1 or 3, H, W or C W)``.
     """
     values = images.detach().cpu().float()
     if num_levels is not None:
@@ -54,14 +54,14 @@ def to_pixels(
         part = values.flatten()[:: max(1, values.numel() // 1_000_000)]
         low, high = part.quantile(torch.tensor([0.01, 0.99]))
         values = (values - low) / (high - low).clamp_min(1e-12)
-    if values.shape[1] not in (1, 3):
-        values = torch.cat(values.split(1, dim=1), dim=-1)
+    if values.shape[-3] not in (1, 3):
+        values = torch.cat(values.split(1, dim=-3), dim=-1)
     return values.clamp(0, 1)
 
 
 @integers_checked
 def image_grid(
-    images: Num[Tensor, "batch C H W"],
+    images: Num[Tensor, "*batch C H W"],
     num_levels: int | None = None,
     *,
     columns: int | None = None,
@@ -69,15 +69,15 @@ def image_grid(
     """Lay images out in rows, enlarged to a visible size.
 
     Args:
-        images: Images ``(batch, C, H, W)``, at least one.
+        images: Images ``(*batch, C, H, W)``, at least one.
         num_levels: Discrete levels, ``None`` for continuous values.
         columns: Images a row; about a square by default.
 
     Returns:
         One picture ``(height, width, 3)`` with values from 0 to 1.
     """
-    check(len(images) > 0, "images", "hold at least one image", "none")
-    pixels = to_pixels(images, num_levels)
+    check(images.numel() > 0, "images", "hold at least one image", "none")
+    pixels = to_pixels(images.reshape(-1, *images.shape[-3:]), num_levels)
     factor = max(1, math.ceil(_SMALLEST_SIDE / max(pixels.shape[-2:])))
     tiles = pixels.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
     tiles = F.pad(tiles.expand(-1, 3, -1, -1), (1, 1, 1, 1), value=0.5)
@@ -91,7 +91,7 @@ def image_grid(
 
 @integers_checked
 def save_samples(
-    samples: Num[Tensor, "batch *event"],
+    samples: Num[Tensor, "..."],
     num_levels: int | None,
     path: str | os.PathLike[str],
     *,
@@ -100,16 +100,17 @@ def save_samples(
     """Draw samples: a grid of images, a scatter plot of vectors (their first two coordinates).
 
     Args:
-        samples: Images ``(batch, C, H, W)`` or vectors ``(batch, D)``.
+        samples: Images ``(*batch, C, H, W)``, of which three dimensions are one, or vectors
+            ``(batch, D)`` or ``(D,)``.
         num_levels: Discrete levels, ``None`` for continuous values.
         path: PNG file to replace.
         columns: Images a row.
     """
-    if samples.dim() == 4:
+    if samples.dim() >= 3:
         return _save_image(image_grid(samples, num_levels, columns=columns), path)
     figure = _figure()
     axes = figure.subplots()
-    points = samples.detach().cpu().flatten(1)
+    points = samples.detach().cpu().reshape(-1, samples.shape[-1])
     if points.shape[1] == 1:
         axes.hist(points[:, 0].numpy(), bins="auto", density=True)
     else:
@@ -121,22 +122,22 @@ def save_samples(
 
 @integers_checked
 def save_reconstructions(
-    x: Num[Tensor, "batch *event"],
-    reconstructed: Num[Tensor, "batch *event"],
+    x: Num[Tensor, "*batch_event"],
+    reconstructed: Num[Tensor, "*batch_event"],
     num_levels: int | None,
     path: str | os.PathLike[str],
 ) -> None:
     """Draw pairs: on the left of each the original, on its right the reconstruction.
 
     Args:
-        x: Originals, images or vectors.
+        x: Originals, images ``(*batch, C, H, W)`` or vectors ``(batch, D)`` or ``(D,)``.
         reconstructed: Their reconstructions.
         num_levels: Discrete levels, ``None`` for continuous values.
         path: PNG file to replace.
     """
-    if x.dim() == 4:
-        both = torch.stack([x.to(reconstructed), reconstructed], 1).flatten(0, 1)
-        columns = 2 * max(1, math.ceil(math.sqrt(len(x) / 2)))
+    if x.dim() >= 3:
+        both = torch.stack([x.to(reconstructed), reconstructed], -4)
+        columns = 2 * max(1, math.ceil(math.sqrt(both.shape[:-3].numel() / 4)))
         return _save_image(image_grid(both, num_levels, columns=columns), path)
     figure = _figure()
     axes = figure.subplots()

@@ -20,7 +20,8 @@ from pyro_genmodels import compression, metrics, models
 from pyro_genmodels.models.autoregressive.autoregressive_model import exported_laws
 from tests import cases
 from tests.cases import Case
-from tests.test_laws import batch_for, normal, prepared_model, run
+from tests.model_calls import calls_of
+from tests.test_laws import batch_for, prepared_model, run
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -92,55 +93,18 @@ def test_transform(name: str) -> None:
         case.part.condition(case.context * torch.nan)
 
 
-# What a model's methods take beside a context. Hooks are called with what was checked.
-HOOKS = {"generate", "infer", "posterior_of_scaled", "check_context_batch", "particle_traces"}
-
-
-def arguments_for(model: Any, x: Tensor, context: Tensor) -> dict[str, Any]:
-    """Values for the arguments that have no default, by name."""
-    given: dict[str, Any] = {"x": x, "num_rows": 0}
-    if isinstance(model, models.NVAE):
-        given["latents"] = [normal(len(x), *shape) for shape in model.latent_shapes]
-    if isinstance(model, models.VectorQuantizedModel):
-        maps = model.code_maps(x, context)
-        given["codes"] = maps[0] if isinstance(model, models.VQVAE | models.SequenceVQVAE) else maps
-        given["inputs"] = model._decoder_input(model._vectors(maps), context)
-    if hasattr(model, "latent_dim"):
-        given["z"] = normal(len(x), model.latent_dim)
-    return given
-
-
-def calls_of(model: Any, x: Tensor, context: Tensor) -> dict[str, Callable[[Tensor], Any]]:
-    """All public methods that take a context, as functions of it alone."""
-    values = arguments_for(model, x, context)
-    calls = {}
-    for name, method in inspect.getmembers(model, inspect.ismethod):
-        parameters = inspect.signature(method).parameters
-        if name.startswith("_") or name in HOOKS or "context" not in parameters:
-            continue
-        if name == "reestimate_batch_norm":
-            values["num_iterations"] = 1
-        given = {n: values[n] for n in parameters if n in values and n != "context"}
-        calls[name] = lambda c, method=method, given=given: method(context=c, **given)
-    return calls
-
-
-def _unfit(model: Any) -> list[str]:
-    """Methods that the model has by its base and refuses."""
-    own_order = isinstance(model, models.AutoregressiveModel) and model.distribution == "MADE"
-    return [*(() if model.has_latents else ["reconstruct"]), *(["complete"] if own_order else [])]
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_model(name: str) -> None:
     """Each of its methods; both objectives, and a metric of it."""
     case = prepared_model(MODELS[name])
     model, (x, context) = case.part, batch_for(case, 2)
     assert context is not None
-    calls = calls_of(model, x, context)
+    calls: dict[str, Callable[[Tensor], Any]] = {}
+    for method, (call, given) in calls_of(model, x, context).items():
+        if "context" in given:
+            del given["context"]
+            calls[method] = lambda c, call=call, given=given: call(context=c, **given)
     assert {"model", "guide", "sample", "log_weights"} <= set(calls)
-    for unfit in _unfit(model):
-        del calls[unfit]
     calls["ELBOLoss"] = lambda given: models.ELBOLoss(model)(x, given)
     calls["elbo"] = lambda given: metrics.elbo(model, x, given)
     svi = SVI(model.model, model.guide, Adam({"lr": 1e-3}), Trace_ELBO())

@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pyro_genmodels._checks import check, integers_checked
@@ -187,18 +186,26 @@ def ideal_bits(
 
     Args:
         model: As for :func:`compress_images`.
-        x: Images ``(n, *event_shape)``.
-        context: Labels or features ``(n, ...)``, if the model is conditional.
+        x: Images ``(*batch, *event_shape)``.
+        context: Labels or features ``(*batch, ...)``, if the model is conditional.
         chunk_size: Images that are scored at once.
     """
-    if not isinstance(model, VectorQuantizedModel):
-        nats = elbo(_lossless(model), x, context, chunk_size=chunk_size)
-    else:
-        pieces = x.split(chunk_size)
-        contexts = [None] * len(pieces) if context is None else context.split(chunk_size)
-        parts = zip(pieces, contexts, strict=True)
-        nats = torch.cat([model.code_log_prob(*part) for part in parts])
+    scored = _Codes(model) if isinstance(model, VectorQuantizedModel) else _lossless(model)
+    nats = elbo(scored, x, context, chunk_size=chunk_size)
     return -float(nats.double().sum()) / math.log(2)
+
+
+class _Codes:
+    """A vector-quantised model as one of its codes alone, for the scores that take a model."""
+
+    def __init__(self, model: VectorQuantizedModel) -> None:
+        self.model = model
+        self.event_shape, self.context_event_dim = model.event_shape, model.context_event_dim
+
+    def log_weights(self, x: Tensor, context: Tensor | None, *, num_particles: int) -> Tensor:
+        """Return the codes' log-probability, which is the same for each particle."""
+        nats = self.model.code_log_prob(x, context)
+        return nats.expand(num_particles, *nats.shape)
 
 
 def headers(data: bytes) -> list[Header]:

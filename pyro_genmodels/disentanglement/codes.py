@@ -6,10 +6,26 @@ from pyro_genmodels._checks import check, check_finite
 from pyro_genmodels._typing import Float, Num, Tensor
 
 
-def check_same(codes: Num[Tensor, "n D"], factors: Num[Tensor, "m F"]) -> None:
-    """Raise ``ValueError`` unless there are as many codes as factors, and finite ones."""
+def rows_of(values: Num[Tensor, "..."], argument: str) -> Num[Tensor, "n D"]:
+    """Return values ``(*batch, D)`` as rows: scores are of all examples together."""
+    shape = f"shape {tuple(values.shape)}"
+    check(values.dim() > 0, argument, "have a dimension of units or factors", shape)
+    return values.reshape(-1, values.shape[-1])
+
+
+def paired_rows(
+    codes: Num[Tensor, "..."], factors: Num[Tensor, "..."]
+) -> tuple[Num[Tensor, "n D"], Num[Tensor, "n F"]]:
+    """Return codes and their factors as rows.
+
+    Raises:
+        ValueError: If the codes are not finite, or the factors are those of another batch.
+    """
     check_finite("codes", codes)
-    check(len(codes) == len(factors), "factors", f"be those of {len(codes)} codes", len(factors))
+    rows = rows_of(codes, "codes"), rows_of(factors, "factors")
+    number, found = ("x".join(map(str, each.shape[:-1])) for each in (codes, factors))
+    check(number == found, "factors", f"be those of {number} codes", found)
+    return rows
 
 
 def lead(scores: Float[Tensor, "D F"]) -> Float[Tensor, " F"]:

@@ -9,7 +9,7 @@ import torch
 
 from pyro_genmodels._checks import check, check_positive, integers_checked, require
 from pyro_genmodels._typing import Float, Int, Tensor
-from pyro_genmodels.disentanglement.codes import check_same
+from pyro_genmodels.disentanglement.codes import paired_rows
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class DCI:
 
 @integers_checked
 def dci(
-    codes: Float[Tensor, "n D"],
-    factors: Int[Tensor, "m F"],
+    codes: Float[Tensor, "*batch D"],
+    factors: Int[Tensor, "*others F"],
     *,
     num_trees: int = 50,
     seed: int = 0,
@@ -42,8 +42,9 @@ def dci(
     """Score codes by how a random forest predicts each factor from them.
 
     Args:
-        codes: Codes of many data points, in random order; a fifth is kept for the prediction.
-        factors: Their factors.
+        codes: Codes ``(*batch, D)`` of many data points, in random order; a fifth is kept for the
+            prediction.
+        factors: Their factors ``(*batch, F)``.
         num_trees: Trees of each forest.
         seed: Seed of the forests.
 
@@ -61,7 +62,7 @@ def dci(
         >>> score.informativeness
         1.0
     """
-    check_same(codes, factors)
+    codes, factors = paired_rows(codes, factors)
     check_positive(num_trees=num_trees)
     check(len(codes) >= 5, "codes", "be of five data points or more", len(codes))
     ensemble = require("sklearn.ensemble", extra="train")

@@ -8,14 +8,16 @@ import torch
 
 from pyro_genmodels._checks import check, check_positive, integers_checked
 from pyro_genmodels._typing import Bool, Float, Int, Tensor
-from pyro_genmodels.disentanglement.codes import check_same, lead
+from pyro_genmodels.disentanglement.codes import lead, paired_rows, rows_of
 
 
-def active_units(means: Float[Tensor, "n D"], *, threshold: float = 0.01) -> Bool[Tensor, " D"]:
+def active_units(
+    means: Float[Tensor, "*batch D"], *, threshold: float = 0.01
+) -> Bool[Tensor, " D"]:
     r"""Say which latent units respond to the data: :math:`Var_x(E_q[z_d \mid x]) > 0.01`.
 
     Args:
-        means: Posterior means of many data points.
+        means: Posterior means ``(*batch, D)`` of many data points.
         threshold: Variance above which a unit is active.
 
     References:
@@ -25,19 +27,20 @@ def active_units(means: Float[Tensor, "n D"], *, threshold: float = 0.01) -> Boo
         >>> active_units(torch.tensor([[0.0, 1.0], [0.05, -1.0]])).tolist()
         [False, True]
     """
+    means = rows_of(means, "means")
     check(len(means) > 1, "means", "be of two data points or more", len(means))
     return means.var(0) > threshold
 
 
 @integers_checked
 def mutual_information(
-    codes: Float[Tensor, "n D"], factors: Int[Tensor, "m F"], *, num_bins: int = 20
+    codes: Float[Tensor, "*batch D"], factors: Int[Tensor, "*others F"], *, num_bins: int = 20
 ) -> Float[Tensor, "D F"]:
     """Estimate the mutual information of each unit and each factor, in nats.
 
     Args:
-        codes: Codes of many data points.
-        factors: Their factors.
+        codes: Codes ``(*batch, D)`` of many data points.
+        factors: Their factors ``(*batch, F)``.
         num_bins: Equal bins between the extremes that each unit is cut into. With few data for
             each pair of bin and value the estimate is too high.
 
@@ -46,7 +49,7 @@ def mutual_information(
         >>> mutual_information(factors.float(), factors).exp()
         tensor([[4.]])
     """
-    check_same(codes, factors)
+    codes, factors = paired_rows(codes, factors)
     check_positive(num_bins=num_bins)
     low, high = codes.amin(0), codes.amax(0)
     scaled = (codes - low) / (high - low).clamp_min(1e-12)
@@ -66,7 +69,9 @@ def _entropy(values: Tensor) -> float:
 
 
 @integers_checked
-def mig(codes: Float[Tensor, "n D"], factors: Int[Tensor, "m F"], *, num_bins: int = 20) -> float:
+def mig(
+    codes: Float[Tensor, "*batch D"], factors: Int[Tensor, "*others F"], *, num_bins: int = 20
+) -> float:
     r"""Return the mutual information gap.
 
     .. math:: \frac1F \sum_k \frac{1}{H(v_k)} \big(I(z_{(1)}; v_k) - I(z_{(2)}; v_k)\big)
@@ -74,8 +79,8 @@ def mig(codes: Float[Tensor, "n D"], factors: Int[Tensor, "m F"], *, num_bins: i
     over the two units that know most of each factor.
 
     Args:
-        codes: Codes of many data points, of two units or more.
-        factors: Their factors.
+        codes: Codes ``(*batch, D)`` of many data points, of two units or more.
+        factors: Their factors ``(*batch, F)``.
         num_bins: Bins that each unit is cut into.
 
     Raises:
@@ -91,7 +96,7 @@ def mig(codes: Float[Tensor, "n D"], factors: Int[Tensor, "m F"], *, num_bins: i
         (1.0, 0.0)
     """
     information = mutual_information(codes, factors, num_bins=num_bins)
-    entropies = torch.tensor([_entropy(factor) for factor in factors.unbind(1)])
+    entropies = torch.tensor([_entropy(factor) for factor in rows_of(factors, "factors").unbind(1)])
     constant = (entropies == 0).nonzero()[:, 0].tolist()
     check(not constant, "factors", "vary in every column", f"constant ones {constant}")
     return float((lead(information) / entropies).mean())

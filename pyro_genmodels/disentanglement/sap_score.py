@@ -8,12 +8,15 @@ import torch
 
 from pyro_genmodels._checks import integers_checked, require
 from pyro_genmodels._typing import Float, Int, Tensor
-from pyro_genmodels.disentanglement.codes import check_same, lead
+from pyro_genmodels.disentanglement.codes import lead, paired_rows
 
 
 @integers_checked
 def sap(
-    codes: Float[Tensor, "n D"], factors: Int[Tensor, "m F"], *, categorical: Sequence[int] = ()
+    codes: Float[Tensor, "*batch D"],
+    factors: Int[Tensor, "*others F"],
+    *,
+    categorical: Sequence[int] = (),
 ) -> float:
     """Return the separated attribute predictability.
 
@@ -22,8 +25,8 @@ def sap(
     chance (scaled so that 1 is the best) for a categorical one.
 
     Args:
-        codes: Codes of many data points, of two units or more.
-        factors: Their factors.
+        codes: Codes ``(*batch, D)`` of many data points, of two units or more.
+        factors: Their factors ``(*batch, F)``.
         categorical: Columns whose values have no order, such as a shape.
 
     Raises:
@@ -38,7 +41,7 @@ def sap(
         >>> round(sap(factors.double(), factors), 6)
         1.0
     """
-    check_same(codes, factors)
+    codes, factors = paired_rows(codes, factors)
     white, target = _standardized(codes.double()), _standardized(factors.double())
     scores = (white.mT @ target / len(codes)).square()
     for column in categorical:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
 
-from pyro_genmodels._checks import check, check_positive, integers_checked
+from pyro_genmodels._batching import expands_to
+from pyro_genmodels._checks import check, check_positive, check_trailing, integers_checked
 from pyro_genmodels._modes import evaluating
 from pyro_genmodels._typing import Float, Num, Tensor
 
 
 @runtime_checkable
 class WeightedModel(Protocol):
-    """Anything with log-weights: every model of this package."""
+    """Anything with log-weights: every model of this package.
+
+    Its ``event_shape``, and ``context_event_dim`` if it is conditional, tell which dimensions are
+    the batch's. Without an ``event_shape`` the first one is.
+    """
 
     def log_weights(self, x: Tensor, context: Tensor | None, *, num_particles: int) -> Tensor:
         """Return log p(x, z) - log q(z | x) in nats, ``(num_particles, *batch)``."""
@@ -24,25 +29,29 @@ class WeightedModel(Protocol):
 @integers_checked
 def elbo(
     model: WeightedModel,
-    x: Num[Tensor, "n ..."],
-    context: Num[Tensor, "n ..."] | None = None,
+    x: Num[Tensor, "..."],
+    context: Num[Tensor, "..."] | None = None,
     *,
     num_particles: int = 1,
     chunk_size: int = 512,
-) -> Float[Tensor, " n"]:
+) -> Float[Tensor, "*batch"]:
     """Estimate each example's evidence lower bound at beta = 1, in nats.
 
     Exact for models whose likelihood is. Runs in eval mode without gradients.
 
     Args:
         model: Any object with ``log_weights``.
-        x: Data, one leading dimension.
-        context: What the model is conditioned on, if anything.
+        x: Data ``(*batch, *event)``, one example or more.
+        context: What the model is conditioned on, if anything; its batch shape expands to that of
+            the data.
         num_particles: Draws from the guide to average over, for each example.
         chunk_size: Most draws evaluated at once; memory grows with it alone.
 
     Returns:
-        One value an example, float64.
+        One value per example, ``(*batch)``, float64.
+
+    Raises:
+        ValueError: If there is no example, or the context does not fit.
     """
     total = _over_chunks(model, x, context, num_particles, chunk_size, _sum, torch.add)
     return total / num_particles
@@ -51,12 +60,12 @@ def elbo(
 @integers_checked
 def importance_weighted_bound(
     model: WeightedModel,
-    x: Num[Tensor, "n ..."],
-    context: Num[Tensor, "n ..."] | None = None,
+    x: Num[Tensor, "..."],
+    context: Num[Tensor, "..."] | None = None,
     *,
     num_particles: int = 100,
     chunk_size: int = 512,
-) -> Float[Tensor, " n"]:
+) -> Float[Tensor, "*batch"]:
     r"""Estimate each example's importance-weighted bound on the log-evidence, in nats.
 
     .. math:: \log \frac{1}{K} \sum_{k=1}^{K} \frac{p(x, z_k)}{q(z_k \mid x)}
@@ -66,13 +75,17 @@ def importance_weighted_bound(
 
     Args:
         model: Any object with ``log_weights``.
-        x: Data, one leading dimension.
-        context: What the model is conditioned on, if anything.
+        x: Data ``(*batch, *event)``, one example or more.
+        context: What the model is conditioned on, if anything; its batch shape expands to that of
+            the data.
         num_particles: Draws K from the guide, for each example.
         chunk_size: Most draws evaluated at once; memory grows with it alone.
 
     Returns:
-        One value an example, float64.
+        One value per example, ``(*batch)``, float64.
+
+    Raises:
+        ValueError: If there is no example, or the context does not fit.
 
     References:
         Burda et al. (2016), Importance Weighted Autoencoders, eq. 8.
@@ -93,7 +106,7 @@ def _over_chunks(
 ) -> Tensor:
     """Reduce the log-weights over particles, at most ``chunk_size`` of them at a time."""
     check_positive(num_particles=num_particles, chunk_size=chunk_size)
-    check(x.dim() > 0 and len(x) > 0, "x", "hold at least one example", f"shape {tuple(x.shape)}")
+    batch, x, context = _flattened(model, x, context)
     particles = min(num_particles, chunk_size)
     rows = max(1, chunk_size // particles)
     results = []
@@ -102,7 +115,26 @@ def _over_chunks(
             part = slice(start, start + rows)
             given = None if context is None else context[part]
             results.append(_reduced(model, x[part], given, num_particles, particles, reduce, join))
-    return torch.cat(results)
+    return torch.cat(results).reshape(batch)
+
+
+def _flattened(
+    model: WeightedModel, x: Tensor, context: Tensor | None
+) -> tuple[torch.Size, Tensor, Tensor | None]:
+    """Return the batch shape, and data and context over one batch dimension."""
+    event: Sequence[int] = getattr(model, "event_shape", x.shape[1:])
+    check_trailing("x", x, event)
+    batch = x.shape[: x.dim() - len(event)]
+    check(batch.numel() > 0, "x", "hold at least one example", f"shape {tuple(x.shape)}")
+    x = x.reshape(-1, *event)
+    if context is None:
+        return batch, x, None
+    rank = getattr(model, "context_event_dim", None)
+    rank = context.dim() - len(batch) if rank is None else rank
+    given, of_one = context.shape[: context.dim() - rank], context.shape[context.dim() - rank :]
+    rule = f"have a batch shape that expands to {tuple(batch)}"
+    check(expands_to(given, batch), "context", rule, tuple(given))
+    return batch, x, context.expand(batch + of_one).reshape(-1, *of_one)
 
 
 def _reduced(

@@ -50,6 +50,7 @@ from pyro_genmodels.testing.hand_over import (
     flow_distribution,
 )
 from pyro_genmodels.testing.lifecycle import (
+    check_any_batch_shape,
     check_copies,
     check_freezes,
     check_model_shapes,
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     from pyro_genmodels.testing import strategies
 
 __all__ = [
+    "check_any_batch_shape",
     "check_autoregressive",
     "check_batch_shapes",
     "check_bounds",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from pyro_genmodels._modes import evaluating
 from pyro_genmodels.models import ELBOLoss
 from pyro_genmodels.testing.probes import seeded
-from pyro_genmodels.testing.report import require_equal, require_law
+from pyro_genmodels.testing.report import require_close, require_equal, require_law
 
 
 def check_trains(
@@ -311,6 +312,74 @@ def check_model_shapes(model: Any, x: Tensor, context: Tensor | None = None) -> 
         program = poutine.trace(model.model).get_trace(many, contexts)
         _same_shape("site x", program.nodes["x"]["value"], (*batch, *x.shape))
     _same_shape("sample", model.sample(5, context), (5, *x.shape))
+
+
+def check_any_batch_shape(
+    call: Callable[..., Any], arguments: Mapping[str, Any], *, seed: int = 0
+) -> None:
+    """Check that a call gives any batch shape what it gives one batch dimension.
+
+    No batch dimension, one of a single example and two are tried, in the same random state.
+
+    Args:
+        call: A model's method, a metric, a loss per example. What it returns are numbers, tensors,
+            distributions, or lists and dictionaries of these.
+        arguments: Its arguments by name: tensors ``(6, *event)``, or lists of them.
+        seed: Seed of the draws.
+
+    Raises:
+        AssertionError: Naming the batch shape, with the figures.
+
+    Example:
+        >>> from pyro_genmodels.models import VAE
+        >>> vae = VAE((3,), latent_dim=1, hidden=(4,))
+        >>> check_any_batch_shape(vae.log_weights, {"x": torch.zeros(6, 3)})
+    """
+    for batch in ((), (1,), (2, 3)):
+        number = math.prod(batch)
+        first = {name: _reshaped(value, number, (number,)) for name, value in arguments.items()}
+        given = {name: _reshaped(value, number, batch) for name, value in arguments.items()}
+        with seeded(seed):
+            expected = call(**first)
+        with seeded(seed):
+            actual = call(**given)
+        _compare_batches(f"over batch shape {batch}", actual, expected, batch, seed)
+
+
+def _reshaped(value: Any, number: int, batch: tuple[int, ...]) -> Any:
+    if isinstance(value, Tensor):
+        return value[:number].reshape(batch + value.shape[1:])
+    return [_reshaped(each, number, batch) for each in value]
+
+
+def _compare_batches(
+    law: str, actual: Any, expected: Any, batch: tuple[int, ...], seed: int
+) -> None:
+    if isinstance(expected, Mapping):
+        actual, expected = list(actual.values()), list(expected.values())
+    if isinstance(expected, list | tuple):
+        for one, other in zip(actual, expected, strict=True):
+            _compare_batches(law, one, other, batch, seed)
+    elif hasattr(expected, "log_prob"):
+        draws = []
+        for distribution in (actual, expected):
+            with seeded(seed):
+                draws.append(distribution.sample())
+        _compare_batches(f"samples {law}", draws[0], draws[1], batch, seed)
+        scores = (actual.log_prob(draws[0]), expected.log_prob(draws[1]))
+        _compare_batches(f"log_prob {law}", *scores, batch, seed)
+    elif expected is not None:
+        one, other = torch.as_tensor(actual), torch.as_tensor(expected)
+        problem = f"shape {tuple(one.shape)} where one dimension gives {tuple(other.shape)}"
+        require_law(tuple(one.shape) in _shapes_over(other.shape, batch), law, problem)
+        floating = other.dtype if other.is_floating_point() else torch.float64
+        require_close(law, one.reshape(other.shape).to(floating), other.to(floating))
+
+
+def _shapes_over(shape: torch.Size, batch: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Shapes with the batch in the place of one dimension, in front of which particles may be."""
+    places = [place for place, size in enumerate(shape[:2]) if size == math.prod(batch)]
+    return [shape[:place] + batch + shape[place + 1 :] for place in places] or [tuple(shape)]
 
 
 def _same_shape(method: str, actual: Tensor, expected: tuple[int, ...]) -> None:

@@ -8,6 +8,7 @@ import torch
 from pyro.poutine.util import is_validation_enabled
 from torch import nn
 
+from pyro_genmodels._batching import expands_to
 from pyro_genmodels._checks import check, check_finite, check_levels, check_trailing
 from pyro_genmodels._modules import first_tensor
 from pyro_genmodels._typing import Tensor
@@ -56,8 +57,7 @@ class CheckedArguments(nn.Module):
     def check_context_batch(self, context: Tensor, batch: tuple[int, ...]) -> None:
         """Raise ``ValueError`` unless a context's batch shape expands to the data's."""
         given = tuple(context.shape[: context.dim() - (self.context_event_dim or 0)])
-        pairs = zip(reversed(given), reversed(batch), strict=False)
-        fits = len(given) <= len(batch) and all(a in (1, b) for a, b in pairs)
+        fits = expands_to(given, batch)
         check(fits, "context", f"have a batch shape that expands to {batch}", given)
 
     def _checked(

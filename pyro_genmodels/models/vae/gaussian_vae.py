@@ -205,7 +205,8 @@ class GaussianVAE(GenerativeModel, Abstract):
             with self._masked():
                 z = pyro.sample("z", posterior)
             if self.latent_cost is not None and not self.is_bounding:
-                self._pay(self.latent_cost, posterior, z, context)
+                batch_dim = x.dim() - len(self.event_shape)
+                self._pay(self.latent_cost, posterior, z, context, batch_dim)
 
     def beside_elbo(self) -> list[str]:
         """Name also what the latents cost in the place of their KL divergence."""
@@ -219,9 +220,19 @@ class GaussianVAE(GenerativeModel, Abstract):
             masked = poutine.mask(mask=False)
         return masked
 
-    def _pay(self, cost: LatentCost, posterior: Any, z: Tensor, context: Tensor | None) -> None:
+    def _pay(
+        self,
+        cost: LatentCost,
+        posterior: Any,
+        z: Tensor,
+        context: Tensor | None,
+        batch_dim: int,
+    ) -> None:
         kl = unit_kl(posterior, self.prior_law(context), z)
+        # A minibatch is all of the batch's dimensions; those to their left are particles.
+        *left, units = kl.shape
+        minibatch = kl.reshape(*left[: len(left) - batch_dim], -1, units)
         # In a guide a factor's sign turns: this one lowers the ELBO by the cost.
-        pyro.factor("latent_cost", cost(kl), has_rsample=True)
+        pyro.factor("latent_cost", cost(minibatch).reshape(left), has_rsample=True)
         if self.training and torch.is_grad_enabled():
             cost.advance(kl)

@@ -117,7 +117,7 @@ class LatentCost(nn.Module):
         if self.free_bits == 0:
             return kl.sum(-1)
         grouped = kl if self.per_unit else kl.sum(-1, keepdim=True)
-        # Over the data plate alone: dimensions to its left are particles, or enumerated values.
+        # Over the minibatch alone: dimensions to its left are particles, or enumerated values.
         mean = grouped.mean(-2, keepdim=True) if kl.dim() > 1 else grouped
         return mean.clamp_min(self.free_bits).sum(-1).expand(kl.shape[:-1])
 
