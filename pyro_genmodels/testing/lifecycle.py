@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pyro_genmodels._modes import evaluating
 from pyro_genmodels.models import ELBOLoss
-from pyro_genmodels.testing.probes import seeded
+from pyro_genmodels.testing.probes import clean_copy, seeded
 from pyro_genmodels.testing.report import require_close, require_equal, require_law
 
 
@@ -312,6 +312,48 @@ def check_model_shapes(model: Any, x: Tensor, context: Tensor | None = None) -> 
         program = poutine.trace(model.model).get_trace(many, contexts)
         _same_shape("site x", program.nodes["x"]["value"], (*batch, *x.shape))
     _same_shape("sample", model.sample(5, context), (5, *x.shape))
+
+
+def check_half_precision(module: nn.Module, use: Callable[[nn.Module], Tensor]) -> None:
+    """Check that half-precision weights work, or are refused in one sentence at the conversion.
+
+    By ``half``, ``bfloat16`` and ``to``, alone and inside another module. A module that refuses
+    keeps its values; double precision and other devices stay open to it.
+
+    Args:
+        module: A module in single precision; it is left as it is.
+        use: What it is for, given a converted copy: returns numbers that must be finite.
+
+    Raises:
+        AssertionError: Naming the conversion.
+
+    Example:
+        >>> layer = torch.nn.Linear(2, 2)
+        >>> check_half_precision(layer, lambda layer: layer(torch.ones(2).to(layer.weight)))
+    """
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    for name, convert in _TO_HALF.items():
+        for held in (False, True):
+            copied = clean_copy(module)
+            try:
+                convert(nn.ModuleList([copied]) if held else copied)
+            except ValueError as error:
+                named = str(error).startswith("`dtype` must be float32 or float64 for weights (")
+                require_law(named, f"{name} is refused in one sentence", str(error))
+                for key, value in copied.state_dict().items():
+                    require_equal(f"{key} after a refused {name}", value, before[key])
+                copied.double().to("cpu").float()
+            else:
+                finite = bool(use(copied).isfinite().all())
+                require_law(finite, f"{name} works", "there are NaN or infinite numbers")
+
+
+_TO_HALF: Mapping[str, Callable[[nn.Module], nn.Module]] = {
+    "half": nn.Module.half,
+    "bfloat16": nn.Module.bfloat16,
+    "to": lambda module: module.to(torch.bfloat16),
+    "to a device and": lambda module: module.to("cpu", torch.float16),
+}
 
 
 def check_any_batch_shape(

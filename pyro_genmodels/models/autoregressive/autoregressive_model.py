@@ -55,6 +55,9 @@ class AutoregressiveModel(GenerativeModel):
         {"learning_rate": 2e-3, "batch_size": 64, "max_epochs": 90, "ema_decay": 0.99}
     )
 
+    # Elements' log-probabilities are made, and added up, in float32 from the network's output.
+    takes_half_precision: ClassVar[bool] = True
+
     def __init__(self, net: AutoregressiveNet, *, distribution: str = "PixelCNN") -> None:
         check(isinstance(net, AutoregressiveNet), "net", "be an AutoregressiveNet", type(net))
         check_choice("distribution", distribution, exported_laws())

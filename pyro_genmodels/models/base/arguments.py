@@ -6,16 +6,15 @@ from collections.abc import Callable
 
 import torch
 from pyro.poutine.util import is_validation_enabled
-from torch import nn
 
 from pyro_genmodels._batching import expands_to
 from pyro_genmodels._checks import check, check_finite, check_levels, check_trailing
 from pyro_genmodels._modules import first_tensor
 from pyro_genmodels._typing import Tensor
-from pyro_genmodels.nets.layers import check_finite_context
+from pyro_genmodels.nets.layers import FullPrecisionWeights, check_finite_context
 
 
-class CheckedArguments(nn.Module):
+class CheckedArguments(FullPrecisionWeights):
     """The part of a model that checks and casts data and contexts.
 
     Attributes:

@@ -17,13 +17,14 @@ from pyro_genmodels.nets.layers.data_dependent_init import (
 )
 from pyro_genmodels.nets.layers.derived_buffers import DerivedBuffers
 from pyro_genmodels.nets.layers.mlp import set_to_zero
-from pyro_genmodels.nets.layers.precision import full_precision
+from pyro_genmodels.nets.layers.precision import FullPrecisionWeights, full_precision
 from pyro_genmodels.nets.layers.residual import padded
 
 __all__ = [
     "ContextEmbedding",
     "DerivedBuffers",
     "FirstData",
+    "FullPrecisionWeights",
     "awaits_data",
     "check_context",
     "check_finite_context",

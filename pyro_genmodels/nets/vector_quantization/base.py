@@ -6,13 +6,13 @@ from abc import abstractmethod
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import nn
 
 from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check_positive
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._modes import FROZEN
 from pyro_genmodels._typing import CodebookUpdate, Float, Int, Num, Tensor
+from pyro_genmodels.nets.layers import FullPrecisionWeights
 
 
 class Quantized(NamedTuple):
@@ -36,7 +36,7 @@ class Quantized(NamedTuple):
     loss: Tensor
 
 
-class Quantizer(Configured, nn.Module, Abstract):
+class Quantizer(Configured, FullPrecisionWeights, Abstract):
     """Base of the quantisers: maps vectors to codes, and codes to vectors.
 
     In eval mode nothing about it changes, also as a part of a model in training mode. The same

@@ -19,6 +19,7 @@ from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets.layers import (
     FirstData,
+    FullPrecisionWeights,
     awaits_data,
     check_finite_context,
     context_event_dim,
@@ -26,7 +27,7 @@ from pyro_genmodels.nets.layers import (
 from pyro_genmodels.transforms.base.torch_protocol import HandOver
 
 
-class FlowTransform(Configured, HandOver, TransformModule):
+class FlowTransform(Configured, HandOver, FullPrecisionWeights, TransformModule):
     r"""Invertible map from noise to data with the log-determinant of its Jacobian.
 
     A subclass writes two pure functions, :meth:`forward_and_log_det` and
