@@ -23,6 +23,7 @@ from pyro_genmodels.distributions.gaussian import DiagonalNormal, StandardNormal
 from pyro_genmodels.transforms.interop import FlowDensity, as_list, conditioned, modules
 
 COVARIANCES = ("diagonal", "full", "low_rank")
+_LARGEST = 10.0  # of a log-scale, either way
 
 
 class GaussianHead:
@@ -32,6 +33,7 @@ class GaussianHead:
         z = \mu + (\mathrm{diag}\,\sigma + \text{strictly lower } L)\,\epsilon \quad\text{or}\quad
         z = \mu + \sigma \odot \epsilon + W \eta
 
+    The log-scales are kept in :math:`[-10, 10]`, where their exponentials do no harm in float32.
     With outputs of zero behind the log-scales all three are the same.
 
     Args:
@@ -63,7 +65,8 @@ class GaussianHead:
         """Return the distribution over vectors."""
         if self.log_scale is not None:
             return DiagonalNormal(features, torch.full_like(features, self.log_scale))
-        loc, log_scale = features[..., : self.size], features[..., self.size : 2 * self.size]
+        loc = features[..., : self.size]
+        log_scale = features[..., self.size : 2 * self.size].clamp(-_LARGEST, _LARGEST)
         rest = features[..., 2 * self.size :]
         if self.covariance == "diagonal":
             return DiagonalNormal(loc, log_scale)
