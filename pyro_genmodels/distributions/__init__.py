@@ -16,6 +16,7 @@ from pyro_genmodels.distributions.dequantization import UniformDequantization
 from pyro_genmodels.distributions.discretized_logistic import DiscretizedLogistic
 from pyro_genmodels.distributions.discretized_logistic_mixture import DiscretizedLogisticMixture
 from pyro_genmodels.distributions.gaussian import DiagonalNormal, MapNormal, StandardNormal
+from pyro_genmodels.distributions.rescaled import Rescaled
 from pyro_genmodels.distributions.uniform import UniformLevels
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "PixelCNNPlusPlus",
     "PixelRNN",
     "PixelSNAIL",
+    "Rescaled",
     "StandardNormal",
     "UniformDequantization",
     "UniformLevels",

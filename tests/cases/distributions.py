@@ -164,6 +164,14 @@ DISTRIBUTIONS: Cases = {
         distributions.PixelSNAIL(snail_net(1, 2, 2, context_shape=(2, 2, 2)), features(2, 2, 2))
     ),
     "MapNormal": lambda: Case(distributions.MapNormal(features(1, 2, 3), features(1, 2, 3).exp())),
+    "Rescaled": lambda: Case(
+        distributions.Rescaled(
+            distributions.DiagonalNormal(features(3), features(3) - 1),
+            torch.tensor([0.0, 5.0, -300.0], dtype=torch.float64),
+            torch.tensor([1.0, 0.5, 20.0], dtype=torch.float64),
+            dtype=torch.float64,
+        )
+    ),
     "StandardNormal": lambda: Case(
         distributions.StandardNormal(torch.zeros((), dtype=torch.float64), 3, (2,))
     ),

@@ -1,0 +1,119 @@
+"""A distribution of standardised data, in the units that the data came in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from pyro.distributions import TorchDistribution, constraints
+from pyro.distributions.util import sum_rightmost
+from torch import Tensor
+
+from pyro_genmodels._checks import check
+from pyro_genmodels._typing import Float
+
+
+class Rescaled(TorchDistribution):
+    r"""The distribution of :math:`x = m + s\,y`, for :math:`y` from a given one.
+
+    .. math:: \log p(x) = \log p_y\big((x - m) / s\big) - \sum_i \log s_i
+
+    As ``TransformedDistribution`` with an affine transform, but with mean and variance, and exact
+    for a narrow distribution far from zero: the shift is subtracted in float64, and the rest is
+    computed in the dtype of ``base``.
+
+    Args:
+        base: Distribution of :math:`y`, over all real numbers or vectors of them.
+        shift: The :math:`m`, which broadcasts to the event; without an event, to the batch.
+        scale: The :math:`s`, positive, likewise.
+        dtype: Dtype of ``base``, torch's default if not given.
+        validate_args: Whether values are checked; Pyro's global setting by default.
+
+    Raises:
+        ValueError: If ``scale`` is not positive.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> law = Rescaled(dist.Normal(0.0, 1.0), torch.tensor(5e4), torch.tensor(2.0))
+        >>> law.mean, law.stddev, law.log_prob(torch.tensor(5e4))
+        (tensor(50000.), tensor(2.), tensor(-1.6121))
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+
+    def __init__(
+        self,
+        base: Any,
+        shift: Tensor,
+        scale: Tensor,
+        *,
+        dtype: torch.dtype | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.base, self.shift, self.scale = base, shift.double(), scale.double()
+        self.dtype = torch.get_default_dtype() if dtype is None else dtype
+        super().__init__(base.batch_shape, base.event_shape, validate_args=validate_args)
+        if self._validate_args:
+            check(bool((scale > 0).all()), "scale", "be positive", scale)
+
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override]
+        """Whether draws are differentiable: if those of ``base`` are."""
+        return bool(self.base.has_rsample)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """That of ``base``, all real numbers."""
+        support: constraints.Constraint = self.base.support
+        return support
+
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Rescaled:
+        """Return the distribution with a larger batch shape."""
+        new: Any = type(self).__new__(type(self)) if _instance is None else _instance
+        new.base, new.dtype = self.base.expand(torch.Size(batch_shape)), self.dtype
+        new.shift, new.scale = self.shift, self.scale
+        TorchDistribution.__init__(new, new.base.batch_shape, self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new  # type: ignore[no-any-return]
+
+    def log_prob(self, value: Float[Tensor, "*batch_event"]) -> Float[Tensor, "*batch"]:
+        """Return the log-density in nats.
+
+        Raises:
+            ValueError: Under validation, if the value has another shape or is not finite.
+        """
+        if self._validate_args:
+            self._validate_sample(value)
+        y = ((value.double() - self.shift) / self.scale).to(self.dtype)
+        nats: Tensor = self.base.log_prob(y)
+        return nats - self._log_det().to(nats.dtype)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw without gradients."""
+        with torch.no_grad():
+            return self._in_units(self.base.sample(torch.Size(sample_shape)))
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw, differentiably."""
+        return self._in_units(self.base.rsample(torch.Size(sample_shape)))
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean, if ``base`` has one in closed form."""
+        return self._in_units(self.base.mean)
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of each element, if ``base`` has one in closed form."""
+        variance: Tensor = self.base.variance
+        return (self.scale.square() * variance).to(variance.dtype)
+
+    def _in_units(self, y: Tensor) -> Tensor:
+        return (self.shift + self.scale * y).to(y.dtype)
+
+    def _log_det(self) -> Tensor:
+        """Return the log-scales, summed over the event."""
+        shape = torch.broadcast_shapes(self.scale.shape, self.event_shape)
+        total: Tensor = sum_rightmost(self.scale.log().expand(shape), len(self.event_shape))
+        return total
