@@ -11,10 +11,13 @@ from typing import Literal, TypeAlias
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
-__all__ = ["Bool", "CodebookUpdate", "EventShape", "Float", "Int", "Num", "Tensor"]
+__all__ = ["Bool", "CodebookUpdate", "EventShape", "Float", "Int", "Num", "ScaleName", "Tensor"]
 
 EventShape: TypeAlias = Sequence[int]
 """Sizes of one data point: ``(C, H, W)`` for an image, ``(D,)`` for a vector."""
 
 CodebookUpdate: TypeAlias = bool | Literal["accumulate"] | None
 """How a quantiser learns from a batch of vectors; see ``nets.Quantizer.forward``."""
+
+ScaleName: TypeAlias = Literal["per_dimension", "shared"]
+"""Scales of continuous data, or of their noise: one for each dimension, or one for all."""

@@ -328,6 +328,15 @@ def test_estimators(law: str, make: Callable[[], Case]) -> None:
     run(law, case.part, *batch_for(case, 3), num_runs=30)  # as mutants are caught with
 
 
+CONTINUOUS = {name: make for name, make in cases.MODELS.items() if make().part.num_levels is None}
+
+
+@law_on(CONTINUOUS, "check_standardization")
+def test_units(law: str, make: Callable[[], Case]) -> None:
+    case = prepared_model(make)
+    run(law, case.part, *batch_for(case, 5))
+
+
 @law_on(cases.MODELS, "check_trains", "check_freezes")
 def test_model_trains(law: str, make: Callable[[], Case]) -> None:
     """Float32 and training mode, as built."""

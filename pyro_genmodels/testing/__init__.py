@@ -56,6 +56,7 @@ from pyro_genmodels.testing.lifecycle import (
     check_half_precision,
     check_model_shapes,
     check_no_stale_weights,
+    check_standardization,
     check_trains,
 )
 from pyro_genmodels.testing.networks import check_checkpointing, check_network
@@ -113,6 +114,7 @@ __all__ = [
     "check_sampling_methods_agree",
     "check_shapes",
     "check_single_evaluation",
+    "check_standardization",
     "check_stein_identity",
     "check_trains",
     "check_validation",

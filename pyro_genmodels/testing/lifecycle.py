@@ -1,4 +1,4 @@
-"""Laws of a model's life: it trains, survives copies, serves no old values, and can be frozen."""
+"""Laws of a model's life: it trains, survives copies, can be frozen, and takes any units."""
 
 from __future__ import annotations
 
@@ -427,3 +427,120 @@ def _shapes_over(shape: torch.Size, batch: tuple[int, ...]) -> list[tuple[int, .
 def _same_shape(method: str, actual: Tensor, expected: tuple[int, ...]) -> None:
     problem = f"{tuple(actual.shape)} where {expected} was due"
     require_law(tuple(actual.shape) == expected, f"shape of {method}", problem)
+
+
+def check_standardization(
+    model: Any, x: Tensor, context: Tensor | None = None, *, seed: int = 0
+) -> None:
+    r"""Check that a standardised model is the plain one, with data in other units.
+
+    The data are taken far from zero and to another scale in each column. With the shift
+    :math:`m` and scale :math:`s` that the model sets, its log-weights must be those of the plain
+    model at :math:`(x - m) / s`, less :math:`\sum_i \log s_i`; draws, site ``"x"`` and
+    reconstructions must be the plain model's, times :math:`s` and plus :math:`m`. Noise that is the
+    same in all directions must stay so. Shift and scale must be saved, and keep their digits in
+    another dtype; weights without them must make the model plain again.
+
+    Args:
+        model: Model of continuous data, not standardised; deep copies are worked on.
+        x: Data ``(batch, *event)``, two or more.
+        context: Context, if the model is conditional.
+        seed: Seed of the draws.
+
+    Raises:
+        AssertionError: Naming what is in other units, with the figures.
+
+    Example:
+        >>> from pyro_genmodels.models import VAE
+        >>> _ = torch.manual_seed(0)
+        >>> model = VAE((3,), latent_dim=1, hidden=(4,)).double()
+        >>> check_standardization(model, torch.randn(5, 3, dtype=torch.float64))
+    """
+    plain, standard = copy.deepcopy(model).eval(), copy.deepcopy(model).eval()
+    data = _in_other_units(x, model.event_shape)
+    standard.standardize(data)
+    units = standard.standardization
+    shift, scale, seen = units.shift, units.scale, (data - units.shift) / units.scale
+    _check_moments(seen, model.event_shape)
+    log_det = scale.log().expand(model.event_shape).sum()
+    expected = _log_weights(plain, seen, context, seed)
+    scores = _log_weights(standard, data, context, seed)
+    require_close("log-weights are in the data's units", scores, expected - log_det)
+    for name, draw in _draws(seen, data, context).items():
+        with seeded(seed):
+            values = draw(plain, seen)
+        with seeded(seed):
+            actual = draw(standard, data)
+        require_close(f"{name} in the data's units", actual, shift + scale * values)
+    _check_sites(plain, standard, context, log_det, seed)
+    _check_settled(model, standard, x, context, seed)
+    require_equal("loading keeps the units", _log_weights(standard, data, context, seed), scores)
+
+
+def _in_other_units(x: Tensor, event_shape: torch.Size) -> Tensor:
+    sizes = (-1,) + (1,) * (len(event_shape) - 1)
+    factor = torch.logspace(-2, 2, event_shape[0], dtype=x.dtype).reshape(sizes)
+    return 7 * factor * (x + 100)
+
+
+def _check_moments(seen: Tensor, event_shape: torch.Size) -> None:
+    columns = seen.movedim(-len(event_shape), 0).flatten(1)
+    zero, one = torch.zeros_like(columns[:, 0]), torch.ones_like(columns[0, 0])
+    require_close("standardised columns have mean zero", columns.mean(1), zero)
+    squares = columns.square().mean()
+    require_close("standardised data have deviation one", squares, one)
+
+
+def _draws(seen: Tensor, data: Tensor, context: Tensor | None) -> dict[str, Callable[..., Tensor]]:
+    def site(model: Any, x: Tensor | None) -> Tensor:
+        value: Tensor = poutine.trace(model.model).get_trace(x, context).nodes["x"]["value"]
+        return value
+
+    def reconstruction(model: Any, x: Tensor) -> Tensor:
+        return model.reconstruct(x, context) if model.has_latents else x
+
+    return {
+        "samples are": lambda model, _: model.sample(3, context),
+        "the observed site x is": site,
+        "the drawn site x is": lambda model, _: site(model, None),
+        "reconstructions are": reconstruction,
+    }
+
+
+def _check_sites(
+    plain: Any, standard: Any, context: Tensor | None, log_det: Tensor, seed: int
+) -> None:
+    traces = []
+    for model in (plain, standard):
+        with seeded(seed):
+            traces.append(poutine.trace(model.model).get_trace(None, context))
+        traces[-1].compute_log_prob()
+    before, after = (trace.nodes["x"] for trace in traces)
+    require_close(
+        "a draw's density is in the data's units",
+        after["unscaled_log_prob"],
+        before["unscaled_log_prob"] - log_det,
+    )
+    try:
+        noise, rescaled = before["fn"].variance, after["fn"].variance
+    except NotImplementedError:
+        return  # of a flow
+    if bool((noise == noise.flatten()[0]).all()):
+        same = torch.allclose(rescaled, rescaled.flatten()[0])
+        law = "noise that is the same in all directions stays so"
+        require_law(same, law, f"its variances become {rescaled.flatten()[:3].tolist()}")
+
+
+def _check_settled(model: Any, standard: Any, x: Tensor, context: Tensor | None, seed: int) -> None:
+    """Check what outlives the call; the model ends with its own state loaded."""
+    state = copy.deepcopy(standard.state_dict())
+    standard.standardize(x)
+    for name, tensor in copy.deepcopy(standard).float().state_dict().items():
+        if "standardization" in name:
+            law = f"{name} is set once, in all its digits"
+            require_equal(law, tensor.double(), state[name].double())
+    expected = _log_weights(copy.deepcopy(model), x, context, seed)
+    standard.load_state_dict(model.state_dict())
+    actual = _log_weights(standard, x, context, seed)
+    require_equal("weights without a scale unset it", actual, expected)
+    standard.load_state_dict(state)

@@ -11,6 +11,7 @@ from pyro_genmodels._batching import expands_to
 from pyro_genmodels._checks import check, check_finite, check_levels, check_trailing
 from pyro_genmodels._modules import first_tensor
 from pyro_genmodels._typing import Tensor
+from pyro_genmodels.models.base.standardization import Standardization
 from pyro_genmodels.nets.layers import FullPrecisionWeights, check_finite_context
 
 
@@ -22,12 +23,14 @@ class CheckedArguments(FullPrecisionWeights):
         num_levels: Levels of discrete data.
         num_classes: Number of labels, if the context is one.
         context_shape: Sizes of a context that is a vector or a map.
+        standardization: Shift and scale of the data, if they were set.
     """
 
     event_shape: torch.Size
     num_levels: int | None
     num_classes: int | None
     context_shape: torch.Size | None
+    standardization: Standardization
 
     @property
     def context_event_dim(self) -> int | None:
@@ -48,7 +51,9 @@ class CheckedArguments(FullPrecisionWeights):
 
         In a program it may: an enumerated label has its values along one more, to the left.
         """
-        checked, context, batch = self._checked(x, context)
+        # Cast by the program itself, which subtracts the data's shift before.
+        cast = _as_given if self.standardization.is_set else Tensor.to
+        checked, context, batch = self._checked(x, context, cast)
         if context is not None:
             self.check_context_batch(context, batch)
         return checked, context, batch
@@ -96,3 +101,7 @@ class CheckedArguments(FullPrecisionWeights):
         if self.context_event_dim is None:
             return "be None in an unconditional model"
         return "be given to a conditional model"
+
+
+def _as_given(x: Tensor, dtype: torch.dtype) -> Tensor:
+    return x

@@ -7,17 +7,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import pyro
 import torch
 from pyro import poutine
+from pyro.poutine.util import is_validation_enabled
 
 from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check, check_event_shape, integers_checked
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._modes import evaluating
-from pyro_genmodels._typing import EventShape, Float, Num, Tensor
+from pyro_genmodels._typing import EventShape, Float, Num, ScaleName, Tensor
 from pyro_genmodels.models.base.arguments import CheckedArguments
 from pyro_genmodels.models.base.kl import unit_kl
 from pyro_genmodels.models.base.latent_scale import LatentScale
@@ -26,6 +27,9 @@ from pyro_genmodels.models.base.param_registration import RegisteredModule
 from pyro_genmodels.models.base.plates import log_density, plates
 from pyro_genmodels.models.base.random_weights import random_weights, run_with_random_weights
 from pyro_genmodels.models.base.shared_pass import SharedPass
+from pyro_genmodels.models.base.standardization import Standardization, in_svi_step
+
+ModelT = TypeVar("ModelT", bound="GenerativeModel")
 
 
 class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
@@ -35,7 +39,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
     latent variables, :meth:`infer` (the same latent sites from the posterior). The base adds what
     is easy to get silently wrong: registration under an instance-unique name, plates over the
     batch, input checks and dtype, scaling of latent sites on both sides, the slot for work shared
-    between guide and model, and sampling and bounds.
+    between guide and model, the units of the data, and sampling and bounds.
 
     ``model`` and ``guide`` are what Pyro's inference takes;
     :class:`~pyro_genmodels.models.ELBOLoss` is the same objective as a module for plain
@@ -80,22 +84,92 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
         self.context_shape = None if context_shape is None else torch.Size(context_shape)
         self.latent_scale = LatentScale(beta, warmup_steps=warmup_steps)
         self.shared_pass = SharedPass()
+        self.standardization = Standardization(self.event_shape)
         self.is_bounding = False
 
     @abstractmethod
     def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
         """Sample the latent sites, inside ``with self.latent_scale():``, and observe ``"x"``.
 
-        Runs inside the data plates. Returns the value of site ``"x"``.
+        Runs inside the data plates, on standardised data if :meth:`standardize` was called; the
+        base gives site ``"x"`` the data's units. Returns the value of site ``"x"``.
         """
 
     def infer(self, x: Tensor, context: Tensor | None) -> None:
-        """Sample the latent sites from the posterior; nothing in a model without latents."""
+        """Sample the latent sites from the posterior; nothing in a model without latents.
+
+        As :meth:`generate`, on standardised data if :meth:`standardize` was called.
+        """
 
     @property
     def has_latents(self) -> bool:
         """Whether there is anything to infer; if not, every bound is the exact log-likelihood."""
         return type(self).infer is not GenerativeModel.infer
+
+    @property
+    def standardization_scale(self) -> ScaleName | None:
+        """Which scales :meth:`standardize` sets: ``"per_dimension"``, or one that is ``"shared"``.
+
+        ``None`` of data that have a scale of their own: levels, or a bounded range.
+        """
+        return "per_dimension" if self.num_levels is None else None
+
+    def standardize(self: ModelT, data: Any) -> ModelT:
+        r"""Let the networks see :math:`(x - m) / s`, with mean and deviation of training data.
+
+        All else stays in the units of the data: what the model takes, draws and returns, and its
+        nats, which have the log-determinant. So a model trains alike whatever units its data come
+        in. Call it once before training; :func:`pyro_genmodels.training.fit` does. Later calls
+        change nothing, since trained weights belong to the first shift and scale, which are saved
+        with them.
+
+        There is a scale for each element of a vector and for each channel of an image; one for all
+        where the model's noise is the same in all directions (``FactorAnalysis(noise="shared")``,
+        ``GaussianLikelihood(scale="shared")`` or a fixed scale, which then is in units of it).
+        Data with levels or in a bounded range are left as they are, and so are contexts.
+
+        Args:
+            data: Training data ``(*batch, *event)``; or a ``Dataset``, or batches such as a
+                ``DataLoader``'s, of ``x`` or ``(x, ...)``. Each rank of a distributed run gives its
+                share, and all get the same.
+
+        Returns:
+            The model.
+
+        Raises:
+            ValueError: If the data do not fit, are not finite, or a column of them is constant.
+
+        Example:
+            >>> from pyro_genmodels.models import VAE
+            >>> x = 1e6 + 1000 * torch.randn(500, 3)
+            >>> vae = VAE((3,), latent_dim=2).standardize(x)
+            >>> vae.sample(500).mean().round(decimals=-4)
+            tensor(1000000.)
+        """
+        kind = self.standardization_scale
+        if kind is not None and not self.standardization.is_set:
+            self.standardization.set_from(data, kind)
+            self.shared_pass.clear()
+        return self
+
+    def check_columns(self, data: Any) -> None:
+        """Raise ``ValueError`` if :meth:`standardize` would, given these data.
+
+        Args:
+            data: As there.
+        """
+        kind = self.standardization_scale
+        if kind is not None and not self.standardization.is_set:
+            self.standardization.moments(data, kind)
+
+    def optional_keys(self) -> set[str]:
+        """Return the keys that a state dict of the model may have or not, as the model may."""
+        return {
+            f"{prefix}.{name}"
+            for prefix, part in self.named_modules(remove_duplicate=False)
+            if isinstance(part, Standardization)
+            for name in part.keys
+        }
 
     def model(
         self, x: Num[Tensor, "*batch_event"] | None = None, context: Tensor | None = None
@@ -113,8 +187,9 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
             ValueError: If ``x`` or ``context`` does not fit.
         """
         self.register_with_pyro()
-        x, context, batch = self._checked(x, context, self.shared_pass.take_cast)
-        return self._run(x, context, batch)
+        seen, context, batch = self._checked(x, context, self._take_seen)
+        self._check_first_batch(x)
+        return self._run(seen, context, batch, x)
 
     def guide(
         self, x: Num[Tensor, "*batch_event"] | None = None, context: Tensor | None = None
@@ -129,7 +204,8 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
             ValueError: If ``x`` is missing, or does not fit.
         """
         self.register_with_pyro()
-        checked, context, batch = self._checked(x, context, self.shared_pass.cast)
+        checked, context, batch = self._checked(x, context, self._see)
+        self._check_first_batch(x)
         check(checked is not None, "x", "be given to the guide, which conditions on it", None)
         assert checked is not None  # narrows the type for the checker
         if self.training and torch.is_grad_enabled() and not self.is_bounding:
@@ -287,6 +363,35 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
         beta = [] if scale.beta == 1 else [f"beta {scale.beta:g}"]
         return beta + ([f"warmup_steps {scale.warmup_steps}"] if scale.warmup_steps else [])
 
+    def check_first_batch(self, x: Num[Tensor, "*batch_event"]) -> None:
+        """Raise ``ValueError`` if this is the first batch of a training, and far from scale 1.
+
+        :class:`ELBOLoss` and ``SVI`` call it, who know no training set. Nothing is checked where
+        Pyro's validation is off, or of a model whose weights were loaded.
+
+        Args:
+            x: Data ``(*batch, *event)``.
+        """
+        if self.standardization.awaits_batch and is_validation_enabled():
+            self.standardization.check_batch(self._checked_data(x), self.standardization_scale)
+
+    def _check_first_batch(self, x: Tensor | None) -> None:
+        if self.standardization.awaits_batch and x is not None and in_svi_step():
+            self.check_first_batch(x)
+
+    def _generate(
+        self, seen: Tensor | None, context: Tensor | None, x: Tensor | None = None
+    ) -> Tensor:
+        """Run :meth:`generate` on what it sees of the data ``x``, with ``"x"`` in their units."""
+        with self.standardization.observing(x, self.dtype):
+            return self.generate(seen, context)
+
+    def _see(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        return self.shared_pass.cast(x, dtype, self.standardization.standardized)
+
+    def _take_seen(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        return self.shared_pass.take_cast(x, dtype, self.standardization.standardized)
+
     @contextmanager
     def bounding(self) -> Iterator[None]:
         """Run as a true bound, for Pyro's own estimators, importance sampling or NUTS.
@@ -300,17 +405,27 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
         finally:
             self.is_bounding = before
 
-    def _run(self, x: Tensor | None, context: Tensor | None, batch: tuple[int, ...]) -> Tensor:
+    def _run(
+        self,
+        seen: Tensor | None,
+        context: Tensor | None,
+        batch: tuple[int, ...],
+        x: Tensor | None = None,
+    ) -> Tensor:
         """Run the generative program in plates over the batch, with one draw of random weights."""
-        program = partial(self._generate_in_plates, x, context, batch)
+        program = partial(self._generate_in_plates, seen, context, batch, x)
         result: Tensor = run_with_random_weights(self, program)
         return result
 
     def _generate_in_plates(
-        self, x: Tensor | None, context: Tensor | None, batch: tuple[int, ...]
+        self,
+        seen: Tensor | None,
+        context: Tensor | None,
+        batch: tuple[int, ...],
+        x: Tensor | None,
     ) -> Tensor:
         with plates(batch):
-            return self.generate(x, context)
+            return self._generate(seen, context, x)
 
     @contextmanager
     def _aside(self) -> Iterator[None]:

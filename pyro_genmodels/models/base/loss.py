@@ -109,6 +109,8 @@ class ELBOLoss(nn.Module):
         check(num_examples > 0, "x", "hold at least one example", f"shape {tuple(x.shape)}")
         if context is not None:
             self.model.check_context_batch(context, tuple(x.shape[:batch_dim]))
+        if self._validates():
+            self.model.check_first_batch(x)
         random_state = _random_state(x)
         loss = self._evaluate(x, context, batch_dim, validate=self._validates())
         if not math.isfinite(loss.item()):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from pyro.ops.provenance import detach_provenance
 from torch import Tensor
 
 from pyro_genmodels._checksum import Unchanged
+
+Convert: TypeAlias = Callable[[Tensor, torch.dtype], Tensor]
 
 
 @dataclass
@@ -67,26 +69,30 @@ class SharedPass:
         self.hits = 0
         self.misses = 0
 
-    def cast(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+    def cast(self, x: Tensor, dtype: torch.dtype, convert: Convert = Tensor.to) -> Tensor:
         """Return the guide's ``x`` in that dtype, and keep it for the model's next call.
 
         Guide and model cast their input each; only one tensor for both lets the model see that it
         is run on what the guide was.
+
+        Args:
+            x: The input.
+            dtype: The dtype.
+            convert: Casts, and does whatever else becomes of the input on the way.
         """
-        if x.dtype == dtype:
-            return x
-        result = x.to(dtype)
-        self._cast = Unchanged(x), _modes(), result
+        result = convert(x, dtype)
+        if result is not x:
+            self._cast = Unchanged(x), _modes(), result
         return result
 
-    def take_cast(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+    def take_cast(self, x: Tensor, dtype: torch.dtype, convert: Convert = Tensor.to) -> Tensor:
         """Return the model's ``x`` in that dtype: the guide's very tensor, once, if it fits."""
         kept, self._cast = self._cast, None
         if kept is not None and kept[1] == _modes() and kept[0].fits(x):
             result = kept[2]
             if result.dtype == dtype:
                 return result
-        return x.to(dtype)
+        return convert(x, dtype)
 
     def begin(self, x: Tensor | None, *given: Any) -> Pass:
         """Start recording a guide execution for input ``x``; forgets the one before.

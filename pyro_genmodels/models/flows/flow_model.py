@@ -12,10 +12,11 @@ import torch
 from pyro import distributions as dist
 from pyro.distributions.conditional import ConditionalTransform
 from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch.distributions import constraints
 from torch.distributions.transforms import AffineTransform, Transform
 
 from pyro_genmodels._checks import check_choice
-from pyro_genmodels._typing import EventShape, Tensor
+from pyro_genmodels._typing import EventShape, ScaleName, Tensor
 from pyro_genmodels.distributions.dequantization import UniformDequantization
 from pyro_genmodels.distributions.logistic import FiniteLogistic
 from pyro_genmodels.models.base.generative_model import GenerativeModel
@@ -121,7 +122,7 @@ class FlowModel(GenerativeModel, DerivedBuffers):
         self.parts = modules(self.transforms)
         self.register_derived("origin", partial(torch.zeros, ()))
 
-    def density(self, context: Tensor | None = None) -> dist.TransformedDistribution:
+    def density(self, context: Tensor | None = None) -> Any:
         """Return the flow's density over one event, or over each context's.
 
         Args:
@@ -136,7 +137,8 @@ class FlowModel(GenerativeModel, DerivedBuffers):
         if self.num_levels is not None:
             event_dim = len(self.event_shape)
             transforms.append(AffineTransform(0.0, float(self.num_levels), event_dim=event_dim))
-        return FlowDensity(self._noise(), transforms)
+        density = FlowDensity(self._noise(), transforms)
+        return self.standardization.in_data_units(density, self.dtype)
 
     def __getstate__(self) -> dict[str, Any]:
         forget(self.transforms)
@@ -154,6 +156,22 @@ class FlowModel(GenerativeModel, DerivedBuffers):
         floor = continuous.floor().clamp(0, self.num_levels - 1)
         observed: Tensor = pyro.sample("x", dist.Delta(floor, event_dim=event_dim), obs=x)
         return observed
+
+    @property
+    def standardization_scale(self) -> ScaleName | None:
+        """None of flows that settle the data's range, or their scale by an affine map at the end.
+
+        That is noise on the unit box, a last transform whose values are bounded, or torch's
+        ``AffineTransform`` at the end.
+        """
+        last = self.transforms[-1]
+        codomain = getattr(last, "codomain", None)
+        while isinstance(codomain, constraints.independent):
+            codomain = codomain.base_constraint
+        # By type: a copied flow has copies of its constraints.
+        free = codomain is None or isinstance(codomain, type(constraints.real))
+        settled = self.base == "uniform" or isinstance(last, AffineTransform) or not free
+        return None if settled else super().standardization_scale
 
     @property
     def has_latents(self) -> bool:

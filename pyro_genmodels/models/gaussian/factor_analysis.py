@@ -18,7 +18,7 @@ from pyro_genmodels._checks import (
     check_trailing,
     integers_checked,
 )
-from pyro_genmodels._typing import EventShape, Float, Tensor
+from pyro_genmodels._typing import EventShape, Float, ScaleName, Tensor
 from pyro_genmodels.distributions.gaussian import StandardNormal
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 
@@ -100,7 +100,13 @@ class FactorAnalysis(GenerativeModel):
         model.loading.copy_(vectors[:, -latent_dim:] * lengths)
         model.loc.copy_(rows.mean(0))
         model.log_scale.copy_(0.5 * variance.log())
+        model.standardization.awaits_batch = False  # its parameters are in the units of the data
         return model
+
+    @property
+    def standardization_scale(self) -> ScaleName | None:
+        """One that is shared if the noise is."""
+        return "per_dimension" if self.noise == "per_dimension" else "shared"
 
     @property
     def _scale(self) -> Tensor:
@@ -109,7 +115,8 @@ class FactorAnalysis(GenerativeModel):
     def law(self) -> Any:
         """Return the distribution over a flattened data point: low rank plus noise."""
         variance = self._scale.square()
-        return dist.LowRankMultivariateNormal(self.loc, self.loading, variance, validate_args=False)
+        law = dist.LowRankMultivariateNormal(self.loc, self.loading, variance, validate_args=False)
+        return self.standardization.in_data_units(law, self.dtype, flat=True)
 
     def log_prob(self, x: Float[Tensor, "*batch_event"]) -> Float[Tensor, "*batch"]:
         """Return the exact log-density of data, in nats.
@@ -118,7 +125,8 @@ class FactorAnalysis(GenerativeModel):
             ValueError: If ``x`` does not fit.
         """
         check_trailing("x", x, self.event_shape)
-        nats: Tensor = self.law().log_prob(x.to(self.dtype).flatten(-len(self.event_shape)))
+        x = x if self.standardization.is_set else x.to(self.dtype)
+        nats: Tensor = self.law().log_prob(x.flatten(-len(self.event_shape)))
         return nats
 
     def posterior(self, x: Float[Tensor, "*batch_event"]) -> Any:
@@ -128,7 +136,11 @@ class FactorAnalysis(GenerativeModel):
             ValueError: If ``x`` does not fit.
         """
         check_trailing("x", x, self.event_shape)
-        centred = x.to(self.dtype).flatten(-len(self.event_shape)) - self.loc
+        return self._posterior(self.standardization.standardized(x, self.dtype))
+
+    def _posterior(self, x: Tensor) -> Any:
+        """Return the posterior given what :meth:`infer` sees of data."""
+        centred = x.flatten(-len(self.event_shape)) - self.loc
         white = self.loading / self._scale.unsqueeze(-1)
         identity = torch.eye(self.latent_dim, dtype=white.dtype, device=white.device)
         precision = identity + white.mT @ white
@@ -149,4 +161,4 @@ class FactorAnalysis(GenerativeModel):
     def infer(self, x: Tensor, context: Tensor | None) -> None:
         """Draw the factors from their exact posterior."""
         with self.latent_scale():
-            pyro.sample("z", self.posterior(x))
+            pyro.sample("z", self._posterior(x))

@@ -11,7 +11,7 @@ from torch import nn
 from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check, check_event_shape, check_trailing
 from pyro_genmodels._configuration import Configured
-from pyro_genmodels._typing import EventShape, Float, Tensor
+from pyro_genmodels._typing import EventShape, Float, ScaleName, Tensor
 
 
 class Likelihood(Configured, nn.Module, Abstract):
@@ -65,6 +65,14 @@ class Likelihood(Configured, nn.Module, Abstract):
         # Log-likelihoods summed over an image need float32, also under autocast.
         decoded = decoded.float() if decoded.dtype in (torch.half, torch.bfloat16) else decoded
         return self._elementwise(decoded).to_event(rank)
+
+    @property
+    def standardization_scale(self) -> ScaleName | None:
+        """Which scales :meth:`GenerativeModel.standardize` sets for it.
+
+        ``None`` of levels. A likelihood of continuous data in a bounded range must say so.
+        """
+        return "per_dimension" if self.num_levels is None else None
 
     @abstractmethod
     def _elementwise(self, decoded: Tensor) -> Any:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pyro_genmodels._checks import check, check_choice, check_positive
-from pyro_genmodels._typing import EventShape, Tensor
+from pyro_genmodels._typing import EventShape, ScaleName, Tensor
 from pyro_genmodels.distributions import DiscretizedLogistic
 from pyro_genmodels.models.likelihoods.base import Likelihood
 
@@ -151,7 +151,8 @@ class GaussianLikelihood(Likelihood):
         event_shape: Sizes of one data point.
         scale: ``"predicted"`` by the network for each dimension of each point, bounded below by
             ``exp(min_log_scale)``; one learned number ``"shared"`` by all dimensions (pPCA), one
-            ``"per_dimension"`` (factor analysis); or a fixed number.
+            ``"per_dimension"`` (factor analysis); or a fixed number, of a model that was
+            standardised in units of the data's common deviation.
         min_log_scale: Lower bound of a predicted log-scale: a density is unbounded without.
         validate_args: Whether the distributions check parameters and values.
 
@@ -183,6 +184,12 @@ class GaussianLikelihood(Likelihood):
         else:
             check_positive(scale=scale)
             self.register_buffer("log_scale", torch.tensor(float(scale)).log())
+
+    @property
+    def standardization_scale(self) -> ScaleName | None:
+        """One that is shared where the noise is the same in all directions."""
+        own = self.scale in ("predicted", "per_dimension")
+        return "per_dimension" if own else "shared"
 
     def _elementwise(self, decoded: Tensor) -> Any:
         if self.scale == "predicted":

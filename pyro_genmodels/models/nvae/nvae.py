@@ -12,7 +12,7 @@ import torch
 from pyro import poutine
 
 from pyro_genmodels._checks import check, check_positive, check_trailing
-from pyro_genmodels._typing import EventShape, Float, Tensor
+from pyro_genmodels._typing import EventShape, Float, ScaleName, Tensor
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.models.likelihoods.elementwise import (
     Likelihood,
@@ -164,6 +164,11 @@ class NVAE(GenerativeModel):
         return self.hierarchy.dtype  # the base looks for a parameter, several times a step
 
     @property
+    def standardization_scale(self) -> ScaleName | None:
+        """That of the likelihood."""
+        return self.likelihood.standardization_scale
+
+    @property
     def site_names(self) -> list[str]:
         """``z_1`` for the top, and so on."""
         return [f"z_{group + 1}" for group in range(len(self.latent_shapes))]
@@ -234,7 +239,7 @@ class NVAE(GenerativeModel):
             torch.Size([1, 8, 8])
         """
         self._checked(None, context)
-        return self.likelihood(self._top_down(pyro.sample, context))
+        return self._law_given(self._top_down(pyro.sample, context))
 
     def decode(self, latents: Sequence[Tensor], context: Tensor | None = None) -> Any:
         """Return the distribution over data given all groups.
@@ -252,7 +257,10 @@ class NVAE(GenerativeModel):
         given = dict(zip(names, latents, strict=True))
         for name, shape in zip(names, self.latent_shapes, strict=True):
             check_trailing(name, given[name], shape)
-        return self.likelihood(self._top_down(lambda name, _: given[name], context))
+        return self._law_given(self._top_down(lambda name, _: given[name], context))
+
+    def _law_given(self, decoded: Tensor) -> Any:
+        return self.standardization.in_data_units(self.likelihood(decoded), self.dtype)
 
     def sample(
         self, num_samples: int = 1, context: Tensor | None = None, *, temperature: float = 1.0

@@ -14,7 +14,7 @@ from torch import nn
 
 from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check, check_choice, check_positive, check_trailing
-from pyro_genmodels._typing import EventShape, Float, Num, Tensor
+from pyro_genmodels._typing import EventShape, Float, Num, ScaleName, Tensor
 from pyro_genmodels.distributions.gaussian import StandardNormal
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.models.base.kl import unit_kl
@@ -143,7 +143,7 @@ class GaussianVAE(GenerativeModel, Abstract):
         """
         check_trailing("x", x, self.event_shape)
         self._check_context_values(context)
-        return self._posterior(x.to(self.dtype), context)
+        return self._posterior(self.standardization.standardized(x, self.dtype), context)
 
     def _posterior(self, x: Tensor, context: Tensor | None) -> TorchDistributionMixin:
         if self.num_levels is not None:
@@ -151,7 +151,7 @@ class GaussianVAE(GenerativeModel, Abstract):
         return self.posterior_of_scaled(x, context)
 
     def posterior_of_scaled(self, x: Tensor, context: Tensor | None) -> TorchDistributionMixin:
-        """Return the posterior at what the encoder sees: discrete data scaled to [-1, 1]."""
+        """Return the posterior at what the encoder sees: scaled to [-1, 1], or standardised."""
         features = self.encoder(x) if context is None else self.encoder(x, context)
         if features.shape[-1] != sum(self._encoder_sizes):
             check_trailing("encoder(x)", features, (sum(self._encoder_sizes),))
@@ -173,7 +173,13 @@ class GaussianVAE(GenerativeModel, Abstract):
         if z.shape[-1] != self.latent_dim:
             check_trailing("z", z, (self.latent_dim,))
         self._check_context_values(context)
-        return self.likelihood(self.decoder(z) if context is None else self.decoder(z, context))
+        law = self.likelihood(self.decoder(z) if context is None else self.decoder(z, context))
+        return self.standardization.in_data_units(law, self.dtype)
+
+    @property
+    def standardization_scale(self) -> ScaleName | None:
+        """That of the likelihood."""
+        return self.likelihood.standardization_scale
 
     @property
     def like(self) -> Float[Tensor, ""]:

@@ -15,7 +15,7 @@ from torch import nn
 
 from pyro_genmodels._checks import check, check_trailing
 from pyro_genmodels._modules import first_tensor
-from pyro_genmodels._typing import Float, Num, Tensor
+from pyro_genmodels._typing import Float, Num, ScaleName, Tensor
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.nets.autoencoders import MLPEncoder
 
@@ -87,6 +87,7 @@ class SemiSupervisedVAE(GenerativeModel):
         )
         self.conditional = conditional
         self.latent_scale = conditional.latent_scale
+        self.standardization = conditional.standardization
         self.classification_weight = classification_weight
         classes = conditional.num_classes or 1
         self.classifier = classifier or MLPEncoder(self.event_shape, classes, hidden=hidden)
@@ -95,6 +96,11 @@ class SemiSupervisedVAE(GenerativeModel):
     def dtype(self) -> torch.dtype:
         """Floating dtype in which the model computes."""
         return self.conditional.dtype
+
+    @property
+    def standardization_scale(self) -> ScaleName | None:
+        """That of the conditional model."""
+        return self.conditional.standardization_scale
 
     @contextmanager
     def bounding(self) -> Iterator[None]:
@@ -118,7 +124,10 @@ class SemiSupervisedVAE(GenerativeModel):
             ValueError: If ``x`` or the classifier's output does not fit.
         """
         check_trailing("x", x, self.event_shape)
-        x = x.to(self.dtype)
+        return self._classified(self.standardization.standardized(x, self.dtype))
+
+    def _classified(self, x: Tensor) -> dist.Categorical:
+        """Return the posterior over labels given what :meth:`infer` sees of data."""
         if self.num_levels is not None:
             x = x * (2 / (self.num_levels - 1)) - 1
         logits: Float[Tensor, "*batch K"] = self.classifier(x).to(self.dtype)
@@ -136,7 +145,7 @@ class SemiSupervisedVAE(GenerativeModel):
 
     def infer(self, x: Tensor, context: Tensor | None) -> None:
         """Infer the label, unless it is known, and the conditional model's latents given it."""
-        labels = self.classify(x)
+        labels = self._classified(x)
         if context is None:
             with self.latent_scale():
                 context = pyro.sample("y", labels, infer={"enumerate": "parallel"})

@@ -16,7 +16,15 @@ from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check, check_levels, check_trailing, integers_checked
 from pyro_genmodels._modes import evaluating
 from pyro_genmodels._optimizer_steps import latest_step
-from pyro_genmodels._typing import CodebookUpdate, EventShape, Float, Int, Num, Tensor
+from pyro_genmodels._typing import (
+    CodebookUpdate,
+    EventShape,
+    Float,
+    Int,
+    Num,
+    ScaleName,
+    Tensor,
+)
 from pyro_genmodels.distributions import AutoregressiveDistribution
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.models.base.plates import plates
@@ -71,6 +79,11 @@ class VectorQuantizedModel(GenerativeModel, Abstract):
         check(len(self.event_shape) == rank, "event_shape", rule, tuple(event_shape))
         self.likelihood = make_likelihood(likelihood, self.event_shape, num_levels)
         self._once_a_step = OnceAStep()
+
+    @property
+    def standardization_scale(self) -> ScaleName | None:
+        """That of the likelihood."""
+        return self.likelihood.standardization_scale
 
     @property
     @abstractmethod
@@ -179,7 +192,7 @@ class VectorQuantizedModel(GenerativeModel, Abstract):
         with evaluating(self), self._aside(), plates(shape):
             codes = self._cooled(shape, context, temperature)
             program = poutine.condition(
-                self.generate, data=dict(zip(self.site_names, codes, strict=True))
+                self._generate, data=dict(zip(self.site_names, codes, strict=True))
             )
             value: Tensor = program(None, context)
             return value
@@ -236,7 +249,7 @@ class VectorQuantizedModel(GenerativeModel, Abstract):
         decoded = self._decoded(inputs, context)
         for dim in range(-self.map_rank, 0):
             decoded = decoded.narrow(dim, 0, self.event_shape[dim])
-        return self.likelihood(decoded)
+        return self.standardization.in_data_units(self.likelihood(decoded), self.dtype)
 
     def _encoded(
         self, x: Tensor, context: Tensor | None, learns: bool
@@ -275,7 +288,7 @@ class VectorQuantizedModel(GenerativeModel, Abstract):
 
     def _codes_of(self, x: Tensor, context: Tensor | None) -> list[Tensor]:
         """Encode data, in eval mode and without gradients."""
-        checked, context, _ = self._checked(x, context)
+        checked, context, _ = self._checked(x, context, self.standardization.standardized)
         assert checked is not None  # narrows the type for the checker
         with evaluating(self), torch.no_grad():
             return self._maps(self._encoded(checked, context, learns=False)[0])

@@ -16,6 +16,7 @@ from pyro_genmodels.nets.layers.data_dependent_init import (
     standardizing,
 )
 from pyro_genmodels.nets.layers.derived_buffers import DerivedBuffers
+from pyro_genmodels.nets.layers.distributed import sum_over_ranks
 from pyro_genmodels.nets.layers.mlp import set_to_zero
 from pyro_genmodels.nets.layers.precision import FullPrecisionWeights, full_precision
 from pyro_genmodels.nets.layers.residual import padded
@@ -38,4 +39,5 @@ __all__ = [
     "set_to_zero",
     "set_values",
     "standardizing",
+    "sum_over_ranks",
 ]
