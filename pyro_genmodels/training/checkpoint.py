@@ -195,7 +195,7 @@ def _build(description: Any, kind: type, path: Path, allow: Collection[str]) -> 
     return made
 
 
-def load_weights(model: torch.nn.Module, weights: Any, path: Path) -> None:
+def load_weights(model: GenerativeModel, weights: Any, path: Path) -> None:
     """Load a state dict, or say in one line what does not fit.
 
     Raises:
@@ -203,9 +203,10 @@ def load_weights(model: torch.nn.Module, weights: Any, path: Path) -> None:
     """
     check_weights(model, weights, path)
     model.load_state_dict(weights)
+    model.standardization.awaits_batch = False
 
 
-def check_resumable(model: torch.nn.Module, path: Path, settings: TrainingSettings) -> None:
+def check_resumable(model: GenerativeModel, path: Path, settings: TrainingSettings) -> None:
     """Check that training of a model can go on from a checkpoint.
 
     Raises:
@@ -227,12 +228,16 @@ def check_resumable(model: torch.nn.Module, path: Path, settings: TrainingSettin
     check(settings.max_epochs >= begun, "max_epochs", rule, settings.max_epochs)
 
 
-def check_weights(model: torch.nn.Module, weights: Any, path: Path) -> None:
+def check_weights(model: GenerativeModel, weights: Any, path: Path) -> None:
     """Raise ``CheckpointError`` unless a state dict fits a model."""
     tensors = isinstance(weights, Mapping) and all(map(torch.is_tensor, weights.values()))
     if not tensors:
         raise CheckpointError(f"'{path}' must fit its model; got weights that are no tensors.")
-    own, weights = without_marks(model.state_dict()), without_marks(weights)
+    optional = model.optional_keys()
+    states = (model.state_dict(), weights)
+    own, weights = (
+        {k: v for k, v in without_marks(state).items() if k not in optional} for state in states
+    )
     problems = {
         "without": sorted(own.keys() - weights.keys()),
         "with unknown": sorted(weights.keys() - own.keys()),

@@ -76,16 +76,22 @@ def fit(
         One row an epoch: epoch, step, seconds, losses in nats per example and bits/dim.
 
     Raises:
-        ValueError: If a setting is impossible or the data do not fit the model.
+        ValueError: If a setting is impossible, or the data do not fit the model or are constant in
+            a column, which cannot be standardised.
         CheckpointError: If the checkpoint to resume from cannot be read.
         FileExistsError: If the folder holds a run and neither ``resume`` nor ``overwrite``.
         TrainingError: If a loss is not finite or a parameter gets no gradient.
         ImportError: If the ``train`` extra is not installed.
     """
     chosen = check_run(model, source, run, resume=resume, **settings)
+    last = Path(run) / FOLDER / LAST
+    resumes = resume and last.is_file()
+    if chosen.standardize and not resumes and model.standardization.awaits_batch:
+        model.standardize(source.train)
+    # The scale is settled: by the data, by the run to resume, or by the caller.
+    model.standardization.awaits_batch = False
     folder = prepare_run(run, resume=resume, overwrite=overwrite)
-    last = folder / FOLDER / LAST
-    return _train(model, source, folder, chosen, callbacks, last if last.is_file() else None)
+    return _train(model, source, folder, chosen, callbacks, last if resumes else None)
 
 
 def check_run(
@@ -103,7 +109,7 @@ def check_run(
 
     Raises:
         ValueError: If a setting is impossible, of any model or of this one, the data do not fit
-            the model, or the checkpoint to resume from does not.
+            the model or cannot be standardised, or the checkpoint to resume from does not fit.
         ImportError: If the ``train`` extra is not installed.
     """
     chosen = settings_for(model, **settings)
@@ -115,6 +121,8 @@ def check_run(
     last = Path(run) / FOLDER / LAST
     if resume and last.is_file():
         check_resumable(model, last, chosen)
+    elif chosen.standardize and hasattr(source.train, "tensors"):
+        model.check_columns(source.train)  # of other data, one pass more would cost too much
     return chosen
 
 

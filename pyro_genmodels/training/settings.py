@@ -38,6 +38,11 @@ class TrainingSettings:
         num_particles: Draws from the guide for each example.
         learning_rate: Step size of the optimizer, at its peak.
         optimizer: Rule that updates the parameters.
+        standardize: Set the shift and scale of continuous data by the training data, so that
+            networks see data of mean zero and deviation one; see :meth:`GenerativeModel.standardize
+            <pyro_genmodels.models.GenerativeModel.standardize>`. Nats stay those of the data. A
+            model that has been trained before, or whose parameters came from a run, is left as it
+            is, as are data with levels or in a bounded range.
         weight_decay: Weight decay of the optimizer.
         epsilon: What the optimizer adds to its denominator, if it has one; torch's own by default.
         schedule: Course of the learning rate: constant, along a half cosine, or exponential.
@@ -74,6 +79,7 @@ class TrainingSettings:
     objective: Literal["elbo", "iwae", "dreg"] = "elbo"
     num_particles: int = 1
     optimizer: Literal["adam", "adamw", "adamax", "rmsprop", "sgd"] = "adam"
+    standardize: bool = True
     weight_decay: float = 0.0
     epsilon: float | None = None
     schedule: Literal["constant", "cosine", "exponential"] = "constant"
