@@ -1,0 +1,430 @@
+"""Units of continuous data: set once, in all that goes in and comes out, and refused if far off."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyro
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import SVI, Predictive, Trace_ELBO
+from pyro.infer.autoguide import AutoDelta
+from pyro.infer.inspect import get_dependencies
+from torch import Tensor
+from torch import multiprocessing as mp
+from torch.distributions import AffineTransform, ExpTransform, SigmoidTransform
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from pyro_genmodels import metrics, models, nets, testing, transforms
+from pyro_genmodels.models import ELBOLoss, GaussianLikelihood, GenerativeModel
+from tests.cases.models import nvae
+
+FACTORS = torch.tensor([1e-6, 1.0, 1e6], dtype=torch.float64)
+
+
+def normal(*shape: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def vae(**options: Any) -> models.VAE:
+    return models.VAE((3,), latent_dim=2, hidden=(6,), **options)
+
+
+def vector_flow() -> Any:
+    return transforms.affine_coupling(3, hidden=(5,))
+
+
+MAKERS: dict[str, Callable[[], GenerativeModel]] = {
+    "vae": vae,
+    "shared noise": lambda: vae(likelihood=GaussianLikelihood((3,), scale="shared")),
+    "noise per dimension": lambda: vae(likelihood=GaussianLikelihood((3,), scale="per_dimension")),
+    "fixed noise": lambda: vae(likelihood=GaussianLikelihood((3,), scale=0.3)),
+    "vamp": lambda: vae(prior=models.VampPrior((3,), num_components=2)),
+    "beta": lambda: models.BetaVAE((3,), latent_dim=2, hidden=(6,), beta=2.0),
+    "conv": lambda: models.VAE((2, 4, 4), latent_dim=2, hidden=(4,), network="conv"),
+    "ppca": lambda: models.FactorAnalysis((3,), latent_dim=1, noise="shared"),
+    "factors": lambda: models.FactorAnalysis((2, 2, 2), latent_dim=2),
+    "maf": lambda: models.maf((3,), num_layers=2, hidden=(8,)),
+    "glow": lambda: models.glow((2, 4, 4), num_steps=2, width=4, dropout=0.0),
+    "spline": lambda: models.spline_flow((3,), width=8),
+    "nice": lambda: models.nice((3,), width=8),
+    "pyro's flow": lambda: models.FlowModel((3,), vector_flow()),
+    "nvae": lambda: nvae(2, 2, 2),
+    "vqvae": lambda: models.VQVAE((2, 4, 4), num_codes=5, code_dim=3, hidden_channels=6),
+}
+CONDITIONAL: dict[str, tuple[Callable[[], GenerativeModel], Tensor]] = {
+    "vae of labels": (lambda: vae(num_classes=3), torch.arange(6) % 3),
+    "maf of labels": (
+        lambda: models.maf((3,), num_layers=2, hidden=(8,), num_classes=3),
+        torch.arange(6) % 3,
+    ),
+    "spline of features": (
+        lambda: models.spline_flow((3,), width=8, context_shape=(2,)),
+        normal(6, 2),
+    ),
+}
+
+
+def prepared(make: Callable[[], GenerativeModel]) -> GenerativeModel:
+    torch.manual_seed(0)
+    model = make().double()
+    if any(isinstance(part, nets.VectorQuantizer) for part in model.modules()):
+        return model.eval()
+    return testing.randomize_parameters(model, 0.1).eval()
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_every_family_takes_any_units(name: str) -> None:
+    model = prepared(MAKERS[name])
+    testing.check_standardization(model, normal(6, *model.event_shape))
+
+
+@pytest.mark.parametrize("name", CONDITIONAL)
+def test_conditional_models_take_any_units(name: str) -> None:
+    make, context = CONDITIONAL[name]
+    testing.check_standardization(prepared(make), normal(6, 3), context)
+
+
+def in_units(model: GenerativeModel) -> Tensor:
+    """Data far from zero, by which the model is standardised."""
+    data = 1000 + 50 * normal(8, *model.event_shape)
+    model.standardize(data)
+    return data
+
+
+@pytest.mark.parametrize("name", ["vae", "ppca", "pyro's flow"])
+def test_a_standardized_model_keeps_the_other_laws(name: str) -> None:
+    pyro.set_rng_seed(0)
+    model = prepared(MAKERS[name])
+    x = in_units(model)
+    testing.check_bounds(model, x)
+    testing.check_estimators_agree(model, x, num_runs=30)
+    testing.check_copies(model, x)
+    testing.check_no_stale_weights(model, x)
+    testing.check_model_shapes(model, x[0])
+
+    def make() -> GenerativeModel:
+        return MAKERS[name]().double().standardize(x)
+
+    testing.check_trains(make, x)
+
+
+def semi_supervised() -> models.SemiSupervisedVAE:
+    return models.SemiSupervisedVAE(vae(num_classes=3), hidden=(5,))
+
+
+def test_a_wrapped_model_shares_its_units() -> None:
+    plain, labels = prepared(semi_supervised), torch.arange(6) % 3
+    testing.check_standardization(plain, normal(6, 3), labels)
+    testing.check_standardization(plain, normal(6, 3))
+    model: Any = prepared(semi_supervised)
+    x = 1000 + 50 * normal(6, 3)
+    model.conditional.standardize(x)
+    seen = model.standardization.standardized(x, torch.float64)
+    torch.testing.assert_close(model.classify(x).logits, plain.classify(seen).logits)  # type: ignore[attr-defined]
+    assert model.sample(100).mean() > 500
+    ELBOLoss(model)(x)
+
+
+def test_what_a_model_says_is_in_the_units_of_the_data() -> None:
+    plain: Any = prepared(vae)
+    model: Any = prepared(vae)
+    x = in_units(model)
+    shift, scale = model.standardization.shift, model.standardization.scale
+    seen = (x - shift) / scale
+    torch.testing.assert_close(model.encode(x).loc, plain.encode(seen).loc)
+    z = normal(4, 2)
+    law, before = model.decode(z), plain.decode(z)
+    torch.testing.assert_close(law.mean, shift + scale * before.mean)
+    torch.testing.assert_close(law.stddev, scale * before.stddev)
+    elements = law.base_dist.log_prob(x[:4])
+    torch.testing.assert_close(elements, before.base_dist.log_prob(seen[:4]) - scale.log())
+    factors: Any = prepared(MAKERS["factors"])
+    x = in_units(factors)
+    weights = factors.log_weights(x, num_particles=2)
+    torch.testing.assert_close(weights, factors.log_prob(x).expand(2, -1))
+    torch.testing.assert_close(factors.law().log_prob(x.flatten(1)), factors.log_prob(x))
+    guided = poutine.trace(factors.guide).get_trace(x).nodes["z"]["fn"].mean
+    torch.testing.assert_close(factors.posterior(x).loc, guided)
+    flow: Any = prepared(MAKERS["maf"])
+    x = in_units(flow)
+    torch.testing.assert_close(flow.density().log_prob(x), flow.log_weights(x)[0])
+    vqvae: Any = prepared(MAKERS["vqvae"])
+    x = in_units(vqvae)
+    codes = vqvae.encode_codes(x)
+    torch.testing.assert_close(vqvae.decode_codes(codes), vqvae.reconstruct(x))
+    hierarchy: Any = prepared(MAKERS["nvae"])
+    in_units(hierarchy)
+    assert hierarchy.draw_latents().mean.mean() > 500
+
+
+def test_pyro_sees_the_data_in_their_units() -> None:
+    model: Any = prepared(vae)
+    x = in_units(model)
+    drawn = Predictive(model.model, num_samples=50)()["x"]
+    assert drawn.min() > 500
+    program = poutine.condition(model.model, data={"x": x[0], "z": normal(2)})
+    trace = poutine.trace(program).get_trace()
+    trace.compute_log_prob()
+    law = model.decode(normal(2))
+    torch.testing.assert_close(trace.nodes["x"]["log_prob"], law.log_prob(x[0]))
+    assert torch.equal(trace.nodes["x"]["value"], x[0])
+    masked = poutine.trace(poutine.mask(poutine.scale(program, scale=3.0), mask=False))
+    assert masked.get_trace().log_prob_sum() == 0
+    dependencies = get_dependencies(model.requires_grad_(False).model, (x,))
+    assert dependencies["prior_dependencies"] == {"z": {"z": set()}, "x": {"x": set(), "z": set()}}
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["vae", "ppca", "maf", "spline"])
+def test_nats_have_their_digits_far_from_zero(name: str, dtype: torch.dtype, shift: float) -> None:
+    """Of float32 models; the data's own float32 rounding is all that is lost."""
+    plain = prepared(MAKERS[name]).float()
+    model = prepared(MAKERS[name]).float()
+    shared = model.standardization_scale == "shared"
+    factors = torch.full((3,), 1e6, dtype=torch.float64) if shared else FACTORS
+    seen = normal(500, 3)
+    x = (factors * (seen + shift)).to(dtype)
+    model.standardize(x)
+    pyro.set_rng_seed(0)
+    found = metrics.elbo(model, x) + factors.log().sum()
+    pyro.set_rng_seed(0)
+    expected = metrics.elbo(plain.standardize(seen), seen)
+    assert abs(found.mean() - expected.mean()) / 3 < 1e-3
+
+
+def test_shared_noise_has_one_scale_and_data_with_bounds_none() -> None:
+    x = FACTORS * (normal(50, 3) + 3)
+    ppca = models.FactorAnalysis((3,), latent_dim=1, noise="shared").standardize(x)
+    assert ppca.standardization.scale is not None
+    assert len(ppca.standardization.scale.unique()) == 1
+    images = models.VQVAE2((2, 5, 6), num_codes=5, code_dim=3, hidden_channels=6)
+    images.standardize(normal(7, 2, 5, 6))
+    assert images.standardization.scale is not None
+    assert images.standardization.scale.shape == (2, 1, 1)
+
+
+def unit_spline() -> transforms.NeuralSplineFlow:
+    return transforms.NeuralSplineFlow(3, width=8, domain="unit")
+
+
+BOUNDED: dict[str, Callable[[], models.FlowModel]] = {
+    "box to box": lambda: models.FlowModel((3,), unit_spline(), base="uniform"),
+    "positive": lambda: models.FlowModel((3,), [vector_flow(), ExpTransform()]),
+    "unit interval": lambda: models.FlowModel((3,), [vector_flow(), SigmoidTransform()]),
+    "scaled by hand": lambda: models.FlowModel(
+        (3,), [vector_flow(), AffineTransform(1e4, 200.0, event_dim=1)]
+    ),
+    "levels": lambda: models.FlowModel((3,), vector_flow(), num_levels=3),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_data_with_a_scale_of_their_own_are_left_alone(name: str) -> None:
+    model = BOUNDED[name]()
+    x = torch.rand(40, 3) * 1e-3 if name != "levels" else torch.ones(40, 3)
+    before = set(model.state_dict())
+    assert model.standardize(x) is model
+    assert model.standardization_scale is None
+    assert set(model.state_dict()) == before
+    if name != "levels":
+        ELBOLoss(model)(x)
+
+
+def test_a_flow_that_is_a_part_has_no_units() -> None:
+    flow = transforms.RealNVP(3)
+    assert not hasattr(flow, "standardize")
+    assert "standardization" not in str(list(flow.state_dict()))
+
+
+# What data may be
+
+
+class Pairs(Dataset[Any]):
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.x[index], index
+
+
+def test_data_come_as_tensors_data_sets_and_loaders() -> None:
+    x = FACTORS * (normal(60, 3) + 30)
+    mean, deviation = x.mean(0), x.std(0, correction=0)
+    forms = [
+        x,
+        x.reshape(4, 5, 3, 3),
+        TensorDataset(x, torch.arange(60)),
+        Pairs(x),
+        DataLoader(TensorDataset(x, torch.arange(60)), batch_size=7, shuffle=True),
+        DataLoader(x, batch_size=7),  # type: ignore[arg-type]
+        [x[:9], x[9:10], x[10:]],
+    ]
+    for form in forms:
+        units = vae().standardize(form).standardization
+        assert units.shift is not None
+        assert units.scale is not None
+        torch.testing.assert_close(units.shift, mean)
+        torch.testing.assert_close(units.scale, deviation)
+
+
+def test_constant_columns_are_named() -> None:
+    x = torch.randn(30, 4)
+    x[:, 2] = 5.0
+    model = models.VAE((4,), latent_dim=2)
+    with pytest.raises(
+        ValueError, match=r"`x` must vary in every column .* column 2 constant at 5"
+    ):
+        model.standardize(x)
+    assert not model.standardization.is_set
+    x[:, 0] = 1e9
+    with pytest.raises(ValueError, match=r"column 0 constant at 1e\+09, column 2 constant at 5"):
+        model.standardize(x)
+    # Where the noise is shared the other columns give the scale.
+    models.FactorAnalysis((4,), latent_dim=2, noise="shared").standardize(x)
+    with pytest.raises(ValueError, match="`x` must vary"):
+        models.FactorAnalysis((4,), latent_dim=2, noise="shared").standardize(x[:1])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (torch.zeros(0, 3), "hold at least one example"),
+        (torch.zeros(5, 4), "have trailing shape"),
+        (torch.tensor([[0.0, 1.0, torch.nan]]), "be finite"),
+        ([], "hold at least one example"),
+    ],
+)
+def test_data_that_do_not_fit_set_nothing(data: Any, message: str) -> None:
+    model = vae()
+    with pytest.raises(ValueError, match=f"`x` must {message}"):
+        model.standardize(data)
+    assert not model.standardization.is_set
+
+
+def test_later_calls_change_nothing() -> None:
+    model = vae().standardize(normal(30, 3))
+    before = model.state_dict()["standardization.scale"].clone()
+    model.standardize(100 * normal(30, 3))
+    assert torch.equal(model.state_dict()["standardization.scale"], before)
+
+
+def test_without_the_call_a_state_dict_is_what_it_was() -> None:
+    assert not [name for name in vae().state_dict() if "standardization" in name]
+
+
+def _standardize_rank(rank: int, folder: str) -> None:
+    """One of two processes with data of its own."""
+    store = f"file://{folder}/store"
+    torch.distributed.init_process_group("gloo", store, rank=rank, world_size=2)
+    x = FACTORS * (normal(60, 3) + 1e4)
+    model = vae().standardize(x[:25] if rank == 0 else x[25:])
+    torch.save(model.standardization.state_dict(), f"{folder}/{rank}.pt")
+    torch.distributed.barrier()
+    # Not through the group's own end: in torch 2.6 gloo can wait for ever for a rank that left.
+    os._exit(0)
+
+
+def test_two_ranks_get_the_same_units(tmp_path: Path) -> None:
+    mp.spawn(_standardize_rank, (str(tmp_path),), nprocs=2)
+    alone = vae().standardize(FACTORS * (normal(60, 3) + 1e4)).standardization.state_dict()
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    for name, value in alone.items():
+        assert torch.equal(first[name], second[name])
+        torch.testing.assert_close(first[name], value)
+
+
+# The first batch
+
+
+def svi_step(model: GenerativeModel, x: Tensor) -> None:
+    adam: Any = pyro.optim.Adam({"lr": 1e-3})  # type: ignore[attr-defined]
+    SVI(model.model, model.guide, adam, Trace_ELBO()).step(x)
+
+
+def loss_step(model: GenerativeModel, x: Tensor) -> None:
+    ELBOLoss(model)(x).backward()
+
+
+def importance_step(model: GenerativeModel, x: Tensor) -> None:
+    ELBOLoss(model, importance=True, num_particles=2)(x).backward()
+
+
+def automatic_step(model: GenerativeModel, x: Tensor) -> None:
+    guide = AutoDelta(poutine.block(model.model, hide=["x"]))
+    adam: Any = pyro.optim.Adam({"lr": 1e-3})  # type: ignore[attr-defined]
+    SVI(model.model, guide, adam, Trace_ELBO()).step(x)
+
+
+STEPS = [svi_step, loss_step, importance_step, automatic_step]
+FAR = {
+    "large": torch.rand(64, 20) * 50,
+    "small": torch.randn(64, 20) / 40,
+    "shifted": torch.randn(64, 20) + 100,
+    "one column": torch.randn(64, 20) * torch.tensor([1.0] * 19 + [1e-3]),
+    "one example": torch.randn(1, 20) * 1e-6,
+}
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__)
+@pytest.mark.parametrize("kind", FAR)
+def test_a_first_batch_of_another_scale_is_refused(step: Any, kind: str) -> None:
+    model = models.VAE((20,), latent_dim=4)
+    for _ in range(2):  # the error settles nothing
+        with pytest.raises(ValueError, match=r"`x` must have a scale near 1 .*standardize"):
+            step(model, FAR[kind])
+    pyro.clear_param_store()
+    if len(FAR[kind]) > 1:
+        step(model.standardize(FAR[kind]), FAR[kind])
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__)
+def test_only_the_first_batch_is_checked(step: Any) -> None:
+    model = models.VAE((20,), latent_dim=4)
+    step(model, torch.randn(64, 20))
+    pyro.clear_param_store()
+    step(model, torch.randn(64, 20) / 1000)
+
+
+@pytest.mark.parametrize("factor", [1 / 20, 1.0, 20.0])
+def test_a_factor_below_thirty_is_taken(factor: float) -> None:
+    x = factor * normal(64, 20).float()
+    for step in STEPS[:2]:
+        step(models.maf((20,), num_layers=1), x)
+
+
+def test_who_validates_nothing_is_not_refused() -> None:
+    ELBOLoss(models.VAE((20,), latent_dim=4), validate=False)(FAR["small"])
+    with pyro.validation_enabled(False):
+        svi_step(models.VAE((20,), latent_dim=4), FAR["small"])
+
+
+def test_bad_data_are_named_before_their_scale() -> None:
+    with pytest.raises(ValueError, match="`x` must be finite"):
+        loss_step(vae(), torch.full((4, 3), torch.nan))
+    with pytest.raises(ValueError, match="`x` must have trailing shape"):
+        loss_step(vae(), torch.zeros(4, 5))
+
+
+# Encoders
+
+
+@pytest.mark.parametrize("posterior", ["diagonal", "full", "low_rank"])
+@pytest.mark.parametrize("size", [-1e4, 1e4])
+def test_log_scales_are_clamped(posterior: Any, size: float) -> None:
+    model = vae(posterior=posterior)
+    with torch.no_grad():
+        for parameter in list(model.encoder.parameters())[-2:]:
+            parameter.zero_()
+        list(model.encoder.parameters())[-1][2:4] = size
+    scale = model.encode(torch.randn(5, 3)).stddev  # type: ignore[attr-defined]
+    torch.testing.assert_close(scale.log(), torch.full((5, 2), 10.0 if size > 0 else -10.0))
