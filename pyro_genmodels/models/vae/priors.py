@@ -88,7 +88,7 @@ class VampPrior(LatentPrior):
     Args:
         event_shape: Sizes of one data point.
         num_components: Number K of pseudo-inputs. They are on the scale that the encoder sees:
-            discrete data in [-1, 1].
+            discrete data in [-1, 1], continuous data standardised where the model was.
 
     Raises:
         ValueError: If a size is not positive.
@@ -117,7 +117,7 @@ class VampPrior(LatentPrior):
         Frozen ones keep their values.
 
         Args:
-            x: Data ``(n, *event)``.
+            x: Data ``(n, *event)``; if continuous, standardised where the model was.
             num_levels: Number of levels of discrete data.
         """
         check_trailing("x", x, self.event_shape)

@@ -22,7 +22,8 @@ class VAE(GaussianVAE):
     .. math:: z \sim N(0, I), \quad x \sim p(x \mid f(z)), \quad
         q(z \mid x) = N(\mu(x), \mathrm{diag}\,\sigma^2(x))
 
-    The networks see discrete data scaled to [-1, 1], continuous data as they are. With
+    The networks see discrete data scaled to [-1, 1], continuous data as they are or, after
+    :meth:`standardize`, standardised. With
     ``hidden=()`` both networks are linear: over continuous data with a Gaussian likelihood of
     shared scale this is probabilistic PCA, whose posterior is of the guide's form.
 
