@@ -12,6 +12,7 @@ DATA_DISTRIBUTIONS: Cases = {
     "EightGaussians": lambda: Case(data.EightGaussians(1.0, scale=0.5)),
     "GaussianTexture": lambda: Case(data.GaussianTexture(2)),
     "Ising": lambda: Case(data.Ising(2, 3)),
+    "Ising/field": lambda: Case(data.Ising(2, 3, beta=0.4, field=-0.3)),
     "Ising/strong": lambda: Case(data.Ising(3, 2, beta=0.8)),
     "LogisticField": lambda: Case(data.LogisticField(1, 2, channels=2, num_levels=5)),
     "MarkovChain": lambda: Case(data.MarkovChain(5, num_levels=3, order=2)),

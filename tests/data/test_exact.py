@@ -22,6 +22,7 @@ CASES: dict[str, Callable[[], data.ExactDistribution]] = {
     "ising wide, hot": lambda: data.Ising(3, 7, beta=0.2),
     "ising antiferromagnet": lambda: data.Ising(5, 4, beta=-0.4),
     "ising one row": lambda: data.Ising(1, 6, beta=0.5),
+    "ising in a field": lambda: data.Ising(4, 6, beta=0.4, field=0.2),
     "bars": lambda: data.BarsAndStripes(4),
     "bars coin": lambda: data.BarsAndStripes(3, coin=True),
     "bars large": lambda: data.BarsAndStripes(16),
@@ -136,6 +137,8 @@ def test_entropy_of_densities(
         lambda: data.Ising(3, 3, beta=0.44),
         lambda: data.Ising(2, 5, beta=0.3),
         lambda: data.Ising(4, 3, beta=-0.7),
+        lambda: data.Ising(3, 4, beta=0.4, field=0.2),
+        lambda: data.Ising(4, 2, beta=0.0, field=-0.5),
         lambda: data.BarsAndStripes(3),
         lambda: data.BarsAndStripes(3, coin=True),
         lambda: data.Mosaic(2, tile_size=2, num_codes=3),
@@ -156,7 +159,8 @@ def test_probabilities_sum_to_one_and_give_the_entropy(
     assert distribution.entropy().item() == pytest.approx(known, rel=1e-9 if exact else 0.02)
 
 
-def test_ising_is_the_boltzmann_law() -> None:
+@pytest.mark.parametrize("field", [0.0, 0.2])
+def test_ising_is_the_boltzmann_law(field: float) -> None:
     images = all_images(3, 4)
     spins = 2 * images - 1
     energy = torch.zeros(len(images), dtype=torch.float64)
@@ -165,8 +169,8 @@ def test_ising_is_the_boltzmann_law() -> None:
             energy += spins[:, 0, row, column] * spins[:, 0, row + 1, column]
         if column < 3:
             energy += spins[:, 0, row, column] * spins[:, 0, row, column + 1]
-    expected = (0.37 * energy).log_softmax(0)
-    actual = data.Ising(3, 4, beta=0.37).log_prob(images)
+    expected = (0.37 * energy + field * spins.sum((1, 2, 3))).log_softmax(0)
+    actual = data.Ising(3, 4, beta=0.37, field=field).log_prob(images)
     torch.testing.assert_close(actual, expected, atol=1e-10, rtol=0)
 
 
@@ -182,6 +186,7 @@ def test_sprites_sum_to_one_over_their_images() -> None:
     [
         lambda: data.Ising(2, 3, beta=0.5),
         lambda: data.Ising(3, 2, beta=0.5),
+        lambda: data.Ising(2, 3, beta=0.5, field=0.2),
         lambda: data.BarsAndStripes(2),
         lambda: data.BarsAndStripes(3),
         lambda: data.BarsAndStripes(2, coin=True),
@@ -430,6 +435,7 @@ def test_checkerboard_is_uniform_on_black() -> None:
         (lambda: data.Ising(0, 3), "height"),
         (lambda: data.Ising(30, 30), "height x width"),
         (lambda: data.Ising(3, 3, beta=math.nan), "beta"),
+        (lambda: data.Ising(3, 3, field=math.inf), "field"),
         (lambda: data.BarsAndStripes(0), "size"),
         (lambda: data.Sprites(20), "size"),
         (lambda: data.Mosaic(0), "grid"),

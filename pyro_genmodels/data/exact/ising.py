@@ -17,7 +17,7 @@ _LARGEST_FRONTIER = 20
 class Ising(ExactDistribution):
     r"""Square-lattice Ising field with free boundary, as black and white images.
 
-    .. math:: p(x) = \frac{1}{Z} \exp\Big(\beta \sum_{i \sim j} s_i s_j\Big),
+    .. math:: p(x) = \frac{1}{Z} \exp\Big(\beta \sum_{i \sim j} s_i s_j + h \sum_i s_i\Big),
         \qquad s = 2x - 1 \in \{-1, 1\}
 
     over neighbours up, down, left and right. The sum over the future of each possible frontier
@@ -28,10 +28,12 @@ class Ising(ExactDistribution):
         height: Rows.
         width: Columns; the smaller of both is at most 20.
         beta: Inverse temperature; the default is the critical one of the infinite lattice.
+        field: External field :math:`h` in units of the temperature; a positive one favours white.
         validate_args: Whether values are checked.
 
     Raises:
-        ValueError: If a size is not positive, the smaller too large, or ``beta`` not finite.
+        ValueError: If a size is not positive, the smaller too large, or ``beta`` or ``field``
+            not finite.
 
     References:
         Kramers and Wannier (1941), Statistics of the two-dimensional ferromagnet (transfer
@@ -52,15 +54,17 @@ class Ising(ExactDistribution):
         width: int = 8,
         *,
         beta: float = CRITICAL_BETA,
+        field: float = 0.0,
         validate_args: bool | None = None,
     ) -> None:
         for argument, size in (("height", height), ("width", width)):
             check(size >= 1, argument, "be positive", size)
         smaller, rule = min(height, width), f"have a side of at most {_LARGEST_FRONTIER}"
         check(smaller <= _LARGEST_FRONTIER, "height x width", rule, f"{height} x {width}")
-        check(math.isfinite(beta), "beta", "be finite", beta)
+        for argument, value in (("beta", beta), ("field", field)):
+            check(math.isfinite(value), argument, "be finite", value)
         super().__init__((1, height, width), num_levels=2, validate_args=validate_args)
-        self.height, self.width, self.beta = height, width, beta
+        self.height, self.width, self.beta, self.field = height, width, beta, field
         self._rows, self._columns = max(height, width), smaller
         coupling = torch.tensor(beta, dtype=torch.float64)
         # One row of messages a row of sites: all sites' would need 134 MB for 16 x 16.
@@ -73,7 +77,8 @@ class Ising(ExactDistribution):
         spins = 2 * value.double() - 1
         across = (spins[..., 1:] * spins[..., :-1]).sum((1, 2, 3))
         down = (spins[..., 1:, :] * spins[..., :-1, :]).sum((1, 2, 3))
-        return self.beta * (across + down) - self._log_partition
+        energy = self.beta * (across + down) + self.field * spins.sum((1, 2, 3))
+        return energy - self._log_partition
 
     def draw(self, count: int) -> Num[Tensor, "{count} 1 h w"]:
         """Draw site by site in raster order, each from its exact conditional."""
@@ -118,13 +123,13 @@ class Ising(ExactDistribution):
         return messages[::-1]
 
     def _terms(self, message: Tensor, coupling: Tensor, row: int, column: int) -> Tensor:
-        """Add the bonds of one site to what follows it: ``(before, left, up, spin, after)``."""
+        """Add one site's bonds and field to what follows: ``(before, left, up, spin, after)``."""
         values = torch.tensor([-1.0, 1.0], dtype=torch.float64, device=message.device)
         left = values if column > 0 else values.new_zeros(1)
         up = values if row > 0 else values.new_zeros(2)
-        bonds = coupling * values * (left[:, None, None] + up[:, None])
+        energy = values * (coupling * (left[:, None, None] + up[:, None]) + self.field)
         following = message.reshape(-1, len(left), 1, 2, 2 ** (self._columns - 1 - column))
-        return following + bonds[..., None]
+        return following + energy[..., None]
 
     def _conditionals(self, row: int) -> list[Tensor]:
         """Logits of every spin of a row being up, for every frontier."""
