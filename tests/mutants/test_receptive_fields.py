@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pyro_genmodels import nets, testing
 from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d, VerticalConv2d
 from tests.cases import vivid
+from tests.models.test_receptive_fields import check_sees_its_past
 from tests.mutants.mutation import Mutation, assert_caught
 from tests.mutants.parts import code_hierarchy_net, gated_net, pixelrnn_net, plus_plus
 from tests.test_laws import past_of
@@ -285,3 +286,44 @@ def test_a_map_of_codes_that_sees_itself(monkeypatch: pytest.MonkeyPatch) -> Non
         patch.setattr(nets.CodeHierarchyNet, "evaluate", mutated)
 
     assert_caught(law, mutation, monkeypatch, "leaks, the first")
+
+
+def kernels(change: Callable[[int], int]) -> Mutation:
+    """Choose other kernels than those that span an image."""
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        from pyro_genmodels.models.autoregressive import builders
+
+        original = builders.covering_kernel
+        patch.setattr(
+            builders, "covering_kernel", lambda *sides, **by: change(original(*sides, **by))
+        )
+
+    return mutate
+
+
+def made_of_few_units(patch: pytest.MonkeyPatch) -> None:
+    """The last elements before each would be hidden, the best predictors of all."""
+    from pyro_genmodels.models.autoregressive import builders
+
+    patch.setattr(
+        builders, "MADENet", lambda *sizes, hidden, **by: nets.MADENet(*sizes, hidden=(16,), **by)
+    )
+
+
+DEFAULTS: dict[str, tuple[Mutation, str]] = {
+    "gated: a paper's kernel, whatever the image": (kernels(lambda _: 7), "gated_pixelcnn"),
+    "gated: narrower by a pixel": (kernels(lambda size: size - 2), "gated_pixelcnn"),
+    "row: a paper's kernel, whatever the image": (kernels(lambda _: 7), "row_lstm"),
+    "MADE: fewer units than elements": (made_of_few_units, "made"),
+}
+
+
+@pytest.mark.parametrize("mutant", DEFAULTS)
+def test_builders_defaults(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutation, name = DEFAULTS[mutant]
+
+    def law() -> None:
+        check_sees_its_past(name, (1, 4, 16))
+
+    assert_caught(law, mutation, monkeypatch, "missing pairs")

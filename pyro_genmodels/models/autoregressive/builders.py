@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
-from pyro_genmodels._checks import integers_checked
+from pyro_genmodels._checks import check_event_shape, integers_checked
 from pyro_genmodels._typing import EventShape
 from pyro_genmodels.models.autoregressive.autoregressive_model import AutoregressiveModel
 from pyro_genmodels.nets import (
@@ -19,7 +22,35 @@ from pyro_genmodels.nets import (
     PixelSNAILNet,
     WaveNetNet,
 )
-from pyro_genmodels.nets.autoregressive import small_shape
+from pyro_genmodels.nets.autoregressive import image_shape, small_shape
+
+PUBLISHED_KERNEL = 7
+WIDEST_COVERED = 28
+"""Sides up to this are covered: the kernel's cost grows with the square of the side."""
+
+
+def covering_kernel(sides: Sequence[int], *, further: int) -> int:
+    """Return the least odd size of a first kernel, 7 or more, with which a network spans an image.
+
+    Warns in one line where the image is so large that 7 remains, the size of the papers.
+
+    Args:
+        sides: The image's sides, or those along which only the kernels reach.
+        further: Pixels that the layers behind the first add in each direction.
+
+    Example:
+        >>> covering_kernel((16, 16), further=5)
+        21
+    """
+    before = max(sides) - 1
+    covering = max(PUBLISHED_KERNEL, 2 * (before - further) + 1)
+    if covering == PUBLISHED_KERNEL or before < WIDEST_COVERED:
+        return covering
+    seen = f"{PUBLISHED_KERNEL // 2 + further} of the {before} pixels before it along a side"
+    text = f"a pixel sees {seen} of the image; with kernel_size={covering} it would see all"
+    # Past this function, the builder and its check of integers.
+    warnings.warn(f"{text}.", stacklevel=4)
+    return PUBLISHED_KERNEL
 
 
 @integers_checked
@@ -30,9 +61,15 @@ def pixelcnn(
     num_classes: int | None = None,
     context_shape: EventShape | None = None,
     dropout: float = 0.3,
+    num_blocks: int = 5,
+    kernel_size: int | None = None,
+    block_kernel_size: int = 3,
     **options: Any,
 ) -> AutoregressiveModel:
     """Make a PixelCNN model.
+
+    As published it does not see its blind spot: of the row above what lies more than half a kernel
+    to the right, of each further row half a block's kernel less.
 
     Args:
         event_shape: ``(C, H, W)``.
@@ -41,6 +78,11 @@ def pixelcnn(
         context_shape: The model is conditional on a vector or a feature map.
         dropout: Share of features dropped in training. Not in the paper; without it a data set of
             thousands of images is soon learned by heart. 0 for data without end.
+        num_blocks: Residual blocks.
+        kernel_size: Size of the first convolution. By default, for sides up to 28, the least from
+            7 on with which the last pixel sees the first row and column; for larger images 7, and
+            a warning says how far a pixel sees.
+        block_kernel_size: Size of the convolution in a block.
         options: Others, as for :class:`~pyro_genmodels.nets.PixelCNNNet`.
 
     Returns:
@@ -53,6 +95,9 @@ def pixelcnn(
         >>> pixelcnn((1, 8, 8), num_levels=17, hidden_channels=8).sample().shape
         torch.Size([1, 1, 8, 8])
     """
+    if kernel_size is None:
+        further = num_blocks * (block_kernel_size // 2)
+        kernel_size = covering_kernel(image_shape(event_shape)[1:], further=further)
     return AutoregressiveModel(
         PixelCNNNet(
             event_shape,
@@ -60,6 +105,9 @@ def pixelcnn(
             num_classes=num_classes,
             context_shape=context_shape,
             dropout=dropout,
+            num_blocks=num_blocks,
+            kernel_size=kernel_size,
+            block_kernel_size=block_kernel_size,
             **options,
         )
     )
@@ -73,9 +121,14 @@ def gated_pixelcnn(
     num_classes: int | None = None,
     context_shape: EventShape | None = None,
     dropout: float = 0.25,
+    num_layers: int = 5,
+    kernel_size: int | None = None,
+    layer_kernel_size: int = 3,
     **options: Any,
 ) -> AutoregressiveModel:
     """Make a gated PixelCNN model.
+
+    By default each pixel of an image with sides up to 28 sees all before it.
 
     Args:
         event_shape: ``(C, H, W)``.
@@ -84,6 +137,11 @@ def gated_pixelcnn(
         context_shape: The model is conditional on a vector or a feature map.
         dropout: Share of features dropped in training. Not in the paper; without it a data set of
             thousands of images is soon learned by heart. 0 for data without end.
+        num_layers: Gated layers after the first.
+        kernel_size: Size of the first layer's kernel. By default, for sides up to 28, the least
+            from 7 on with which each pixel sees all before it; for larger images 7, and a warning
+            says how far a pixel sees.
+        layer_kernel_size: Size of the other layers' kernels.
         options: Others, as for :class:`~pyro_genmodels.nets.GatedPixelCNNNet`.
 
     Returns:
@@ -97,6 +155,9 @@ def gated_pixelcnn(
         >>> gated_pixelcnn((1, 8, 8), num_levels=17, hidden_channels=8).sample().shape
         torch.Size([1, 1, 8, 8])
     """
+    if kernel_size is None:
+        further = num_layers * (layer_kernel_size // 2)
+        kernel_size = covering_kernel(image_shape(event_shape)[1:], further=further)
     return AutoregressiveModel(
         GatedPixelCNNNet(
             event_shape,
@@ -104,6 +165,9 @@ def gated_pixelcnn(
             num_classes=num_classes,
             context_shape=context_shape,
             dropout=dropout,
+            num_layers=num_layers,
+            kernel_size=kernel_size,
+            layer_kernel_size=layer_kernel_size,
             **options,
         ),
         distribution="GatedPixelCNN",
@@ -167,6 +231,10 @@ def pixelcnn_pp(
 ) -> AutoregressiveModel:
     """Make a PixelCNN++ model.
 
+    As published, of its own row, and of the row above to its right, a pixel of every second row
+    does not see what lies further than ``4 * num_resnets + 2`` pixels: 10 by default, 22 in the
+    paper.
+
     The paper trains by Adam with a learning rate of 1e-3, first and second moments' decays of
     0.95 and 0.9995, the rate falling by 5e-6 of itself a step, and averages the weights with a
     decay of 0.9995.
@@ -210,9 +278,14 @@ def row_lstm(
     num_classes: int | None = None,
     context_shape: EventShape | None = None,
     dropout: float = 0.25,
+    num_layers: int = 3,
+    kernel_size: int | None = None,
     **options: Any,
 ) -> AutoregressiveModel:
     """Make a PixelRNN of Row LSTM layers.
+
+    As published a pixel sees a triangle: of the row above it does not see what lies more than half
+    a kernel to the right, of each further row one pixel less.
 
     Args:
         event_shape: ``(C, H, W)``.
@@ -221,6 +294,10 @@ def row_lstm(
         context_shape: The model is conditional on a vector or a feature map.
         dropout: Share of states dropped in training. Not in the paper; without it a data set of
             thousands of images is soon learned by heart. 0 for data without end.
+        num_layers: LSTM layers.
+        kernel_size: Size of the first convolution. By default, for widths up to 28, the least from
+            7 on with which the last pixel of a row sees the first; for wider images 7, and a
+            warning says how far a pixel sees.
         options: Others, as for :class:`~pyro_genmodels.nets.PixelRNNNet`.
 
     Returns:
@@ -233,8 +310,17 @@ def row_lstm(
         >>> row_lstm((1, 6, 6), num_levels=17, hidden_channels=4).sample().shape
         torch.Size([1, 1, 6, 6])
     """
+    if kernel_size is None:
+        kernel_size = covering_kernel(image_shape(event_shape)[2:], further=num_layers)
     options |= {"num_classes": num_classes, "context_shape": context_shape, "dropout": dropout}
-    net = PixelRNNNet(event_shape, num_levels, layer="row", **options)
+    net = PixelRNNNet(
+        event_shape,
+        num_levels,
+        layer="row",
+        num_layers=num_layers,
+        kernel_size=kernel_size,
+        **options,
+    )
     return AutoregressiveModel(net, distribution="PixelRNN")
 
 
@@ -288,6 +374,9 @@ def multiscale_pixelrnn(
 ) -> AutoregressiveModel:
     """Make a multi-scale PixelRNN: a small image, every few pixels, then the rest of the large one.
 
+    As published, a pixel of the large image does not see all of the small image that lies ahead of
+    it in raster order, only the nearest pixels.
+
     Other networks go together by :class:`~pyro_genmodels.nets.MultiScaleNet` in the same way.
 
     Args:
@@ -333,6 +422,7 @@ def made(
     num_classes: int | None = None,
     context_shape: EventShape | None = None,
     dropout: float = 0.3,
+    hidden: Sequence[int] | None = None,
     **options: Any,
 ) -> AutoregressiveModel:
     """Make a MADE model of vectors, or of images as vectors of their pixels.
@@ -343,6 +433,9 @@ def made(
         num_classes: The model is conditional on a label below this number.
         context_shape: The model is conditional on a vector.
         dropout: Share of features dropped in training; not in the paper. 0 for data without end.
+        hidden: Widths of the hidden layers. By default two layers, of 512 units or as many as it
+            takes that each element sees all before it, the number of elements less one. Narrower
+            ones hide some of the last elements, unless ``direct=True``.
         options: Others, as for :class:`~pyro_genmodels.nets.MADENet`.
 
     Returns:
@@ -356,8 +449,10 @@ def made(
         >>> made((1, 4, 4), num_levels=2, hidden=(32,)).sample(3).shape
         torch.Size([3, 1, 4, 4])
     """
-    context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
-    net = MADENet(event_shape, num_levels, dropout=dropout, **context, **options)
+    if hidden is None:
+        hidden = 2 * (max(512, check_event_shape(event_shape).numel() - 1),)
+    options |= {"num_classes": num_classes, "context_shape": context_shape, "dropout": dropout}
+    net = MADENet(event_shape, num_levels, hidden=hidden, **options)
     return AutoregressiveModel(net, distribution="MADE")
 
 
@@ -373,6 +468,8 @@ def ngram(
     **options: Any,
 ) -> AutoregressiveModel:
     """Make a neural n-gram model of symbols, each given the last few.
+
+    A symbol does not see those before the last ``order``, by default 5.
 
     Args:
         event_shape: ``(T,)``; or ``(C, H, W)``, read in raster order.
@@ -443,6 +540,9 @@ def wavenet(
     num_classes: int | None = None,
     context_shape: EventShape | None = None,
     dropout: float = 0.1,
+    num_blocks: int = 2,
+    layers_per_block: int | None = None,
+    kernel_size: int = 2,
     **options: Any,
 ) -> AutoregressiveModel:
     """Make a WaveNet model of sequences, such as audio in 8 bits.
@@ -453,6 +553,10 @@ def wavenet(
         num_classes: The model is conditional on a label below this number.
         context_shape: The model is conditional on a vector, or on features for each step.
         dropout: Share of features dropped in training; not in the paper. 0 for data without end.
+        num_blocks: Number of blocks, each of which begins again at dilation 1.
+        layers_per_block: Layers of a block, the last dilated by ``2**(layers_per_block - 1)``. By
+            default as many, from 6 on, as it takes that each symbol sees all before it.
+        kernel_size: Taps of each convolution.
         options: Others, as for :class:`~pyro_genmodels.nets.WaveNetNet`.
 
     Returns:
@@ -466,6 +570,18 @@ def wavenet(
         >>> wavenet((32,), num_levels=256, num_blocks=1, layers_per_block=4).sample(2).shape
         torch.Size([2, 32])
     """
-    context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
-    net = WaveNetNet(event_shape, num_levels, dropout=dropout, **context, **options)
+    if layers_per_block is None:
+        # The last symbol sees one more than the dilations reach, of all before it.
+        reach = max(0, check_event_shape(event_shape).numel() - 2)
+        dilations = math.ceil(reach / max(1, num_blocks * (kernel_size - 1)))
+        layers_per_block = max(6, dilations.bit_length())  # their sum is 2**layers - 1
+    options |= {"num_classes": num_classes, "context_shape": context_shape, "dropout": dropout}
+    net = WaveNetNet(
+        event_shape,
+        num_levels,
+        num_blocks=num_blocks,
+        layers_per_block=layers_per_block,
+        kernel_size=kernel_size,
+        **options,
+    )
     return AutoregressiveModel(net, distribution="WaveNet")

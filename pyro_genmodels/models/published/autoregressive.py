@@ -9,7 +9,7 @@ from pyro_genmodels.models.published.format import PLAIN, Options, Table
 
 def _pixelcnn() -> dict[str, Options]:
     """PixelCNN; the paper chose the learning rate by hand and does not print it."""
-    sizes = {"hidden_channels": 128, "num_blocks": 15, "output_channels": 1024}
+    sizes = {"hidden_channels": 128, "num_blocks": 15, "kernel_size": 7, "output_channels": 1024}
     training = {"optimizer": "rmsprop", "learning_rate": 1e-3, "batch_size": 16}
     return {
         "model": {"event_shape": [3, 32, 32], "num_levels": 256, "dropout": 0.0, **sizes},
@@ -19,7 +19,7 @@ def _pixelcnn() -> dict[str, Options]:
 
 def _gated_pixelcnn(size: int) -> dict[str, Options]:
     """Gated PixelCNN's network for ImageNet; for CIFAR-10 the paper prints none, nor the rate."""
-    sizes = {"hidden_channels": 384, "num_layers": 20, "layer_kernel_size": 5}
+    sizes = {"hidden_channels": 384, "num_layers": 20, "kernel_size": 7, "layer_kernel_size": 5}
     training = {"optimizer": "rmsprop", "learning_rate": 1e-4, "batch_size": 128}
     return {
         "model": {"event_shape": [3, size, size], "num_levels": 256, "dropout": 0.0, **sizes},
@@ -42,7 +42,8 @@ def _pixelrnn(
 ) -> dict[str, Options]:
     """PixelRNN; the paper's step sizes of RMSProp, chosen by hand, and its smoothing are unsaid."""
     outputs = {2: 32}.get(levels, 1024)
-    sizes = {"hidden_channels": hidden, "num_layers": layers, "output_channels": outputs}
+    sizes = {"hidden_channels": hidden, "num_layers": layers, "kernel_size": 7}
+    sizes["output_channels"] = outputs
     shared = {"event_shape": list(shape), "num_levels": levels, "dropout": 0.0, "skip": True}
     training = {"optimizer": "rmsprop", "learning_rate": 1e-3, "batch_size": 16}
     return {

@@ -92,7 +92,9 @@ def learned_priors(
 
     Every map's network has gated layers; the top's has causal attention behind each block of them,
     the others see the codes above through residual conditioning blocks. Over a sequence of codes,
-    one a position, there is a WaveNet. A conditional model's context enters all.
+    one a position, there is a WaveNet. A conditional model's context enters all. Of a lower map's
+    own codes each sees as far as the kernels reach, by default 6 rows and columns; what lies
+    further it sees through the maps above.
 
     Args:
         model: The model; it is left as it is.

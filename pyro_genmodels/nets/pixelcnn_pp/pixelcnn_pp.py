@@ -36,6 +36,9 @@ class PixelCNNPlusPlusNet(AutoregressiveNet):
     channels: a channel's location depends, linearly, on the channels before it. Weights are
     normed; the first data that pass in training mode set their lengths and biases.
 
+    With several sizes, a pixel of every second row sees of its own row, and of the row above to its
+    right, only what the image's own size shows: the nearest ``4 * num_resnets + 2`` pixels.
+
     Args:
         event_shape: ``(C, H, W)``; any number of channels, sides divisible by
             ``2 ** (num_scales - 1)``.
