@@ -116,7 +116,9 @@ def each_hand_over(group: cases.Cases) -> cases.Cases:
     return {name: make for name, make in group.items() if name in kept}
 
 
-@law_on(ALL_TRANSFORMS, "check_inverse", "check_log_det", "check_single_evaluation")
+@law_on(
+    ALL_TRANSFORMS, "check_inverse", "check_log_det", "check_single_evaluation", "check_closed_ends"
+)
 def test_transform(law: str, make: Callable[[], Case]) -> None:
     run(law, *transform_and_points(prepared(make)))
 
@@ -156,7 +158,7 @@ def in_float32(case: Case) -> Case:
     return Case(copy.deepcopy(case.part).float(), case.event_shape, context)
 
 
-@law_on(ALL_TRANSFORMS, "check_inverse")
+@law_on(ALL_TRANSFORMS, "check_inverse", "check_closed_ends")
 def test_transform_in_float32(law: str, make: Callable[[], Case]) -> None:
     transform, x = transform_and_points(in_float32(prepared(make)))
     run(law, transform, x.float())
@@ -233,6 +235,23 @@ DISCRETE = {
 @law_on(cases.DISTRIBUTIONS, "check_distribution", "check_vmap")
 def test_distribution(law: str, make: Callable[[], Case]) -> None:
     run(law, prepared(make).part)
+
+
+@law_on(cases.DISTRIBUTIONS | cases.DATA_DISTRIBUTIONS, "check_ends")
+def test_ends_of_a_support(law: str, make: Callable[[], Case]) -> None:
+    run(law, prepared(make).part)
+
+
+@law_on(cases.TRANSFORMS, "check_ends")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_ends_of_a_flow(law: str, make: Callable[[], Case], dtype: torch.dtype) -> None:
+    """Of a model with each base that the flow can have."""
+    case = prepared(make)
+    bounded = not case.part.domain.check(torch.full(case.event_shape, 2.0)).all()
+    if case.part.forward_shape(case.event_shape) == case.event_shape:
+        for base in ["uniform"] if bounded else ["normal", "logistic"]:
+            model = models.FlowModel(case.event_shape, case.part, base=base)
+            run(law, model.to(dtype).eval().density())
 
 
 @law_on(DISCRETE, "check_normalized")

@@ -17,13 +17,14 @@ from pyro_genmodels.distributions.discretized_logistic import DiscretizedLogisti
 from pyro_genmodels.distributions.discretized_logistic_mixture import DiscretizedLogisticMixture
 from pyro_genmodels.distributions.gaussian import DiagonalNormal, MapNormal, StandardNormal
 from pyro_genmodels.distributions.rescaled import Rescaled
-from pyro_genmodels.distributions.uniform import UniformLevels
+from pyro_genmodels.distributions.uniform import ClosedUniform, UniformLevels
 
 __all__ = [
     "MADE",
     "AR1Normal",
     "AutoregressiveDistribution",
     "CharRNN",
+    "ClosedUniform",
     "DiagonalNormal",
     "DiscretizedLogistic",
     "DiscretizedLogisticMixture",

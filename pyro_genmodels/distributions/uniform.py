@@ -1,4 +1,4 @@
-"""The law that knows nothing: every level of every element equally likely."""
+"""Uniform distributions: over the levels of discrete data, and over a closed interval."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from pyro.distributions import TorchDistribution, constraints
+from pyro.distributions import TorchDistribution, Uniform, constraints
 from torch import Tensor
 
 from pyro_genmodels._checks import (
@@ -19,6 +19,30 @@ from pyro_genmodels._checks import (
     is_integer,
 )
 from pyro_genmodels._typing import Float, Int, Num
+
+
+class ClosedUniform(Uniform):
+    """Uniform over an interval, both ends included, as its support says.
+
+    Pyro's own has density zero at the upper end, where min-max scaled data have a value in each
+    column.
+
+    Args:
+        low: Lower ends ``(*batch)``.
+        high: Upper ends, of the same shape.
+        validate_args: Whether ends and values are checked; Pyro's global setting by default.
+
+    Example:
+        >>> ClosedUniform(0.0, 2.0).log_prob(torch.tensor([0.0, 2.0])).exp()
+        tensor([0.5000, 0.5000])
+    """
+
+    def log_prob(self, value: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """Return the log-density in nats, minus infinity beyond the ends."""
+        if self._validate_args:
+            self._validate_sample(value)
+        inside = (value >= self.low) & (value <= self.high)
+        return torch.where(inside, -torch.log(self.high - self.low), -torch.inf)
 
 
 class UniformLevels(TorchDistribution):

@@ -38,6 +38,7 @@ from pyro_genmodels.testing.distributions import (
     check_batch_shapes,
     check_context_validation,
     check_distribution,
+    check_ends,
     check_expand,
     check_plates,
     check_validation,
@@ -72,6 +73,7 @@ from pyro_genmodels.testing.sampling import (
     outcomes,
 )
 from pyro_genmodels.testing.transforms import (
+    check_closed_ends,
     check_inverse,
     check_inverse_module,
     check_log_det,
@@ -89,9 +91,11 @@ __all__ = [
     "check_batch_shapes",
     "check_bounds",
     "check_checkpointing",
+    "check_closed_ends",
     "check_context_validation",
     "check_copies",
     "check_distribution",
+    "check_ends",
     "check_estimators_agree",
     "check_evidence_normalized",
     "check_expand",

@@ -11,8 +11,8 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_genmodels.testing.probes import seeded
-from pyro_genmodels.testing.report import require_close, require_law
+from pyro_genmodels.testing.probes import near_ends, seeded
+from pyro_genmodels.testing.report import require_close, require_law, require_limit, tolerance
 from pyro_genmodels.testing.sampling import integer_range
 
 
@@ -201,6 +201,39 @@ def check_context_validation(call: Callable[[Tensor], Any], context: Tensor) -> 
             outcome = str(error)
         named = outcome.startswith("`context` must be finite; got 1 NaN or infinite elements.")
         require_law(named, f"a context with one element {wrong} is an error", outcome)
+
+
+def check_ends(distribution: Any, *, seed: int = 0) -> None:
+    """Check the density at the ends of an interval that the support includes.
+
+    At an end it must be the limit of the density inside. An open end, such as that of a logit, is
+    not asked for; of discrete distributions the end levels must have a probability.
+
+    Args:
+        distribution: Pyro or torch distribution, with a support of any kind.
+        seed: Seed of the values of the elements that do not lie at the end.
+
+    Raises:
+        AssertionError: Naming the end, with the figures.
+
+    Example:
+        >>> check_ends(torch.distributions.Beta(torch.tensor([2.0]), torch.tensor([1.0])))
+    """
+    distribution = distribution.expand(distribution.batch_shape)
+    distribution._validate_args = False
+    with seeded(seed):
+        value = distribution.sample((3,))
+    if distribution.support.is_discrete:
+        for level in integer_range(distribution):
+            nats = distribution.log_prob(torch.full_like(value, level))
+            law = f"a probability of all elements at {level}"
+            require_law(
+                bool((nats <= tolerance(nats.dtype)).all()), law, f"its logarithm is {nats}"
+            )
+        return
+    for where, points in near_ends(distribution.support, value):
+        densities = [distribution.log_prob(point) for point in points]
+        require_limit(f"log_prob of {where} is its limit", *densities)
 
 
 def check_vmap(distribution: Any, *, seed: int = 0) -> None:

@@ -49,6 +49,36 @@ def draw(constraint: Any, shape: Sequence[int], *, like: Tensor, seed: int) -> T
     return noise if constraint is constraints.real else biject_to(constraint)(noise)
 
 
+def ends(constraint: Any, like: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return the finite ends that an interval includes, and the directions in, like a tensor."""
+    while isinstance(constraint, constraints.independent):
+        constraint = constraint.base_constraint
+    found = {}
+    for name, direction in (("lower", 1.0), ("upper", -1.0)):
+        bound = getattr(constraint, f"{name}_bound", None)
+        if bound is None:
+            continue
+        end = torch.as_tensor(bound).to(like).expand(like.shape)
+        if bool((constraint.check(end) & end.isfinite()).all()):
+            found[name] = end, torch.full_like(like, direction)
+    return found
+
+
+def near_ends(constraint: Any, x: Tensor) -> Iterator[tuple[str, list[Tensor]]]:
+    """Yield points that approach an end, for each end that a constraint includes.
+
+    The last of a list of three lies at the end, the first two ten steps and one step before it:
+    once with all elements there, and once with the last element of each event alone.
+    """
+    step = torch.finfo(x.dtype).eps ** 0.5
+    last = torch.zeros(x.shape[-1:] if x.dim() else (), dtype=torch.bool)
+    last[..., -1:] = True
+    for name, (end, inwards) in ends(constraint, x).items():
+        for which, moves in (("all elements", torch.ones_like(last)), ("one element", last)):
+            at = [torch.where(moves, end + k * step * inwards, x) for k in (10, 1, 0)]
+            yield f"{which} at the {name} end", at
+
+
 def jacobian(
     function: Callable[[Tensor], Tensor], x: Tensor, event_dim: int, output_event_dim: int
 ) -> Tensor:

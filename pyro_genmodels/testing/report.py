@@ -73,6 +73,19 @@ def require_close(law: str, actual: Tensor, expected: Tensor) -> None:
     require_within(law, error, bound.nan_to_num(posinf=1.0))
 
 
+def require_limit(law: str, before: Tensor, near: Tensor, at: Tensor) -> None:
+    """Raise ``AssertionError`` unless a value at an end is the limit of those before it.
+
+    It must be no farther from the value one step before the end than that is from the one ten
+    steps before it; an infinite limit is one that those two move towards by half a unit or more.
+    """
+    moved = near - before
+    towards = torch.where(at > 0, moved, -moved)
+    error = torch.where(at.isinf(), torch.where(towards > 0.5, 0.0, torch.inf), (at - near).abs())
+    bound = moved.abs() + tolerance(at.dtype) * (1 + near.detach().abs())
+    require_within(law, error, bound.nan_to_num(posinf=1.0))
+
+
 def require_equal(law: str, actual: Tensor, expected: Tensor) -> None:
     """Raise ``AssertionError`` unless two tensors are the same, element for element."""
     problem = f"shape {tuple(actual.shape)} where {tuple(expected.shape)} was due"

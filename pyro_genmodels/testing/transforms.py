@@ -7,8 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels.testing.probes import clean_copy, draw, jacobian, modules_of
-from pyro_genmodels.testing.report import require_close, require_law, require_within, tolerance
+from pyro_genmodels.testing.probes import clean_copy, draw, jacobian, modules_of, near_ends
+from pyro_genmodels.testing.report import (
+    require_close,
+    require_law,
+    require_limit,
+    require_within,
+    tolerance,
+)
 
 
 def condition_number(transform: Any, x: Tensor) -> Tensor:
@@ -146,6 +152,44 @@ def check_inverse_module(transform: Any) -> None:
     require_law(inverse.inv is transform, "the inverse's inverse is the transform", "another")
     after = [list(module.state_dict()) for module in modules]
     require_law(after == before, "a transform has no inverse for its part", f"now {after}")
+
+
+def check_closed_ends(transform: Any, x: Tensor) -> None:
+    """Check a map at the ends of the intervals that its domain and its codomain include.
+
+    In both directions, the image of an end must be the limit of the images before it, as the
+    log-determinant must; and no rounding may carry the image of a point within a few units in the
+    last place of an end out of the range that the transform declares. Open ends are not asked for.
+
+    Args:
+        transform: Any bijective ``torch.distributions.Transform``.
+        x: Points of its domain, ``(*batch, *event)``.
+
+    Raises:
+        AssertionError: Naming the direction and the end, with the figures.
+
+    Example:
+        >>> from pyro_genmodels.transforms import NeuralSplineFlow
+        >>> check_closed_ends(NeuralSplineFlow(2, domain="unit"), torch.rand(3, 2))
+    """
+    with torch.no_grad():
+        _check_ends_of("forward", transform, x)
+        _check_ends_of("inverse", transform.inv, transform(x.clone()).clone())
+
+
+def _check_ends_of(direction: str, transform: Any, x: Tensor) -> None:
+    for where, points in near_ends(transform.domain, x):
+        images = [transform(point) for point in points]
+        pairs = zip(points, images, strict=True)
+        log_dets = [transform.log_abs_det_jacobian(point, image) for point, image in pairs]
+        require_limit(f"{direction} of {where} is its limit", *images)
+        require_limit(f"log-det ({direction}) of {where} is its limit", *log_dets)
+        before, end = points[0], points[-1]
+        for ulps in range(8):
+            close = end + (before - end).sign() * ulps * torch.finfo(x.dtype).eps / 2
+            inside = transform.codomain.check(transform(close)).all()
+            law = f"{direction} of {where}, {ulps} units in the last place inside, is in the range"
+            require_law(bool(inside), law, f"it is not in {transform.codomain}")
 
 
 def check_shapes(transform: Any, x: Tensor) -> None:

@@ -27,6 +27,7 @@ DISTRIBUTIONS: Cases = {
     "CharRNN/sequence": lambda: Case(
         distributions.CharRNN(char_rnn(3, context_shape=(2, 3)), features(2, 3))
     ),
+    "ClosedUniform": lambda: Case(distributions.ClosedUniform(features(3) - 2, features(3))),
     "AR1Normal": lambda: Case(
         distributions.AR1Normal(torch.zeros((), dtype=torch.float64), 6, 0.8, num_steps=3)
     ),

@@ -16,7 +16,7 @@ from pyro.distributions.transforms import (
 from pyro.infer import SVI, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 from torch.distributions.transforms import ComposeTransform
 
-from pyro_genmodels import transforms
+from pyro_genmodels import testing, transforms
 from pyro_genmodels.models import ELBOLoss, FlowModel
 from pyro_genmodels.transforms import RealNVP
 
@@ -26,6 +26,35 @@ ESTIMATORS = [Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO]
 def coupling_flow(dim: int, **kwargs) -> FlowModel:
     parts = [affine_coupling(dim, [8]), permute(dim), affine_coupling(dim, [8]), spline(dim)]
     return FlowModel((dim,), parts, **kwargs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_min_max_scaled_data_have_a_density_at_both_ends(dtype: torch.dtype) -> None:
+    flow = transforms.NeuralSplineFlow(2, domain="unit", num_couplings=4, width=8)
+    model = FlowModel((2,), testing.randomize_parameters(flow), base="uniform").to(dtype).eval()
+    density = model.density()
+    x = torch.rand(4000, 2, dtype=dtype)
+    x = (x - x.amin(0)) / (x.amax(0) - x.amin(0))
+    few = torch.finfo(dtype).eps * torch.arange(100.0).to(dtype)
+    x = torch.cat([x, torch.stack([1 - few / 2, few], 1), torch.stack([few, 1 - few / 2], 1)])
+    assert bool(density.support.check(x).all())
+    assert bool(density.log_prob(x).isfinite().all())
+    assert float(density.log_prob(x[:4000]).exp().mean()) > 0
+    beyond = torch.tensor([[0.5, 1.01], [-0.01, 0.5]], dtype=dtype)
+    with pytest.raises(ValueError, match="support"):
+        density.log_prob(beyond)
+    density._validate_args = False
+    assert density.log_prob(beyond).tolist() == [-torch.inf, -torch.inf]
+
+
+def test_draws_lie_in_an_open_support_though_sigmoids_round() -> None:
+    wide = transforms.DiagonalScale((2,))
+    wide.log_scale.data.fill_(-5.0)  # noise times 150
+    for margin in (0.0, 0.05):
+        density = FlowModel((2,), [wide, transforms.Logit(1, margin=margin)]).density()
+        x = density.sample((2000,))
+        assert bool(density.support.check(x).all())
+        assert bool(density.log_prob(x.clone()).isfinite().all())
 
 
 def test_continuous_data_are_scored_by_the_flow_itself() -> None:

@@ -19,6 +19,7 @@ from pyro_genmodels._checks import check_choice
 from pyro_genmodels._typing import EventShape, ScaleName, Tensor
 from pyro_genmodels.distributions.dequantization import UniformDequantization
 from pyro_genmodels.distributions.logistic import FiniteLogistic
+from pyro_genmodels.distributions.uniform import ClosedUniform
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.models.flows.checks import check_transforms
 from pyro_genmodels.models.flows.variational_dequantization import (
@@ -36,7 +37,7 @@ from pyro_genmodels.transforms.interop import (
 
 # Each takes zeros and ones: location and scale, or the ends.
 _BASES: Mapping[str, Any] = MappingProxyType(
-    {"normal": dist.Normal, "logistic": FiniteLogistic, "uniform": dist.Uniform}
+    {"normal": dist.Normal, "logistic": FiniteLogistic, "uniform": ClosedUniform}
 )
 
 

@@ -54,7 +54,7 @@ class Chain(FlowTransform):
         super().__init__(ranks[0], cache_size=cache_size)
         self.parts = nn.ModuleList(flows)
         self.checkpoint = checkpoint
-        self.codomain = flows[-1].codomain
+        self.domain, self.codomain = flows[0].domain, flows[-1].codomain
         self.num_classes, self.context_shape = common_context(flows)
 
     def forward_and_log_det(

@@ -94,8 +94,9 @@ class SplineCoupling(Coupling):
         if not self.center:
             return rational_quadratic_spline(x, *knots, bound=self.bound, inverse=inverse)
         centered = x - self.center
+        # A center is given where noise and data are bounded, as on the unit cube.
         y, log_slope = rational_quadratic_spline(
-            centered, *knots, bound=self.bound, inverse=inverse
+            centered, *knots, bound=self.bound, inverse=inverse, closed=True
         )
         return y + self.center, log_slope
 
@@ -119,6 +120,7 @@ def rational_quadratic_spline(
     *,
     bound: float,
     inverse: bool = False,
+    closed: bool = False,
 ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
     """Map each element by its spline; outside of the bounds by the identity.
 
@@ -129,6 +131,7 @@ def rational_quadratic_spline(
         slopes: Positive slopes at the knots.
         bound: End of the spline's range on both axes.
         inverse: Map from the second axis to the first.
+        closed: Let no rounding carry a value beyond an end, where a bounded density is zero.
 
     Returns:
         Values and log-slopes of the map.
@@ -158,6 +161,8 @@ def rational_quadratic_spline(
     numerator = slope_1 * theta**2 + 2 * mean_slope * both + slope_0 * (1 - theta) ** 2
     log_slope = torch.log(numerator) + 2 * torch.log(mean_slope / denominator)
     log_slope = -log_slope if inverse else log_slope
+    if closed:
+        value = value.clamp(-bound, bound)
     return torch.where(inside, value, x), torch.where(inside, log_slope, 0.0)
 
 

@@ -32,8 +32,8 @@ class NeuralSplineFlow(WholeFlow):
 
     On the real line every spline is the identity outside of :math:`[-B, B]`. On the unit cube
     splines map the unit interval onto itself: with uniform noise on the cube (as
-    ``FlowModel(base="uniform")`` has it) the density has bounded support, and dequantised data
-    need no logit and lose no mass outside of their range.
+    ``FlowModel(base="uniform")`` has it) the density has bounded support, both ends of each
+    interval included, and dequantised data need no logit and lose no mass outside of their range.
 
     Every coupling starts as the identity.
 

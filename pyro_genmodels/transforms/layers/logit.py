@@ -7,11 +7,26 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import biject_to, constraints, transform_to
 
 from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform
+
+
+class _OpenInterval(constraints.interval):
+    """Values between two ends, neither of which is included: their logits are infinite."""
+
+    def check(self, value: Tensor) -> Tensor:
+        """Return where values lie between the ends."""
+        inside: Tensor = (self.lower_bound < value) & (value < self.upper_bound)
+        return inside
+
+
+for _registry in (biject_to, transform_to):
+    _registry.register(
+        _OpenInterval, lambda c: biject_to(constraints.interval(c.lower_bound, c.upper_bound))
+    )
 
 
 class Logit(FlowTransform):
@@ -20,8 +35,9 @@ class Logit(FlowTransform):
     .. math:: y = \frac{\sigma(x) - \alpha}{1 - 2 \alpha}, \qquad
               x = \operatorname{logit}(\alpha + (1 - 2 \alpha)\, y)
 
-    The codomain is a little larger than the unit interval:
-    :math:`[-\alpha / (1 - 2\alpha),\ (1 - \alpha) / (1 - 2\alpha)]`.
+    The codomain is a little larger than the unit interval,
+    :math:`(-\alpha / (1 - 2\alpha),\ (1 - \alpha) / (1 - 2\alpha))`. It is open, as the logit of
+    an end is infinite: data that reach the ends of the unit interval need a margin.
 
     Args:
         event_dim: Rank of an event.
@@ -45,7 +61,8 @@ class Logit(FlowTransform):
         super().__init__(event_dim, cache_size=cache_size)
         self.margin = margin
         low, high = -margin / (1 - 2 * margin), (1 - margin) / (1 - 2 * margin)
-        self.codomain = constraints.independent(constraints.interval(low, high), event_dim)
+        self._ends = low, high
+        self.codomain = constraints.independent(_OpenInterval(low, high), event_dim)
 
     def _sum(self, terms: Tensor) -> Tensor:
         return terms.sum(list(range(-self.domain.event_dim, 0)))
@@ -56,7 +73,13 @@ class Logit(FlowTransform):
         """Return the data and the log-determinant."""
         width = 1 - 2 * self.margin
         log_slope = -F.softplus(x) - F.softplus(-x) - math.log(width)
-        return (torch.sigmoid(x) - self.margin) / width, self._sum(log_slope)
+        y = (torch.sigmoid(x) - self.margin) / width
+        return y.clamp(*self._innermost(y.dtype)), self._sum(log_slope)
+
+    def _innermost(self, dtype: torch.dtype) -> tuple[float, float]:
+        """Return the ends of what a dtype has in the interval: a sigmoid rounds to 0 and 1."""
+        (low, high), number = self._ends, torch.finfo(dtype)
+        return low * (1 - number.eps) or number.tiny, high * (1 - number.eps)
 
     def inverse_and_log_det(
         self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
