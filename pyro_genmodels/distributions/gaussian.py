@@ -10,7 +10,7 @@ make a site's distribution anew.
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from pyro.distributions import Normal, TorchDistribution
@@ -190,14 +190,14 @@ class StandardNormal(TorchDistribution):
     @property
     def mean(self) -> Float[Tensor, "*batch D"]:
         """Zeros."""
-        return cast(Tensor, self.loc)
+        return self.loc
 
     mode = log_scale = mean
 
     @property
     def variance(self) -> Float[Tensor, "*batch D"]:
         """Ones."""
-        return cast(Tensor, self.scale)
+        return self.scale
 
     stddev = variance
 
@@ -212,7 +212,8 @@ class StandardNormal(TorchDistribution):
 @register_kl(DiagonalNormal, DiagonalNormal)  # type: ignore[untyped-decorator]
 def _kl_diagonal_diagonal(q: Any, p: Any) -> Tensor:
     spread = ((q.loc - p.loc).square() + q.scale.square()) / p.scale.square()
-    return (0.5 * (spread - 1) + p.log_scale - q.log_scale).sum(-1)
+    nats: Tensor = (0.5 * (spread - 1) + p.log_scale - q.log_scale).sum(-1)
+    return nats
 
 
 @register_kl(DiagonalNormal, StandardNormal)  # type: ignore[untyped-decorator]
