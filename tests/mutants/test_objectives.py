@@ -18,6 +18,7 @@ from pyro_genmodels.distributions.ar1 import correlation_of, log_scale_of
 from pyro_genmodels.distributions.gaussian import DiagonalNormal, StandardNormal
 from pyro_genmodels.models.base.latent_scale import LatentScale
 from pyro_genmodels.models.vae.objectives import LatentCost
+from tests.models import test_wake_sleep as wake_sleep_laws
 from tests.mutants.mutation import Mutation, assert_caught, method_of
 from tests.mutants.parts import binary, vae
 
@@ -272,3 +273,13 @@ def test_least_rate(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
             assert (rate > 3.0 - 1e-9).all(), "the least rate is delta"
 
     assert_caught(law, DELTA_MUTANTS[mutant], monkeypatch, "the least rate is delta")
+
+
+def test_plates_that_are_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr("pyro_genmodels.models.base.plates._outer_plates", lambda: ({}, set()))
+
+    def law() -> None:
+        wake_sleep_laws.test_every_model("VAE", 0.5, True)
+
+    assert_caught(law, mutate, monkeypatch, "collide", error=ValueError)

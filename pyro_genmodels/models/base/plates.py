@@ -10,6 +10,7 @@ import torch
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.broadcast_messenger import BroadcastMessenger
 from pyro.poutine.indep_messenger import IndepMessenger
+from pyro.poutine.runtime import _PYRO_STACK, get_plates
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
@@ -20,19 +21,43 @@ from pyro_genmodels._checks import check
 def plates(batch: Sequence[int]) -> Iterator[None]:
     """One plate a batch dimension, at that very dimension; the last is called ``data``.
 
+    Where a plate of that size around this call has the dimension, it is left to that plate.
+
     Raises:
-        ValueError: If there is nothing in the batch, of which Pyro makes no plate.
+        ValueError: If there is nothing in the batch, of which Pyro makes no plate; or if a plate
+            of another size has a dimension.
     """
     check(0 not in batch, "x", "hold one example or more", f"batch shape {tuple(batch)}")
-    if len(batch) == 1:  # nearly always, and a stack costs as much as the plate
+    outer, hidden = _outer_plates()
+    if (
+        len(batch) == 1 and not outer and not hidden
+    ):  # nearly always, and a stack costs as much as the plate
         with _BatchPlate("data", batch[0], dim=-1):
             yield
         return
     with ExitStack() as stack:
         for position, size in enumerate(reversed(batch)):
-            name = f"data_{position}" if position else "data"
-            stack.enter_context(_BatchPlate(name, size, dim=-1 - position))
+            dim = -1 - position
+            if outer.get(dim) == size:
+                continue
+            plate = _BatchPlate(f"data_{position}" if position else "data", size, dim=dim)
+            if dim in hidden:
+                plate._vectorized = False  # Pyro then reserves no dimension for it
+            stack.enter_context(plate)
         yield
+
+
+def _outer_plates() -> tuple[dict[int, int], set[int]]:
+    """Return the sizes of the plates around this call, by dimension, and dimensions of others.
+
+    The others reach no site here, as the call is hidden from them by ``poutine.block``.
+    """
+    # Asked first, since a message through all handlers costs as much as a plate.
+    dims = {handler.dim for handler in _PYRO_STACK if isinstance(handler, IndepMessenger)}
+    if not dims:
+        return {}, set()
+    sizes = {frame.dim: frame.size for frame in get_plates() if frame.dim is not None}
+    return sizes, {dim for dim in dims if dim is not None and dim not in sizes}
 
 
 class _BatchPlate(IndepMessenger):
