@@ -7,10 +7,22 @@ from typing import Any, TypeAlias
 
 Change: TypeAlias = Callable[[str, dict[str, Any]], tuple[str, dict[str, Any]]]
 
-FORMAT = 1
+FORMAT = 2
 """Format of checkpoints, configurations and codes that this version writes."""
 
-CHANGES: dict[int, tuple[Change, ...]] = {}
+
+def _unbounded_glow(name: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Say of a Glow that its amplification has no bound, as it had none.
+
+    Of a configuration's model, only if all options are in it, as in a run's folder: what a user
+    writes names no format and means the defaults of today.
+    """
+    old = name in ("transforms.Glow", "transforms.ConditionalGlow")
+    old = old or (name == "models.glow" and {"log_scale_factor", "condition"} <= arguments.keys())
+    return name, {"max_amplification": None, **arguments} if old else arguments
+
+
+CHANGES: dict[int, tuple[Change, ...]] = {1: (_unbounded_glow,)}
 """Changes from a format to the next: ``{1: (renamed_layers, ...)}`` leads from format 1 to 2.
 
 A change takes a class or builder by its public name (``"models.VAE"``) with its arguments, and
@@ -30,7 +42,8 @@ def migrated(description: Any, written: int) -> Any:
         The same object if nothing has changed since.
     """
     changes = [change for number in range(written, FORMAT) for change in CHANGES.get(number, ())]
-    return _walk(description, changes) if changes else description
+    found = _walk(description, changes)
+    return description if found == description else found
 
 
 def _walk(value: Any, changes: list[Change]) -> Any:

@@ -65,6 +65,21 @@ def test_a_configuration_is_migrated(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert yaml.safe_load((run / "config.yaml").read_text())["model"]["hidden"] == [16]
 
 
+def test_a_glow_of_before_keeps_its_map() -> None:
+    """What format 1 wrote had no bound on the amplification; what a user writes has today's."""
+    for name in ("transforms.Glow", "transforms.ConditionalGlow"):
+        described = {"class": name, "arguments": {"event_shape": [4]}}
+        assert _migration.migrated(described, 1)["arguments"]["max_amplification"] is None
+        assert _migration.migrated(described, 2) is described
+    saved = yaml.safe_load((SAVED / "glow" / "config.yaml").read_text())
+    options = _migration.migrated_options(saved, "models.glow")
+    assert options["model"]["max_amplification"] is None
+    written = {"model": {"event_shape": [4], "width": 8}}
+    assert _migration.migrated_options(written, "models.glow")["model"] == written["model"]
+    coupling = training.load(SAVED / "glow").transforms[0].flow.parts[0].transform.parts[-1]
+    assert {getattr(m, "max_amplification", None) for m in coupling.modules()} == {None}
+
+
 def test_a_newer_configuration_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -72,7 +87,7 @@ def test_a_newer_configuration_is_refused(
     config = tmp_path / "config.yaml"
     config.write_text("format: 99\nname: VAE\nsource: Ising\n")
     assert main(["train", "--config", str(config), "--run", str(tmp_path / "run")]) == 1
-    assert "`format` must be 1 or older; got 99" in capsys.readouterr().err
+    assert f"`format` must be {_migration.FORMAT} or older; got 99" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

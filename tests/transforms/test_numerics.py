@@ -175,6 +175,76 @@ def test_values_that_overflow_are_at_fault_and_counted() -> None:
         flow.inv(x)
 
 
+def set_extreme(flow: torch.nn.Module, value: float, seed: int) -> None:
+    """Give the networks' last layers such outputs, of either sign, and huge weights."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in flow.named_parameters():
+        if ".net." in name or ".prior." in name or "embedding" in name:
+            signs = torch.randn(parameter.shape, generator=generator).sign()
+            with torch.no_grad():
+                parameter.copy_(signs * (1.0 if "log_scale" in name else value))
+
+
+@pytest.mark.parametrize("value", [1.0, 1e2, 1e5])
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        (IMAGE, {}),
+        (IMAGE, {"num_steps": 32, "num_scales": 2}),
+        (IMAGE, {"coupling": "spline"}),
+        (IMAGE, {"num_steps": 1, "num_scales": 1}),
+        ((5,), {"num_steps": 32}),
+    ],
+    ids=str,
+)
+def test_a_glow_of_any_networks_draws_finite_data(
+    shape: tuple[int, ...], options: dict[str, Any], value: float
+) -> None:
+    flow = models.glow(shape, width=4, **options).eval().transforms[0]
+    for seed in range(3):
+        set_extreme(flow, value, seed)
+        with torch.no_grad():
+            x = 5 * torch.randn(256, *shape)
+            y = flow(x)
+        bound = flow.largest_value(float(x.abs().max()))
+        assert float(y.abs().max()) <= bound < float(torch.finfo(torch.float32).max)
+        with torch.no_grad():
+            assert bool(flow.log_abs_det_jacobian(x, y).isfinite().all())
+
+
+def test_the_bound_of_a_glow_is_shared_among_its_steps() -> None:
+    flow = models.glow(IMAGE, num_steps=4, num_scales=2, width=4).transforms[0]
+    bounds = [
+        m.max_amplification
+        for m in flow.modules()
+        if isinstance(m, transforms.AffineCoupling) and m.scale == "sigmoid"
+    ]
+    priors = [m for m in flow.modules() if isinstance(m, transforms.FactorOut)]
+    assert len(bounds) == 8
+    total = math.prod(bounds) * priors[0].prior.max_amplification
+    assert total == pytest.approx(1e12)
+    unbounded = models.glow(IMAGE, width=4, max_amplification=None).transforms[0]
+    assert math.isinf(unbounded.largest_value(6.0))
+    with pytest.raises(ValueError, match="`max_amplification` must be a finite number above 1"):
+        transforms.Glow(4, max_amplification=1.0)
+
+
+@pytest.mark.parametrize("scale", ["tanh", "exp", "sigmoid"])
+def test_a_bounded_coupling_amplifies_no_more(scale: str) -> None:
+    net = torch.nn.Linear(2, 4)
+    flow = transforms.AffineCoupling(
+        transforms.HalfMask(), net, scale=scale, max_amplification=10.0
+    )
+    x = torch.randn(50, 4)
+    for output in (-1e30, -3.0, 0.0, 3.0, 1e30):
+        net.requires_grad_(False)
+        net.weight.zero_()
+        net.bias.fill_(output)
+        change = flow(x + torch.tensor([0.0, 0.0, 1e3, 1e3])) - flow(x)
+        assert float(change[:, 2:].abs().max()) <= 1e4 * (1 + 1e-3)
+        assert bool(flow.inv(x).isfinite().all())
+
+
 def test_no_look_without_validation() -> None:
     flow, y = transforms.DiagonalScale((2,)), torch.tensor([0.0, math.inf])
     with pyro.validation_enabled(False):

@@ -10,6 +10,7 @@ from pyro_genmodels.models.published.format import PLAIN, Options, Table
 def _glow(size: int, *, batch_size: int, warmup_examples: int, **model: Any) -> dict[str, Options]:
     """Glow's code; it warms up over ten epochs, and shifts CIFAR-10's images at random."""
     shared = {"event_shape": [3, size, size], "num_levels": 256, "width": 512, "lu": False}
+    shared["max_amplification"] = None  # the published map
     training = {"optimizer": "adamax", "learning_rate": 1e-3, "batch_size": batch_size}
     warmup = {"warmup_steps": 10 * warmup_examples // batch_size}
     return {

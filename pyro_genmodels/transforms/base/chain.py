@@ -77,6 +77,12 @@ class Chain(FlowTransform):
             total = total + log_det
         return y, total
 
+    def largest_value(self, noise: float) -> float:
+        """Return what the parts make of the bound, one after the other."""
+        for part in self._parts():
+            noise = part.largest_value(noise)
+        return noise
+
     def _evaluate(
         self,
         part: FlowTransform,

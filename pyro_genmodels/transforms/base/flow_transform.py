@@ -5,6 +5,7 @@ Forward goes from noise to data, as Pyro's ``TransformedDistribution`` has it.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import Any, cast
 
@@ -85,6 +86,18 @@ class FlowTransform(Configured, HandOver, FullPrecisionWeights, TransformModule)
     def context_event_dim(self) -> int | None:
         """Rank of a context: label 0, vector 1, map 3; ``None`` if it takes none."""
         return context_event_dim(self.num_classes, self.context_shape)
+
+    def largest_value(self, noise: float) -> float:
+        """Return a bound on the size of the elements of data, whatever the networks say.
+
+        Args:
+            noise: Size that no element of the noise exceeds; a million Gaussian draws of a
+                thousand elements stay below 7.
+
+        Returns:
+            The bound, of the learned constants as they are; infinite where none is known.
+        """
+        return math.inf
 
     @property
     def _flow(self) -> FlowTransform:

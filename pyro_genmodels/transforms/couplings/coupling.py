@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -9,6 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from pyro_genmodels._checks import check_choice, integers_checked
+from pyro_genmodels.transforms.base.amplification import (
+    FARTHEST,
+    check_amplification,
+    soft_clip,
+)
 from pyro_genmodels.transforms.base.conditional import ConditionalFlow
 from pyro_genmodels.transforms.couplings.base import Coupling, coupling_net, default_mask
 from pyro_genmodels.transforms.couplings.masks import Mask
@@ -73,11 +79,16 @@ class AffineCoupling(Coupling):
         net: Network that returns :math:`h` for each feature that changes, and then :math:`t` for
             each; see :class:`Coupling`.
         scale: ``"tanh"``, ``"exp"`` or ``"sigmoid"``.
+        max_amplification: Bound, above 1, on how many times larger a difference of noise becomes in
+            data. Then :math:`e^s` of ``"sigmoid"`` goes from its inverse to 1, :math:`s` of
+            ``"exp"`` becomes :math:`b \tanh(h / b)` with its logarithm :math:`b`, and :math:`r` of
+            ``"tanh"`` and, at 10,000, :math:`t` are clipped. ``None`` leaves the map as above.
         cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
-        ValueError: If an event has too few dimensions for the mask, the mask leaves a part of it
-            empty, or the network returns another number of features.
+        ValueError: If ``max_amplification`` is not above 1, an event has too few dimensions for
+            the mask, the mask leaves a part of it empty, or the network returns another number of
+            features.
 
     References:
         Dinh et al. (2017), RealNVP, eq. 4 and 7. https://arxiv.org/abs/1605.08803. Kingma and
@@ -92,30 +103,52 @@ class AffineCoupling(Coupling):
     """
 
     def __init__(
-        self, mask: Mask, net: nn.Module, *, scale: ScaleName = "tanh", cache_size: int = 0
+        self,
+        mask: Mask,
+        net: nn.Module,
+        *,
+        scale: ScaleName = "tanh",
+        max_amplification: float | None = None,
+        cache_size: int = 0,
     ) -> None:
         super().__init__(mask, net, num_parameters=2, cache_size=cache_size)
         check_choice("scale", scale, get_args(ScaleName))
+        check_amplification(max_amplification)
+        self.max_amplification = max_amplification
         self.scale = scale
         self.rescale = nn.Parameter(torch.full((), 2.0)) if scale == "tanh" else None
 
     def _scales(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Return scale and log-scale."""
+        most = self.max_amplification
         if self.scale == "sigmoid":
-            scale = torch.sigmoid(raw + 2) + 1e-3
+            scale = torch.sigmoid(raw + 2)
+            scale = scale + 1e-3 if most is None else scale * (1 - 1 / most) + 1 / most
             return scale, scale.log()
-        log_scale = raw if self.rescale is None else self.rescale * torch.tanh(raw)
+        if self.rescale is not None:
+            range_ = self.rescale if most is None else soft_clip(self.rescale, most)
+            log_scale = range_ * torch.tanh(raw)
+        else:
+            log_scale = raw if most is None else soft_clip(raw, most)
         return log_scale.exp(), log_scale
+
+    def _shift(self, shift: Tensor) -> Tensor:
+        return shift if self.max_amplification is None else shift.clamp(-FARTHEST, FARTHEST)
+
+    def largest_value(self, noise: float) -> float:
+        """Return the bound of the elements that change; infinite without ``max_amplification``."""
+        most = math.inf if self.max_amplification is None else self.max_amplification
+        return most * (noise + FARTHEST)
 
     def _to_noise(self, y: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         raw, shift = self._split(parameters)
         scale, log_scale = self._scales(raw)
-        return torch.addcmul(shift, y, scale), log_scale
+        return torch.addcmul(self._shift(shift), y, scale), log_scale
 
     def _to_data(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         raw, shift = self._split(parameters)
         scale, log_scale = self._scales(raw)
-        return (x - shift) / scale, -log_scale
+        return (x - self._shift(shift)) / scale, -log_scale
 
 
 @integers_checked

@@ -86,6 +86,10 @@ class SplineCoupling(Coupling):
     def _to_noise(self, y: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         return self._map(y, parameters, inverse=False)
 
+    def largest_value(self, noise: float) -> float:
+        """Return the bound: a spline maps its range to itself, and what lies outside to itself."""
+        return max(noise, abs(self.center) + self.bound)
+
     def _to_data(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         return self._map(x, parameters, inverse=True)
 

@@ -15,6 +15,7 @@ from pyro_genmodels._checks import (
     integers_checked,
 )
 from pyro_genmodels.nets.layers import expect_no_data
+from pyro_genmodels.transforms.base.amplification import check_amplification
 from pyro_genmodels.transforms.base.conditional import ConditionalFlow
 from pyro_genmodels.transforms.flows.glow_parts import (
     CouplingName,
@@ -47,6 +48,13 @@ class Glow(WholeFlow):
         width: Hidden channels of the coupling networks.
         coupling: ``"affine"`` (with a sigmoid scale, as published), ``"additive"`` or
             ``"spline"`` (Durkan et al. 2019).
+        max_amplification: Bound on how many times larger the affine couplings and the learned
+            priors, all together, can make a difference of noise on its way to data, whatever
+            their networks say: its fourth root bounds the priors, and the rest the couplings,
+            each alike; none more than 1000 times. The learned constants of normalisations and
+            1x1 convolutions come on top; :meth:`largest_value` has all. At the default a draw is
+            finite in float32 for any networks. ``None``, as published: then nothing bounds the
+            priors, a coupling may scale by 1000, and rare draws far from the data can overflow.
         lu: Learn the 1x1 convolutions by their LU factors.
         learned_prior: Learn the priors of what is factored out and of what is left.
         dropout: Dropout probability in the coupling networks; not in the paper.
@@ -88,6 +96,7 @@ class Glow(WholeFlow):
         num_steps: int = 32,
         width: int | None = None,
         coupling: CouplingName = "affine",
+        max_amplification: float | None = 1e12,
         lu: bool = True,
         learned_prior: bool = True,
         dropout: float = 0.0,
@@ -113,15 +122,25 @@ class Glow(WholeFlow):
         width = (512 if len(shape) == 3 else 128) if width is None else width
         check_positive(num_steps=num_steps, width=width)
         num_scales = number_of_scales(num_scales, shape)
+        check_amplification(max_amplification)
+        of_prior, of_step = _shares(max_amplification, num_steps * num_scales)
         net_context = context if condition == "all" else {}
         factor: dict[str, Any] = {"log_scale_factor": log_scale_factor}
         net = partial(make_net, width=width, dropout=dropout, factor=factor, **net_context)
         make = partial(make_coupling, kind=coupling, net=net, num_bins=num_bins, bound=bound)
-        build = GlowParts(make, num_steps, lu, learned_prior, context, factor, checkpoint)
+        make = partial(make, max_amplification=of_step)
+        build = GlowParts(make, num_steps, lu, learned_prior, context, factor, checkpoint, of_prior)
         part = build.scale(shape, num_scales) if len(shape) == 3 else build.vectors(shape)
         self._compose([part])
         if initialized:
             expect_no_data(self)
+
+
+def _shares(total: float | None, num_steps: int) -> tuple[float | None, float | None]:
+    """Return the bounds of a prior and of a step that make up the bound of all together."""
+    if total is None:
+        return None, None
+    return min(total**0.25, 1000.0), min(total ** (0.75 / num_steps), 1000.0)
 
 
 class ConditionalGlow(ConditionalFlow):

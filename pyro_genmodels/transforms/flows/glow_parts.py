@@ -35,10 +35,12 @@ class GlowParts:
         context: dict[str, Any],
         factor: dict[str, Any],
         checkpoint: bool,
+        max_amplification: float | None,
     ) -> None:
         self.make, self.num_steps, self.lu = make, num_steps, lu
         self.learned_prior, self.context, self.checkpoint = learned_prior, context, checkpoint
         self.factor = factor
+        self.bound: dict[str, Any] = {"max_amplification": max_amplification}
 
     def scale(self, shape: Sequence[int], num_scales: int) -> FlowTransform:
         """Return one scale of images, and in it the scales after it."""
@@ -49,7 +51,7 @@ class GlowParts:
         else:
             later = self.scale((2 * channels, *squeezed[1:]), num_scales - 1)
             net = GlowNet(2 * channels, 4 * channels, hidden_channels=0, **self.factor)
-            rest = [FactorOut(later, net if self.learned_prior else None)]
+            rest = [FactorOut(later, net if self.learned_prior else None, **self.bound)]
         return OnSqueezed(Chain([*rest, self.steps(squeezed)]))
 
     def vectors(self, shape: Sequence[int]) -> FlowTransform:
@@ -61,7 +63,8 @@ class GlowParts:
         if not self.learned_prior:
             return []
         rank = len(shape)
-        return [ActNorm(shape[0], event_dim=rank, initialized=True, **self.factor, **self.context)]
+        options = {**self.factor, **self.context, **self.bound}
+        return [ActNorm(shape[0], event_dim=rank, initialized=True, **options)]
 
     def steps(self, shape: Sequence[int]) -> Chain:
         """Return the steps of one scale."""
@@ -114,13 +117,17 @@ def make_coupling(
     net: Callable[[int, int, int], nn.Module],
     num_bins: int,
     bound: float,
+    max_amplification: float | None,
 ) -> FlowTransform:
     """Return a coupling of that kind."""
     seen, changed = mask.sizes(shape)
     if kind == "additive":
         return AdditiveCoupling(mask, net(len(shape), seen, changed))
     if kind == "affine":
-        return AffineCoupling(mask, net(len(shape), seen, 2 * changed), scale="sigmoid")
+        affine_net = net(len(shape), seen, 2 * changed)
+        return AffineCoupling(
+            mask, affine_net, scale="sigmoid", max_amplification=max_amplification
+        )
     count = SplineCoupling.parameters_of(num_bins)
     spline_net = net(len(shape), seen, count * changed)
     return SplineCoupling(mask, spline_net, num_bins=num_bins, bound=bound)

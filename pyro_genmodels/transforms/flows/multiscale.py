@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.distributions import Transform
 
@@ -26,6 +28,10 @@ class OnSqueezed(FlowTransform):
         self.transform = transform
         self.alternating = alternating
         self.num_classes, self.context_shape = transform.num_classes, transform.context_shape
+
+    def largest_value(self, noise: float) -> float:
+        """Return the transform's bound."""
+        return self.transform.largest_value(noise)
 
     def forward_and_log_det(
         self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
@@ -58,6 +64,8 @@ class FactorOut(FlowTransform):
         prior: Network from the channels that go on to twice those that do not, log-scales (of the
             map to noise) first; see :class:`AffineCoupling` with ``scale="exp"``. Without it the
             prior is a standard Gaussian.
+        max_amplification: Bound on the deviations that the prior network gives, and their
+            inverses; see :class:`AffineCoupling`.
         cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
@@ -78,15 +86,27 @@ class FactorOut(FlowTransform):
     """
 
     def __init__(
-        self, transform: Transform, prior: nn.Module | None = None, *, cache_size: int = 0
+        self,
+        transform: Transform,
+        prior: nn.Module | None = None,
+        *,
+        max_amplification: float | None = None,
+        cache_size: int = 0,
     ) -> None:
         transform = as_flow("transform", transform)
         super().__init__(3, cache_size=cache_size)
         self.transform = transform
         self.mask = ChannelMask()
-        self.prior = None if prior is None else AffineCoupling(self.mask, prior, scale="exp")
+        bound: dict[str, Any] = {"max_amplification": max_amplification}
+        net = prior
+        self.prior = None if net is None else AffineCoupling(self.mask, net, scale="exp", **bound)
         parts = [transform] if self.prior is None else [transform, self.prior]
         self.num_classes, self.context_shape = common_context(parts)
+
+    def largest_value(self, noise: float) -> float:
+        """Return the larger bound of the two halves."""
+        kept = self.transform.largest_value(noise)
+        return kept if self.prior is None else max(kept, self.prior.largest_value(noise))
 
     def forward_and_log_det(
         self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None

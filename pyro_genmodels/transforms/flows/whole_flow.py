@@ -53,6 +53,10 @@ class WholeFlow(FlowTransform, Abstract):
             self.codomain = parts[-1].codomain
         self.flow = Chain(parts, checkpoint=checkpoint)
 
+    def largest_value(self, noise: float) -> float:
+        """Return a bound on the size of the elements of data; see :class:`FlowTransform`."""
+        return self.flow.largest_value(noise)
+
     def forward_and_log_det(
         self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
     ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:

@@ -19,6 +19,11 @@ from pyro_genmodels.nets.layers import (
     set_values,
     standardizing,
 )
+from pyro_genmodels.transforms.base.amplification import (
+    FARTHEST,
+    check_amplification,
+    soft_clip,
+)
 from pyro_genmodels.transforms.base.conditional import ConditionalFlow
 from pyro_genmodels.transforms.base.featurewise import FeaturewiseFlow
 
@@ -40,6 +45,9 @@ class ActNorm(FeaturewiseFlow):
         num_features: Length of the vectors or number of channels.
         event_dim: 1 for vectors, 3 for images.
         log_scale_factor: :math:`c`.
+        max_amplification: Bound on the scale from noise to data and on its inverse: the log-scale
+            :math:`l` becomes :math:`b \tanh(l / b)` with the bound's logarithm :math:`b`, and the
+            shift is clipped at 10,000. For the learned prior of noise, not for data.
         initialized: Start as the identity and take no first values from data.
         num_classes: Condition on labels.
         context_shape: Condition on vectors ``(D,)``, or for images on maps ``(C, H, W)``.
@@ -66,13 +74,16 @@ class ActNorm(FeaturewiseFlow):
         *,
         event_dim: int = 3,
         log_scale_factor: float = 3.0,
+        max_amplification: float | None = None,
         initialized: bool = False,
         num_classes: int | None = None,
         context_shape: Sequence[int] | None = None,
         cache_size: int = 0,
     ) -> None:
         check_positive(log_scale_factor=log_scale_factor)
+        check_amplification(max_amplification)
         super().__init__(num_features, event_dim=event_dim, cache_size=cache_size)
+        self.max_amplification = max_amplification
         self.log_scale_factor = float(log_scale_factor)
         self.first_data = FirstData(seen=initialized)
         self.shift = nn.Parameter(torch.zeros(num_features))
@@ -108,8 +119,23 @@ class ActNorm(FeaturewiseFlow):
         set_values(self.log_scale, log_scale / self.log_scale_factor)
         self.first_data.done()
 
+    def largest_value(self, noise: float) -> float:
+        """Return the bound by the largest scale, as learned or as bounded."""
+        if self.max_amplification is not None:
+            return self.max_amplification * noise + FARTHEST
+        if self.context_event_dim is not None:
+            return math.inf
+        scale = torch.exp(-self.log_scale_factor * self.log_scale.detach())
+        return float((scale * noise + self.shift.detach().abs()).max())
+
     def _values(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return shift and log-scale, of as many dimensions as an event or more."""
+        shift, log_scale = self._learned(x, context)
+        if self.max_amplification is None:
+            return shift, log_scale
+        return shift.clamp(-FARTHEST, FARTHEST), soft_clip(log_scale, self.max_amplification)
+
+    def _learned(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         self._check_features(x)
         rank = self.domain.event_dim
         ones = (1,) * (rank - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -99,6 +100,14 @@ class InvertibleLinear(FeaturewiseFlow):
         """Return the noise of the data ``y`` and the log-determinant."""
         weight, log_det = self._weight(context)
         return self._multiply(weight, y), self._over_event(y, log_det)
+
+    def largest_value(self, noise: float) -> float:
+        """Return the bound by the largest row of the inverse matrix."""
+        if self.context_event_dim is not None:
+            return math.inf
+        with torch.no_grad():
+            weight = self._inverse_weight(None)[0] if self.lu else torch.linalg.inv(self.weight)
+            return float(weight.abs().sum(-1).max()) * noise
 
     def _weight(self, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the matrix and its log-determinant."""
