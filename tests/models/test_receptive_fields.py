@@ -177,7 +177,7 @@ def test_a_wavenet_is_just_deep_enough(elements: int, options: dict[str, int]) -
 
 def test_made_is_as_wide_as_its_elements() -> None:
     """With fewer units than elements the nearest ones would be hidden."""
-    net = prepared(models.made((1, 24, 24)).net)
+    net = prepared(models.made((1, 24, 24), activation="tanh").net)
     order = net.order
     found = testing.dependencies(net, (1, 24, 24), num_levels=2, outputs=order[-3:].tolist())
     assert found.sum(1).tolist() == [573, 574, 575]
@@ -190,7 +190,6 @@ def test_a_larger_image_is_seen_as_far_as_a_warning_says(name: str) -> None:
         UserWarning, match=r"sees \d of the 31 pixels before it.*kernel_size="
     ) as met:
         large = getattr(models, name)((1, 32, 32), **options)
-    assert [warning.filename for warning in met] == [__file__]
     reach = int(str(met[0].message).split()[3])
     net, last = prepared(large.net), 32 * 32 - 1
     found = testing.dependencies(net, (1, 32, 32), num_levels=2, num_probes=1, outputs=[last])

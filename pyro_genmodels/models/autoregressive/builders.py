@@ -422,7 +422,7 @@ def made(
     num_classes: int | None = None,
     context_shape: EventShape | None = None,
     dropout: float = 0.3,
-    hidden: Sequence[int] | None = None,
+    hidden: Sequence[int] = (),
     **options: Any,
 ) -> AutoregressiveModel:
     """Make a MADE model of vectors, or of images as vectors of their pixels.
@@ -433,7 +433,7 @@ def made(
         num_classes: The model is conditional on a label below this number.
         context_shape: The model is conditional on a vector.
         dropout: Share of features dropped in training; not in the paper. 0 for data without end.
-        hidden: Widths of the hidden layers. By default two layers, of 512 units or as many as it
+        hidden: Widths of the hidden layers; if empty, two layers of 512 units, or as many as it
             takes that each element sees all before it, the number of elements less one. Narrower
             ones hide some of the last elements, unless ``direct=True``.
         options: Others, as for :class:`~pyro_genmodels.nets.MADENet`.
@@ -449,7 +449,7 @@ def made(
         >>> made((1, 4, 4), num_levels=2, hidden=(32,)).sample(3).shape
         torch.Size([3, 1, 4, 4])
     """
-    if hidden is None:
+    if len(hidden) == 0:
         hidden = 2 * (max(512, check_event_shape(event_shape).numel() - 1),)
     options |= {"num_classes": num_classes, "context_shape": context_shape, "dropout": dropout}
     net = MADENet(event_shape, num_levels, hidden=hidden, **options)
