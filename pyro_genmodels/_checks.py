@@ -201,6 +201,19 @@ def check_finite(argument: str, value: Tensor) -> None:
         check(False, argument, "be finite", f"{int((~finite).sum())} NaN or infinite elements")
 
 
+def check_not_traced() -> None:
+    """Raise ``ValueError`` inside ``torch.jit.trace``, as of Pyro's compiled estimators.
+
+    For parts that would fail at another batch size, or forget what a training step changes.
+    """
+    rule = (
+        "not be compiled, as JitTrace_ELBO is, for this model: torch.jit.trace would fix the batch "
+        "size, or what changes in training; use Trace_ELBO, TraceMeanField_ELBO or ELBOLoss"
+    )
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]
+    check(not tracing, "elbo", rule, "a trace by torch.jit")
+
+
 def require(module: str, *, extra: str) -> Any:
     """Import an optional dependency, or say which extra brings it.
 

@@ -16,6 +16,7 @@ from pyro_genmodels._checks import (
     check,
     check_choice,
     check_levels,
+    check_not_traced,
     check_trailing,
     integers_checked,
 )
@@ -117,8 +118,10 @@ class AutoregressiveDistribution(TorchDistribution, ABC):
             ``(*batch,)``, the broadcast of the value's leading dimensions and the batch shape.
 
         Raises:
-            ValueError: Under validation, if the value is no array of levels of that shape.
+            ValueError: Under validation, if the value is no array of levels of that shape; in a
+                trace by ``torch.jit``, as of Pyro's compiled estimators.
         """
+        check_not_traced()
         if self._validate_args:
             self._validate_sample(value)
         nats = self.law.log_prob(self.net(value, self.context), value)

@@ -69,6 +69,11 @@ class AutoregressiveModel(GenerativeModel):
         )
         self.net, self.distribution = net, distribution
 
+    @property
+    def can_be_traced(self) -> bool:
+        """No: a trace fixes the network's batch size."""
+        return False
+
     def law(self, context: Tensor | None = None) -> AutoregressiveDistribution:
         """Return the distribution over one event, or over each context's."""
         self._check_context_values(context)

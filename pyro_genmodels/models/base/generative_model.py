@@ -15,7 +15,12 @@ from pyro import poutine
 from pyro.poutine.util import is_validation_enabled
 
 from pyro_genmodels._abstract import Abstract
-from pyro_genmodels._checks import check, check_event_shape, integers_checked
+from pyro_genmodels._checks import (
+    check,
+    check_event_shape,
+    check_not_traced,
+    integers_checked,
+)
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._modes import evaluating
 from pyro_genmodels._typing import EventShape, Float, Num, ScaleName, Tensor
@@ -171,6 +176,15 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
             for name in part.keys
         }
 
+    @property
+    def can_be_traced(self) -> bool:
+        """Whether ``torch.jit.trace``, as in Pyro's compiled estimators, leaves it what it is."""
+        return True
+
+    def _check_estimator(self) -> None:
+        if not self.can_be_traced:
+            check_not_traced()
+
     def model(
         self, x: Num[Tensor, "*batch_event"] | None = None, context: Tensor | None = None
     ) -> Tensor:
@@ -186,6 +200,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
         Raises:
             ValueError: If ``x`` or ``context`` does not fit.
         """
+        self._check_estimator()
         self.register_with_pyro()
         seen, context, batch = self._checked(x, context, self._take_seen)
         self._check_first_batch(x)
@@ -203,6 +218,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
         Raises:
             ValueError: If ``x`` is missing, or does not fit.
         """
+        self._check_estimator()
         self.register_with_pyro()
         checked, context, batch = self._checked(x, context, self._see)
         self._check_first_batch(x)

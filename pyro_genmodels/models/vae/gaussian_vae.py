@@ -214,6 +214,15 @@ class GaussianVAE(GenerativeModel, Abstract):
                 batch_dim = x.dim() - len(self.event_shape)
                 self._pay(self.latent_cost, posterior, z, context, batch_dim)
 
+    @property
+    def can_be_traced(self) -> bool:
+        """Whether the likelihood is not autoregressive, and training moves no weight of the KL."""
+        cost = self.latent_cost
+        # A trace drops a change that nothing in it reads.
+        moves = cost is not None and (cost.capacity is not None or cost.rate is not None)
+        autoregressive = getattr(self.likelihood, "net", None) is not None
+        return not autoregressive and not (moves and self.training)
+
     def beside_elbo(self) -> list[str]:
         """Name also what the latents cost in the place of their KL divergence."""
         cost = self.latent_cost

@@ -108,6 +108,11 @@ class SemiSupervisedVAE(GenerativeModel):
         with super().bounding(), self.conditional.bounding():
             yield
 
+    @property
+    def can_be_traced(self) -> bool:
+        """Whether the conditional model can."""
+        return self.conditional.can_be_traced
+
     def beside_elbo(self) -> list[str]:
         """Name also the classifier's loss."""
         weight = self.classification_weight

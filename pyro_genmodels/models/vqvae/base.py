@@ -131,6 +131,11 @@ class VectorQuantizedModel(GenerativeModel, Abstract):
     def _decoded(self, inputs: Tensor, context: Tensor | None) -> Tensor:
         """Run the decoder: ``(*batch, *likelihood.parameter_shape)``, or larger for cropping."""
 
+    @property
+    def can_be_traced(self) -> bool:
+        """No: a trace fixes the maps' batch size, and whether a codebook moves."""
+        return False
+
     def beside_elbo(self) -> list[str]:
         """Name also what the quantisers learn by."""
         return [*super().beside_elbo(), "a quantisation loss"]
