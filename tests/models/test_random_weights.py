@@ -202,3 +202,11 @@ def test_a_model_within_a_pyro_module() -> None:
     svi = SVI(program, guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO())
     with pytest.warns(UserWarning, match="Found vars in model but not guide"):
         svi.step(x)
+
+
+def test_a_checkpointed_part_is_refused_by_name() -> None:
+    """Its backward pass would evaluate it again, with other weights."""
+    glow = transforms.RealNVP(3, num_couplings=2, width=4, checkpoint=True)
+    model = models.FlowModel((3,), with_prior(glow))
+    with pytest.raises(ValueError, match="`checkpoint` must be False in a model with random"):
+        model.model(torch.randn(2, 3))

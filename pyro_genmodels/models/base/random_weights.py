@@ -13,6 +13,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from pyro_genmodels._checks import check
 from pyro_genmodels.models.base.shared_pass import SharedPass
 from pyro_genmodels.transforms import FlowTransform
 
@@ -39,6 +40,10 @@ def run_with_random_weights(model: nn.Module, program: Program) -> Any:
     Args:
         model: The module whose parts may have attributes that are ``PyroSample``.
         program: What to run.
+
+    Raises:
+        ValueError: If a part of such a module is checkpointed: its backward pass would evaluate it
+            again, with other weights.
     """
     if not any(isinstance(module, PyroModule) for module in model.modules()):
         return program()
@@ -46,6 +51,9 @@ def run_with_random_weights(model: nn.Module, program: Program) -> Any:
     if not roots:
         return program()
 
+    parts = [part for part in model.modules() if _is_checkpointed(part)]
+    names = ", ".join(sorted({type(part).__name__ for part in parts}))
+    check(not parts, "checkpoint", "be False in a model with random weights", names)
     _forget_evaluations(model)
     return _inside(roots, partial(_draw_and_run, roots, program))
 
@@ -59,6 +67,10 @@ def _draw_and_run(roots: Sequence[PyroModule], program: Program) -> Any:
     weights = {name: site["value"] for name, site in sites if site["type"] == "sample"}
     with _KeptWeights(roots, weights):
         return program()
+
+
+def _is_checkpointed(part: nn.Module) -> bool:
+    return any(getattr(part, name, False) is True for name in ("checkpoint", "checkpointing"))
 
 
 def _forget_evaluations(model: nn.Module) -> None:
