@@ -58,10 +58,14 @@ class Dependencies(NamedTuple):
                 modules += module._modules.values()
                 held = module.__dict__
                 names = _names_of(type(module))  # type: ignore[arg-type]
-                values = list(map(held.get, held.keys() - _NOT_PLAIN if names is None else names))
-                plain += values
-                if any(map(_is_tensor, set(map(type, values)))):
-                    edited += [value for value in values if isinstance(value, Tensor)]
+                if names is not None:
+                    plain += map(held.get, names)
+                elif "_slot" in held:
+                    plain += [value for name, value in held.items() if name not in _REMEMBERED]
+                else:
+                    plain += held.values()
+        if any(map(_is_tensor, set(map(type, plain)))):
+            edited += [value for value in plain if isinstance(value, Tensor)]
         return State([tensor for tensor in learned if tensor is not None], edited, plain)
 
 
@@ -73,8 +77,8 @@ class State(NamedTuple):
     plain: list[Any]
 
 
-# What nn.Module keeps for itself (but for the training flag), and what a transform remembers.
-_NOT_PLAIN = vars(nn.Module()).keys() - {"training"} | {"_inv", "_slot", "_traced", "_cached_x_y"}
+# What a transform remembers of its evaluations.
+_REMEMBERED = ("_inv", "_slot", "_traced", "_cached_x_y")
 
 
 @functools.cache
