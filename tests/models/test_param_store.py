@@ -263,3 +263,15 @@ def test_a_model_in_a_users_module_is_not_taken_for_a_loaded_one() -> None:
 
     for _ in range(2):
         Mine()(X)
+
+
+def test_a_model_without_parameters_to_train_is_not_taken_for_a_loaded_one() -> None:
+    """Whatever else the store holds: a frozen model, or one whose weights are all random."""
+    pyro.param("loc", torch.zeros(3))
+    pyro.module("linear", nn.Linear(2, 3))
+    vae().requires_grad_(False).model(X)
+
+
+def test_a_param_of_the_users_is_not_taken_for_a_loaded_model() -> None:
+    pyro.param("AutoNormal.locs.weight", torch.zeros(3))
+    vae().requires_grad_(False).guide(X)

@@ -180,8 +180,9 @@ class RegisteredModule(nn.Module):
         own = {n: p for n, p in self.named_parameters() if p.requires_grad}
         found: dict[str, dict[str, Tensor]] = {}
         for site, stored in pyro.get_param_store().named_parameters():
-            owner, _, name = site.partition("$$$")
-            found.setdefault(owner, {})[name] = stored
+            owner, of_module, name = site.partition("$$$")
+            if of_module:
+                found.setdefault(owner, {})[name] = stored
         # A program of the user's may have registered the same tensors under another name.
         known = {id(parameter) for parameter in own.values()}
         known |= {id(value) for name in found.keys() & _given for value in found[name].values()}
@@ -212,7 +213,7 @@ def _has_other_owner(name: str, module: nn.Module) -> bool:
 def _fit(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
     """Whether one has all parameters of the other, by name and shape; some may be frozen."""
     a, b = ({(n, value.shape) for n, value in one.items()} for one in (first, second))
-    return a <= b or b <= a
+    return bool(a) and bool(b) and (a <= b or b <= a)
 
 
 def _is_same(value: Any, parameter: nn.Parameter) -> bool:
