@@ -32,6 +32,11 @@ _LAYERS: dict[type[LSTMLayer], type[LayerEvaluation]] = {
 }
 
 
+def _evaluation_of(layer: LSTMLayer) -> type[LayerEvaluation]:
+    # Not by the very type, which `to_pyro_module_` replaces by a subclass.
+    return next(kind for of, kind in _LAYERS.items() if isinstance(layer, of))
+
+
 class PixelRNNEvaluation(IncrementalEvaluation):
     """Evaluates a PixelRNN sub-pixel by sub-pixel, each multiplication done once.
 
@@ -63,7 +68,7 @@ class PixelRNNEvaluation(IncrementalEvaluation):
         states = first.weight.new_empty(batch_size, len(chain), chain[0].channels)
         last = first.weight.new_empty(batch_size, first.out_channels)
         self._layers = [
-            _LAYERS[type(layer)](layer, state, first.out_channels, features)
+            _evaluation_of(layer)(layer, state, first.out_channels, features)
             for layer, state in zip(chain, states.unbind(1), strict=True)
         ]
         self._right: RightWay | None = None
