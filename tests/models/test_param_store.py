@@ -34,7 +34,6 @@ def new_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     def forget() -> None:
         pyro.clear_param_store()
-        monkeypatch.setattr(param_registration, "_given", set())
         monkeypatch.setattr(param_registration, "_owners", type(param_registration._owners)())
         monkeypatch.setattr(param_registration, "_counters", copy.copy(COUNTERS))
 
@@ -123,7 +122,7 @@ def test_an_automatic_name_is_an_error_that_gives_the_right_one(
     again, optimizer = vae(), pyro.optim.Adam({"lr": 1e-2})
     load(tmp_path, optimizer)
     for use in (again.model, again.guide, again.log_weights, lambda x: again.sample(2)):
-        with pytest.raises(ValueError, match=rf"`pyro_name` must be set .*\('{name}'\)"):
+        with pytest.raises(ValueError, match=rf"`pyro_name` must be set .* to '{name}' to go on"):
             use(X)
     again.pyro_name = name
     assert steps(again, optimizer, 3) == expected

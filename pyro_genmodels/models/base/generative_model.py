@@ -30,7 +30,11 @@ from pyro_genmodels.models.base.latent_scale import LatentScale
 from pyro_genmodels.models.base.mean_field_elbo import MeanFieldELBO
 from pyro_genmodels.models.base.param_registration import RegisteredModule
 from pyro_genmodels.models.base.plates import log_density, plates
-from pyro_genmodels.models.base.random_weights import random_weights, run_with_random_weights
+from pyro_genmodels.models.base.random_weights import (
+    random_weights,
+    run_with_random_weights,
+    run_without_random_weights,
+)
 from pyro_genmodels.models.base.shared_pass import SharedPass
 from pyro_genmodels.models.base.standardization import Standardization, in_svi_step
 
@@ -228,8 +232,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
             self.latent_scale.advance()
         if not self.has_latents:
             return  # a plate without a site is one that Predictive does not know of
-        with plates(batch):
-            self.infer(checked, context)
+        run_without_random_weights(self, partial(self._infer_in_plates, checked, context, batch))
 
     @torch.no_grad()
     @integers_checked
@@ -442,6 +445,10 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
     ) -> Tensor:
         with plates(batch):
             return self._generate(seen, context, x)
+
+    def _infer_in_plates(self, x: Tensor, context: Tensor | None, batch: tuple[int, ...]) -> None:
+        with plates(batch):
+            self.infer(x, context)
 
     @contextmanager
     def _aside(self) -> Iterator[None]:

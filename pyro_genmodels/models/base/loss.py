@@ -88,6 +88,7 @@ class ELBOLoss(nn.Module):
         check(not beside, "model", rule, beside)
         rule = "be False without importance=True"
         check(importance or not doubly_reparameterized, "doubly_reparameterized", rule, True)
+        model.take_loaded_values()
         self.model = model
         self.num_particles, self.importance = num_particles, importance
         self.doubly_reparameterized = doubly_reparameterized

@@ -1,8 +1,8 @@
 """Registration of a module's parameters with Pyro's param store, under a name of its own.
 
-``pyro.module`` under a fixed name hands the first instance to the optimizer for ever: a second
-instance, and any deepcopy, then never trains, and nothing says so. So each instance has a name of
-its own. As with ``PyroModule``, values that were loaded into the store are copied into the module.
+Under a fixed name, ``pyro.module`` gives the optimizer the parameters of the first instance only: a
+second one, and any deepcopy, never trains, without an error. So each instance has a name of its own.
+As with ``PyroModule``, values that were loaded into the store are copied into the module.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import gc
 import itertools
 import weakref
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,16 +19,19 @@ import pyro
 import torch
 from pyro.ops.provenance import detach_provenance
 from pyro.params import module_from_param_with_module_name, param_with_module_name
+from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 from pyro_genmodels._checks import check
 
-# Names that this process has given, by class, and the live modules that have one.
+# Serial numbers of each class, the live modules that have a name, and every parameter that a model
+# has put into the store: what else is found there was loaded.
 _counters: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
-_given: set[str] = set()
 _owners: weakref.WeakValueDictionary[str, nn.Module] = weakref.WeakValueDictionary()
+_stated: MutableMapping[Tensor, None] = WeakIdKeyDictionary()
 # What an instance must not share with its copies.
-_PER_INSTANCE = ("_store_name", "_registers", "_registered")
+_PER_INSTANCE = ("_store_name", "_registers", "_store_size")
 
 
 class RegisteredModule(nn.Module):
@@ -55,11 +58,11 @@ class RegisteredModule(nn.Module):
 
     @pyro_name.setter
     def pyro_name(self, name: str) -> None:
-        whole = bool(name) and "$$$" not in name
+        whole = isinstance(name, str) and bool(name) and "$$$" not in name
         check(whole, "pyro_name", "be a name without '$$$'", repr(name))
         if name == self.__dict__.get("_store_name"):
             return
-        used = "_registered" in self.__dict__
+        used = "_store_size" in self.__dict__
         check(not used, "pyro_name", "be set before the first use", repr(name))
         self._claim(name)
         self.__dict__["_chosen_name"] = name
@@ -77,44 +80,46 @@ class RegisteredModule(nn.Module):
         check(free, "pyro_name", "not be that of another live model", repr(name))
         _owners.pop(self.__dict__.get("_store_name", ""), None)
         _owners[name] = self
-        _given.add(name)
         self.__dict__["_store_name"] = name
 
     def register_with_pyro(self) -> None:
         """Make every trainable parameter a Pyro param site, as ``pyro.module`` does.
 
         Raises:
-            ValueError: If a parameter is not contiguous: the store would train a copy of it. If a
-                handler (``poutine.lift``, ``poutine.substitute``) replaced one. Or if the store
-                holds loaded values that cannot be this model's.
+            ValueError: If a parameter is not contiguous, since the store would train a copy of it;
+                if a handler (``poutine.lift``, ``poutine.substitute``) replaced one; or if the
+                store holds loaded values that cannot be this model's.
         """
         if not self.__dict__.get("_registers", True):
-            return
-        self.take_loaded_values()
-        registered = self.__dict__.setdefault("_registered", {})
+            return None
+        store = pyro.get_param_store()
+        if len(store) != self.__dict__.get("_store_size"):
+            self.take_loaded_values()
         prefix = self.pyro_name
-        for name, parameter in self.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            site = param_with_module_name(prefix, name)
-            value = pyro.param(site, parameter)
-            if value is not parameter:
-                self._settle(site, name, parameter, value)
-            if site not in registered:
-                registered[site] = weakref.ref(parameter)
+        for name, parameter in list(self.named_parameters()):
+            if parameter.requires_grad:
+                site = param_with_module_name(prefix, name)
+                value = pyro.param(site, parameter)
+                if value is not parameter and self._settle(site, name, parameter, value):
+                    return self.register_with_pyro()
+        if len(store) != self.__dict__.get("_store_size"):
+            _stated.update((p, None) for p in self.parameters() if p.requires_grad)
+            self.__dict__["_store_size"] = len(store)
+        return None
 
     def take_loaded_values(self) -> None:
-        """Before the first use, copy what was loaded into the store under this module's name.
+        """Copy what was loaded into the store under this module's name.
 
         Raises:
             ValueError: If those values do not fit. Or if the module has an automatic name, and the
-                store holds loaded values of such a module.
+                store holds loaded values of such a module under another one.
         """
-        if "_registered" in self.__dict__ or not pyro.get_param_store():
+        if not self.__dict__.get("_registers", True) or not pyro.get_param_store():
             return
-        if "_chosen_name" in self.__dict__:
+        is_used = "_store_size" in self.__dict__
+        if "_chosen_name" in self.__dict__ or is_used:
             self._copy_from_store()
-        else:
+        if "_chosen_name" not in self.__dict__:
             self._check_nothing_unclaimed()
 
     @contextmanager
@@ -132,48 +137,60 @@ class RegisteredModule(nn.Module):
         parameters = {name for name, _ in self.named_parameters(remove_duplicate=False)}
         return [name for name in self.state_dict() if name not in parameters]
 
-    def _settle(self, site: str, name: str, parameter: nn.Parameter, value: Any) -> None:
-        """Decide what counts where a param statement has not returned the module's parameter."""
+    def _settle(self, site: str, name: str, parameter: nn.Parameter, value: Any) -> bool:
+        """Resolve a param statement that returned another tensor than the module's parameter.
+
+        Returns:
+            Whether the module's parameters were replaced by loaded ones.
+        """
         rule = "be contiguous for Pyro's param store (ELBOLoss takes any layout)"
         check(parameter.is_contiguous(), name, rule, f"strides {parameter.stride()}")
         store = pyro.get_param_store()
         stored = store[site] if site in store else parameter  # noqa: SIM401  it has no `get`
         if stored is not parameter:
-            self._copy_from_store()
+            if stored not in _stated:
+                self._copy_from_store()
+                return True
+            # The module's parameter was replaced, for instance by load_state_dict(assign=True).
             _remove(site)
-            self.__dict__["_registered"].pop(site, None)
             value = pyro.param(site, parameter)
-        # A handler may wrap a value. If it has another, the networks would go on without it.
+            _stated[parameter] = None
+        # A handler may wrap a parameter, but networks would not use a value that it puts in place.
         rule = "be left to its module, not replaced by a handler such as poutine.lift"
         check(_is_same(value, parameter), name, rule, "another value")
+        return False
 
     def _copy_from_store(self) -> None:
-        """Copy stored values that the module did not put there itself, all or none."""
-        prefix, held = f"{self.pyro_name}$$$", dict(pyro.get_param_store().named_parameters())
-        last = {site: kept() for site, kept in self.__dict__.get("_registered", {}).items()}
-        trainable = {n: p for n, p in self.named_parameters() if p.requires_grad}
-        stored = {n: held[prefix + n] for n in trainable if prefix + n in held}
-        loaded = {
-            name: value
-            for name, value in stored.items()
-            if value is not trainable[name] and value is not last.get(prefix + name)
-        }
+        """Copy stored values that no model put there, all or none; frozen parameters get them too.
+
+        A model that is in use gets new parameters, to which Pyro's optimizers apply the state that
+        was loaded with them.
+        """
+        prefix, own = f"{self.pyro_name}$$$", dict(self.named_parameters())
+        held = dict(pyro.get_param_store().named_parameters())
+        stored = {name: held[prefix + name] for name in own if prefix + name in held}
+        loaded = {n: v for n, v in stored.items() if v is not own[n] and v not in _stated}
         if not loaded:
             return
-        unfit = [n for n, value in loaded.items() if value.shape != trainable[n].shape]
-        if not last:
-            unfit += [name for name in trainable if name not in loaded]
+        is_used = "_store_size" in self.__dict__
+        unfit = [name for name, value in loaded.items() if value.shape != own[name].shape]
+        if not is_used:
+            unfit += [name for name, p in own.items() if p.requires_grad and name not in stored]
         rule = f"have the trainable parameters that the param store holds for '{self.pyro_name}'"
-        check(not unfit, "model", rule, ", ".join(unfit))
-        equal = all(torch.equal(v.to(trainable[n]), trainable[n]) for n, v in loaded.items())
-        buffers = "" if equal else ", ".join(self.buffers_to_save())
-        rule = "have loaded its state dict too, since the param store does not hold its buffers"
-        check(not buffers, "model", rule, buffers)
-        registered = self.__dict__.setdefault("_registered", {})
-        with torch.no_grad():
-            for name, value in loaded.items():
-                trainable[name].copy_(value)
-                registered[prefix + name] = weakref.ref(value)
+        check(not unfit, "model", rule, _listed(unfit))
+        equal = all(torch.equal(value.to(own[name]), own[name]) for name, value in loaded.items())
+        others = [] if equal else self.buffers_to_save()
+        others += [] if equal else [name for name in own if name not in stored]
+        rule = "have loaded its state dict too, as the param store lacks buffers and frozen weights"
+        check(not others, "model", rule, _listed(others))
+        for name, value in loaded.items():
+            if is_used:
+                new = nn.Parameter(value.detach().to(own[name]).clone(), own[name].requires_grad)
+                _replace(self, own[name], new)
+            else:
+                with torch.no_grad():
+                    own[name].copy_(value)
+            _remove(prefix + name)
 
     def _check_nothing_unclaimed(self) -> None:
         """An automatic name must not hide that loaded values wait under another one."""
@@ -185,12 +202,11 @@ class RegisteredModule(nn.Module):
                 found.setdefault(owner, {})[name] = stored
         # A program of the user's may have registered the same tensors under another name.
         known = {id(parameter) for parameter in own.values()}
-        known |= {id(value) for name in found.keys() & _given for value in found[name].values()}
         for owner, values in found.items():
-            if not any(id(value) in known for value in values.values()):
+            if not any(id(value) in known or value in _stated for value in values.values()):
                 rule = (
-                    "be set before the first use, to the name under which the param store holds "
-                    f"loaded parameters of such a model ('{owner}'), or to a new one"
+                    f"be set before the first use, to '{owner}' to go on with the loaded "
+                    "parameters that the param store holds under that name, or to a new one"
                 )
                 check(not _fit(own, values), "pyro_name", rule, None)
 
@@ -222,6 +238,54 @@ def _is_same(value: Any, parameter: nn.Parameter) -> bool:
         return True
     fits = isinstance(value, Tensor) and value.shape == parameter.shape
     return fits and bool(torch.equal(value, parameter))
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _replace(module: nn.Module, old: nn.Parameter, new: nn.Parameter) -> None:
+    """Put another parameter wherever a module has the old one."""
+    for part in module.modules():
+        names = [name for name, held in part.named_parameters(recurse=False) if held is old]
+        for name in names:
+            setattr(part, name, new)
+
+
+class PartStatements(Messenger):
+    """Hides what the parts of a module that are ``PyroModule`` state of their parameters.
+
+    The module has registered them all under its own name. Under a second one, which copies of the
+    module share, an optimizer would not find the state that it has saved.
+    """
+
+    def __init__(self, module: RegisteredModule) -> None:
+        super().__init__()
+        prefix = module.pyro_name
+        names = module.named_parameters()
+        self.sites = {id(p): (param_with_module_name(prefix, name), p) for name, p in names}
+        self.aliases: list[str] = []
+
+    def _pyro_param(self, msg: Any) -> None:
+        store: Any = pyro.get_param_store()
+        if len(msg["args"]) > 1:
+            initial = msg["args"][1]
+            if id(initial) in self.sites:
+                msg.update(value=initial, done=True, stop=True)
+        elif msg["name"] in store and id(store[msg["name"]].unconstrained()) in self.sites:
+            # A PyroParam, which PyroModule has just written into the store itself.
+            self.aliases.append(msg["name"])
+            msg["stop"] = True
+
+    def __exit__(self, *args: Any) -> None:
+        super().__exit__(*args)
+        store: Any = pyro.get_param_store()
+        for alias in dict.fromkeys(self.aliases):
+            site, parameter = self.sites[id(store[alias].unconstrained())]
+            _remove(alias)
+            if site in store:
+                store[site] = parameter  # and its name, which went with the alias
 
 
 def _remove(site: str) -> None:

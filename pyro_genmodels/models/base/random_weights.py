@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from pyro_genmodels._checks import check
+from pyro_genmodels.models.base.param_registration import PartStatements, RegisteredModule
 from pyro_genmodels.models.base.shared_pass import SharedPass
 from pyro_genmodels.transforms import FlowTransform
 
@@ -30,7 +31,7 @@ def random_weights(model: nn.Module) -> list[str]:
     ]
 
 
-def run_with_random_weights(model: nn.Module, program: Program) -> Any:
+def run_with_random_weights(model: RegisteredModule, program: Program) -> Any:
     """Run a program of the model with one draw of its random weights.
 
     They are drawn first, so no plate that the program opens holds them, and a network that runs
@@ -45,12 +46,35 @@ def run_with_random_weights(model: nn.Module, program: Program) -> Any:
         ValueError: If a part of such a module is checkpointed: its backward pass would evaluate it
             again, with other weights.
     """
-    if not any(isinstance(module, PyroModule) for module in model.modules()):
+    if not _has_pyro_modules(model):
         return program()
     roots = [root for root in _roots(model) if any(map(_samples, _pyro_modules(root)))]
-    if not roots:
+    with PartStatements(model):
+        return _run_with_weights(model, roots, program) if roots else program()
+
+
+def run_without_random_weights(model: RegisteredModule, program: Program) -> Any:
+    """Run a program of the guide, which must not use random weights.
+
+    Args:
+        model: The module whose parts may have attributes that are ``PyroSample``.
+        program: What to run.
+
+    Raises:
+        ValueError: If the program uses a random weight: the guide would draw it inside the plates,
+            and Pyro's inference would find it in the guide but not in the model.
+    """
+    if not _has_pyro_modules(model):
+        return program()
+    with PartStatements(model), _RefusedWeights(model):
         return program()
 
+
+def _has_pyro_modules(model: nn.Module) -> bool:
+    return any(isinstance(module, PyroModule) for module in model.modules())
+
+
+def _run_with_weights(model: nn.Module, roots: Sequence[PyroModule], program: Program) -> Any:
     parts = [part for part in model.modules() if _is_checkpointed(part)]
     names = ", ".join(sorted({type(part).__name__ for part in parts}))
     check(not parts, "checkpoint", "be False in a model with random weights", names)
@@ -63,8 +87,14 @@ def _draw_and_run(roots: Sequence[PyroModule], program: Program) -> Any:
         for module in (part for root in roots for part in _pyro_modules(root)):
             for name in _samples(module):
                 getattr(module, name)
-    sites = drawn.trace.nodes.items()
-    weights = {name: site["value"] for name, site in sites if site["type"] == "sample"}
+    weights = {}
+    nodes: dict[str, Any] = drawn.trace.nodes
+    for name, site in nodes.items():
+        if site["type"] == "sample":
+            weights[name], rank = site["value"], len(site["fn"].event_shape)
+            fits = rank <= 1 or weights[name].dim() == rank
+            rule = "have no batch dimensions, which layers do not take (no vectorize_particles)"
+            check(fits, name, rule, f"shape {tuple(weights[name].shape)}")
     with _KeptWeights(roots, weights):
         return program()
 
@@ -94,7 +124,7 @@ def _pyro_modules(module: nn.Module) -> Iterator[PyroModule]:
 
 
 def _roots(module: nn.Module, *, inside: bool = False) -> Iterator[PyroModule]:
-    """Yield each PyroModule that is not the direct part of another, which names its sites."""
+    """Yield each PyroModule that is not a direct part of another, which would name its sites."""
     if isinstance(module, PyroModule) and not inside:
         yield module
     for child in module.children():
@@ -111,6 +141,27 @@ def _inside(roots: Sequence[PyroModule], program: Program) -> Any:
 @pyro_method
 def _as_method(module: PyroModule, program: Program) -> Any:
     return program()
+
+
+class _RefusedWeights(Messenger):
+    """Names the random weight that a guide uses."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.priors = [
+            (f"{prefix}.{name}" if prefix else name, name)
+            for prefix, module in model.named_modules()
+            if isinstance(module, PyroModule)
+            for name in _samples(module)
+        ]
+
+    def _pyro_sample(self, msg: Any) -> None:
+        for full, name in self.priors:
+            own = full == msg["name"] or full.endswith(f".{msg['name']}")
+            rule = (
+                "be a parameter, not random: the guide uses it, and random weights are the model's"
+            )
+            check(not own, full, rule, f"PyroSample as '{name}'")
 
 
 class _KeptWeights(Messenger):
@@ -137,7 +188,7 @@ def _has_network(distribution: Any) -> bool:
 
 
 class _Weighted(TorchDistribution):
-    """A distribution evaluated with given random weights; all else is the distribution's."""
+    """A distribution evaluated with given random weights; other attributes are the original's."""
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
 
@@ -146,7 +197,7 @@ class _Weighted(TorchDistribution):
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("_base", "_evaluate"):  # before __init__, of a copy
+        if name in ("_base", "_evaluate"):  # a copy asks before it has them
             raise AttributeError(name)
         return getattr(self._base, name)
 
