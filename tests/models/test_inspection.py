@@ -131,8 +131,10 @@ def test_a_model_within_a_program_is_inspected() -> None:
         vae.model(x - shift)
 
     found = get_dependencies(program, (torch.randn(8, 6),))["prior_dependencies"]
-    assert set(found["x"]) == {"x", "z", "shift"} - ({"shift"} - set(found["x"]))
-    assert {"x", "z"} <= set(found["x"])
+    assert set(found["x"]) == {
+        "x",
+        "z",
+    }  # of an observed value, Pyro does not track where it is from
 
 
 def test_a_model_is_rendered(tmp_path: Any) -> None:

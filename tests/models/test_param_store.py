@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO
+from pyro.nn import PyroModule, PyroParam
+from pyro.nn.module import to_pyro_module_
 from torch import Tensor, nn
 
 from pyro_genmodels import metrics, models, optim
@@ -274,3 +277,144 @@ def test_a_model_without_parameters_to_train_is_not_taken_for_a_loaded_one() -> 
 def test_a_param_of_the_users_is_not_taken_for_a_loaded_model() -> None:
     pyro.param("AutoNormal.locs.weight", torch.zeros(3))
     vae().requires_grad_(False).guide(X)
+
+
+class Scaled(PyroModule):
+    """A decoder with a parameter of each kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = PyroModule[nn.Linear](2, 12)
+        self.size = PyroParam(torch.ones(12), constraint=dist.constraints.positive)
+
+    def forward(self, z: Tensor) -> Tensor:
+        result: Tensor = self.linear(z) * self.size
+        return result
+
+
+def converted() -> models.VAE:
+    model = vae()
+    to_pyro_module_(model)
+    return model
+
+
+def with_pyro_param() -> models.VAE:
+    return models.VAE((6,), latent_dim=2, hidden=(5,), decoder=Scaled())
+
+
+PARTS: dict[str, Callable[[], models.VAE]] = {
+    "converted": converted,
+    "PyroParam": with_pyro_param,
+}
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize("model_of", PARTS.values(), ids=PARTS)
+def test_parts_that_are_pyro_modules_keep_their_moments(
+    model_of: Callable[[], models.VAE],
+    make: Callable[[], Any],
+    tmp_path: Path,
+    new_process: Callable[[], None],
+) -> None:
+    model, optimizer = model_of(), make()
+    model.pyro_name = "mine"
+    expected = saved(model, optimizer, tmp_path)
+    assert all(site.startswith("mine$$$") for site in pyro.get_param_store())
+    new_process()
+    again, optimizer = model_of(), make()
+    load(tmp_path, optimizer)
+    again.pyro_name = "mine"
+    assert steps(again, optimizer, 3) == expected
+
+
+@pytest.mark.parametrize("model_of", PARTS.values(), ids=PARTS)
+def test_parts_that_are_pyro_modules_are_of_one_instance(
+    model_of: Callable[[], models.VAE],
+) -> None:
+    first = model_of()
+    steps(first, pyro.optim.Adam({"lr": 1e-2}), 2)
+    before = copy.deepcopy(first.state_dict())
+    for other in (model_of(), copy.deepcopy(first)):
+        own = copy.deepcopy(other.state_dict())
+        steps(other, pyro.optim.Adam({"lr": 1e-2}), 2)
+        assert all(not torch.equal(own[n], p) for n, p in other.named_parameters())
+        assert all(torch.equal(before[n], p) for n, p in first.named_parameters())
+
+
+def test_frozen_parameters_get_loaded_values_too(
+    tmp_path: Path, new_process: Callable[[], None]
+) -> None:
+    model = vae()
+    model.pyro_name = "mine"
+    saved(model, pyro.optim.Adam({"lr": 1e-2}), tmp_path)
+    state = torch.load(tmp_path / "model.pt", weights_only=True)
+    for again in (model, vae()):
+        if again is not model:
+            new_process()
+            again.pyro_name = "mine"
+        again.encoder.requires_grad_(False)
+        pyro.get_param_store().load(str(tmp_path / "store.pt"))
+        again.model(X)
+        assert all(torch.equal(state[name], p) for name, p in again.named_parameters())
+
+
+def test_weights_that_were_frozen_are_asked_for(
+    tmp_path: Path, new_process: Callable[[], None]
+) -> None:
+    """They are not in the store: a fresh encoder would be left beside a trained decoder."""
+    model = vae()
+    model.pyro_name = "mine"
+    model.encoder.requires_grad_(False)
+    expected = saved(model, pyro.optim.Adam({"lr": 1e-2}), tmp_path)
+    new_process()
+    again, optimizer = vae(), pyro.optim.Adam({"lr": 1e-2})
+    again.encoder.requires_grad_(False)
+    again.pyro_name = "mine"
+    load(tmp_path, optimizer)
+    with pytest.raises(ValueError, match=r"lacks buffers and frozen weights; got encoder.* more"):
+        again.model(X)
+    again.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
+    assert steps(again, optimizer, 3) == expected
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_moments_roll_back_with_the_weights(make: Callable[[], Any], tmp_path: Path) -> None:
+    model, optimizer = vae(), make()
+    expected = saved(model, optimizer, tmp_path)
+    load(tmp_path, optimizer)
+    assert steps(model, optimizer, 3) == expected
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_a_model_made_again_in_one_process_is_not_silently_fresh(
+    used: bool, tmp_path: Path
+) -> None:
+    model = vae()
+    saved(model, pyro.optim.Adam({"lr": 1e-2}), tmp_path)
+    name = model.pyro_name
+    del model
+    again = vae()
+    pyro.clear_param_store()
+    if used:
+        again.model(X)
+    pyro.get_param_store().load(str(tmp_path / "store.pt"))
+    with pytest.raises(ValueError, match=rf"`pyro_name` must be set .* to '{name}' to go on"):
+        again.model(X)
+
+
+def test_torchs_way_takes_loaded_values_too(
+    tmp_path: Path, new_process: Callable[[], None]
+) -> None:
+    model = vae()
+    model.pyro_name = "mine"
+    saved(model, pyro.optim.Adam({"lr": 1e-2}), tmp_path)
+    state = torch.load(tmp_path / "model.pt", weights_only=True)
+    pyro.get_param_store().load(str(tmp_path / "store.pt"))
+    model.sample(2)
+    assert all(torch.equal(state[name], p) for name, p in model.named_parameters())
+    new_process()
+    pyro.get_param_store().load(str(tmp_path / "store.pt"))
+    again = vae()
+    again.pyro_name = "mine"
+    loss = models.ELBOLoss(again)
+    assert all(torch.equal(state[name], p) for name, p in loss.model.named_parameters())

@@ -10,7 +10,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
-from pyro.infer import SVI, Predictive, Trace_ELBO
+from pyro.infer import SVI, JitTrace_ELBO, Predictive, Trace_ELBO
 from pyro.infer.autoguide import AutoDelta, AutoNormal
 from pyro.nn import PyroModule, PyroSample
 from pyro.nn.module import to_pyro_module_
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pyro_genmodels import models, nets, transforms
 from pyro_genmodels.models import ELBOLoss, GenerativeModel
+from tests.extras import CORE_ONLY
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -210,3 +211,32 @@ def test_a_checkpointed_part_is_refused_by_name() -> None:
     model = models.FlowModel((3,), with_prior(glow))
     with pytest.raises(ValueError, match="`checkpoint` must be False in a model with random"):
         model.model(torch.randn(2, 3))
+
+
+def test_random_weights_of_a_guide_are_refused_by_name() -> None:
+    """They would be drawn in the plates, one for each example."""
+    model = models.VAE((3,), latent_dim=2, hidden=(4,))
+    with_prior(model.encoder)
+    with pytest.raises(ValueError, match=r"`encoder\..* must not be random: the guide uses it"):
+        model.guide(torch.randn(4, 3))
+
+
+def test_a_batch_of_weights_is_refused_by_name() -> None:
+    model = vae()
+    svi = SVI(
+        model.model,
+        lambda x: model.guide(x),
+        pyro.optim.Adam({"lr": 1e-2}),
+        Trace_ELBO(num_particles=2, vectorize_particles=True, max_plate_nesting=1),
+    )
+    with pytest.raises(ValueError, match=r"`linear.weight` must have no batch dimensions"):
+        svi.step(torch.randn(4, 3))
+
+
+@pytest.mark.skipif(not CORE_ONLY, reason="sizes are tensors in a trace: shape checks stop there")
+def test_jit_takes_a_converted_model() -> None:
+    model = models.VAE((3,), latent_dim=2, hidden=(4,))
+    to_pyro_module_(model)
+    svi = SVI(model.model, model.guide, pyro.optim.Adam({"lr": 1e-2}), JitTrace_ELBO())
+    with pyro.validation_enabled(False):
+        assert svi.step(torch.randn(4, 3)) > 0

@@ -1,8 +1,8 @@
 """Registration of a module's parameters with Pyro's param store, under a name of its own.
 
 Under a fixed name, ``pyro.module`` gives the optimizer the parameters of the first instance only: a
-second one, and any deepcopy, never trains, without an error. So each instance has a name of its own.
-As with ``PyroModule``, values that were loaded into the store are copied into the module.
+second one, and any deepcopy, never trains, without an error. So each instance has its own name. As
+with ``PyroModule``, values that were loaded into the store are copied into the module.
 """
 
 from __future__ import annotations

@@ -158,9 +158,7 @@ class _RefusedWeights(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         for full, name in self.priors:
             own = full == msg["name"] or full.endswith(f".{msg['name']}")
-            rule = (
-                "be a parameter, not random: the guide uses it, and random weights are the model's"
-            )
+            rule = "not be random: the guide uses it, and random weights belong to the model"
             check(not own, full, rule, f"PyroSample as '{name}'")
 
 
