@@ -16,8 +16,7 @@ from torch.nn import functional as F
 
 from pyro_genmodels._checks import check, integers_checked, require
 from pyro_genmodels._files import written_whole
-from pyro_genmodels._modes import evaluating
-from pyro_genmodels._modules import first_tensor
+from pyro_genmodels._modules import evaluating, first_tensor
 from pyro_genmodels._typing import Float, Num
 
 __all__ = [

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels._modes import without_marks
+from pyro_genmodels._modules import without_marks
 from pyro_genmodels.distributions.autoregressive import reproducibly_evaluating
 
 NO_CONTEXT = bytes(4)

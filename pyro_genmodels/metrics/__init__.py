@@ -4,7 +4,7 @@ Bounds come as one value an example, in nats, so that any two methods can be com
 examples; :class:`Estimate` turns them into a mean with its standard error.
 """
 
-from pyro_genmodels._modes import evaluating
+from pyro_genmodels._modules import evaluating
 from pyro_genmodels.metrics.bounds import WeightedModel, elbo, importance_weighted_bound
 from pyro_genmodels.metrics.estimate import Estimate, atypicality, bits_per_dim, paired_gap
 

@@ -10,7 +10,7 @@ import torch
 
 from pyro_genmodels._batching import expands_to
 from pyro_genmodels._checks import check, check_positive, check_trailing, integers_checked
-from pyro_genmodels._modes import evaluating
+from pyro_genmodels._modules import evaluating
 from pyro_genmodels._typing import Float, Num, Tensor
 
 

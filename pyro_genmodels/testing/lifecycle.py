@@ -15,7 +15,7 @@ from pyro.infer import SVI, Trace_ELBO
 from pyro.optim import Adam as PyroAdam  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
-from pyro_genmodels._modes import evaluating
+from pyro_genmodels._modules import evaluating
 from pyro_genmodels.models import ELBOLoss
 from pyro_genmodels.testing.probes import clean_copy, seeded
 from pyro_genmodels.testing.report import require_close, require_equal, require_law

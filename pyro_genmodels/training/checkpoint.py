@@ -15,7 +15,7 @@ from pyro_genmodels import _migration
 from pyro_genmodels._checks import check
 from pyro_genmodels._configuration import build, configuration
 from pyro_genmodels._files import save_whole
-from pyro_genmodels._modes import without_marks
+from pyro_genmodels._modules import without_marks
 from pyro_genmodels._version import __version__
 from pyro_genmodels.data import DataSource
 from pyro_genmodels.models import GenerativeModel

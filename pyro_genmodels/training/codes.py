@@ -18,8 +18,7 @@ from pyro_genmodels._checks import integers_checked
 from pyro_genmodels._configuration import configuration
 from pyro_genmodels._files import written_whole
 from pyro_genmodels._migration import FORMAT
-from pyro_genmodels._modes import without_marks
-from pyro_genmodels._modules import first_tensor
+from pyro_genmodels._modules import first_tensor, without_marks
 from pyro_genmodels.data import Codes, DataSource
 from pyro_genmodels.data.files import MANIFEST, read_manifest
 from pyro_genmodels.models import VectorQuantizedModel

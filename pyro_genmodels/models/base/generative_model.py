@@ -22,7 +22,7 @@ from pyro_genmodels._checks import (
     integers_checked,
 )
 from pyro_genmodels._configuration import Configured
-from pyro_genmodels._modes import evaluating
+from pyro_genmodels._modules import evaluating
 from pyro_genmodels._typing import EventShape, Float, Num, ScaleName, Tensor
 from pyro_genmodels.models.base.arguments import CheckedArguments
 from pyro_genmodels.models.base.kl import unit_kl

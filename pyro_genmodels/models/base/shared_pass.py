@@ -10,7 +10,7 @@ import torch
 from pyro.ops.provenance import detach_provenance
 from torch import Tensor
 
-from pyro_genmodels._checksum import Unchanged
+from pyro_genmodels._changes import Unchanged
 
 Convert: TypeAlias = Callable[[Tensor, torch.dtype], Tensor]
 

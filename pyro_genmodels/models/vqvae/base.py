@@ -13,9 +13,9 @@ from pyro import poutine
 from torch import nn
 
 from pyro_genmodels._abstract import Abstract
+from pyro_genmodels._changes import latest_step
 from pyro_genmodels._checks import check, check_levels, check_trailing, integers_checked
-from pyro_genmodels._modes import evaluating
-from pyro_genmodels._optimizer_steps import latest_step
+from pyro_genmodels._modules import evaluating
 from pyro_genmodels._typing import (
     CodebookUpdate,
     EventShape,

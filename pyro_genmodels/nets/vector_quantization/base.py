@@ -10,7 +10,7 @@ import torch
 from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check_positive
 from pyro_genmodels._configuration import Configured
-from pyro_genmodels._modes import FROZEN
+from pyro_genmodels._modules import FROZEN
 from pyro_genmodels._typing import CodebookUpdate, Float, Int, Num, Tensor
 from pyro_genmodels.nets.layers import FullPrecisionWeights
 

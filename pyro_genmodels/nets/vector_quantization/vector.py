@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pyro_genmodels._changes import latest_step
 from pyro_genmodels._checks import (
     check,
     check_choice,
@@ -16,7 +17,6 @@ from pyro_genmodels._checks import (
     check_positive,
     check_trailing,
 )
-from pyro_genmodels._optimizer_steps import latest_step
 from pyro_genmodels._typing import CodebookUpdate, Float, Num, Tensor
 from pyro_genmodels.nets.layers.distributed import copy_from_first_rank, sum_over_ranks
 from pyro_genmodels.nets.vector_quantization.base import (

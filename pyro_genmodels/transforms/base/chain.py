@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Transform
 
+from pyro_genmodels._changes import in_functorch
 from pyro_genmodels._checks import check
-from pyro_genmodels._checksum import in_functorch
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets.layers import checkpointed_method
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform, as_flow

@@ -31,8 +31,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels._checksum import checksum, in_functorch
-from pyro_genmodels._optimizer_steps import latest_step
+from pyro_genmodels._changes import checksum, in_functorch, latest_step
 
 _SPREAD = 256
 

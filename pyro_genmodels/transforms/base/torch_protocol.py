@@ -14,8 +14,8 @@ from torch.distributions import Transform
 from torch.distributions.transforms import _InverseTransform
 
 from pyro_genmodels._abstract import Abstract
+from pyro_genmodels._changes import in_functorch
 from pyro_genmodels._checks import check
-from pyro_genmodels._checksum import in_functorch
 from pyro_genmodels.transforms.base.single_use_cache import Dependencies, Slot
 
 _Evaluated: TypeAlias = "tuple[Tensor, Tensor]"

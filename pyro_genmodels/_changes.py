@@ -1,15 +1,36 @@
-"""Whether a tensor still holds what it held, for what is handed from a draw to a later score."""
+"""Whether tensors have changed, for what is handed from a draw to a later score."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import weakref
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
+_steps = itertools.count(1)
+_latest = 0
 _ROW = 1024
 _ROWS_AT_ONCE = 1024
+
+
+def latest_step() -> int:
+    """Return the number of the latest optimizer step in this process, of whatever optimizer.
+
+    Versions of tensors do not tell: fused optimizers leave them alone.
+    """
+    return _latest
+
+
+def _note_step(*_: Any) -> None:
+    global _latest
+    _latest = next(_steps)
+
+
+register_optimizer_step_post_hook(_note_step)
 
 
 def in_functorch() -> bool:
