@@ -9,7 +9,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
-from pyro.infer.autoguide import AutoDiagonalNormal
+from pyro.infer.autoguide import AutoMultivariateNormal
 from pyro.infer.reparam import (
     DiscreteCosineReparam,
     HaarReparam,
@@ -240,7 +240,7 @@ def test_split(name: str) -> None:
 @pytest.mark.parametrize("name", ["VAE", "BetaVAE", "DeltaVAE", "NVAE", "VAE/flow-prior"])
 def test_neural_transport(name: str) -> None:
     program, x, context = program_of(prepared_model(cases.MODELS[name]))
-    guide = AutoDiagonalNormal(program)
+    guide = AutoMultivariateNormal(program)
     guide(x, context)
     trace = poutine.trace(NeuTraReparam(guide).reparam(program)).get_trace(x, context)
     assert bool(trace.log_prob_sum().isfinite())

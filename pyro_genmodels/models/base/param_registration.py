@@ -98,6 +98,9 @@ class RegisteredModule(nn.Module):
         prefix = self.pyro_name
         for name, parameter in list(self.named_parameters()):
             if parameter.requires_grad:
+                if not parameter.is_contiguous():
+                    rule = "be contiguous for Pyro's param store (ELBOLoss takes any layout)"
+                    check(False, name, rule, f"strides {parameter.stride()}")
                 site = param_with_module_name(prefix, name)
                 value = pyro.param(site, parameter)
                 if value is not parameter and self._settle(site, name, parameter, value):
@@ -143,8 +146,6 @@ class RegisteredModule(nn.Module):
         Returns:
             Whether the module's parameters were replaced by loaded ones.
         """
-        rule = "be contiguous for Pyro's param store (ELBOLoss takes any layout)"
-        check(parameter.is_contiguous(), name, rule, f"strides {parameter.stride()}")
         store = pyro.get_param_store()
         stored = store[site] if site in store else parameter  # noqa: SIM401  it has no `get`
         if stored is not parameter:

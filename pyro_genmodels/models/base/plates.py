@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import pyro
 import torch
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.broadcast_messenger import BroadcastMessenger
@@ -19,7 +20,7 @@ from pyro_genmodels._checks import check
 
 @contextmanager
 def plates(batch: Sequence[int]) -> Iterator[None]:
-    """One plate a batch dimension, at that very dimension; the last is called ``data``.
+    """Open one plate per batch dimension, at that very dimension; the last is called ``data``.
 
     Where a plate of that size around this call has the dimension, it is left to that plate.
 
@@ -29,9 +30,8 @@ def plates(batch: Sequence[int]) -> Iterator[None]:
     """
     check(0 not in batch, "x", "hold one example or more", f"batch shape {tuple(batch)}")
     outer, hidden = _outer_plates()
-    if (
-        len(batch) == 1 and not outer and not hidden
-    ):  # nearly always, and a stack costs as much as the plate
+    # Nearly always, and a stack costs as much as the plate.
+    if len(batch) == 1 and not outer and not hidden:
         with _BatchPlate("data", batch[0], dim=-1):
             yield
         return
@@ -60,14 +60,19 @@ def _outer_plates() -> tuple[dict[int, int], set[int]]:
     return sizes, {dim for dim in dims if dim is not None and dim not in sizes}
 
 
-class _BatchPlate(IndepMessenger):
+class _BatchPlate(pyro.plate):
     """A plate over a whole batch dimension: ``pyro.plate`` without its site for subsampling.
 
-    That site, drawn and pruned again in guide and model, is a fifth of Pyro's cost a step.
+    That site, drawn and pruned again in guide and model, is a fifth of Pyro's cost per step. What
+    looks for a ``pyro.plate``, as ``NeuTraReparam`` does, finds this one.
     """
 
+    def __init__(self, name: str, size: int, *, dim: int) -> None:
+        IndepMessenger.__init__(self, name, size, dim)
+        self.subsample_size, self._indices = size, None
+
     def _process_message(self, msg: Any) -> None:
-        super()._process_message(msg)
+        IndepMessenger._process_message(self, msg)
         shape, dim = getattr(msg["fn"], "batch_shape", ()), self.dim or -1
         if len(shape) < -dim or shape[dim] != self.size:
             BroadcastMessenger._pyro_sample(msg)
