@@ -52,8 +52,9 @@ class Glow(WholeFlow):
             priors, all together, can make a difference of noise on its way to data, whatever
             their networks say: its fourth root bounds the priors, and the rest the couplings,
             each alike; none more than 1000 times. The learned constants of normalisations and
-            1x1 convolutions come on top; :meth:`largest_value` has all. At the default a draw is
-            finite in float32 for any networks. ``None``, as published: then nothing bounds the
+            1x1 convolutions come on top; :meth:`largest_value` computes the bound with them. At
+            the default, draws are finite in float32 whatever finite outputs the networks have, as
+            long as those constants stay moderate. ``None``, as published: nothing bounds the
             priors, a coupling may scale by 1000, and rare draws far from the data can overflow.
         lu: Learn the 1x1 convolutions by their LU factors.
         learned_prior: Learn the priors of what is factored out and of what is left.
