@@ -338,8 +338,12 @@ def _plain(normal: Any) -> Any:
     return Normal(normal.loc, normal.scale).to_event(normal.event_dim)
 
 
-for _own in (DiagonalNormal, StandardNormal, MapNormal):
-    register_kl(_own, Independent)(lambda q, p: kl_divergence(_plain(q), p))
-    register_kl(Independent, _own)(lambda q, p: kl_divergence(q, _plain(p)))
-for _own in (DiagonalNormal, StandardNormal):
-    register_kl(_own, MultivariateNormal)(lambda q, p: kl_divergence(_plain(q), p))
+def _register_plain_kl(*kinds: type) -> None:
+    for kind in kinds:
+        register_kl(kind, Independent)(lambda q, p: kl_divergence(_plain(q), p))
+        register_kl(Independent, kind)(lambda q, p: kl_divergence(q, _plain(p)))
+        if kind is not MapNormal:
+            register_kl(kind, MultivariateNormal)(lambda q, p: kl_divergence(_plain(q), p))
+
+
+_register_plain_kl(DiagonalNormal, StandardNormal, MapNormal)

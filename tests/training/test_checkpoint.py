@@ -13,6 +13,7 @@ from torch.distributions.transforms import AffineTransform
 
 from pyro_genmodels import data, models, training
 from pyro_genmodels._files import save_whole, written_whole
+from pyro_genmodels._migration import FORMAT
 from pyro_genmodels.training import CheckpointError
 from tests.training.tiny import QUICK, Tiny, source
 
@@ -111,7 +112,7 @@ def test_objects_are_not_unpickled(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 99, "version": "9.0"}, "format 1 or older; got format 99, .* 9.0"),
+        ({"format": 99, "version": "9.0"}, f"format {FORMAT} or older; got format 99, .* 9.0"),
         ({"format": "one"}, "another program"),
         ({"weights": {"mean": torch.zeros(3)}}, "weights without .*log_scale"),
         ({"weights": {**Tiny().state_dict(), "more": torch.zeros(4)}}, "with unknown more"),
