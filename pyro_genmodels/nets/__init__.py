@@ -16,7 +16,7 @@ from pyro_genmodels.nets.gated_pixelcnn.pixelsnail import PixelSNAILNet
 from pyro_genmodels.nets.layers.context import ContextEmbedding
 from pyro_genmodels.nets.layers.conv import ConvNet, ResNet
 from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d
-from pyro_genmodels.nets.layers.mlp import MLP
+from pyro_genmodels.nets.layers.mlp import MLP, NoInputMLP
 from pyro_genmodels.nets.pixelcnn.pixelcnn import PixelCNNNet
 from pyro_genmodels.nets.pixelcnn_pp.pixelcnn_pp import PixelCNNPlusPlusNet
 from pyro_genmodels.nets.pixelrnn.pixelrnn import PixelRNNNet
@@ -53,6 +53,7 @@ __all__ = [
     "MultiHeadQuantizer",
     "MultiScaleNet",
     "NGramNet",
+    "NoInputMLP",
     "PatchDecoder",
     "PatchEncoder",
     "PixelCNNNet",

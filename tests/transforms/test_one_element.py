@@ -160,11 +160,11 @@ def test_the_element_changes_under_any_mask(mask: Any) -> None:
 
 
 def test_a_network_without_inputs() -> None:
-    net = nets.MLP(0, 3, hidden=(8,))
+    net = nets.NoInputMLP(3, hidden=(8,))
     assert [tuple(p.shape) for p in net.parameters()] == [(3,)]
     testing.randomize_parameters(net)
     x = torch.zeros(2, 5, 0)
     assert torch.equal(pickle.loads(pickle.dumps(net))(x), net(x))
     assert net(x).shape == (2, 5, 3)
-    with pytest.raises(ValueError, match="`in_features` must not be negative"):
+    with pytest.raises(ValueError, match="`in_features` must be positive; got -1"):
         nets.MLP(-1, 3)

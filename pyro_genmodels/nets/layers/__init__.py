@@ -17,7 +17,7 @@ from pyro_genmodels.nets.layers.data_dependent_init import (
 )
 from pyro_genmodels.nets.layers.derived_buffers import DerivedBuffers
 from pyro_genmodels.nets.layers.distributed import sum_over_ranks
-from pyro_genmodels.nets.layers.mlp import set_to_zero
+from pyro_genmodels.nets.layers.mlp import set_to_zero, vector_net
 from pyro_genmodels.nets.layers.precision import FullPrecisionWeights, full_precision
 from pyro_genmodels.nets.layers.residual import padded
 
@@ -40,4 +40,5 @@ __all__ = [
     "set_values",
     "standardizing",
     "sum_over_ranks",
+    "vector_net",
 ]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels._checks import check, check_choice, check_positive
+from pyro_genmodels._checks import check_choice, check_positive
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets.layers.context import ContextEmbedding, context_event_dim
@@ -62,8 +63,7 @@ class MLP(Configured, nn.Module):
     """Multi-layer perceptron; a context enters as a shift of the first layer.
 
     Args:
-        in_features: Width of the input. Without inputs (0) the output depends on the context only;
-            without a context too it is learned constants, and there are no hidden layers.
+        in_features: Width of the input.
         out_features: Width of the output.
         hidden: Widths of the hidden layers.
         activation: Name of the activation, one of :data:`ACTIVATIONS`.
@@ -73,8 +73,7 @@ class MLP(Configured, nn.Module):
         context_shape: Condition on vectors or maps (a map is flattened).
 
     Raises:
-        ValueError: If a width is not positive (the input's: negative), or both kinds of context
-            are given.
+        ValueError: If a width is not positive, or both kinds of context are given.
 
     Example:
         >>> mlp = MLP(3, 2, hidden=(16, 16), num_classes=10)
@@ -95,11 +94,28 @@ class MLP(Configured, nn.Module):
         context_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        check(in_features >= 0, "in_features", "not be negative", in_features)
-        check_positive(hidden=min([*hidden, 1]), out_features=out_features)
+        check_positive(in_features=in_features)
+        self._build(
+            [in_features, *hidden, out_features],
+            activation=activation,
+            dropout=dropout,
+            zero_init=zero_init,
+            num_classes=num_classes,
+            context_shape=context_shape,
+        )
+
+    def _build(
+        self,
+        widths: Sequence[int],
+        *,
+        activation: str,
+        dropout: float,
+        zero_init: bool,
+        num_classes: int | None,
+        context_shape: Sequence[int] | None,
+    ) -> None:
+        check_positive(hidden=min([*widths[1:-1], 1]), out_features=widths[-1])
         self.context_event_dim = context_event_dim(num_classes, context_shape)
-        constant = in_features == 0 and self.context_event_dim is None
-        widths = [in_features, *([] if constant else hidden), out_features]
         self.num_classes = num_classes
         self.context_shape = None if context_shape is None else torch.Size(context_shape)
         flat = None if context_shape is None else (math.prod(context_shape),)
@@ -129,3 +145,62 @@ class MLP(Configured, nn.Module):
             h = self.activation(h)
             h = layer(self.dropout(h) if drops else h)
         return h
+
+
+class NoInputMLP(MLP):
+    """A network that sees the context only; without one its output is learned constants.
+
+    Where a coupling has nothing to see, in a vector of one element. Its input has no elements and
+    gives the batch shape.
+
+    Args:
+        out_features: Width of the output.
+        hidden: Widths of the hidden layers; there are none without a context.
+        activation: Name of the activation, one of :data:`ACTIVATIONS`.
+        dropout: Probability of dropping a hidden unit in training.
+        zero_init: Start with an output of zero.
+        num_classes: Condition on labels.
+        context_shape: Condition on vectors or maps (a map is flattened).
+
+    Raises:
+        ValueError: If a width is not positive, or both kinds of context are given.
+
+    Example:
+        >>> NoInputMLP(2)(torch.zeros(7, 0)).shape
+        torch.Size([7, 2])
+    """
+
+    def __init__(
+        self,
+        out_features: int,
+        *,
+        hidden: Sequence[int] = (400,),
+        activation: str = "relu",
+        dropout: float = 0.0,
+        zero_init: bool = False,
+        num_classes: int | None = None,
+        context_shape: Sequence[int] | None = None,
+    ) -> None:
+        nn.Module.__init__(self)
+        is_constant = num_classes is None and context_shape is None
+        self._build(
+            [0, *([] if is_constant else hidden), out_features],
+            activation=activation,
+            dropout=dropout,
+            zero_init=zero_init,
+            num_classes=num_classes,
+            context_shape=context_shape,
+        )
+
+
+def vector_net(in_features: int, out_features: int, **options: Any) -> MLP:
+    """Return a network of vectors, or of the context only where there is nothing to see.
+
+    Args:
+        in_features: Width of the input; 0 for none.
+        out_features: Width of the output.
+        options: As for :class:`MLP`.
+    """
+    if in_features:
+        return MLP(in_features, out_features, **options)
+    return NoInputMLP(out_features, **options)

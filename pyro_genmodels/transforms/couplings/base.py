@@ -13,7 +13,8 @@ from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._batching import event_of
 from pyro_genmodels._checks import as_shape, check, check_event_shape
 from pyro_genmodels._typing import Float, Num
-from pyro_genmodels.nets import MLP, ConvNet
+from pyro_genmodels.nets import ConvNet
+from pyro_genmodels.nets.layers import vector_net
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform
 from pyro_genmodels.transforms.couplings.masks import Checkerboard, HalfMask, Mask
 
@@ -133,6 +134,6 @@ def coupling_net(
         options["context_shape"] = as_shape(context_dim)
     if len(shape) == 1:
         hidden = (64, 64) if hidden is None else hidden
-        return MLP(seen, num_parameters * changed, hidden=hidden, **options)
+        return vector_net(seen, num_parameters * changed, hidden=hidden, **options)
     hidden = (32, 32) if hidden is None else hidden
     return ConvNet(seen, num_parameters * changed, hidden=hidden, **options)

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from pyro_genmodels._checks import check
-from pyro_genmodels.nets import MLP, GlowNet
+from pyro_genmodels.nets import GlowNet
+from pyro_genmodels.nets.layers import vector_net
 from pyro_genmodels.transforms.base.chain import Chain
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform
 from pyro_genmodels.transforms.couplings.coupling import AdditiveCoupling, AffineCoupling
@@ -106,7 +107,7 @@ def make_net(
         options: dict[str, Any] = {"hidden_channels": width, "dropout": dropout, **factor}
         return GlowNet(seen, answers, **options, **context)
     hidden = [width, width]
-    return MLP(seen, answers, hidden=hidden, dropout=dropout, zero_init=True, **context)
+    return vector_net(seen, answers, hidden=hidden, dropout=dropout, zero_init=True, **context)
 
 
 def make_coupling(

@@ -17,6 +17,7 @@ from pyro_genmodels._checks import (
     integers_checked,
 )
 from pyro_genmodels.nets import MLP, ResNet
+from pyro_genmodels.nets.layers import vector_net
 from pyro_genmodels.transforms.base.chain import Chain
 from pyro_genmodels.transforms.base.conditional import ConditionalFlow
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform
@@ -149,7 +150,7 @@ def _coupling(
         options = {"hidden_channels": width, "num_blocks": num_blocks, **options}
         net: MLP | ResNet = ResNet(seen, answers, **options)
     else:
-        net = MLP(seen, answers, hidden=[width] * num_blocks, **options)
+        net = vector_net(seen, answers, hidden=[width] * num_blocks, **options)
     bound, center = interval
     coupling = SplineCoupling(mask, net, num_bins=num_bins, bound=bound, center=center)
     return Chain([coupling, InvertibleLinear(shape[0], event_dim=1)]) if linear else coupling

@@ -14,7 +14,7 @@ from pyro_genmodels._checks import (
     integers_checked,
 )
 from pyro_genmodels._typing import Float, Num
-from pyro_genmodels.nets import MLP
+from pyro_genmodels.nets.layers import vector_net
 from pyro_genmodels.transforms.base.conditional import ConditionalFlow
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform
 from pyro_genmodels.transforms.couplings.coupling import AdditiveCoupling
@@ -81,7 +81,7 @@ class NICE(WholeFlow):
         for index in range(num_couplings):
             mask = AlternatingMask(inverted=index % 2 == 1)
             seen, changed = mask.sizes((size,))
-            couplings.append(AdditiveCoupling(mask, MLP(seen, changed, **options)))
+            couplings.append(AdditiveCoupling(mask, vector_net(seen, changed, **options)))
         self._compose([DiagonalScale((size,)), *couplings], checkpoint=checkpoint)
 
     def forward_and_log_det(

@@ -16,6 +16,7 @@ from pyro_genmodels._checks import (
     integers_checked,
 )
 from pyro_genmodels.nets import MLP, RealNVPNet, ResNet
+from pyro_genmodels.nets.layers import vector_net
 from pyro_genmodels.transforms.base.chain import Chain
 from pyro_genmodels.transforms.base.conditional import ConditionalFlow
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform
@@ -133,7 +134,7 @@ def _net(is_image: bool, batch_norm: bool) -> Callable[..., nn.Module]:
 
 
 def _vector_net(seen: int, answers: int, width: int, *, num_blocks: int, **options: Any) -> MLP:
-    return MLP(seen, answers, hidden=[width] * num_blocks, zero_init=True, **options)
+    return vector_net(seen, answers, hidden=[width] * num_blocks, zero_init=True, **options)
 
 
 def _image_net(seen: int, answers: int, width: int, **options: Any) -> ResNet:
