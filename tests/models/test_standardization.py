@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +11,26 @@ from typing import Any
 import pyro
 import pytest
 import torch
+from pyro import distributions as dist
 from pyro import poutine
+from pyro.distributions.conditional import (
+    ConditionalComposeTransformModule,
+    ConstantConditionalTransform,
+)
+from pyro.distributions.transforms import LeakyReLUTransform
 from pyro.infer import SVI, Predictive, Trace_ELBO
 from pyro.infer.autoguide import AutoDelta
 from pyro.infer.inspect import get_dependencies
 from torch import Tensor
 from torch import multiprocessing as mp
-from torch.distributions import AffineTransform, ExpTransform, SigmoidTransform
+from torch.distributions import (
+    AffineTransform,
+    CatTransform,
+    ComposeTransform,
+    ExpTransform,
+    IndependentTransform,
+    SigmoidTransform,
+)
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from pyro_genmodels import metrics, models, nets, testing, transforms
@@ -214,6 +228,67 @@ def unit_spline() -> transforms.NeuralSplineFlow:
     return transforms.NeuralSplineFlow(3, width=8, domain="unit")
 
 
+def pixels() -> AffineTransform:
+    return AffineTransform(0.0, 255.0)
+
+
+# A list of transforms each, from noise to data, with a range or a scale of its own.
+SETTLED: dict[str, Callable[[], list[Any]]] = {
+    "permuted": lambda: [vector_flow(), SigmoidTransform(), transforms.permute(3)],
+    "pixels": lambda: [vector_flow(), SigmoidTransform(), pixels(), transforms.permute(3)],
+    "scaled within": lambda: [vector_flow(), pixels(), transforms.permute(3)],
+    "scaled first": lambda: [pixels(), vector_flow()],
+    "scaled back": lambda: [vector_flow(), pixels().inv],
+    "composed": lambda: [ComposeTransform([vector_flow(), pixels()])],
+    "composed and inverted": lambda: [
+        ComposeTransform([AffineTransform(0.0, 1 / 255), vector_flow()]).inv
+    ],
+    "composed module": lambda: [dist.transforms.ComposeTransformModule([pixels(), vector_flow()])],
+    "independent": lambda: [vector_flow(), IndependentTransform(pixels(), 1)],
+    "side by side": lambda: [
+        vector_flow(),
+        CatTransform([pixels(), LeakyReLUTransform()], dim=-1, lengths=[1, 2]),
+    ],
+    "triangular": lambda: [
+        vector_flow(),
+        dist.transforms.LowerCholeskyAffine(torch.zeros(3), 9 * torch.eye(3)),
+    ],
+    "this package's": lambda: [
+        transforms.Chain([vector_flow(), transforms.Logit(1), transforms.permute(3)])
+    ],
+    "this package's inverted": lambda: [
+        transforms.Chain([transforms.permute(3), transforms.Logit(1).inv, vector_flow()]).inv
+    ],
+    "bounded preset": lambda: [
+        transforms.RealNVP(3, logit_margin=0.05),
+        transforms.permute(3),
+        transforms.permute(3),
+    ],
+}
+# Lists whose values are all numbers, at a scale that is learned.
+FREE: dict[str, Callable[[], list[Any]]] = {
+    "there and back": lambda: [vector_flow(), SigmoidTransform(), SigmoidTransform().inv],
+    "through a box": lambda: [
+        vector_flow(),
+        transforms.Logit(1),
+        unit_spline(),
+        transforms.Logit(1).inv,
+        vector_flow(),
+    ],
+    "Pyro's own": lambda: [
+        dist.transforms.affine_autoregressive(3, hidden_dims=[8]),
+        LeakyReLUTransform(),
+        dist.transforms.planar(3),
+        dist.transforms.permute(3),
+    ],
+    "inverted": lambda: [transforms.masked_autoregressive(3).inv, vector_flow()],
+}
+
+
+def flow_of(name: str) -> Callable[[], models.FlowModel]:
+    return lambda: models.FlowModel((3,), {**SETTLED, **FREE}[name]())
+
+
 BOUNDED: dict[str, Callable[[], models.FlowModel]] = {
     "box to box": lambda: models.FlowModel((3,), unit_spline(), base="uniform"),
     "positive": lambda: models.FlowModel((3,), [vector_flow(), ExpTransform()]),
@@ -221,6 +296,7 @@ BOUNDED: dict[str, Callable[[], models.FlowModel]] = {
     "scaled by hand": lambda: models.FlowModel(
         (3,), [vector_flow(), AffineTransform(1e4, 200.0, event_dim=1)]
     ),
+    **{name: flow_of(name) for name in SETTLED},
     "levels": lambda: models.FlowModel((3,), vector_flow(), num_levels=3),
 }
 
@@ -235,6 +311,28 @@ def test_data_with_a_scale_of_their_own_are_left_alone(name: str) -> None:
     assert set(model.state_dict()) == before
     if name != "levels":
         ELBOLoss(model)(x)
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_flows_with_learned_scales_are_standardised(name: str) -> None:
+    model = flow_of(name)()
+    assert model.standardization_scale == "per_dimension"
+    assert copy.deepcopy(model).standardization_scale == "per_dimension"
+
+
+def test_conditional_flows_of_others_are_looked_into() -> None:
+    def scale(*parts: Any) -> Any:
+        stack = ConditionalComposeTransformModule(list(parts))
+        return models.FlowModel((3,), stack, context_shape=(2,)).standardization_scale
+
+    conditional = dist.transforms.conditional_affine_autoregressive
+    learned = conditional(3, context_dim=2, hidden_dims=[8])
+    assert scale(learned, dist.transforms.permute(3)) == "per_dimension"
+    assert scale(learned, pixels(), dist.transforms.permute(3)) is None
+    assert scale(learned, SigmoidTransform(), dist.transforms.permute(3)) is None
+    assert scale(learned.inv, ConstantConditionalTransform(pixels())) is None
+    ours = transforms.ConditionalFlow(transforms.RealNVP(3, context_shape=(2,), logit_margin=0.05))
+    assert scale(ours, dist.transforms.permute(3)) is None
 
 
 def test_a_flow_that_is_a_part_has_no_units() -> None:

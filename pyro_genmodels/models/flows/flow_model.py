@@ -12,7 +12,6 @@ import torch
 from pyro import distributions as dist
 from pyro.distributions.conditional import ConditionalTransform
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch.distributions import constraints
 from torch.distributions.transforms import AffineTransform, Transform
 
 from pyro_genmodels._checks import check_choice
@@ -33,6 +32,7 @@ from pyro_genmodels.transforms.interop import (
     conditioned,
     forget,
     modules,
+    settle_range,
 )
 
 # Each takes zeros and ones: location and scale, or the ends.
@@ -160,18 +160,12 @@ class FlowModel(GenerativeModel, DerivedBuffers):
 
     @property
     def standardization_scale(self) -> ScaleName | None:
-        """None of flows that settle the data's range, or their scale by an affine map at the end.
+        """None of flows that settle the data's range, or their scale by an affine map of constants.
 
-        That is noise on the unit box, a last transform whose values are bounded, or torch's
-        ``AffineTransform`` at the end.
+        That is noise on the unit box, a transform whose values are bounded, unless a later one
+        leads back to all numbers, or torch's ``AffineTransform`` anywhere among the transforms.
         """
-        last = self.transforms[-1]
-        codomain = getattr(last, "codomain", None)
-        while isinstance(codomain, constraints.independent):
-            codomain = codomain.base_constraint
-        # By type: a copied flow has copies of its constraints.
-        free = codomain is None or isinstance(codomain, type(constraints.real))
-        settled = self.base == "uniform" or isinstance(last, AffineTransform) or not free
+        settled = self.base == "uniform" or settle_range(self.transforms)
         return None if settled else super().standardization_scale
 
     @property

@@ -7,6 +7,7 @@ from pyro_genmodels.transforms.interop.density import (
     forget,
     modules,
 )
+from pyro_genmodels.transforms.interop.ranges import settle_range
 
 __all__ = [
     "FlowDensity",
@@ -14,4 +15,5 @@ __all__ = [
     "conditioned",
     "forget",
     "modules",
+    "settle_range",
 ]
