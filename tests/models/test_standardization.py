@@ -335,6 +335,114 @@ def test_conditional_flows_of_others_are_looked_into() -> None:
     assert scale(ours, dist.transforms.permute(3)) is None
 
 
+def svi_step(model: GenerativeModel, x: Tensor) -> None:
+    adam: Any = pyro.optim.Adam({"lr": 1e-3})  # type: ignore[attr-defined]
+    SVI(model.model, model.guide, adam, Trace_ELBO()).step(x)
+
+
+def loss_step(model: GenerativeModel, x: Tensor) -> None:
+    ELBOLoss(model)(x).backward()
+
+
+def importance_step(model: GenerativeModel, x: Tensor) -> None:
+    ELBOLoss(model, importance=True, num_particles=2)(x).backward()
+
+
+def automatic_step(model: GenerativeModel, x: Tensor) -> None:
+    guide = AutoDelta(poutine.block(model.model, hide=["x"]))
+    adam: Any = pyro.optim.Adam({"lr": 1e-3})  # type: ignore[attr-defined]
+    SVI(model.model, guide, adam, Trace_ELBO()).step(x)
+
+
+STEPS = [svi_step, loss_step, importance_step, automatic_step]
+
+
+class OfTwo(models.Likelihood):
+    """A user's likelihood of one or two parameters."""
+
+    def __init__(self, law: Callable[..., Any], num_parameters: int) -> None:
+        super().__init__((3,), num_parameters, num_levels=None, validate_args=None)
+        self.law = law
+
+    def _elementwise(self, decoded: Tensor) -> Any:
+        return self.law(*self._split(decoded).sigmoid().unbind(-2))
+
+
+class Direct(GenerativeModel):
+    """A user's model, whose likelihood is written where site "x" is."""
+
+    def __init__(self, law: Callable[..., Any], num_parameters: int, **options: Any) -> None:
+        super().__init__((3,), **options)
+        self.law = law
+        self.weights = torch.nn.Parameter(torch.zeros(num_parameters, 3))
+
+    def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
+        law = self.law(*self.weights.exp()).to_event(1)
+        value: Tensor = pyro.sample("x", law, obs=x)
+        return value
+
+
+def mixture(*parameters: Tensor) -> Any:
+    weights = dist.Categorical(torch.ones(2))
+    return dist.MixtureSameFamily(weights, dist.Normal(torch.stack(parameters, -1), 1.0))
+
+
+def log_normal(loc: Tensor) -> Any:
+    return dist.TransformedDistribution(dist.Normal(loc, 1.0), [ExpTransform()])
+
+
+LAWS: dict[str, tuple[Callable[..., Any], int, bool]] = {
+    "beta": (dist.Beta, 2, False),
+    "gamma": (dist.Gamma, 2, False),
+    "exponential": (dist.Exponential, 1, False),
+    "transformed": (log_normal, 1, False),
+    "half-normal": (dist.HalfNormal, 1, False),
+    "counts": (dist.Poisson, 1, False),
+    "laplace": (dist.Laplace, 2, True),
+    "mixture": (mixture, 2, True),
+}
+
+
+def of_two(law: Callable[..., Any], number: int) -> models.VAE:
+    return vae(likelihood=OfTwo(law, number))
+
+
+def with_labels(law: Callable[..., Any], number: int) -> GenerativeModel:
+    return models.SemiSupervisedVAE(vae(likelihood=OfTwo(law, number), num_classes=3))
+
+
+def of_features(law: Callable[..., Any], number: int) -> GenerativeModel:
+    return Direct(law, number, context_shape=(2,))
+
+
+@pytest.mark.parametrize("make", [of_two, Direct, with_labels, of_features])
+@pytest.mark.parametrize("name", LAWS)
+def test_a_support_with_ends_is_seen(make: Any, name: str) -> None:
+    law, number, is_free = LAWS[name]
+    model = make(law, number)
+    model.latent_scale.step.fill_(3)
+    x = torch.rand(40, 3)
+    state, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    model.check_columns(x)
+    model.standardize(x)
+    assert model.standardization.is_set == is_free
+    assert torch.equal(torch.get_rng_state(), random)
+    assert model.training
+    for key, value in state.items():
+        assert torch.equal(model.state_dict()[key], value)
+    x[:, 1] = 0.5
+    if not is_free:
+        model.check_columns(x)
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__)
+@pytest.mark.parametrize("make", [of_two, Direct])
+def test_small_data_of_a_bounded_support_are_taken(make: Any, step: Any) -> None:
+    step(make(dist.Beta, 2), torch.rand(40, 3) / 100)
+    with pytest.raises(ValueError, match="have a scale near 1"):
+        step(make(dist.Laplace, 2), torch.rand(40, 3) / 100)
+
+
 def test_a_flow_that_is_a_part_has_no_units() -> None:
     flow = transforms.RealNVP(3)
     assert not hasattr(flow, "standardize")
@@ -444,26 +552,6 @@ def test_two_ranks_get_the_same_units(tmp_path: Path) -> None:
 # The first batch
 
 
-def svi_step(model: GenerativeModel, x: Tensor) -> None:
-    adam: Any = pyro.optim.Adam({"lr": 1e-3})  # type: ignore[attr-defined]
-    SVI(model.model, model.guide, adam, Trace_ELBO()).step(x)
-
-
-def loss_step(model: GenerativeModel, x: Tensor) -> None:
-    ELBOLoss(model)(x).backward()
-
-
-def importance_step(model: GenerativeModel, x: Tensor) -> None:
-    ELBOLoss(model, importance=True, num_particles=2)(x).backward()
-
-
-def automatic_step(model: GenerativeModel, x: Tensor) -> None:
-    guide = AutoDelta(poutine.block(model.model, hide=["x"]))
-    adam: Any = pyro.optim.Adam({"lr": 1e-3})  # type: ignore[attr-defined]
-    SVI(model.model, guide, adam, Trace_ELBO()).step(x)
-
-
-STEPS = [svi_step, loss_step, importance_step, automatic_step]
 FAR = {
     "large": torch.rand(64, 20) * 50,
     "small": torch.randn(64, 20) / 40,

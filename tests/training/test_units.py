@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyro
 import pytest
 import torch
+from pyro import distributions as dist
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -82,6 +84,23 @@ def test_told_not_to_it_leaves_the_data_as_they_are(tmp_path: Path) -> None:
     model = fitted(Tiny, 5 * normal(100, 3), tmp_path, standardize=False)
     assert not model.standardization.is_set
     assert not [name for name in model.state_dict() if "standardization" in name]
+
+
+class Positive(Tiny):
+    """A Gamma distribution, as a user writes it."""
+
+    def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
+        law = dist.Gamma(self.mean.exp(), self.log_scale.exp())
+        value: Tensor = pyro.sample("x", law.to_event(1), obs=x)
+        return value
+
+
+def test_a_bounded_support_is_fitted_as_it_is(tmp_path: Path) -> None:
+    x = 30 * torch.rand(100, 3) + 1e-3
+    x[:, 1] = 7.0
+    model = fitted(Positive, x, tmp_path)
+    assert not model.standardization.is_set
+    assert training.evaluate(model, data.InMemory(x)).nats.mean < 1e3
 
 
 def test_a_run_keeps_its_units(tmp_path: Path) -> None:

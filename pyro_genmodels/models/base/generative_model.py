@@ -22,7 +22,7 @@ from pyro_genmodels._checks import (
     integers_checked,
 )
 from pyro_genmodels._configuration import Configured
-from pyro_genmodels._modules import evaluating
+from pyro_genmodels._modules import evaluating, first_tensor
 from pyro_genmodels._typing import EventShape, Float, Num, ScaleName, Tensor
 from pyro_genmodels.models.base.arguments import CheckedArguments
 from pyro_genmodels.models.base.kl import unit_kl
@@ -36,7 +36,8 @@ from pyro_genmodels.models.base.random_weights import (
     run_without_random_weights,
 )
 from pyro_genmodels.models.base.shared_pass import SharedPass
-from pyro_genmodels.models.base.standardization import Standardization, in_svi_step
+from pyro_genmodels.models.base.standardization import SCALE_RULE, Standardization, in_svi_step
+from pyro_genmodels.transforms.interop import is_real
 
 ModelT = TypeVar("ModelT", bound="GenerativeModel")
 
@@ -119,7 +120,8 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
     def standardization_scale(self) -> ScaleName | None:
         """Which scales :meth:`standardize` sets: ``"per_dimension"``, or one that is ``"shared"``.
 
-        ``None`` of data that have a scale of their own: levels, or a bounded range.
+        ``None`` of data that have a scale of their own: levels, or a bounded range. Where the
+        support of site ``"x"`` is bounded, :meth:`standardize` finds that by itself.
         """
         return "per_dimension" if self.num_levels is None else None
 
@@ -155,10 +157,11 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
             >>> vae.sample(500).mean().round(decimals=-4)
             tensor(1000000.)
         """
-        kind = self.standardization_scale
-        if kind is not None and not self.standardization.is_set:
-            self.standardization.set_from(data, kind)
-            self.shared_pass.clear()
+        if not self.standardization.is_set:
+            kind = self._scale_of_data()
+            if kind is not None:
+                self.standardization.set_from(data, kind)
+                self.shared_pass.clear()
         return self
 
     def check_columns(self, data: Any) -> None:
@@ -167,9 +170,37 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
         Args:
             data: As there.
         """
+        if not self.standardization.is_set:
+            kind = self._scale_of_data()
+            if kind is not None:
+                self.standardization.moments(data, kind)
+
+    def _scale_of_data(self) -> ScaleName | None:
+        """Return :attr:`standardization_scale`, or ``None`` if site ``"x"`` has a bounded support.
+
+        A caller's likelihood or model need not say so by itself.
+        """
         kind = self.standardization_scale
-        if kind is not None and not self.standardization.is_set:
-            self.standardization.moments(data, kind)
+        return None if kind is None or not is_real(self._support()) else kind
+
+    @torch.no_grad()
+    def _support(self) -> Any:
+        """Return the support of site ``"x"``, of one run aside that leaves no trace."""
+        origin = first_tensor(self)
+        x = origin.new_zeros(1, *self.event_shape)  # observed: not all models can be drawn from
+        context = None
+        if self.num_classes is not None:
+            context = origin.new_zeros(1, dtype=torch.long)
+        elif self.context_shape is not None:
+            context = origin.new_zeros(1, *self.context_shape)
+        devices = [origin.device] if origin.is_cuda else []
+        with evaluating(self), self._aside(), torch.random.fork_rng(devices):
+            site: Any = poutine.trace(self._run).get_trace(x, context, (1,)).nodes["x"]["fn"]
+        self.shared_pass.clear()
+        try:
+            return site.support
+        except (AttributeError, NotImplementedError):
+            return None
 
     def optional_keys(self) -> set[str]:
         """Return the keys that a state dict of the model may have or not, as the model may."""
@@ -392,7 +423,14 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
             x: Data ``(*batch, *event)``.
         """
         if self.standardization.awaits_batch and is_validation_enabled():
-            self.standardization.check_batch(self._checked_data(x), self.standardization_scale)
+            self._check_scale(self._checked_data(x))
+
+    def _check_scale(self, x: Tensor) -> None:
+        kind = self.standardization_scale
+        problem = None if kind is None else self.standardization.problem_with(x, kind)
+        if problem is not None and self._scale_of_data() is not None:
+            check(False, "x", SCALE_RULE, problem)
+        self.standardization.awaits_batch = False
 
     def _check_first_batch(self, x: Tensor | None) -> None:
         if self.standardization.awaits_batch and x is not None and in_svi_step():

@@ -22,6 +22,10 @@ from pyro_genmodels.nets.layers import sum_over_ranks
 _FARTHEST = 30.0
 _FEWEST = 8  # of fewer examples a column's deviation says little
 _AT_ONCE = 4096
+SCALE_RULE = (
+    "have a scale near 1 (call `model.standardize` with the training data before training, as "
+    "`training.fit` does)"
+)
 
 
 class Standardization(nn.Module):
@@ -137,19 +141,16 @@ class Standardization(nn.Module):
         self.shift = moments.mean.reshape(sizes)
         self.scale = scale.reshape(sizes).clone()
 
-    def check_batch(self, x: Tensor, kind: ScaleName | None) -> None:
-        """Raise ``ValueError`` if the first batch of a training is far from standardised.
+    def problem_with(self, x: Tensor, kind: ScaleName) -> str | None:
+        """Say what is far from standardised in the first batch of a training, if anything is.
 
         That is a column beyond 30 in absolute mean plus deviation, or below a thirtieth in
         deviation: networks and their first weights are made for data near one.
         """
-        if not self.awaits_batch or torch.jit.is_tracing():  # type: ignore[attr-defined]
-            return
-        if kind is not None and x.device.type != "meta":
-            _check_scale(
-                columns(self.standardized(x.detach(), torch.float64), self.event_shape), kind
-            )
-        self.awaits_batch = False
+        if x.device.type == "meta" or torch.jit.is_tracing():  # type: ignore[attr-defined]
+            return None
+        rows = columns(self.standardized(x.detach(), torch.float64), self.event_shape)
+        return _far_off(rows, kind)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Standardization:
         before = {name: self._buffers[name] for name in self.keys}
@@ -262,7 +263,7 @@ def _batches(data: Any, rank: int) -> Iterator[Tensor]:
         yield batch[0] if isinstance(batch, tuple | list) else batch
 
 
-def _check_scale(rows: Tensor, kind: ScaleName) -> None:
+def _far_off(rows: Tensor, kind: ScaleName) -> str | None:
     deviation = rows.std(0, correction=0)
     size = rows.mean(0).abs() + deviation
     if kind == "shared":
@@ -271,14 +272,9 @@ def _check_scale(rows: Tensor, kind: ScaleName) -> None:
     narrow = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
     small = bool(0 < whole < 1 / _FARTHEST)
     small |= len(rows) >= _FEWEST and bool((narrow < 1 / _FARTHEST).any())
-    fits = not small and bool((size <= _FARTHEST).all())
+    if not small and bool((size <= _FARTHEST).all()):
+        return None
     worst = int(narrow.argmin() if small else size.argmax())
     column = "data" if kind == "shared" else f"column {worst}"
-    rule = (
-        "have a scale near 1 (call `model.standardize` with the training data before training, "
-        "as `training.fit` does)"
-    )
-    found = (
-        f"{column} of deviation {deviation[worst]:.3g} around {size[worst] - deviation[worst]:.3g}"
-    )
-    check(fits, "x", rule, found)
+    around = size[worst] - deviation[worst]
+    return f"{column} of deviation {deviation[worst]:.3g} around {around:.3g}"

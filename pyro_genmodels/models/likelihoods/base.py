@@ -70,7 +70,7 @@ class Likelihood(Configured, nn.Module, Abstract):
     def standardization_scale(self) -> ScaleName | None:
         """Which scales :meth:`GenerativeModel.standardize` sets for it.
 
-        ``None`` of levels. A likelihood of continuous data in a bounded range must say so.
+        ``None`` of levels. A likelihood whose support is bounded need not say so.
         """
         return "per_dimension" if self.num_levels is None else None
 

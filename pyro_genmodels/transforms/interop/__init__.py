@@ -7,13 +7,14 @@ from pyro_genmodels.transforms.interop.density import (
     forget,
     modules,
 )
-from pyro_genmodels.transforms.interop.ranges import settle_range
+from pyro_genmodels.transforms.interop.ranges import is_real, settle_range
 
 __all__ = [
     "FlowDensity",
     "as_list",
     "conditioned",
     "forget",
+    "is_real",
     "modules",
     "settle_range",
 ]

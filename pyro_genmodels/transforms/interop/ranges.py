@@ -60,7 +60,7 @@ def settle_range(transforms: Iterable[Any]) -> bool:
     """
     settled = False
     for part, inverted in _ordered(transforms, inverted=False):
-        domain, codomain = (_is_real(part, name) for name in ("domain", "codomain"))
+        domain, codomain = (is_real(getattr(part, name, None)) for name in ("domain", "codomain"))
         if inverted:
             domain, codomain = codomain, domain
         if isinstance(part, AffineTransform | LowerCholeskyAffine) or not codomain:
@@ -83,10 +83,17 @@ def _ordered(transforms: Iterable[Any], *, inverted: bool) -> Iterator[tuple[Any
             yield part, inverted
 
 
-def _is_real(part: Any, name: str) -> bool:
-    """Return whether a domain or codomain is all numbers, or none is known."""
-    constraint = getattr(part, name, None)
-    while isinstance(constraint, constraints.independent):
+def is_real(constraint: Any) -> bool:
+    """Return whether a constraint leaves all numbers, or is not known.
+
+    Example:
+        >>> is_real(constraints.real_vector), is_real(constraints.positive)
+        (True, False)
+    """
+    while hasattr(constraint, "base_constraint"):  # of elements, of a mixture's components
         constraint = constraint.base_constraint
+    if isinstance(constraint, constraints.cat | constraints.stack):
+        return all(map(is_real, constraint.cseq))
     # By type: a copied flow has copies of its constraints.
-    return constraint is None or isinstance(constraint, type(constraints.real))
+    free = type(constraints.real), type(constraints.dependent)
+    return constraint is None or isinstance(constraint, free)
