@@ -439,7 +439,7 @@ def check_standardization(
     model at :math:`(x - m) / s`, less :math:`\sum_i \log s_i`; draws, site ``"x"`` and
     reconstructions must be the plain model's, times :math:`s` and plus :math:`m`. Noise that is the
     same in all directions must stay so. Shift and scale must be saved, and keep their digits in
-    another dtype; weights without them must make the model plain again.
+    another dtype; weights without them must make the model plain again, for good.
 
     Args:
         model: Model of continuous data, not standardised; deep copies are worked on.
@@ -543,4 +543,11 @@ def _check_settled(model: Any, standard: Any, x: Tensor, context: Tensor | None,
     standard.load_state_dict(model.state_dict())
     actual = _log_weights(standard, x, context, seed)
     require_equal("weights without a scale unset it", actual, expected)
+    law = "weights that were loaded without a scale get none"
+    try:
+        standard.standardize(x)
+    except ValueError:
+        pass
+    else:
+        require_law(False, law, f"{type(model).__name__}.standardize set one")
     standard.load_state_dict(state)

@@ -203,7 +203,6 @@ def load_weights(model: GenerativeModel, weights: Any, path: Path) -> None:
     """
     check_weights(model, weights, path)
     model.load_state_dict(weights)
-    model.standardization.awaits_batch = False
 
 
 def check_resumable(model: GenerativeModel, path: Path, settings: TrainingSettings) -> None:

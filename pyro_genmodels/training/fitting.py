@@ -86,7 +86,7 @@ def fit(
     chosen = check_run(model, source, run, resume=resume, **settings)
     last = Path(run) / FOLDER / LAST
     resumes = resume and last.is_file()
-    if chosen.standardize and not resumes and model.standardization.awaits_batch:
+    if chosen.standardize and not resumes and not model.is_trained:
         model.standardize(source.train)
     # The scale is settled: by the data, by the run to resume, or by the caller.
     model.standardization.awaits_batch = False
@@ -121,7 +121,7 @@ def check_run(
     last = Path(run) / FOLDER / LAST
     if resume and last.is_file():
         check_resumable(model, last, chosen)
-    elif chosen.standardize and hasattr(source.train, "tensors"):
+    elif chosen.standardize and hasattr(source.train, "tensors") and not model.is_trained:
         model.check_columns(source.train)  # of other data, one pass more would cost too much
     return chosen
 

@@ -53,6 +53,28 @@ def vector_flow() -> Any:
     return transforms.affine_coupling(3, hidden=(5,))
 
 
+def svi_step(model: GenerativeModel, x: Tensor) -> None:
+    adam: Any = pyro.optim.Adam({"lr": 1e-3})  # type: ignore[attr-defined]
+    SVI(model.model, model.guide, adam, Trace_ELBO()).step(x)
+
+
+def loss_step(model: GenerativeModel, x: Tensor) -> None:
+    ELBOLoss(model)(x).backward()
+
+
+def importance_step(model: GenerativeModel, x: Tensor) -> None:
+    ELBOLoss(model, importance=True, num_particles=2)(x).backward()
+
+
+def automatic_step(model: GenerativeModel, x: Tensor) -> None:
+    guide = AutoDelta(poutine.block(model.model, hide=["x"]))
+    adam: Any = pyro.optim.Adam({"lr": 1e-3})  # type: ignore[attr-defined]
+    SVI(model.model, guide, adam, Trace_ELBO()).step(x)
+
+
+STEPS = [svi_step, loss_step, importance_step, automatic_step]
+
+
 MAKERS: dict[str, Callable[[], GenerativeModel]] = {
     "vae": vae,
     "shared noise": lambda: vae(likelihood=GaussianLikelihood((3,), scale="shared")),
@@ -335,28 +357,6 @@ def test_conditional_flows_of_others_are_looked_into() -> None:
     assert scale(ours, dist.transforms.permute(3)) is None
 
 
-def svi_step(model: GenerativeModel, x: Tensor) -> None:
-    adam: Any = pyro.optim.Adam({"lr": 1e-3})  # type: ignore[attr-defined]
-    SVI(model.model, model.guide, adam, Trace_ELBO()).step(x)
-
-
-def loss_step(model: GenerativeModel, x: Tensor) -> None:
-    ELBOLoss(model)(x).backward()
-
-
-def importance_step(model: GenerativeModel, x: Tensor) -> None:
-    ELBOLoss(model, importance=True, num_particles=2)(x).backward()
-
-
-def automatic_step(model: GenerativeModel, x: Tensor) -> None:
-    guide = AutoDelta(poutine.block(model.model, hide=["x"]))
-    adam: Any = pyro.optim.Adam({"lr": 1e-3})  # type: ignore[attr-defined]
-    SVI(model.model, guide, adam, Trace_ELBO()).step(x)
-
-
-STEPS = [svi_step, loss_step, importance_step, automatic_step]
-
-
 class OfTwo(models.Likelihood):
     """A user's likelihood of one or two parameters."""
 
@@ -522,6 +522,126 @@ def test_later_calls_change_nothing() -> None:
     before = model.state_dict()["standardization.scale"].clone()
     model.standardize(100 * normal(30, 3))
     assert torch.equal(model.state_dict()["standardization.scale"], before)
+
+
+def adam_step(model: GenerativeModel, x: Tensor, loss: Callable[[], Tensor], **how: Any) -> None:
+    optimizer = torch.optim.Adam(model.parameters(), **how)
+    loss().backward()
+    optimizer.step()
+
+
+def loaded(model: GenerativeModel, x: Tensor) -> None:
+    model.load_state_dict(model.state_dict())
+
+
+def by_pyro(model: GenerativeModel, x: Tensor) -> None:
+    def loss() -> Tensor:
+        result: Tensor = Trace_ELBO().differentiable_loss(model.model, model.guide, x)
+        return result
+
+    with model.unregistered():
+        adam_step(model, x, loss)
+
+
+TRAININGS: dict[str, Callable[[Any, Tensor], None]] = {
+    "svi": lambda model, x: svi_step(model, x),
+    "svi in eval mode": lambda model, x: svi_step(model.eval(), x),
+    "loss": lambda model, x: adam_step(model, x, lambda: ELBOLoss(model)(x)),
+    "fused": lambda model, x: adam_step(model, x, lambda: ELBOLoss(model)(x), fused=True),
+    "small steps": lambda model, x: adam_step(model, x, lambda: ELBOLoss(model)(x), lr=1e-6),
+    "looked at first": lambda model, x: (ELBOLoss(model)(x), svi_step(model, x)),  # type: ignore[dict-item,func-returns-value]
+    "unvalidated": lambda model, x: adam_step(model, x, lambda: ELBOLoss(model, validate=False)(x)),
+    "importance": lambda model, x: adam_step(
+        model, x, lambda: ELBOLoss(model, importance=True, num_particles=2)(x)
+    ),
+    "Pyro's loss": by_pyro,
+    "log-weights": lambda model, x: adam_step(model, x, lambda: -model.log_weights(x).mean()),
+    "loaded": loaded,
+}
+
+
+def far(model: GenerativeModel) -> Tensor:
+    return 5 * normal(40, *model.event_shape).float() + 3
+
+
+def assert_refuses_a_scale(model: GenerativeModel) -> None:
+    x = far(model)
+    state = copy.deepcopy(model.state_dict())
+    for call in (model.standardize, model.check_columns, copy.deepcopy(model).standardize):
+        with pytest.raises(ValueError, match="`model` must be standardised before"):
+            call(x)
+    assert not changed(state, model.state_dict())
+
+
+def changed(before: Any, after: Any) -> list[str]:
+    assert before.keys() == after.keys()
+    return [name for name, value in before.items() if not torch.equal(after[name], value)]
+
+
+@pytest.mark.parametrize("training", TRAININGS)
+@pytest.mark.parametrize("name", ["vae", "ppca", "maf", "vqvae"])
+def test_a_trained_model_gets_no_scale(name: str, training: str) -> None:
+    model = MAKERS[name]()
+    if training == "importance" and name == "vqvae":
+        return  # it has an objective of its own
+    TRAININGS[training](model, far(model))
+    assert model.is_trained
+    assert_refuses_a_scale(model)
+
+
+def test_parameters_that_were_fitted_get_no_scale() -> None:
+    found = models.FactorAnalysis.fit_ppca(far(vae()), latent_dim=1)
+    assert found.is_trained
+    assert_refuses_a_scale(found)
+    flow, x = models.maf((3,), num_layers=1), far(vae())
+    adam_step(flow, x, lambda: -flow.density().log_prob(x).mean())
+    assert_refuses_a_scale(flow)
+    factors, x = models.FactorAnalysis((3,), latent_dim=1), far(vae())
+    adam_step(factors, x, lambda: -factors.log_prob(x).mean())
+    assert_refuses_a_scale(factors)
+
+
+@pytest.mark.parametrize("which", ["outer", "inner"])
+def test_training_of_a_wrapped_model_is_seen_from_both_sides(which: str) -> None:
+    model, x = semi_supervised(), far(vae())
+    trained: Any = model if which == "outer" else model.conditional
+    labels = torch.arange(40) % 3
+    adam_step(trained, x, lambda: ELBOLoss(trained)(x, labels))
+    assert_refuses_a_scale(model)
+    assert_refuses_a_scale(model.conditional)
+
+
+LOOKS: dict[str, Callable[[GenerativeModel, Tensor], Any]] = {
+    "in eval mode": lambda model, x: metrics.elbo(model.eval(), x),
+    "without gradients": lambda model, x: torch.no_grad()(ELBOLoss(model).eval())(x),
+    "a loss": lambda model, x: ELBOLoss(model)(x),
+    "with gradients": loss_step,
+    "evaluate_loss": lambda model, x: SVI(
+        model.model,
+        model.guide,
+        pyro.optim.Adam({"lr": 1.0}),  # type: ignore[attr-defined]
+        Trace_ELBO(),
+    ).evaluate_loss(x),
+    "others are trained": lambda model, x: (loss_step(model, x), svi_step(vae(), far(vae()))),  # type: ignore[func-returns-value]
+    "double precision": lambda model, x: (loss_step(model, x), model.double()),  # type: ignore[func-returns-value]
+    "draws": lambda model, x: model.sample(2),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("name", ["vae", "ppca", "maf", "vqvae"])
+def test_who_looks_at_a_loss_has_trained_nothing(name: str, look: str) -> None:
+    model = MAKERS[name]()
+    x = far(model)
+    LOOKS[look](model, x)
+    assert not model.is_trained
+    assert model.standardize(x).standardization.is_set
+
+
+def test_parameters_that_were_set_by_first_data_are_in_their_units() -> None:
+    model = MAKERS["glow"]()
+    ELBOLoss(model)(far(model))
+    assert_refuses_a_scale(model)
 
 
 def test_without_the_call_a_state_dict_is_what_it_was() -> None:

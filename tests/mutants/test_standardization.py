@@ -60,6 +60,11 @@ def set_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Standardization, "is_set", property(lambda self: False))
 
 
+def set_late(patch: pytest.MonkeyPatch) -> None:
+    """Let trained weights see data in other units than before."""
+    patch.setattr(models.GenerativeModel, "is_trained", property(lambda self: False))
+
+
 def narrowed(patch: pytest.MonkeyPatch) -> None:
     """Convert shift and scale with the model."""
     patch.setattr(Standardization, "_apply", torch.nn.Module._apply)
@@ -77,6 +82,7 @@ MUTANTS: dict[str, tuple[Mutation, str]] = {
     "rescaled twice": (rescaled_twice, "log-weights are in"),
     "site x in the networks' units": (no_handler, "log-weights are in"),
     "set again": (set_again, "units|is set once"),
+    "set late": (set_late, "weights that were loaded without a scale get none"),
     "rounded with the model": (narrowed, "is set once, in all its digits"),
 }
 

@@ -143,6 +143,34 @@ def test_trained_parameters_keep_the_units_they_have(tmp_path: Path, before: str
     assert not found.standardization.is_set
 
 
+def test_a_trained_model_may_meet_a_constant_column(tmp_path: Path) -> None:
+    x = 4 + 2 * normal(100, 3).float()
+    model = fitted(Tiny, x, tmp_path / "first", standardize=False)
+    x[:, 1] = 7.0
+    training.fit(model, data.InMemory(x), run=tmp_path / "again", max_epochs=1, **QUICK)
+    with pytest.raises(ValueError, match="`model` must be standardised before"):
+        model.standardize(x)
+    with pytest.raises(ValueError, match="`model` must be standardised before"):
+        training.load(tmp_path / "first", model=Tiny()).standardize(x)
+
+
+@pytest.mark.parametrize("look", ["eval", "no_grad", "backward", "others"])
+def test_who_looks_at_a_loss_before_gets_the_scale(tmp_path: Path, look: str) -> None:
+    x = 4 + 2 * normal(100, 3).float()
+    pair = [Tiny(), Tiny()]
+    losses = [models.ELBOLoss(model) for model in pair]
+    for loss in losses:
+        with torch.set_grad_enabled(look != "no_grad"):
+            value = loss.train(look != "eval")(x)
+        if look in ("backward", "others"):
+            value.backward()
+    for index, model in enumerate(pair if look == "others" else pair[:1]):
+        run = tmp_path / str(index)
+        training.fit(model, data.InMemory(x), run=run, max_epochs=1, **QUICK)
+        assert model.standardization.is_set
+        assert model.is_trained
+
+
 class Rows(Dataset[Any]):
     def __init__(self, x: Tensor) -> None:
         self.x = x

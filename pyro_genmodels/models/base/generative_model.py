@@ -13,6 +13,7 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.util import is_validation_enabled
+from torch import nn
 
 from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import (
@@ -21,6 +22,7 @@ from pyro_genmodels._checks import (
     check_not_traced,
     integers_checked,
 )
+from pyro_genmodels._checksum import in_functorch
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._modules import evaluating, first_tensor
 from pyro_genmodels._typing import EventShape, Float, Num, ScaleName, Tensor
@@ -96,6 +98,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
         self.shared_pass = SharedPass()
         self.standardization = Standardization(self.event_shape)
         self.is_bounding = False
+        self._first_parameters: dict[str, Tensor] | None = None
 
     @abstractmethod
     def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
@@ -132,7 +135,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
         nats, which have the log-determinant. So a model trains alike whatever units its data come
         in. Call it once before training; :func:`pyro_genmodels.training.fit` does. Later calls
         change nothing, since trained weights belong to the first shift and scale, which are saved
-        with them.
+        with them. Weights that were trained without are in the units of the data for good.
 
         There is a scale for each element of a vector and for each channel of an image; one for all
         where the model's noise is the same in all directions (``FactorAnalysis(noise="shared")``,
@@ -148,7 +151,8 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
             The model.
 
         Raises:
-            ValueError: If the data do not fit, are not finite, or a column of them is constant.
+            ValueError: If the data do not fit, are not finite, or a column of them is constant; or
+                if the model :attr:`is_trained` without.
 
         Example:
             >>> from pyro_genmodels.models import VAE
@@ -160,9 +164,35 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
         if not self.standardization.is_set:
             kind = self._scale_of_data()
             if kind is not None:
+                self._check_untrained()
                 self.standardization.set_from(data, kind)
                 self.shared_pass.clear()
         return self
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the parameters come from data, in whose units they then are.
+
+        That is if they were loaded, fitted in closed form, or have changed since the model first
+        ran with gradients enabled, be it by an optimizer or by an initialisation from data.
+        Whoever only looks at a loss has trained nothing.
+        """
+        parts = [part for part in self.modules() if isinstance(part, GenerativeModel)]
+        return self.standardization.fits_data or any(part._has_changed() for part in parts)
+
+    def _has_changed(self) -> bool:
+        first, now = self._first_parameters, _some_of(self)
+        return first is not None and not all(
+            torch.equal(value, now[name]) for name, value in first.items() if name in now
+        )
+
+    def remember_parameters(self) -> None:
+        """Remember what the parameters were before the first gradient, for :attr:`is_trained`."""
+        if self._first_parameters is None and torch.is_grad_enabled():
+            looks = not in_functorch() and not torch.jit.is_tracing()  # type: ignore[attr-defined]
+            for part in self.modules() if looks else ():
+                if isinstance(part, GenerativeModel) and part._first_parameters is None:
+                    part._first_parameters = _some_of(part)
 
     def check_columns(self, data: Any) -> None:
         """Raise ``ValueError`` if :meth:`standardize` would, given these data.
@@ -173,6 +203,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
         if not self.standardization.is_set:
             kind = self._scale_of_data()
             if kind is not None:
+                self._check_untrained()
                 self.standardization.moments(data, kind)
 
     def _scale_of_data(self) -> ScaleName | None:
@@ -182,6 +213,10 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
         """
         kind = self.standardization_scale
         return None if kind is None or not is_real(self._support()) else kind
+
+    def _check_untrained(self) -> None:
+        rule = "be standardised before its parameters are trained, fitted or loaded"
+        check(not self.is_trained, "model", rule, f"a trained {type(self).__name__}")
 
     @torch.no_grad()
     def _support(self) -> Any:
@@ -237,6 +272,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
         """
         self._check_estimator()
         self.register_with_pyro()
+        self.remember_parameters()
         seen, context, batch = self._checked(x, context, self._take_seen)
         self._check_first_batch(x)
         return self._run(seen, context, batch, x)
@@ -255,6 +291,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
         """
         self._check_estimator()
         self.register_with_pyro()
+        self.remember_parameters()
         checked, context, batch = self._checked(x, context, self._see)
         self._check_first_batch(x)
         check(checked is not None, "x", "be given to the guide, which conditions on it", None)
@@ -422,11 +459,10 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
         Args:
             x: Data ``(*batch, *event)``.
         """
-        if self.standardization.awaits_batch and is_validation_enabled():
-            self._check_scale(self._checked_data(x))
-
-    def _check_scale(self, x: Tensor) -> None:
-        kind = self.standardization_scale
+        waits = self.standardization.awaits_batch and is_validation_enabled()
+        if not waits or torch.jit.is_tracing():  # type: ignore[attr-defined]
+            return
+        x, kind = self._checked_data(x), self.standardization_scale
         problem = None if kind is None else self.standardization.problem_with(x, kind)
         if problem is not None and self._scale_of_data() is not None:
             check(False, "x", SCALE_RULE, problem)
@@ -503,3 +539,12 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
         names = super().buffers_to_save()
         without = [] if self.latent_scale.warmup_steps else ["latent_scale.step"]
         return [name for name in names if name not in without]
+
+
+def _some_of(module: nn.Module) -> dict[str, Tensor]:
+    """Return up to about a hundred elements of each parameter, the same on any device."""
+    return {
+        name: parameter.detach().flatten()[:: 1 + parameter.numel() // 100].float().cpu().clone()
+        for name, parameter in module.named_parameters()
+        if parameter.device.type != "meta"
+    }

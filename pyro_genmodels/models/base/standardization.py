@@ -44,7 +44,8 @@ class Standardization(nn.Module):
     Attributes:
         shift: ``(D,)``, or ``(C, 1, 1)`` of images; ``None`` until set.
         scale: Of the same shape, positive.
-        awaits_batch: Whether no batch has been trained on, in this process or before.
+        awaits_batch: Whether no batch has been checked, by its scale or by who knows it.
+        fits_data: Whether the model's parameters were loaded or fitted, so are in units of data.
     """
 
     shift: Tensor | None
@@ -58,7 +59,7 @@ class Standardization(nn.Module):
         self.register_buffer("scale", None)
         # For its device alone, which is the model's.
         self.register_buffer("_like", torch.zeros(()), persistent=False)
-        self.awaits_batch = True
+        self.awaits_batch, self.fits_data = True, False
 
     @property
     def is_set(self) -> bool:
@@ -147,10 +148,14 @@ class Standardization(nn.Module):
         That is a column beyond 30 in absolute mean plus deviation, or below a thirtieth in
         deviation: networks and their first weights are made for data near one.
         """
-        if x.device.type == "meta" or torch.jit.is_tracing():  # type: ignore[attr-defined]
+        if x.device.type == "meta":
             return None
         rows = columns(self.standardized(x.detach(), torch.float64), self.event_shape)
         return _far_off(rows, kind)
+
+    def take_as_fitted(self) -> None:
+        """Take the model's parameters as being in the units that its data have now."""
+        self.awaits_batch, self.fits_data = False, True
 
     def _apply(self, fn: Any, recurse: bool = True) -> Standardization:
         before = {name: self._buffers[name] for name in self.keys}
@@ -170,7 +175,7 @@ class Standardization(nn.Module):
         for name in self.keys:
             room = torch.empty(sizes, dtype=torch.float64, device=self._like.device)
             self._buffers[name] = room if saved else None
-        self.awaits_batch = False
+        self.take_as_fitted()
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 

@@ -132,6 +132,7 @@ class FlowModel(GenerativeModel, DerivedBuffers):
         Returns:
             A distribution of data, or of dequantised data in ``[0, num_levels)``.
         """
+        self.remember_parameters()
         self._check_context_values(context)
         forget(self.transforms)
         transforms = conditioned(self.transforms, context)

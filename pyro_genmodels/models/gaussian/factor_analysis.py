@@ -100,7 +100,7 @@ class FactorAnalysis(GenerativeModel):
         model.loading.copy_(vectors[:, -latent_dim:] * lengths)
         model.loc.copy_(rows.mean(0))
         model.log_scale.copy_(0.5 * variance.log())
-        model.standardization.awaits_batch = False  # its parameters are in the units of the data
+        model.standardization.take_as_fitted()
         return model
 
     @property
@@ -114,6 +114,7 @@ class FactorAnalysis(GenerativeModel):
 
     def law(self) -> Any:
         """Return the distribution over a flattened data point: low rank plus noise."""
+        self.remember_parameters()
         variance = self._scale.square()
         law = dist.LowRankMultivariateNormal(self.loc, self.loading, variance, validate_args=False)
         return self.standardization.in_data_units(law, self.dtype, flat=True)
