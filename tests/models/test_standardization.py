@@ -644,6 +644,23 @@ def test_parameters_that_were_set_by_first_data_are_in_their_units() -> None:
     assert_refuses_a_scale(model)
 
 
+def test_a_part_of_a_state_dict_keeps_the_units() -> None:
+    x = far(vae())
+    model = vae().standardize(x)
+    before = model.standardization.state_dict()
+    part = {k: v for k, v in vae().state_dict().items() if k.startswith("encoder")}
+    found = model.load_state_dict(part, strict=False)
+    assert set(found.unexpected_keys) == set()
+    assert not changed(before, model.standardization.state_dict())
+    other = vae().standardize(2 * x)
+    model.load_state_dict(
+        {k: v for k, v in other.state_dict().items() if "standard" in k}, strict=False
+    )
+    assert not changed(other.standardization.state_dict(), model.standardization.state_dict())
+    model.load_state_dict(vae().state_dict())  # a whole one without units has none
+    assert not model.standardization.is_set
+
+
 def test_without_the_call_a_state_dict_is_what_it_was() -> None:
     assert not [name for name in vae().state_dict() if "standardization" in name]
 

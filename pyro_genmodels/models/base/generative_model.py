@@ -194,6 +194,19 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
                 if isinstance(part, GenerativeModel) and part._first_parameters is None:
                     part._first_parameters = _some_of(part)
 
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        names = [prefix + name for name, _ in self.named_parameters()]
+        loaded = [name in state_dict for name in names]
+        units = self.standardization
+        if any(loaded):
+            units.take_as_fitted()
+        # A part of the weights says nothing of the scale that it lacks.
+        if any(loaded) and all(loaded) and f"{prefix}standardization.shift" not in state_dict:
+            units.unset()
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
     def check_columns(self, data: Any) -> None:
         """Raise ``ValueError`` if :meth:`standardize` would, given these data.
 

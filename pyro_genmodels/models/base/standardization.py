@@ -36,7 +36,7 @@ class Standardization(nn.Module):
     A column is an element of a vector, or a channel of an image, whose pixels share their scale as
     they share a convolution's weights. Both tensors are float64 whatever the model's dtype, since
     the subtraction is. They are buffers that a model has only once they are set: until then its
-    state dict is what it was before there were any, and the state dict of such a model unsets them.
+    state dict is what it was before there were any, and all weights of such a model unset them.
 
     Args:
         event_shape: Sizes of one data point.
@@ -167,15 +167,18 @@ class Standardization(nn.Module):
                 self._buffers[name] = tensor.to(now.device)
         return self
 
+    def unset(self) -> None:
+        """Leave data as they are again."""
+        self.shift = self.scale = None
+
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        saved = any(prefix + name in state_dict for name in self.keys)
-        sizes = (self.event_shape[0],) + (1,) * (len(self.event_shape) - 1)
-        for name in self.keys:
-            room = torch.empty(sizes, dtype=torch.float64, device=self._like.device)
-            self._buffers[name] = room if saved else None
-        self.take_as_fitted()
+        if any(prefix + name in state_dict for name in self.keys):
+            sizes = (self.event_shape[0],) + (1,) * (len(self.event_shape) - 1)
+            for name in self.keys:
+                room = torch.empty(sizes, dtype=torch.float64, device=self._like.device)
+                self._buffers[name] = room
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
