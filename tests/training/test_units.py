@@ -196,7 +196,8 @@ def test_a_constant_column_is_named_before_the_run_begins(tmp_path: Path, in_mem
     x = normal(100, 3).float()
     x[:, 1] = 7.0
     source = data.InMemory(x) if in_memory else data.InMemory(Rows(x), Rows(x), Rows(x))
-    with pytest.raises(ValueError, match=r"`x` must vary .* column 1 constant at 7"):
+    message = r"`x` must vary .*`standardize=False`.* column 1 constant at 7"
+    with pytest.raises(ValueError, match=message):
         training.fit(Tiny(), source, run=tmp_path / "run", max_epochs=1, **QUICK)
     assert not (tmp_path / "run").exists()
     training.fit(Tiny(), source, run=tmp_path / "run", standardize=False, max_epochs=1, **QUICK)

@@ -24,7 +24,8 @@ _FEWEST = 8  # of fewer examples a column's deviation says little
 _AT_ONCE = 4096
 SCALE_RULE = (
     "have a scale near 1 (call `model.standardize` with the training data before training, as "
-    "`training.fit` does)"
+    "`training.fit` does; of data that are meant so, use `ELBOLoss(model, validate=False)` or "
+    "`pyro.enable_validation(False)`)"
 )
 
 
@@ -247,7 +248,10 @@ class ColumnMoments:
         found = constant.nonzero().flatten().tolist()
         shown = ", ".join(f"column {i} constant at {self.mean[i].item():g}" for i in found[:3])
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-        rule = "vary in every column to be standardised (leave such a column out)"
+        rule = (
+            "vary in every column to be standardised (leave such a column out, or train with "
+            "`standardize=False`)"
+        )
         check(not found, "x", rule, shown + more)
 
 
