@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,12 +86,28 @@ def fit(
     chosen = check_run(model, source, run, resume=resume, **settings)
     last = Path(run) / FOLDER / LAST
     resumes = resume and last.is_file()
-    if chosen.standardize and not resumes and not model.is_trained:
-        model.standardize(source.train)
-    # The scale is settled: by the data, by the run to resume, or by the caller.
-    model.standardization.awaits_batch = False
-    folder = prepare_run(run, resume=resume, overwrite=overwrite)
-    return _train(model, source, folder, chosen, callbacks, last if resumes else None)
+    with _undone_unless_trained(model):
+        if chosen.standardize and not resumes and not model.is_trained:
+            model.standardize(source.train)
+        # The scale is settled: by the data, by the run to resume, or by the caller.
+        model.standardization.awaits_batch = False
+        folder = prepare_run(run, resume=resume, overwrite=overwrite)
+        return _train(model, source, folder, chosen, callbacks, last if resumes else None)
+
+
+@contextmanager
+def _undone_unless_trained(model: GenerativeModel) -> Iterator[None]:
+    """Take the scale of a training that fails before its first step back: of other data it is wrong."""
+    units = model.standardization
+    was_set, awaited = units.is_set, units.awaits_batch
+    try:
+        yield
+    except BaseException:
+        if not model.is_trained:
+            units.awaits_batch = awaited
+            if not was_set:
+                units.unset()
+        raise
 
 
 def check_run(

@@ -703,7 +703,9 @@ FAR = {
 def test_a_first_batch_of_another_scale_is_refused(step: Any, kind: str) -> None:
     model = models.VAE((20,), latent_dim=4)
     for _ in range(2):  # the error settles nothing
-        with pytest.raises(ValueError, match=r"`x` must have a scale near 1 .*standardize.*validate=F"):
+        with pytest.raises(
+            ValueError, match=r"`x` must have a scale near 1 .*standardize.*validate=F"
+        ):
             step(model, FAR[kind])
     pyro.clear_param_store()
     if len(FAR[kind]) > 1:

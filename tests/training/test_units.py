@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as lightning
 import numpy as np
 import pyro
 import pytest
@@ -201,6 +202,39 @@ def test_a_constant_column_is_named_before_the_run_begins(tmp_path: Path, in_mem
         training.fit(Tiny(), source, run=tmp_path / "run", max_epochs=1, **QUICK)
     assert not (tmp_path / "run").exists()
     training.fit(Tiny(), source, run=tmp_path / "run", standardize=False, max_epochs=1, **QUICK)
+
+
+class Stop(lightning.Callback):
+    """Fails before or after the first step."""
+
+    def __init__(self, when: str) -> None:
+        self.when = when
+
+    def on_train_start(self, *_: Any) -> None:
+        if self.when == "before":
+            raise KeyboardInterrupt
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.when == "after":
+            raise OSError("no space")
+
+
+@pytest.mark.parametrize("failure", ["a run is there", "not writable", "before", "after"])
+def test_a_fit_that_fails_leaves_no_scale_of_its_data(tmp_path: Path, failure: str) -> None:
+    x = 4 + 2 * normal(100, 3).float()
+    fitted(Tiny, x, tmp_path / "first")
+    run = tmp_path / ("first" if failure == "a run is there" else "other")
+    if failure == "not writable":
+        run.write_text("a file")
+    model, source = Tiny(), data.InMemory(x)
+    with pytest.raises((OSError, KeyboardInterrupt)):
+        training.fit(model, source, run=run, max_epochs=1, callbacks=[Stop(failure)], **QUICK)
+    assert model.standardization.is_set == (failure == "after")
+    assert model.is_trained == (failure == "after")
+    assert model.standardization.awaits_batch == (failure != "after")
+    kept = model.standardize(100 * x).standardization
+    assert kept.scale is not None
+    assert bool((kept.scale > 100).all()) == (failure != "after")
 
 
 WORDS = ["--max_epochs", "1", "--progress", "false", "--num_samples", "0", "--accelerator", "cpu"]
