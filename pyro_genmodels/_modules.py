@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_HELD = "_held_in_eval"
 FROZEN = "is_frozen"
 """Name of the mark in the state dict of a part that is frozen beyond ``requires_grad``."""
 
@@ -39,6 +40,30 @@ def evaluating(model: Any) -> Iterator[None]:
     finally:
         for part in training:
             part.training = True
+
+
+def begin_training(model: nn.Module) -> None:
+    """Put a module in training mode, but for the parts that its user holds in eval mode.
+
+    Those are what is in eval mode where the module is in training mode. A training ends with all in
+    eval mode, so each part remembers for the next one whether it was held.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+        >>> _ = model[0].eval()
+        >>> begin_training(model); _ = model.eval(); begin_training(model)
+        >>> model[0].training, model[1].training
+        (False, True)
+    """
+    parts = list(model.modules())
+    if model.training:
+        for part in parts:
+            part.__dict__[_HELD] = not part.training
+        return
+    model.train()
+    for part in parts:
+        if part.__dict__.get(_HELD):
+            part.train(False)
 
 
 def first_tensor(module: nn.Module) -> Tensor:

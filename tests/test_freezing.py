@@ -373,10 +373,47 @@ def test_fit_keeps_what_is_frozen(name: str, tmp_path: Path) -> None:
     quick = {"progress": False, "num_samples": 0, "accelerator": "cpu", "batch_size": 8}
     training.fit(model, source, run=tmp_path, max_epochs=2, **quick)
     assert changed(before, part.state_dict()) == []
-    # A model in eval mode trains as a whole again.
+    # A run ends with all parts in eval mode: the next one knows which were held.
+    training.fit(model, source, run=tmp_path / "next", max_epochs=1, **quick)
+    model = copy.deepcopy(model)
+    part = model.get_submodule(frozen)
+    training.fit(model, source, run=tmp_path / "copied", max_epochs=1, **quick)
+    assert not part.training
+    assert changed(before, part.state_dict()) == []
+    # A model in training mode trains as a whole again.
+    model.train()
     training.fit(model, source, run=tmp_path / "again", max_epochs=1, **quick)
     if any(True for _ in part.buffers()):
         assert changed(before, part.state_dict()) != []
+
+
+def test_priors_that_are_held_stay_so_in_the_next_stage(tmp_path: Path) -> None:
+    lightning = pytest.importorskip("lightning.pytorch")
+    from pyro_genmodels import training
+
+    source = data.InMemory(images(40).long(), num_levels=3)
+    quick = {"progress": False, "num_samples": 0, "accelerator": "cpu", "batch_size": 8}
+    training.fit(vqvae(), source, run=tmp_path, max_epochs=1, **quick)
+    priors = models.learned_priors(training.load(tmp_path))
+    priors[0].net.register_module("held", nn.Dropout())
+    priors[0].net.held.eval()
+    modes: list[tuple[bool, bool]] = []
+
+    class Modes(lightning.Callback):  # type: ignore[misc,name-defined]
+        def on_train_batch_start(self, *_: Any) -> None:
+            modes.append((priors[0].net.training, priors[0].net.held.training))
+
+    for again in (False, True):
+        training.fit_prior(
+            tmp_path,
+            priors=priors,
+            source=source,
+            overwrite=again,
+            max_epochs=1,
+            callbacks=[Modes()],
+            **quick,
+        )
+    assert set(modes) == {(True, False)}
 
 
 def test_a_frozen_codebook_outlives_runs(tmp_path: Path) -> None:

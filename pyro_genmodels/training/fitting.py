@@ -17,6 +17,7 @@ import pyro
 
 from pyro_genmodels import plotting
 from pyro_genmodels._checks import require
+from pyro_genmodels._modules import begin_training
 from pyro_genmodels.data import DataSource
 from pyro_genmodels.models import GenerativeModel
 from pyro_genmodels.training.batches import check_dataset
@@ -59,9 +60,10 @@ def fit(
     for bit, as one that was not (same settings, CPU).
 
     What is frozen stays as it is: parameters with ``requires_grad=False``, and the buffers of parts
-    in eval mode of a model in training mode. A model in eval mode is put in training mode with all
-    its parts, quantisers held by ``freeze()`` excepted; so call ``model.train()`` before ``eval()``
-    on a part of a model that was loaded or trained before.
+    in eval mode of a model in training mode. A model in eval mode is put in training mode, but for
+    the parts that were so held when it was last trained, and quantisers held by ``freeze()``. So
+    call ``model.train()`` before ``eval()`` on a part of a model that was loaded or trained before,
+    and ``model.train()`` alone to train all parts again.
 
     Args:
         model: The model; it ends in eval mode with its best (averaged) weights.
@@ -107,6 +109,7 @@ def _undone_unless_trained(model: GenerativeModel) -> Iterator[None]:
             units.awaits_batch = awaited
             if not was_set:
                 units.unset()
+                model.shared_pass.clear()
         raise
 
 
@@ -190,8 +193,7 @@ def _train(
     journal = Journal(folder)
     beside = [journal, Pictures(folder), *([Progress()] if settings.progress else []), *callbacks]
     pyro.set_rng_seed(settings.seed)
-    if not model.training:
-        model.train()
+    begin_training(model)
     module = TrainingModule(model, source, settings, lambda: journal.seconds)
     with _quiet():
         trainer = _trainer(folder, settings, beside)

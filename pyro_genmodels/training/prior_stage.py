@@ -62,7 +62,8 @@ def fit_prior(
     all, beside the first stage's checkpoint, which stays as it is. From then on :func:`load` gives
     the model with its priors.
 
-    Parts of the priors in eval mode stay in it, unless all priors are: then all train.
+    Parts of the priors in eval mode stay in it, unless all priors are: then all train but what was
+    in eval mode when they were last trained.
 
     Args:
         run: Folder of a trained VQ-VAE.
