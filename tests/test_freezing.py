@@ -387,6 +387,36 @@ def test_fit_keeps_what_is_frozen(name: str, tmp_path: Path) -> None:
         assert changed(before, part.state_dict()) != []
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize("first", ["encoder", "decoder", None])
+def test_a_run_is_resumed_with_the_same_parts_frozen(
+    first: str | None, recorded: bool, tmp_path: Path
+) -> None:
+    pytest.importorskip("lightning")
+    from pyro_genmodels import training
+
+    def made(part: str | None) -> models.VAE:
+        model = models.VAE((1, 5, 6), num_levels=3, latent_dim=2, hidden=(4, 4))
+        if part is not None:
+            model.get_submodule(part).requires_grad_(False)
+        return model
+
+    source = data.InMemory(images(40).long(), num_levels=3)
+    quick = {"progress": False, "num_samples": 0, "accelerator": "cpu", "batch_size": 8}
+    options = {"run": tmp_path, "resume": True, **quick}
+    training.fit(made(first), source, max_epochs=1, **options)
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    contents = torch.load(path, weights_only=True)
+    if not recorded:  # by an earlier version
+        del contents["pyro_genmodels"]["trained"]
+        torch.save(contents, path)
+    for other in {"encoder", None} - {first}:
+        if recorded or (other is None) != (first is None):
+            with pytest.raises(ValueError, match="`model` must train the parameters that it tr"):
+                training.fit(made(other), source, max_epochs=2, **options)
+    training.fit(made(first), source, max_epochs=2, **options)
+
+
 def test_priors_that_are_held_stay_so_in_the_next_stage(tmp_path: Path) -> None:
     lightning = pytest.importorskip("lightning.pytorch")
     from pyro_genmodels import training

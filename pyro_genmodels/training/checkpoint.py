@@ -205,12 +205,15 @@ def load_weights(model: GenerativeModel, weights: Any, path: Path) -> None:
     model.load_state_dict(weights)
 
 
-def check_resumable(model: GenerativeModel, path: Path, settings: TrainingSettings) -> None:
+def check_resumable(model: GenerativeModel, path: Path, settings: TrainingSettings) -> bool:
     """Check that training of a model can go on from a checkpoint.
 
+    Returns:
+        The setting ``standardize`` with which it began; ``settings``'s own, if that is not known.
+
     Raises:
-        ValueError: If it was made by another optimizer, for another objective, or has begun more
-            epochs.
+        ValueError: If it was made by another optimizer, for another objective, with other
+            parameters frozen, or has begun more epochs.
         CheckpointError: If the file cannot be read, has no training state or another model's.
     """
     contents = read(path)
@@ -222,9 +225,29 @@ def check_resumable(model: GenerativeModel, path: Path, settings: TrainingSettin
         given = getattr(settings, name)
         before = own.get(name, given)
         check(given == before, name, f"be {before}, as before", given)
+    _check_trained(model, own.get("trained"), contents["optimizer_states"])
     begun = int(contents["epoch"]) + 1
     rule = f"be at least {begun}, the epochs that the run has begun"
     check(settings.max_epochs >= begun, "max_epochs", rule, settings.max_epochs)
+    return bool(own.get("standardize", settings.standardize))
+
+
+def trained_parameters(model: GenerativeModel) -> list[str]:
+    """Name the parameters that a training changes, as the optimizer counts them."""
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def _check_trained(model: GenerativeModel, before: Any, states: Any) -> None:
+    """Raise ``ValueError`` unless the optimizer's states are those of the model's parameters."""
+    now = trained_parameters(model)
+    rule = "train the parameters that it trained before"
+    if before is not None:
+        other = sorted(set(now) ^ set(before))
+        kind = "with" if other and other[0] in now else "without"
+        check(not other, "model", rule, f"one {kind} {', '.join(other[:3])}")
+    groups = states[0]["param_groups"] if states else []
+    count = sum(len(group["params"]) for group in groups)
+    check(not groups or count == len(now), "model", f"{rule}, {count}", len(now))
 
 
 def check_weights(model: GenerativeModel, weights: Any, path: Path) -> None:

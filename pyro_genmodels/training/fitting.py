@@ -10,13 +10,14 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyro
 
 from pyro_genmodels import plotting
-from pyro_genmodels._checks import require
+from pyro_genmodels._checks import check, require
 from pyro_genmodels._modules import begin_training
 from pyro_genmodels.data import DataSource
 from pyro_genmodels.models import GenerativeModel
@@ -139,7 +140,11 @@ def check_run(
         check_dataset(data, model)
     last = Path(run) / FOLDER / LAST
     if resume and last.is_file():
-        check_resumable(model, last, chosen)
+        before = check_resumable(model, last, chosen)
+        if "standardize" in settings:
+            rule = f"be {before}, as before, or left out"
+            check(before == chosen.standardize, "standardize", rule, chosen.standardize)
+        chosen = replace(chosen, standardize=before)
     elif chosen.standardize and hasattr(source.train, "tensors") and not model.is_trained:
         model.check_columns(source.train)  # of other data, one pass more would cost too much
     return chosen

@@ -130,6 +130,18 @@ def test_a_resumed_run_goes_on_in_its_units(tmp_path: Path, standardize: bool) -
         assert torch.equal(parts.state_dict()[name], value), name
 
 
+@pytest.mark.parametrize("before", [True, False])
+def test_a_resumed_run_refuses_the_other_setting(tmp_path: Path, before: bool) -> None:
+    x = 4 + 2 * normal(100, 3).float()
+    fitted(Tiny, x, tmp_path, max_epochs=1, standardize=before)
+    # Left out it is the run's, also in the checkpoints that follow.
+    fitted(Tiny, x, tmp_path, max_epochs=2, resume=True)
+    fitted(Tiny, x, tmp_path, max_epochs=3, resume=True, standardize=before)
+    message = f"`standardize` must be {before}, as before, or left out; got {not before}"
+    with pytest.raises(ValueError, match=message):
+        fitted(Tiny, x, tmp_path, max_epochs=4, resume=True, standardize=not before)
+
+
 @pytest.mark.parametrize("before", ["loaded", "trained"])
 def test_trained_parameters_keep_the_units_they_have(tmp_path: Path, before: str) -> None:
     x = 4 + 2 * normal(100, 3).float()
@@ -256,5 +268,7 @@ def test_the_command_line_standardizes_unless_told_not_to(
         assert main(["evaluate", str(run)]) == 0
         assert line in capsys.readouterr().out
         again = ["train", "--run", str(run), "--resume", "--max_epochs", "2"]
+        assert main([*again, "--standardize", str(bool(more))]) != 0
+        assert "`standardize` must be" in capsys.readouterr().err
         assert main(again) == 0
         assert training.load(run).standardization.is_set == (not more)

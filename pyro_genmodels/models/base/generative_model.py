@@ -16,13 +16,13 @@ from pyro.poutine.util import is_validation_enabled
 from torch import nn
 
 from pyro_genmodels._abstract import Abstract
+from pyro_genmodels._changes import in_functorch
 from pyro_genmodels._checks import (
     check,
     check_event_shape,
     check_not_traced,
     integers_checked,
 )
-from pyro_genmodels._checksum import in_functorch
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._modules import evaluating, first_tensor
 from pyro_genmodels._typing import EventShape, Float, Num, ScaleName, Tensor

@@ -16,7 +16,7 @@ from pyro_genmodels.data import DataSource
 from pyro_genmodels.metrics import bits_per_dim
 from pyro_genmodels.models import GenerativeModel, NonFiniteELBOError
 from pyro_genmodels.training.batches import Batch, Batches
-from pyro_genmodels.training.checkpoint import SECTION, describe, fill_in
+from pyro_genmodels.training.checkpoint import SECTION, describe, fill_in, trained_parameters
 from pyro_genmodels.training.engine.average import WeightAverage
 from pyro_genmodels.training.objective import make_loss
 from pyro_genmodels.training.random import random_state, seeded, set_random_state
@@ -259,6 +259,8 @@ class TrainingModule(lightning.LightningModule):
         assert self.average is not None
         return {
             "optimizer": self.settings.optimizer,
+            "standardize": self.settings.standardize,
+            "trained": trained_parameters(self.model),
             "average_steps": self.average.steps,
             "random": random_state(),
             "place": self._batches.state_dict(),
