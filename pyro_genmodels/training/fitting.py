@@ -100,7 +100,7 @@ def fit(
 
 @contextmanager
 def _undone_unless_trained(model: GenerativeModel) -> Iterator[None]:
-    """Take the scale of a training that fails before its first step back: of other data it is wrong."""
+    """Unset the scale if the training fails before its first step: it may be of other data."""
     units = model.standardization
     was_set, awaited = units.is_set, units.awaits_batch
     try:
