@@ -52,8 +52,10 @@ def _walk(value: Any, changes: list[Change]) -> Any:
     if not isinstance(value, Mapping):
         return value
     found = {key: _walk(item, changes) for key, item in value.items()}
-    if isinstance(found.get("class"), str):
-        name, arguments = found["class"], dict(found.get("arguments") or {})
+    arguments = found.get("arguments") or {}
+    # Whatever else is there is for who builds it to name.
+    if isinstance(found.get("class"), str) and isinstance(arguments, Mapping):
+        name, arguments = found["class"], dict(arguments)
         for change in changes:
             name, arguments = change(name, arguments)
         found |= {"class": name, "arguments": arguments}

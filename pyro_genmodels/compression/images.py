@@ -65,6 +65,7 @@ def compress_codes(
         ImportError: If constriction is not installed.
 
     Example:
+        >>> import torch
         >>> from pyro_genmodels.models import VQVAE
         >>> model = VQVAE((1, 8, 8), num_levels=17, num_codes=32)
         >>> codes = model.encode_codes(torch.randint(17, (100, 1, 8, 8)))
@@ -136,6 +137,7 @@ def compress_images(
         ImportError: If constriction is not installed.
 
     Example:
+        >>> import torch
         >>> from pyro_genmodels.models import pixelcnn
         >>> model = pixelcnn((1, 4, 4), num_levels=17, hidden_channels=8)
         >>> x = torch.randint(17, (10, 1, 4, 4))
@@ -190,6 +192,8 @@ def ideal_bits(
         context: Labels or features ``(*batch, ...)``, if the model is conditional.
         chunk_size: Images that are scored at once.
     """
+    if x.numel() == 0:
+        return 0.0
     scored = _Codes(model) if isinstance(model, VectorQuantizedModel) else _lossless(model)
     nats = elbo(scored, x, context, chunk_size=chunk_size)
     return -float(nats.double().sum()) / math.log(2)
