@@ -40,7 +40,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not config.getoption("--runslow"):
         skips["slow"] = pytest.mark.skip(reason="long: give --runslow")
     for item in items:
-        for marker in set(skips) & set(item.keywords):
+        markers = set(item.keywords)
+        if "one_each" in markers and "/" in item.name.partition("[")[2]:
+            markers.add("slow")
+        for marker in set(skips) & markers:
             item.add_marker(skips[marker])
 
 

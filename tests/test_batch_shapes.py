@@ -18,7 +18,7 @@ from tests import cases
 from tests.model_calls import Call, calls_of
 from tests.test_laws import batch_for, prepared_model, run
 
-pytestmark = pytest.mark.usefixtures("double")
+pytestmark = [pytest.mark.usefixtures("double"), pytest.mark.one_each]
 MODELS = cases.MODELS | {f"{name}/features": make for name, make in cases.FEATURE_MODELS.items()}
 # Of Pyro's own flow, that draws nothing outside the plates over its contexts.
 NO_DRAW_OUTSIDE = {("FlowModel/pyro/features", "density")}

@@ -27,7 +27,7 @@ from tests import cases
 from tests.extras import CORE_ONLY
 from tests.test_laws import batch_for
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.one_each]
 MODELS = cases.MODELS | {f"{name}/features": make for name, make in cases.FEATURE_MODELS.items()}
 ESTIMATORS = {
     JitTrace_ELBO: Trace_ELBO,

@@ -47,6 +47,9 @@ def law_on(group: cases.Cases, *laws: str) -> Any:
 def _marks(law: str, name: str) -> list[Any]:
     if (law, name) in cases.UNDECIDABLE:
         return [pytest.mark.skip(reason=cases.UNDECIDABLE[law, name])]
+    # These train: one case of each class shows it, and the others show it with --runslow.
+    if law in ("check_freezes", "check_checkpointing") and "/" in name:
+        return [pytest.mark.slow]
     reason = cases.EXCEPTIONS.get((law, name))
     return [] if reason is None else [pytest.mark.xfail(reason=reason, strict=True)]
 

@@ -23,7 +23,7 @@ from pyro_genmodels.testing import randomize_parameters
 from tests import cases
 from tests.cases import Case
 
-pytestmark = [pytest.mark.usefixtures("double"), pytest.mark.once]
+pytestmark = [pytest.mark.usefixtures("double"), pytest.mark.once, pytest.mark.one_each]
 PARTS = ("nets", "transforms", "models", "data")
 TRANSFORMS = cases.TRANSFORMS | cases.CONDITIONAL_TRANSFORMS
 # A part of Pyro's own whose metaclass conflicts with that of Pyro's own PyroModule.

@@ -19,7 +19,7 @@ from pyro_genmodels import models
 from tests import cases
 from tests.cases import Case
 
-pytestmark = pytest.mark.usefixtures("double")
+pytestmark = [pytest.mark.usefixtures("double"), pytest.mark.one_each]
 ALL = pytest.mark.parametrize("make", [pytest.param(m, id=n) for n, m in cases.MODELS.items()])
 
 

@@ -118,7 +118,11 @@ def test_every_builder_is_here() -> None:
     assert builders == {*BUILDERS, "multiscale_pixelrnn"}
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [pytest.param(s, marks=[pytest.mark.slow] if 16 in s[1::2] else []) for s in SHAPES],
+    ids=str,
+)
 @pytest.mark.parametrize("name", BUILDERS)
 def test_defaults_see_the_past(name: str, shape: Shape) -> None:
     if name in FADES and torch.Size(shape).numel() > 64:

@@ -16,7 +16,7 @@ from pyro_genmodels import models
 from tests import cases
 from tests.test_laws import batch_for, prepared_model
 
-pytestmark = pytest.mark.usefixtures("double")
+pytestmark = [pytest.mark.usefixtures("double"), pytest.mark.one_each]
 
 INSOMNIA = [0.0, 0.5, 1.0]
 # Their guides have a density for what the model draws: no codes, which are certain given the data,

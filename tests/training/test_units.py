@@ -63,7 +63,13 @@ FAMILIES: dict[str, Callable[[], models.GenerativeModel]] = {
 UNITS = [(1.0, 0.0), (1e-6, 1e-2), (1e6, 1e10)]
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+LONG = {"glow", "spline", "vqvae", "maf of labels"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n in LONG else []) for n in FAMILIES],
+)
 def test_training_gives_the_same_in_any_units(tmp_path: Path, name: str) -> None:
     make = FAMILIES[name]
     shape = make().event_shape
