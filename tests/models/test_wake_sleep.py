@@ -143,3 +143,15 @@ def test_training_in_a_plate_of_the_users_own() -> None:
     svi = SVI(within(vae.model), within(vae.guide), pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
     losses = [svi.step(x) for _ in range(3)]
     assert bool(torch.tensor(losses).isfinite().all())
+
+
+@pytest.mark.parametrize("insomnia", INSOMNIA)
+@pytest.mark.parametrize("vectorize", [False, True], ids=["loop", "vectorized"])
+def test_model_and_guide_are_taken_as_they_are(insomnia: float, vectorize: bool) -> None:
+    """Pyro gives both the keyword ``observations``."""
+    vae = models.VAE((3,), latent_dim=2, hidden=(4,))
+    estimator = ReweightedWakeSleep(
+        num_particles=2, vectorize_particles=vectorize, insomnia=insomnia, num_sleep_particles=3
+    )
+    svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), estimator)
+    assert all(torch.tensor(svi.step(torch.randn(5, 3))).isfinite())

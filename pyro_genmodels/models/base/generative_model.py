@@ -269,13 +269,18 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
             check_not_traced()
 
     def model(
-        self, x: Num[Tensor, "*batch_event"] | None = None, context: Tensor | None = None
+        self,
+        x: Num[Tensor, "*batch_event"] | None = None,
+        context: Tensor | None = None,
+        *,
+        observations: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Run the generative program; with ``x`` observed, without it drawn.
 
         Args:
             x: Data ``(*batch, *event)``. Each batch dimension is a plate: ``data`` is the last.
             context: Labels ``(*batch)`` or features ``(*batch, *context_shape)``, if conditional.
+            observations: Not used; Pyro's ``ReweightedWakeSleep`` gives it to both programs.
 
         Returns:
             The value of site ``"x"``.
@@ -291,13 +296,19 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
         return self._run(seen, context, batch, x)
 
     def guide(
-        self, x: Num[Tensor, "*batch_event"] | None = None, context: Tensor | None = None
+        self,
+        x: Num[Tensor, "*batch_event"] | None = None,
+        context: Tensor | None = None,
+        *,
+        observations: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Run the approximate posterior of the latent sites given ``x``.
 
         Args:
             x: Data ``(*batch, *event)``, needed; optional only to share ``model``'s signature.
             context: As in :meth:`model`.
+            observations: What Pyro's ``ReweightedWakeSleep`` has drawn from the model, by site, to
+                condition on in the place of ``x``.
 
         Raises:
             ValueError: If ``x`` is missing, or does not fit.
@@ -305,6 +316,8 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
         self._check_estimator()
         self.register_with_pyro()
         self.remember_parameters()
+        if observations:
+            x = observations["x"]
         checked, context, batch = self._checked(x, context, self._see)
         self._check_first_batch(x)
         check(checked is not None, "x", "be given to the guide, which conditions on it", None)
@@ -312,7 +325,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
         if self.training and torch.is_grad_enabled() and not self.is_bounding:
             self.latent_scale.advance()
         if not self.has_latents:
-            return  # a plate without a site is one that Predictive does not know of
+            return  # Predictive does not know of a plate without sites
         run_without_random_weights(self, partial(self._infer_in_plates, checked, context, batch))
 
     @torch.no_grad()
