@@ -14,6 +14,7 @@ from tests import cases
 from tests.cases import Case
 from tests.test_laws import batch_for, normal, run
 
+pytestmark = pytest.mark.one_each
 REFUSES = "^`dtype` must be float32 or float64 for weights .*autocast.*got torch.bfloat16"
 
 

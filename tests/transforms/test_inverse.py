@@ -60,7 +60,10 @@ def test_the_inverse_has_the_parameters_of_its_flow(name: str) -> None:
     assert inverse.to(torch.float32)(y.float()).dtype == torch.float32
 
 
-@every_maker
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n in ("nice", "glow") else []) for n in MAKERS],
+)
 def test_a_guide_by_the_inverse_trains(name: str) -> None:
     def model() -> None:
         with pyro.plate("two", 2):
