@@ -50,7 +50,7 @@ class RegularizedConv2d(DerivedBuffers):
     ) -> None:
         super().__init__()
         like = nn.Conv2d(in_channels, out_channels, kernel_size, groups=groups, bias=bias)
-        self.stride, self.groups = stride, groups
+        self.stride, self.padding, self.groups = stride, kernel_size // 2, groups
         self.weight, self.bias = like.weight, like.bias
         self.is_masked = mask is not None
         if mask is not None:
@@ -75,8 +75,8 @@ class RegularizedConv2d(DerivedBuffers):
 
     def forward(self, x: Float[Tensor, "batch C H W"]) -> Float[Tensor, "batch K h w"]:
         """Return the convolution."""
-        padding = self.weight.shape[-1] // 2
-        return F.conv2d(x, self.kernel(), self.bias, self.stride, padding, groups=self.groups)
+        kernel = self.kernel()
+        return F.conv2d(x, kernel, self.bias, self.stride, self.padding, groups=self.groups)
 
 
 class BatchNorm(nn.BatchNorm2d):
