@@ -41,7 +41,7 @@ def lattice(side: int, beta: float, field: float) -> data.Sampled:
 
 def lattice_network(side: int) -> models.GenerativeModel:
     """One setting for all lattices: the builder chooses the kernel that spans them."""
-    sizes: dict[str, Any] = {"hidden_channels": 24, "num_layers": 2, "dropout": 0.0}
+    sizes: dict[str, Any] = {"hidden_channels": 24, "num_layers": 1, "dropout": 0.0}
     return models.gated_pixelcnn((1, side, side), num_levels=2, **sizes)
 
 
@@ -49,7 +49,7 @@ def lattice_problem(side: int, beta: float, field: float) -> Problem:
     return Problem(
         partial(lattice, side, beta, field),
         partial(lattice_network, side),
-        {**ISING, "batch_size": 32},
+        {**ENDLESS, "learning_rate": 1e-2},
         120,
         0.0005 if side <= 12 else 0.001,
     )
