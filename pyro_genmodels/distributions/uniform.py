@@ -108,7 +108,7 @@ class UniformLevels(TorchDistribution):
         """Return minus the number of elements times the logarithm of the number of levels.
 
         Raises:
-            ValueError: Under validation, if the value is no array of levels of that shape.
+            ValueError: Under validation, if the value is not levels of that shape.
         """
         if self._validate_args:
             check_trailing("value", value, self.event_shape)

@@ -79,7 +79,7 @@ def data(model: GenerativeModel, *batch: int) -> Tensor:
     return x if model.num_levels is None else (x > 0).to(x.dtype)
 
 
-def weight_sites(trace: Any, model: GenerativeModel) -> dict[str, Any]:
+def weight_sites(trace: Any) -> dict[str, Any]:
     nodes = {name: trace.nodes[name] for name in trace.stochastic_nodes}
     return {name: site for name, site in nodes.items() if site["fn"].event_dim and name[0] != "z"}
 
@@ -88,7 +88,7 @@ def weight_sites(trace: Any, model: GenerativeModel) -> dict[str, Any]:
 def test_they_are_drawn_once_outside_the_plates(make: Callable[[], GenerativeModel]) -> None:
     model = make()
     trace = poutine.trace(model.model).get_trace(data(model, 4, 5))
-    sites = weight_sites(trace, model)
+    sites = weight_sites(trace)
     assert sites
     assert all(site["cond_indep_stack"] == () for site in sites.values())
     assert all(site["value"].shape == site["fn"].event_shape for site in sites.values())
@@ -101,7 +101,7 @@ def test_the_density_is_that_of_the_weights_drawn(make: Callable[[], GenerativeM
     for x in (data(model, 4), None):
         trace = poutine.trace(model.model).get_trace(x)
         trace.compute_log_prob()
-        drawn = {n: s["value"] for n, s in weight_sites(trace, model).items()}
+        drawn = {n: s["value"] for n, s in weight_sites(trace).items()}
         first = trace.nodes["x"]["unscaled_log_prob"]
         x_again = trace.nodes["x"]["value"].clone()
         latents = {n: trace.nodes[n]["value"] for n in trace.stochastic_nodes}
@@ -126,7 +126,7 @@ def test_a_flows_density_is_that_of_plain_weights() -> None:
     trace.compute_log_prob()
     torch.manual_seed(0)
     plain = transforms.affine_coupling(3, hidden=(4,))
-    values = [site["value"] for site in weight_sites(trace, model).values()]
+    values = [site["value"] for site in weight_sites(trace).values()]
     with torch.no_grad():
         for parameter, value in zip(plain.net.parameters(), values, strict=True):
             parameter.copy_(value)
@@ -138,7 +138,7 @@ def test_a_flows_density_is_that_of_plain_weights() -> None:
 def test_svi_fits_them_by_a_guide_of_the_users(make: Callable[[], GenerativeModel]) -> None:
     model = make()
     x = data(model, 8)
-    names = list(weight_sites(poutine.trace(model.model).get_trace(x), model))
+    names = list(weight_sites(poutine.trace(model.model).get_trace(x)))
     weights = AutoNormal(poutine.block(model.model, expose=names))
 
     def guide(x: Tensor) -> None:
@@ -198,7 +198,7 @@ def test_a_model_within_a_pyro_module() -> None:
             return self.part.model(x)
 
     program, x = Program(), torch.randn(4, 3)
-    names = list(weight_sites(poutine.trace(program).get_trace(x), program.part))
+    names = list(weight_sites(poutine.trace(program).get_trace(x)))
     guide = AutoDelta(poutine.block(program, expose=names))
     svi = SVI(program, guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO())
     with pytest.warns(UserWarning, match="Found vars in model but not guide"):

@@ -118,7 +118,7 @@ class AutoregressiveDistribution(TorchDistribution, ABC):
             ``(*batch,)``, the broadcast of the value's leading dimensions and the batch shape.
 
         Raises:
-            ValueError: Under validation, if the value is no array of levels of that shape; in a
+            ValueError: Under validation, if the value is not levels of that shape; in a
                 trace by ``torch.jit``, as of Pyro's compiled estimators.
         """
         check_not_traced()

@@ -25,8 +25,7 @@ def plates(batch: Sequence[int]) -> Iterator[None]:
     Where a plate of that size around this call has the dimension, it is left to that plate.
 
     Raises:
-        ValueError: If there is nothing in the batch, of which Pyro makes no plate; or if a plate
-            of another size has a dimension.
+        ValueError: If the batch is empty, or if a plate of another size has a dimension.
     """
     check(0 not in batch, "x", "hold one example or more", f"batch shape {tuple(batch)}")
     outer, hidden = _outer_plates()

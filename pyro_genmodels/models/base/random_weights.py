@@ -148,18 +148,13 @@ class _RefusedWeights(Messenger):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.priors = [
-            (f"{prefix}.{name}" if prefix else name, name)
-            for prefix, module in model.named_modules()
-            if isinstance(module, PyroModule)
-            for name in _samples(module)
-        ]
+        self.names = random_weights(model)
 
     def _pyro_sample(self, msg: Any) -> None:
-        for full, name in self.priors:
-            own = full == msg["name"] or full.endswith(f".{msg['name']}")
+        for name in self.names:  # a site's name begins at the outermost PyroModule
+            own = name == msg["name"] or name.endswith(f".{msg['name']}")
             rule = "not be random: the guide uses it, and random weights belong to the model"
-            check(not own, full, rule, f"PyroSample as '{name}'")
+            check(not own, name, rule, "a PyroSample")
 
 
 class _KeptWeights(Messenger):
