@@ -99,7 +99,7 @@ def save_samples(
     """Draw samples: a grid of images, a scatter plot of vectors (their first two coordinates).
 
     Args:
-        samples: Images ``(*batch, C, H, W)``, of which three dimensions are one, or vectors
+        samples: Images ``(*batch, C, H, W)``, three dimensions for a single one, or vectors
             ``(batch, D)`` or ``(D,)``.
         num_levels: Discrete levels, ``None`` for continuous values.
         path: PNG file to replace.

@@ -4,7 +4,7 @@
 an ``expand`` of both, and a KL that takes logarithms of what was an exponential a moment before.
 In a small VAE that is a tenth of the step. What it offers is here too: its moments, its KL to and
 from such distributions, and the parameters ``loc`` and ``scale`` by which Pyro's reparameterisers
-make a site's distribution anew.
+make a site's distribution again.
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ def _set_modes(modes: list[tuple[nn.Module, bool]]) -> None:
 
 
 class _EachTime(AbstractContextManager[None]):
-    """Makes a context manager anew each time it is entered; those of functions serve once only."""
+    """Makes a new context manager each time it is entered; those of functions serve once only."""
 
     def __init__(self, make: Callable[[], AbstractContextManager[None]]) -> None:
         self._make = make
