@@ -1,4 +1,4 @@
-"""Objects that remember how they were made, as plain data that rebuilds them.
+"""Objects that remember how they were made, as plain data, and arguments that belong together.
 
 A checkpoint holds a ``state_dict`` and this plain description. Reading one never runs code from
 it: names resolve only in the public lists (``__all__``) of this package, or to classes that the
@@ -10,8 +10,9 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias, TypeVar, get_type_hints
 
 import torch
 
@@ -22,6 +23,8 @@ Plain: TypeAlias = "bool | int | float | str | list[Plain] | dict[str, Plain] | 
 PUBLIC_MODULES = ("nets", "transforms", "distributions", "data", "models")
 _PACKAGE = __name__.partition(".")[0]
 _ARGUMENTS = "_constructor_arguments"
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
 class Configured:
@@ -81,6 +84,155 @@ def _bind(
         kind = signature.parameters[name].kind
         arguments |= value if kind is inspect.Parameter.VAR_KEYWORD else {name: value}
     return arguments
+
+
+@dataclass(frozen=True)
+class ArgumentGroup(Configured):
+    """Base of arguments that belong together and are given to a constructor as one object.
+
+    A subclass is a frozen dataclass whose fields all have defaults. Its first field may be given
+    alone in the place of the whole: see :meth:`of`. Fields declared as integers must be; further
+    checks go into ``__post_init__``.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Sizes(ArgumentGroup):
+        ...     width: int = 8
+        ...     depth: int = 2
+        >>> Sizes.of(16), Sizes.of(Sizes(depth=3)), Sizes.of(None)
+        (Sizes(width=16, depth=2), Sizes(width=8, depth=3), Sizes(width=8, depth=2))
+    """
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` if a field is not the integer that it is declared as."""
+        declared = {each.name: each.type for each in fields(self)}
+        check_integers(integers_declared(declared), self.current_arguments())
+
+    def current_arguments(self) -> dict[str, Any]:
+        """Return the value of every field."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+    @classmethod
+    def of(cls: type[GroupT], value: Any) -> GroupT:
+        """Return a group, given as it is, as its first field alone, or ``None`` for defaults."""
+        if isinstance(value, cls):
+            return value
+        return cls() if value is None else cls(value)  # type: ignore[call-arg]
+
+
+GroupT = TypeVar("GroupT", bound=ArgumentGroup)
+
+
+def takes_arguments_of(
+    make: Callable[..., Any], *, without: Collection[str] = (), **defaults: Any
+) -> Callable[[FunctionT], FunctionT]:
+    """Decorate a function that passes ``**options`` on, so that it shows what they may be.
+
+    Its signature, from which the command line reads options, gets the arguments of ``make``; its
+    docstring gets their descriptions, in the place of the entry ``options``. What the function
+    declares or describes itself stays as it is.
+
+    Args:
+        make: What the options are passed on to.
+        without: Arguments of ``make`` that the function does not take.
+        defaults: Other defaults than those of ``make``. They are passed on.
+
+    Example:
+        >>> def rectangle(height: int, *, width: int = 3) -> int:
+        ...     '''Return the area.
+        ...
+        ...     Args:
+        ...         height: Height in metres.
+        ...         width: Width in metres.
+        ...     '''
+        ...     return height * width
+        >>> @takes_arguments_of(rectangle, without=["height"], width=5)
+        ... def strip(**options: int) -> int:
+        ...     '''Return the area of height one.
+        ...
+        ...     Args:
+        ...         options: Others.
+        ...     '''
+        ...     return rectangle(1, **options)
+        >>> inspect.signature(strip).parameters["width"], strip()
+        (<Parameter "width: int = 5">, 5)
+        >>> strip(depth=2)
+        Traceback (most recent call last):
+        ...
+        TypeError: strip() got an unexpected keyword argument 'depth'
+    """
+
+    def decorate(function: FunctionT) -> FunctionT:
+        signature = _joined_signature(function, make, without, defaults)
+
+        @functools.wraps(function)
+        def passing_on(*args: Any, **kwargs: Any) -> Any:
+            try:
+                signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{function.__name__}() {error}") from None
+            return function(*args, **{**defaults, **kwargs})
+
+        passing_on.__signature__ = signature  # type: ignore[attr-defined]
+        passing_on.__doc__ = _joined_docstring(function, make, signature)
+        return passing_on  # type: ignore[return-value]
+
+    return decorate
+
+
+def _joined_signature(
+    function: Callable[..., Any],
+    make: Callable[..., Any],
+    without: Collection[str],
+    defaults: Mapping[str, Any],
+) -> inspect.Signature:
+    of_function, of_make = inspect.signature(function), inspect.signature(make)
+    own = {
+        name: parameter.replace(annotation=hint)
+        for name, parameter, hint in _hinted(function, of_function)
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    }
+    added = [
+        parameter.replace(
+            kind=inspect.Parameter.KEYWORD_ONLY,
+            default=defaults.get(name, parameter.default),
+            annotation=hint,
+        )
+        for name, parameter, hint in _hinted(make, of_make)
+        if name not in own and name not in without
+    ]
+    return of_function.replace(parameters=[*own.values(), *added])
+
+
+def _hinted(
+    make: Callable[..., Any], signature: inspect.Signature
+) -> Iterator[tuple[str, inspect.Parameter, Any]]:
+    hints = get_type_hints(make.__init__ if inspect.isclass(make) else make)
+    for name, parameter in signature.parameters.items():
+        yield name, parameter, hints.get(name, parameter.annotation)
+
+
+def _joined_docstring(
+    function: Callable[..., Any], make: Callable[..., Any], signature: inspect.Signature
+) -> str:
+    own, theirs = _described(function), _described(make)
+    text = inspect.getdoc(function) or ""
+    missing = (name for name in signature.parameters if name not in own)
+    return text.replace(own.get("options", ""), "".join(theirs.get(n, "") for n in missing))
+
+
+def _described(make: Callable[..., Any]) -> dict[str, str]:
+    """Return the entries of a docstring's section ``Args`` by name, each with its indentation."""
+    _, _, section = (inspect.getdoc(make) or "").partition("\nArgs:\n")
+    found: dict[str, str] = {}
+    name = ""
+    for line in section.split("\n"):
+        if not line.startswith("    "):
+            break
+        if not line.startswith("     "):
+            name = line.strip().partition(":")[0]
+        found[name] = found.get(name, "") + line + "\n"
+    return found
 
 
 def configuration(instance: Configured) -> dict[str, Plain]:
