@@ -10,13 +10,14 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, TypeAlias, TypeVar, get_type_hints
+from typing import Any, TypeAlias, TypeVar, get_args, get_type_hints
 
 import torch
 
 from pyro_genmodels._checks import check, check_integers, integers_declared
+from pyro_genmodels._migration import moved_hint
 
 Plain: TypeAlias = "bool | int | float | str | list[Plain] | dict[str, Plain] | None"
 
@@ -59,11 +60,15 @@ class Configured:
 
 def _recording(init: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(init)
-    declared = integers_declared(init.__annotations__)
+    declared = integers_declared({p.name: p.annotation for p in signature.parameters.values()})
 
     @functools.wraps(init)
     def recording_init(self: Any, *args: Any, **kwargs: Any) -> None:
-        arguments = _bind(signature, (self, *args), kwargs)
+        try:
+            arguments = _bind(signature, (self, *args), kwargs)
+        except TypeError as error:
+            classes = [cls.__name__ for cls in type(self).__mro__]
+            raise _misfit(error, classes, kwargs) from None
         check_integers(declared, arguments)
         # The most derived constructor comes first; those it calls must not overwrite its record.
         self.__dict__.setdefault(_ARGUMENTS, arguments)
@@ -72,13 +77,22 @@ def _recording(init: Callable[..., None]) -> Callable[..., None]:
     return recording_init
 
 
+def _misfit(error: TypeError, called: Sequence[str], given: Iterable[str]) -> TypeError:
+    """Return the error of a call with other arguments than it takes, and what has moved.
+
+    Args:
+        error: What went wrong.
+        called: Name of the class and of its bases, or of the function.
+        given: Names of the arguments.
+    """
+    hint = moved_hint([f"{part}.{name}" for part in PUBLIC_MODULES for name in called], given)
+    return TypeError(f"{called[0]}() {error}" + (f": {hint}" if hint else ""))
+
+
 def _bind(
     signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, Any]:
-    try:
-        bound = signature.bind(*args, **kwargs)
-    except TypeError:
-        return {}  # the constructor is about to raise the same TypeError, with its traceback
+    bound = signature.bind(*args, **kwargs)
     arguments: dict[str, Any] = {}
     for name, value in list(bound.arguments.items())[1:]:
         kind = signature.parameters[name].kind
@@ -104,7 +118,10 @@ class ArgumentGroup(Configured):
     """
 
     def __post_init__(self) -> None:
-        """Raise ``ValueError`` if a field is not the integer that it is declared as."""
+        """Make sequences tuples; raise ``ValueError`` if an integer field holds something else."""
+        for name, value in self.current_arguments().items():
+            if isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))
         declared = {each.name: each.type for each in fields(self)}
         check_integers(integers_declared(declared), self.current_arguments())
 
@@ -114,7 +131,7 @@ class ArgumentGroup(Configured):
 
     @classmethod
     def of(cls: type[GroupT], value: Any) -> GroupT:
-        """Return a group, given as it is, as its first field alone, or ``None`` for defaults."""
+        """Return a group, given as it is, by its first field alone, or ``None`` for defaults."""
         if isinstance(value, cls):
             return value
         return cls() if value is None else cls(value)  # type: ignore[call-arg]
@@ -170,7 +187,7 @@ def takes_arguments_of(
             try:
                 signature.bind(*args, **kwargs)
             except TypeError as error:
-                raise TypeError(f"{function.__name__}() {error}") from None
+                raise _misfit(error, [function.__name__], kwargs) from None
             return function(*args, **{**defaults, **kwargs})
 
         passing_on.__signature__ = signature  # type: ignore[attr-defined]
@@ -186,30 +203,55 @@ def _joined_signature(
     without: Collection[str],
     defaults: Mapping[str, Any],
 ) -> inspect.Signature:
-    of_function, of_make = inspect.signature(function), inspect.signature(make)
     own = {
-        name: parameter.replace(annotation=hint)
-        for name, parameter, hint in _hinted(function, of_function)
+        name: parameter
+        for name, parameter in hinted_parameters(function).items()
         if parameter.kind is not inspect.Parameter.VAR_KEYWORD
     }
     added = [
         parameter.replace(
-            kind=inspect.Parameter.KEYWORD_ONLY,
-            default=defaults.get(name, parameter.default),
-            annotation=hint,
+            kind=inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name, parameter.default)
         )
-        for name, parameter, hint in _hinted(make, of_make)
+        for name, parameter in hinted_parameters(make).items()
         if name not in own and name not in without
     ]
-    return of_function.replace(parameters=[*own.values(), *added])
+    return inspect.signature(function).replace(parameters=[*own.values(), *added])
 
 
-def _hinted(
-    make: Callable[..., Any], signature: inspect.Signature
-) -> Iterator[tuple[str, inspect.Parameter, Any]]:
+def hinted_parameters(make: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the parameters of a function or class, their annotations as types, not strings."""
     hints = get_type_hints(make.__init__ if inspect.isclass(make) else make)
-    for name, parameter in signature.parameters.items():
-        yield name, parameter, hints.get(name, parameter.annotation)
+    return {
+        name: parameter.replace(annotation=hints.get(name, parameter.annotation))
+        for name, parameter in inspect.signature(make).parameters.items()
+    }
+
+
+def argument_groups(make: Callable[..., Any]) -> dict[str, type[ArgumentGroup]]:
+    """Return the arguments of a function or class that are groups, with the class of each."""
+    return {
+        name: cls
+        for name, parameter in hinted_parameters(make).items()
+        for cls in classes_of(parameter.annotation)
+        if issubclass(cls, ArgumentGroup)
+    }
+
+
+def with_groups(make: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call, groups that are given as fields by name made."""
+    groups = argument_groups(make)
+    return {
+        name: groups[name](**value) if name in groups and isinstance(value, Mapping) else value
+        for name, value in arguments.items()
+    }
+
+
+def classes_of(annotation: Any) -> Iterator[type]:
+    """Yield the classes in an annotation, at any depth."""
+    if inspect.isclass(annotation) and not get_args(annotation):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from classes_of(argument)
 
 
 def _joined_docstring(

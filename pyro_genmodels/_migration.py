@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
 Change: TypeAlias = Callable[[str, dict[str, Any]], tuple[str, dict[str, Any]]]
 
-FORMAT = 2
+FORMAT = 3
 """Format of checkpoints, configurations and codes that this version writes."""
 
 
@@ -22,7 +22,138 @@ def _unbounded_glow(name: str, arguments: dict[str, Any]) -> tuple[str, dict[str
     return name, {"max_amplification": None, **arguments} if old else arguments
 
 
-CHANGES: dict[int, tuple[Change, ...]] = {1: (_unbounded_glow,)}
+class Moved(NamedTuple):
+    """Where a constructor's argument has gone: ``argument=Group(field=...)``."""
+
+    argument: str
+    group: str
+    field: str
+
+
+def _into(argument: str, group: str, *fields: str, **renamed: str) -> dict[str, Moved]:
+    same = {field: Moved(argument, group, field) for field in fields}
+    return same | {old: Moved(argument, group, field) for old, field in renamed.items()}
+
+
+_FIRST_FIELD = {
+    "models.Codebook": "num_codes",
+    "models.GaussianPosterior": "covariance",
+    "models.KLObjective": "beta",
+    "models.NVAENetwork": "num_groups",
+    "models.NVAEObjective": "beta",
+    "models.RateCommitment": "kind",
+    "models.SequenceVQVAENetwork": "reduction",
+    "models.VAENetwork": "kind",
+    "models.VQVAE2Network": "reduction",
+    "models.VQVAENetwork": "kind",
+    "models.WaveNetSizes": "channels",
+}
+_NETWORK = _into("network", "models.VAENetwork", "hidden", "activation", "dropout")
+_VAE = {
+    **_NETWORK,
+    **_into(
+        "posterior",
+        "models.GaussianPosterior",
+        posterior_rank="rank",
+        posterior_transforms="transforms",
+        posterior_features="features",
+    ),
+    **_into("objective", "models.KLObjective", "warmup_steps", "free_bits", "free_bits_per"),
+}
+_BETA = ("beta", "first_beta", "capacity", "capacity_steps", "rate", "rate_step")
+_BLOCKS = ("reduction", "hidden_channels", "residual_channels", "num_blocks")
+_CODEBOOK = _into("codebook", "models.Codebook", "num_codes", "commitment", code_dim="dim")
+
+MOVED: dict[str, dict[str, Moved]] = {
+    "models.VAE": _VAE,
+    "models.BetaVAE": {**_VAE, **_into("objective", "models.KLObjective", *_BETA)},
+    "models.DeltaVAE": {
+        **_NETWORK,
+        **_into("objective", "models.KLObjective", "warmup_steps"),
+        **_into("commitment", "models.RateCommitment", "num_steps"),
+    },
+    "models.NVAE": {
+        **_into(
+            "network",
+            "models.NVAENetwork",
+            "num_groups",
+            "latent_channels",
+            "channels",
+            "num_cells",
+            "num_blocks",
+            "cells_per_block",
+            "num_flows",
+            "checkpointing",
+        ),
+        **_into(
+            "objective",
+            "models.NVAEObjective",
+            "beta",
+            "warmup_steps",
+            "balancing",
+            "regularization",
+            "regularization_start",
+        ),
+    },
+    "models.VQVAE": {
+        **_CODEBOOK,
+        **_into("network", "models.VQVAENetwork", *_BLOCKS, "strided_channels", "projection"),
+    },
+    "models.VQVAE2": {**_CODEBOOK, **_into("network", "models.VQVAE2Network", *_BLOCKS)},
+    "models.SequenceVQVAE": {
+        **_CODEBOOK,
+        **_into("network", "models.SequenceVQVAENetwork", *_BLOCKS),
+        **_into(
+            "wavenet",
+            "models.WaveNetSizes",
+            "dropout",
+            wavenet_channels="channels",
+            wavenet_skip_channels="skip_channels",
+            wavenet_blocks="num_blocks",
+            wavenet_layers="layers_per_block",
+        ),
+    },
+}
+"""Arguments of before format 3 that are fields of a group of arguments now."""
+
+
+def _regrouped(name: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Put arguments into the groups that they belong to now."""
+    moved = MOVED.get(name, {})
+    kept = {key: value for key, value in arguments.items() if key not in moved}
+    for old, value in arguments.items():
+        if old in moved:
+            argument, group, field = moved[old]
+            given = _fields(group, kept.get(argument))
+            kept[argument] = {"class": group, "arguments": {**given, field: value}}
+    return name, kept
+
+
+def _fields(group: str, given: Any) -> dict[str, Any]:
+    """Return the fields of a group that is given as a description, by its first field, or not."""
+    if isinstance(given, Mapping):
+        return dict(given.get("arguments") or {}) if "class" in given else dict(given)
+    return {} if given is None else {_FIRST_FIELD[group]: given}
+
+
+def moved_hint(names: Iterable[str], given: Iterable[str]) -> str:
+    """Return where old arguments have gone, ``""`` if none of those given has.
+
+    Args:
+        names: Public names of a class and its bases, or of a builder.
+        given: Names of the arguments.
+    """
+    moved = {old: to for name in names for old, to in MOVED.get(name, {}).items()}
+    hints = [
+        f"`{old}` is now `{moved[old].argument}="
+        f"{moved[old].group.rpartition('.')[2]}({moved[old].field}=...)`"
+        for old in given
+        if old in moved
+    ]
+    return "; ".join(hints)
+
+
+CHANGES: dict[int, tuple[Change, ...]] = {1: (_unbounded_glow,), 2: (_regrouped,)}
 """Changes from a format to the next: ``{1: (renamed_layers, ...)}`` leads from format 1 to 2.
 
 A change takes a class or builder by its public name (``"models.VAE"``) with its arguments, and

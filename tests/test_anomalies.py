@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pyro_genmodels import data, metrics
-from pyro_genmodels.models import VAE, ELBOLoss
+from pyro_genmodels.models import VAE, ELBOLoss, VAENetwork
 from pyro_genmodels.training.random import seeded
 
 
@@ -19,7 +19,7 @@ def digits() -> data.Digits:
 @pytest.fixture(scope="module")
 def vae(digits: data.Digits) -> VAE:
     with seeded(0):
-        model = VAE((1, 8, 8), num_levels=17, latent_dim=6, hidden=(128,))
+        model = VAE((1, 8, 8), num_levels=17, latent_dim=6, network=VAENetwork(hidden=(128,)))
         x, loss = digits.train.tensors[0].float(), ELBOLoss(model)
         optimizer = torch.optim.Adam(loss.parameters(), lr=3e-3)
         for _ in range(400):

@@ -18,7 +18,7 @@ from pyro_genmodels.cli import main
 from pyro_genmodels.cli.names import data_makers, model_makers
 
 QUICK = ["--max_epochs", "1", "--num_samples", "4", "--progress", "false", "--accelerator", "cpu"]
-SMALL = ["--model.hidden", "[8]", "--model.latent_dim", "2"]
+SMALL = ["--model.network.hidden", "[8]", "--model.latent_dim", "2"]
 
 
 @pytest.fixture(scope="module")

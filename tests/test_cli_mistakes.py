@@ -16,7 +16,7 @@ from pyro_genmodels import training
 from pyro_genmodels.cli import main
 
 QUICK = ["--max_epochs", "1", "--num_samples", "0", "--progress", "false", "--accelerator", "cpu"]
-SMALL = ["--model.hidden", "[8]", "--model.latent_dim", "2"]
+SMALL = ["--model.network.hidden", "[8]", "--model.latent_dim", "2"]
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,9 @@ from pyro_genmodels.cli.plan import Plan
 from pyro_genmodels.data import Digits, mu_law_encode
 
 QUICK = ["--max_epochs", "1", "--num_samples", "4", "--progress", "false", "--accelerator", "cpu"]
-SIZES = ["--model.num_codes", "6", "--model.code_dim", "3", "--model.hidden_channels", "4"]
-SMALL = [*SIZES, "--model.residual_channels", "3", "--model.reduction", "2"]
+NETWORK = "--model.network."
+SIZES = ["--model.codebook", "6", "--model.codebook.dim", "3", f"{NETWORK}hidden_channels", "4"]
+SMALL = [*SIZES, f"{NETWORK}residual_channels", "3", f"{NETWORK}reduction", "2"]
 PRIOR = ["--model.hidden-channels", "8", "--model.num_blocks", "1", "--model.num_layers", "1"]
 
 
@@ -81,9 +82,10 @@ def test_both_stages_of_sequences(tmp_path: Path, capsys: pytest.CaptureFixture[
     folder, path = tmp_path / "run", tmp_path / "levels.npy"
     waves = torch.sin(torch.rand(60, 1) * torch.arange(64.0))
     np.save(path, mu_law_encode(waves, 16).numpy())
-    sizes = {"hidden_channels": 8, "wavenet_channels": 4, "wavenet_skip_channels": 4}
-    sizes |= {"wavenet_blocks": 1, "wavenet_layers": 3, "num_codes": 6, "code_dim": 3}
-    small = [f"--model.{name}={value}" for name, value in (sizes | {"reduction": 8}).items()]
+    sizes = {"network.hidden_channels": 8, "network.reduction": 8, "codebook": 6}
+    sizes |= {"wavenet.channels": 4, "wavenet.skip_channels": 4, "wavenet.num_blocks": 1}
+    sizes |= {"wavenet.layers_per_block": 3, "codebook.dim": 3}
+    small = [f"--model.{name}={value}" for name, value in sizes.items()]
     second = ["--prior.max_epochs", "1", "--prior.model.hidden_channels", "4"]
     words = ["train", "sequence_vqvae", "--preset", "vctk", "--run", str(folder), *small, *QUICK]
     words += ["--data", "from_file", "--data.path", str(path), "--data.num_levels", "16"]
@@ -225,7 +227,7 @@ MISTAKES = [
 @pytest.fixture(scope="module")
 def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "vae"
-    small = ["--model.hidden", "[4]", "--model.latent_dim", "2"]
+    small = ["--model.network.hidden", "[4]", "--model.latent_dim", "2"]
     assert main(["train", "vae", "--data", "digits", "--run", str(folder), *small, *QUICK]) == 0
     return folder
 

@@ -22,7 +22,14 @@ from tests.test_cli_mistakes import contents, refuse
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An autoregressive run with labels and one with latents, on sixty images of four levels."""
     folder = tmp_path_factory.mktemp("runs")
-    train_runs(folder, {"vae": models.VAE(SHAPE, num_levels=4, latent_dim=2, hidden=(4,))})
+    train_runs(
+        folder,
+        {
+            "vae": models.VAE(
+                SHAPE, num_levels=4, latent_dim=2, network=models.VAENetwork(hidden=(4,))
+            )
+        },
+    )
     return folder
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from pyro_genmodels import compression, models, training
 from pyro_genmodels._checks import require
 from pyro_genmodels.cli import main
+from tests import cases
 
 SAVED = Path(__file__).parent / "data" / "compatibility"
 RUNS = sorted(path.parent.name for path in SAVED.glob("*/config.yaml"))
@@ -73,6 +75,19 @@ def test_a_run_resumes_to_the_same_parameters(tmp_path: Path) -> None:
         for name, value in before.items():
             # Equal bit for bit where they were saved; Adam magnifies another machine's rounding.
             torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("part", ["models", "nets", "transforms"])
+def test_parameters_keep_their_order(part: str) -> None:
+    """An optimizer's state goes by position: another order would load moments into others."""
+    before = json.loads((SAVED / "parameter_order.json").read_text())
+    tables = {"models": cases.MODELS, "nets": cases.NETS, "transforms": cases.TRANSFORMS}
+    for name, make in tables[part].items():
+        module = make().part
+        if f"{part}: {name}" in before and isinstance(module, torch.nn.Module):
+            shapes = [f"{key} {tuple(p.shape)}" for key, p in module.named_parameters()]
+            mark = hashlib.sha256("\n".join(shapes).encode()).hexdigest()[:12]
+            assert mark == before[f"{part}: {name}"], f"{name}: {shapes}"
 
 
 def test_a_configuration_trains_anew(run: Path, tmp_path: Path) -> None:

@@ -295,7 +295,9 @@ def _uniform_data() -> bytes:
 
 def _vq() -> tuple[Any, bytes]:
     torch.manual_seed(0)
-    model = models.VQVAE2((1, 4, 4), num_levels=3, num_codes=5, hidden_channels=4, reduction=2)
+    model = models.VQVAE2(
+        (1, 4, 4), num_levels=3, codebook=5, network=models.VQVAE2Network(2, hidden_channels=4)
+    )
     x = torch.randint(3, (6, 1, 4, 4))
     return model, compression.compress_images(model, x)
 
@@ -409,7 +411,9 @@ def test_codes_of_another_model_or_context_or_damaged_ones() -> None:
 
 
 def test_no_images_have_no_bits() -> None:
-    model = models.VQVAE((1, 4, 4), num_levels=4, num_codes=4, hidden_channels=4)
+    model = models.VQVAE(
+        (1, 4, 4), num_levels=4, codebook=4, network=models.VQVAENetwork(hidden_channels=4)
+    )
     assert compression.ideal_bits(model, torch.zeros(0, 1, 4, 4)) == 0
 
 

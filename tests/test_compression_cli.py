@@ -22,7 +22,14 @@ from tests.test_cli_mistakes import contents, refuse
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A labelled lossless run and one of codes, on sixty images of four levels."""
     folder = tmp_path_factory.mktemp("runs")
-    train_runs(folder, {"vqvae": models.VQVAE(SHAPE, num_levels=4, num_codes=8, hidden_channels=4)})
+    train_runs(
+        folder,
+        {
+            "vqvae": models.VQVAE(
+                SHAPE, num_levels=4, codebook=8, network=models.VQVAENetwork(hidden_channels=4)
+            )
+        },
+    )
     return folder
 
 

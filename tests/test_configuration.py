@@ -35,7 +35,9 @@ ALLOWED = [f"{__name__}.{cls.__name__}" for cls in (Own, Derived, Inheriting)]
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: models.VAE((1, 4, 4), num_levels=5, latent_dim=3, hidden=(8,)),
+        lambda: models.VAE(
+            (1, 4, 4), num_levels=5, latent_dim=3, network=models.VAENetwork(hidden=(8,))
+        ),
         lambda: models.pixelcnn((1, 4, 4), num_levels=5, hidden_channels=4, num_classes=3),
         lambda: models.realnvp((1, 4, 4), num_levels=5),
         lambda: models.FlowModel((4,), [transforms.RealNVP((4,)), transforms.RealNVP(4)]),

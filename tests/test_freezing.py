@@ -16,6 +16,7 @@ from pyro_genmodels.models import ELBOLoss
 from pyro_genmodels.nets.layers.data_dependent_init import awaits_data
 from tests import cases
 from tests.cases import Case
+from tests.grouped import grouped
 
 ALL_TRANSFORMS = cases.TRANSFORMS | cases.CONDITIONAL_TRANSFORMS
 
@@ -234,8 +235,11 @@ def test_accumulated_batches_are_one(name: str) -> None:
 
 
 def vqvae(**options: Any) -> models.VQVAE:
-    sizes = {"num_levels": 3, "code_dim": 3, "num_codes": 6, "hidden_channels": 4}
-    return models.VQVAE((1, 5, 6), **{**sizes, "residual_channels": 3, "num_blocks": 1, **options})
+    sizes = {"num_levels": 3, "dim": 3, "num_codes": 6, "hidden_channels": 4}
+    return models.VQVAE(
+        (1, 5, 6),
+        **grouped(models.VQVAE, {**sizes, "residual_channels": 3, "num_blocks": 1, **options}),
+    )
 
 
 def images(*batch: int) -> Tensor:
@@ -353,7 +357,13 @@ FITTED: dict[str, tuple[Callable[[], Any], str]] = {
     "batch norms": (lambda: cases.MODELS["NVAE"]().part, "hierarchy.encoder"),
     "spectral norms": (lambda: cases.MODELS["NVAE"]().part, "regularizer"),
     "multiplier": (
-        lambda: models.BetaVAE((4,), num_levels=3, latent_dim=2, hidden=(6,), rate=0.5),
+        lambda: models.BetaVAE(
+            (4,),
+            num_levels=3,
+            latent_dim=2,
+            network=models.VAENetwork(hidden=(6,)),
+            objective=models.KLObjective(rate=0.5),
+        ),
         "latent_cost",
     ),
 }
@@ -396,7 +406,9 @@ def test_a_run_is_resumed_with_the_same_parts_frozen(
     from pyro_genmodels import training
 
     def made(part: str | None) -> models.VAE:
-        model = models.VAE((1, 5, 6), num_levels=3, latent_dim=2, hidden=(4, 4))
+        model = models.VAE(
+            (1, 5, 6), num_levels=3, latent_dim=2, network=models.VAENetwork(hidden=(4, 4))
+        )
         if part is not None:
             model.get_submodule(part).requires_grad_(False)
         return model

@@ -103,10 +103,10 @@ class Holder(nn.Module):
 @pytest.mark.parametrize(
     "part",
     [
-        models.VAE((3,), latent_dim=2, hidden=(4,)),
+        models.VAE((3,), latent_dim=2, network=models.VAENetwork(hidden=(4,))),
         transforms.conditional_affine_coupling(3, 2),
         nets.VectorQuantizer(3, 5),
-        models.ELBOLoss(models.VAE((3,), latent_dim=2, hidden=(4,))),
+        models.ELBOLoss(models.VAE((3,), latent_dim=2, network=models.VAENetwork(hidden=(4,)))),
     ],
     ids=lambda part: type(part).__name__,
 )

@@ -83,7 +83,9 @@ def pixelcnn() -> models.AutoregressiveModel:
 
 
 def vae() -> models.VAE:
-    return models.VAE((4,), num_levels=2, latent_dim=2, hidden=(4,)).eval()
+    return models.VAE(
+        (4,), num_levels=2, latent_dim=2, network=models.VAENetwork(hidden=(4,))
+    ).eval()
 
 
 def draw(**options: Any) -> torch.Tensor:

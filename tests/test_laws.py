@@ -445,7 +445,9 @@ def test_bounds_of_a_linear_vae_below_its_exact_evidence() -> None:
     """A linear decoder with Gaussian noise: x is N(b, W W^T + s^2)."""
     torch.manual_seed(0)
     likelihood = models.GaussianLikelihood((3,), scale="shared")
-    vae = models.VAE((3,), latent_dim=2, hidden=(), likelihood=likelihood)
+    vae = models.VAE(
+        (3,), latent_dim=2, network=models.VAENetwork(hidden=()), likelihood=likelihood
+    )
     testing.randomize_parameters(vae, 0.1).eval()
     with torch.no_grad():
         base = vae.decode(torch.zeros(2))

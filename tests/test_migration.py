@@ -33,8 +33,7 @@ def without_default(name: str, arguments: dict[str, Any]) -> tuple[str, dict[str
 
 
 def change(patch: pytest.MonkeyPatch, *changes: _migration.Change) -> None:
-    patch.setattr(_migration, "FORMAT", 2)
-    patch.setattr(_migration, "CHANGES", {1: changes})
+    patch.setattr(_migration, "CHANGES", {**_migration.CHANGES, 1: changes})
 
 
 def test_descriptions_change_at_any_depth(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +61,7 @@ def test_a_configuration_is_migrated(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     change(monkeypatch, widened)
     run, config = tmp_path / "run", SAVED / "vae" / "config.yaml"
     assert main(["train", "--config", str(config), "--run", str(run), *QUICK]) == 0
-    assert yaml.safe_load((run / "config.yaml").read_text())["model"]["hidden"] == [16]
+    assert yaml.safe_load((run / "config.yaml").read_text())["model"]["network"]["hidden"] == [16]
 
 
 def test_a_glow_of_before_keeps_its_map() -> None:

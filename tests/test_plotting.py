@@ -69,7 +69,7 @@ def test_no_images_are_named() -> None:
 
 def test_traversals_move_one_unit_a_row(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    vae = models.VAE((1, 48, 48), num_levels=2, latent_dim=2, hidden=())
+    vae = models.VAE((1, 48, 48), num_levels=2, latent_dim=2, network=models.VAENetwork(hidden=()))
     layer = vae.decoder.mlp.layers[0]
     with torch.no_grad():
         layer.weight.zero_()
@@ -90,7 +90,9 @@ def test_traversals_move_one_unit_a_row(tmp_path: Path) -> None:
 
 
 def test_traversals_are_drawn_without_dropout(tmp_path: Path) -> None:
-    vae = models.VAE((1, 48, 48), num_levels=2, latent_dim=2, dropout=0.5)
+    vae = models.VAE(
+        (1, 48, 48), num_levels=2, latent_dim=2, network=models.VAENetwork(dropout=0.5)
+    )
     for name in ("a.png", "b.png"):
         plotting.save_traversals(vae, tmp_path / name)
     assert (imread(tmp_path / "a.png") == imread(tmp_path / "b.png")).all()

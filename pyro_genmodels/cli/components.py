@@ -1,16 +1,20 @@
-"""Parts of models (networks, transforms, likelihoods) as plain data on the command line.
+"""Parts of models, and groups of arguments, as plain data on the command line.
 
-A part is written as everywhere in this package, ``{class: nets.PixelCNNNet, arguments: {...}}``,
-or by its bare name with its arguments dotted: ``--model.net PixelCNNNet
---model.net.hidden_channels 32``. Nothing is imported to read it but what the package exports.
+A group is written by its fields, ``--model.objective.beta 4``, or by the first of them alone,
+``--model.posterior full``. A part (a network, a transform, a likelihood) is written as everywhere
+in this package, ``{class: nets.PixelCNNNet, arguments: {...}}``, or by its bare name with its
+arguments dotted: ``--model.net PixelCNNNet --model.net.hidden_channels 32``. Nothing is imported to
+read it but what the package exports.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 import typing
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,6 +23,7 @@ from torch import nn
 
 from pyro_genmodels import _configuration, models, nets, transforms
 from pyro_genmodels._checks import check, require
+from pyro_genmodels._configuration import ArgumentGroup, classes_of
 
 
 @dataclass(frozen=True)
@@ -48,21 +53,44 @@ def _component_types() -> set[type]:
             maker = getattr(module, name)
             target = maker.__init__ if inspect.isclass(maker) else maker
             hints = typing.get_type_hints(target) if inspect.isfunction(target) else {}
-            found |= {cls for hint in hints.values() for cls in _classes(hint) if _is_part(cls)}
+            found |= {cls for hint in hints.values() for cls in classes_of(hint) if _is_part(cls)}
     return found
 
 
-def _classes(hint: Any) -> Iterable[type]:
-    if inspect.isclass(hint) and not typing.get_args(hint):
-        yield hint
-    for argument in typing.get_args(hint):
-        yield from _classes(argument)
-
-
 def _is_part(cls: type) -> bool:
+    if issubclass(cls, ArgumentGroup):
+        return False
     kinds = (nn.Module, _configuration.Configured, torch.distributions.Transform)
     conditional = any(base.__name__ == "ConditionalTransform" for base in cls.__mro__)
     return conditional or issubclass(cls, kinds)
+
+
+def group_fields(argument: str, group: type[ArgumentGroup], value: Any) -> dict[str, Any]:
+    """Return the fields of a group that are given: by name, by a description, or by the first.
+
+    Raises:
+        ValueError: If the description is of another class.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        return {fields(group)[0].name: value}
+    if "class" not in value:
+        return dict(value)
+    name = _configuration.qualified_name(group)
+    fits = _public_name(str(value["class"])) == name
+    check(fits, argument, f"be of class {name}", value["class"])
+    return dict(value.get("arguments") or {})
+
+
+def with_fields(
+    options: Mapping[str, Any], groups: Mapping[str, type[ArgumentGroup]]
+) -> dict[str, Any]:
+    """Return a model's options with its groups written by their fields."""
+    return {
+        name: group_fields(name, groups[name], value) if name in groups else value
+        for name, value in options.items()
+    }
 
 
 def _described(value: Any) -> Description:
@@ -100,6 +128,8 @@ def build_components(value: Any, facts: Mapping[str, Any], allow: Collection[str
         missing = {k: v for k, v in facts.items() if k in taken and k not in arguments}
         built = {k: build_components(v, facts, allow) for k, v in {**missing, **arguments}.items()}
         return _configuration.resolve(name, allow=allow)(**built)
+    if isinstance(value, Mapping):
+        return {k: build_components(v, facts, allow) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [build_components(v, facts, allow) for v in value]
     return value
@@ -115,12 +145,18 @@ def _public_name(name: str) -> str:
     return name
 
 
-def gather(words: list[str]) -> list[str]:
+def gather(
+    words: list[str], groups: Mapping[str, type[ArgumentGroup]] = MappingProxyType({})
+) -> list[str]:
     """Gather ``--model.net Name --model.net.width 8`` into one description of the part.
 
-    Words of plain options pass unchanged.
+    Words of plain options pass unchanged; a group given whole is written by its fields.
+
+    Args:
+        words: Options and their values.
+        groups: The model's arguments that are groups.
     """
-    pairs = list(options_of(words))
+    pairs = list(_fields_of_groups(words, groups))
     parts = {option for option, _ in pairs if any(o.startswith(option + ".") for o, _ in pairs)}
     described: dict[str, dict[str, Any]] = {}
     plain: list[str] = []
@@ -134,6 +170,19 @@ def gather(words: list[str]) -> list[str]:
         else:
             plain.append(option if value is None else f"{option}={value}")
     return plain + [f"{option}={yaml.safe_dump(part)}" for option, part in described.items()]
+
+
+def _fields_of_groups(
+    words: list[str], groups: Mapping[str, type[ArgumentGroup]]
+) -> Iterable[tuple[str, str | None]]:
+    for option, value in options_of(words):
+        argument = option.removeprefix("--model.")
+        if argument not in groups or argument == option or value is None:
+            yield option, value
+            continue
+        given = group_fields(option, groups[argument], yaml.safe_load(value))
+        for name, field in given.items():
+            yield f"{option}.{name}", field if isinstance(field, str) else json.dumps(field)
 
 
 def options_of(words: list[str]) -> Iterable[tuple[str, str | None]]:

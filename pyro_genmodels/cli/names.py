@@ -12,6 +12,8 @@ from typing import Any
 from pyro_genmodels import data, models
 from pyro_genmodels._abstract import is_abstract
 from pyro_genmodels._checks import check
+from pyro_genmodels._configuration import argument_groups
+from pyro_genmodels.cli.components import with_fields
 from pyro_genmodels.data import DataSource, ExactDistribution
 from pyro_genmodels.models import GenerativeModel
 
@@ -58,14 +60,18 @@ def over_preset(config: dict[str, Any], name: str, variant: str | None) -> dict[
     Raises:
         ValueError: If the model has no preset of that name.
     """
+    groups = argument_groups(model_makers()[name])
+    own = with_fields(config.get("model") or {}, groups)
     if variant is None:
-        return config
+        return {**config, "model": own}
     group = models.presets().get(name, {})
     rule = f"be left out: {name} has no presets"
     check(bool(group), "preset", rule, variant)
     found = group[find(str(variant), group, "preset")]
     model = {k: v for k, v in found["model"].items() if k not in ("event_shape", "num_levels")}
-    return {**found["training"], **config, "model": {**model, **(config.get("model") or {})}}
+    model = with_fields(model, groups)
+    merged = {k: {**model[k], **own[k]} for k in groups if k in model and k in own}
+    return {**found["training"], **config, "model": {**model, **own, **merged}}
 
 
 def prior_preset(name: str, variant: str | None) -> dict[str, Any]:

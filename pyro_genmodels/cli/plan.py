@@ -16,11 +16,13 @@ import torch
 import yaml
 
 from pyro_genmodels._checks import check, require
-from pyro_genmodels._migration import FORMAT, migrated_options
+from pyro_genmodels._configuration import argument_groups, with_groups
+from pyro_genmodels._migration import FORMAT, MOVED, migrated_options
 from pyro_genmodels.cli.components import (
     Description,
     build_components,
     gather,
+    options_of,
     register_component_types,
 )
 from pyro_genmodels.cli.names import data_makers, family, find, model_makers, over_preset
@@ -66,7 +68,7 @@ class Plan:
         pyro.set_rng_seed(self.settings["seed"])
         facts = _facts(self.source)
         arguments = {k: build_components(v, facts, self.allow) for k, v in self.model.items()}
-        return self.maker(**arguments)
+        return self.maker(**with_groups(self.maker, arguments))
 
     def as_yaml(self) -> str:
         """Return the configuration that repeats this run."""
@@ -109,7 +111,9 @@ def make_plan(arguments: argparse.Namespace, words: list[str], config: dict[str,
     name = _named(arguments.name or config.get("name"), "NAME", model_makers(), "model")
     source_name = _named(arguments.data or config.get("source"), "--data", data_makers(), "data")
     _check_resumed(arguments, config)
-    words = gather(words)
+    maker = model_makers()[name]
+    _check_moved(name, words)
+    words = gather(words, argument_groups(maker))
     of_data = [word for word in words if word.startswith("--data.")]
     source, data = _make_source(source_name, of_data, config.get("data") or {})
     rest = {k: v for k, v in config.items() if k not in (*_NAMES, "data")}
@@ -118,8 +122,15 @@ def make_plan(arguments: argparse.Namespace, words: list[str], config: dict[str,
     others = [word for word in words if not word.startswith("--data.")]
     parsed = parse(parser, others, rest)
     model = parsed.pop("model", {})
-    maker = model_makers()[name]
     return Plan(name, source_name, source, maker, model, data, parsed, arguments.allow)
+
+
+def _check_moved(name: str, words: list[str]) -> None:
+    """Raise ``ValueError`` for options of before that are fields of a group now, and say which."""
+    moved = MOVED.get(f"models.{name}", {})
+    for option, _ in options_of(words):
+        if (to := moved.get(option.removeprefix("--model."))) and option.startswith("--model."):
+            raise ValueError(f"{option} is now --model.{to.argument}.{to.field}")
 
 
 def _check_resumed(arguments: argparse.Namespace, config: dict[str, Any]) -> None:
@@ -185,11 +196,20 @@ def _takes_none(parameter: inspect.Parameter) -> bool:
     return parameter.default is None or "None" in str(parameter.annotation)
 
 
-def _add(parser: Any, maker: Any, group: str, **options: Any) -> None:
+def _add(
+    parser: Any, maker: Any, group: str, *, skip: Collection[str] = (), **options: Any
+) -> None:
+    groups = argument_groups(maker)
+    options["skip"] = {*skip, *groups}
     if inspect.isclass(maker):
         parser.add_class_arguments(maker, group, instantiate=False, **options)
     else:
         parser.add_function_arguments(maker, group, **options)
+    parameters = inspect.signature(maker).parameters
+    for name, cls in groups.items():
+        parser.add_class_arguments(cls, f"{group}.{name}", instantiate=False)
+        defaults = cls.of(parameters[name].default).current_arguments()
+        parser.set_defaults({f"{group}.{name}.{k}": v for k, v in defaults.items()})
 
 
 def _add_data(parser: Any, source_name: str) -> Any:

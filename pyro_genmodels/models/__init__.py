@@ -31,18 +31,30 @@ from pyro_genmodels.models.likelihoods.elementwise import (
 )
 from pyro_genmodels.models.likelihoods.logistic_mixture import LogisticMixtureLikelihood
 from pyro_genmodels.models.nvae.nvae import NVAE
+from pyro_genmodels.models.nvae.objective import NVAEObjective
 from pyro_genmodels.models.published.lookup import preset, presets
 from pyro_genmodels.models.vae.beta_vae import BetaVAE
-from pyro_genmodels.models.vae.delta_vae import DeltaVAE
+from pyro_genmodels.models.vae.delta_vae import DeltaVAE, RateCommitment
+from pyro_genmodels.models.vae.network import VAENetwork
+from pyro_genmodels.models.vae.objectives import KLObjective
+from pyro_genmodels.models.vae.posteriors import GaussianPosterior
 from pyro_genmodels.models.vae.priors import AR1Prior, FlowPrior, LatentPrior, VampPrior
 from pyro_genmodels.models.vae.semi_supervised import SemiSupervisedVAE
 from pyro_genmodels.models.vae.vae import VAE
 from pyro_genmodels.models.vqvae.base import VectorQuantizedModel
+from pyro_genmodels.models.vqvae.code_maps import Codebook
 from pyro_genmodels.models.vqvae.code_priors import CodePrior, UniformPrior
 from pyro_genmodels.models.vqvae.learned_priors import LearnedPrior, learned_priors
+from pyro_genmodels.models.vqvae.networks import (
+    SequenceVQVAENetwork,
+    VQVAE2Network,
+    VQVAENetwork,
+    WaveNetSizes,
+)
 from pyro_genmodels.models.vqvae.sequence_vqvae import SequenceVQVAE
 from pyro_genmodels.models.vqvae.vqvae import VQVAE
 from pyro_genmodels.models.vqvae.vqvae2 import VQVAE2
+from pyro_genmodels.nets.nvae import NVAENetwork
 
 __all__ = [
     "NVAE",
@@ -56,6 +68,7 @@ __all__ = [
     "BetaVAE",
     "CategoricalLikelihood",
     "CodePrior",
+    "Codebook",
     "DeltaVAE",
     "DiscretizedLogisticLikelihood",
     "ELBOLoss",
@@ -63,19 +76,29 @@ __all__ = [
     "FlowModel",
     "FlowPrior",
     "GaussianLikelihood",
+    "GaussianPosterior",
     "GenerativeModel",
+    "KLObjective",
     "LatentPrior",
     "LatentScale",
     "LearnedPrior",
     "Likelihood",
     "LogisticMixtureLikelihood",
+    "NVAENetwork",
+    "NVAEObjective",
     "NonFiniteELBOError",
+    "RateCommitment",
     "SemiSupervisedVAE",
     "SequenceVQVAE",
+    "SequenceVQVAENetwork",
     "SharedPass",
     "UniformPrior",
+    "VAENetwork",
+    "VQVAE2Network",
+    "VQVAENetwork",
     "VampPrior",
     "VectorQuantizedModel",
+    "WaveNetSizes",
     "char_rnn",
     "diagonal_bilstm",
     "gated_pixelcnn",

@@ -60,10 +60,12 @@ def train(objective: Objective, seed: int, steps: int, sprites: data.Sprites) ->
         sprites.event_shape,
         num_levels=2,
         latent_dim=10,
-        hidden=(256, 128),
-        beta=objective.beta,
-        first_beta=objective.first if moves else None,
-        warmup_steps=int(FALLING * steps) if moves else 0,
+        network=models.VAENetwork(hidden=(256, 128)),
+        objective=models.KLObjective(
+            beta=objective.beta,
+            first_beta=objective.first if moves else None,
+            warmup_steps=int(FALLING * steps) if moves else 0,
+        ),
     )
     loss, batch = models.ELBOLoss(model), 64
     optimizer = torch.optim.Adam(loss.parameters(), lr=1e-3)

@@ -64,7 +64,7 @@ PROBLEMS = {
         lambda: models.VAE(
             (64,),
             latent_dim=8,
-            hidden=(),
+            network=models.VAENetwork(hidden=()),
             likelihood=models.GaussianLikelihood((64,), scale="shared"),
         ),
         {"learning_rate": 5e-3, "batch_size": 512, "max_epochs": 40},

@@ -20,7 +20,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pyro_genmodels.data import Digits, Photos
-from pyro_genmodels.models import NVAE, ELBOLoss, NonFiniteELBOError, presets
+from pyro_genmodels.models import (
+    NVAE,
+    ELBOLoss,
+    NonFiniteELBOError,
+    NVAENetwork,
+    NVAEObjective,
+    presets,
+)
 
 
 def published(
@@ -59,9 +66,8 @@ def run(name: str, seed: int, steps: int, *, bf16: bool, channels: int, optimize
     model = NVAE(
         tuple(images.shape[1:]),
         num_levels=num_levels,
-        channels=channels,
-        num_flows=1,
-        warmup_steps=steps // 3,
+        network=NVAENetwork(channels=channels, num_flows=1),
+        objective=NVAEObjective(warmup_steps=steps // 3),
     )
     loss, failures, largest = ELBOLoss(model, validate=False), list[int](), 0.0
     optimizer = OPTIMIZERS[optimizer_name](loss.parameters())

@@ -27,9 +27,10 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from pyro_genmodels.distributions.gaussian import MapNormal
-from pyro_genmodels.models import NVAE, ELBOLoss
+from pyro_genmodels.models import NVAE, ELBOLoss, NVAENetwork, NVAEObjective
 from pyro_genmodels.models.nvae.objective import balancing_coefficients, group_weights
 from pyro_genmodels.optim import JointOptim
+from tests.grouped import grouped
 
 Step = Callable[[Tensor], None]
 
@@ -101,7 +102,11 @@ def svi_steps(options: dict[str, Any]) -> dict[str, Step]:
 
 def make(options: dict[str, Any], *, checkpointing: bool = False) -> NVAE:
     torch.manual_seed(0)
-    return NVAE(**options, warmup_steps=10**9, checkpointing=checkpointing)
+    return NVAE(
+        **grouped(NVAE, options),
+        objective=NVAEObjective(warmup_steps=10**9),
+        network=NVAENetwork(checkpointing=checkpointing),
+    )
 
 
 def kept_bytes(loss: nn.Module, x: Tensor) -> int:

@@ -38,8 +38,12 @@ def likelihood(source: data.Digits) -> models.AutoregressiveLikelihood:
 
 MAKERS: dict[str, Callable[..., models.GenerativeModel]] = {
     "VAE": models.VAE,
-    "VAE, free bits": lambda *a, **k: models.VAE(*a, free_bits=DELTA / 16, **k),
-    "DeltaVAE, sequence": lambda *a, **k: models.DeltaVAE(*a, delta=DELTA, num_steps=8, **k),
+    "VAE, free bits": lambda *a, **k: models.VAE(
+        *a, objective=models.KLObjective(free_bits=DELTA / 16), **k
+    ),
+    "DeltaVAE, sequence": lambda *a, **k: models.DeltaVAE(
+        *a, delta=DELTA, commitment=models.RateCommitment(num_steps=8), **k
+    ),
     "DeltaVAE, variance": lambda *a, **k: models.DeltaVAE(
         *a, delta=DELTA, commitment="variance", **k
     ),

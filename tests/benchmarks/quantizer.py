@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_genmodels.models import VQVAE, ELBOLoss
+from pyro_genmodels.models import VQVAE, ELBOLoss, VQVAENetwork
 from pyro_genmodels.nets import VectorQuantizer, code_perplexity
 
 NUM_VECTORS, DIM = 32768, 64
@@ -156,7 +156,9 @@ def report_trained(steps: int, seed: int, rate: float, options: dict[str, float]
     parts = photo_parts()
     train = parts.pop("train")
     quantizer = VectorQuantizer(DIM, NUM_CODES, **options)
-    model = VQVAE((3, 32, 32), num_levels=256, hidden_channels=32, quantizer=quantizer)
+    model = VQVAE(
+        (3, 32, 32), num_levels=256, network=VQVAENetwork(hidden_channels=32), quantizer=quantizer
+    )
     optimizer = torch.optim.Adam((loss := ELBOLoss(model)).parameters(), lr=rate)
     for step in range(steps):
         if step == int(0.8 * steps):

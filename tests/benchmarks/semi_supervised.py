@@ -44,7 +44,7 @@ def make(source: data.Digits, setting: Setting) -> models.SemiSupervisedVAE:
         num_levels=source.num_levels,
         num_classes=10,
         latent_dim=setting.latent_dim,
-        hidden=(128,),
+        network=models.VAENetwork(hidden=(128,)),
     )
     weight = setting.classification_weight
     return models.SemiSupervisedVAE(vae, hidden=(64,), classification_weight=weight)

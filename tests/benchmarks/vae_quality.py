@@ -16,13 +16,14 @@ from pyro.distributions.transforms import affine_autoregressive
 from quality import Problem, main, sampled
 
 from pyro_genmodels import data, models, nets, transforms
+from tests.grouped import grouped
 
 SHAPE, LEVELS, LATENTS = (1, 8, 8), 17, 32
 AUTOREGRESSIVE = "PixelCNN decoder (autoregressive)"
 
 
 def vae(**options: Any) -> models.VAE:
-    return models.VAE(SHAPE, num_levels=LEVELS, latent_dim=LATENTS, **options)
+    return models.VAE(SHAPE, num_levels=LEVELS, latent_dim=LATENTS, **grouped(models.VAE, options))
 
 
 def vamp_prior() -> models.VAE:
@@ -40,12 +41,18 @@ def pixelcnn_decoder() -> models.VAE:
     """The sizes that ``posterior_collapse.py`` has; free bits, lest the latents be given up."""
     likelihood = pixelcnn(hidden_channels=32, num_blocks=3)
     options: dict[str, Any] = {"network": "conv", "hidden": (16, 32), "free_bits": 0.25}
-    return models.VAE(SHAPE, num_levels=LEVELS, latent_dim=16, likelihood=likelihood, **options)
+    return models.VAE(
+        SHAPE,
+        num_levels=LEVELS,
+        latent_dim=16,
+        likelihood=likelihood,
+        **grouped(models.VAE, options),
+    )
 
 
 def digits_nvae() -> models.NVAE:
     """The preset, but for a shorter warm-up: two minutes have room for fewer steps."""
-    nvae = models.preset("NVAE", "digits", warmup_steps=300)
+    nvae = models.preset("NVAE", "digits", objective=models.NVAEObjective(warmup_steps=300))
     assert isinstance(nvae, models.NVAE)
     return nvae
 
@@ -56,7 +63,7 @@ def pixelcnn_nvae() -> models.NVAE:
     latents: dict[str, Any] = {"latent_channels": 4, "cells_per_block": 1, "regularization": 0.0}
     likelihood = pixelcnn(hidden_channels=16, num_blocks=2)
     options: dict[str, Any] = {"likelihood": likelihood, "warmup_steps": 800, **sizes, **latents}
-    return models.NVAE(SHAPE, num_levels=LEVELS, **options)
+    return models.NVAE(SHAPE, num_levels=LEVELS, **grouped(models.NVAE, options))
 
 
 def sprites_nvae() -> models.NVAE:
@@ -64,7 +71,13 @@ def sprites_nvae() -> models.NVAE:
     options: dict[str, Any] = {"num_blocks": 2, "cells_per_block": 1, "warmup_steps": 1000}
     sizes: dict[str, Any] = {"latent_channels": 2, "channels": 8, "num_cells": 2}
     groups: dict[str, Any] = {"num_groups": (3,), "regularization": 0.0}
-    return models.NVAE((1, 16, 16), num_levels=2, **groups, **sizes, **options)
+    return models.NVAE(
+        (1, 16, 16),
+        num_levels=2,
+        **grouped(models.NVAE, groups),
+        **grouped(models.NVAE, sizes),
+        **grouped(models.NVAE, options),
+    )
 
 
 # The preset's; chosen on the sprites, see docs/benchmarks.md.
@@ -74,11 +87,11 @@ FAMILIES: dict[str, tuple[Callable[[], models.GenerativeModel], dict[str, Any]]]
     "VAE, dense": (vae, {}),
     "VAE, convolutional": (partial(vae, network="conv"), {}),
     "VAE, IAF posterior": (
-        lambda: vae(posterior_transforms=[affine_autoregressive(LATENTS, [128]) for _ in range(2)]),
+        lambda: vae(transforms=[affine_autoregressive(LATENTS, [128]) for _ in range(2)]),
         {},
     ),
     "VAE, full posterior": (partial(vae, posterior="full"), {}),
-    "VAE, low-rank posterior": (partial(vae, posterior="low_rank", posterior_rank=4), {}),
+    "VAE, low-rank posterior": (partial(vae, posterior="low_rank", rank=4), {}),
     "VAE, flow prior": (
         lambda: vae(
             prior=models.FlowPrior(
@@ -94,7 +107,9 @@ FAMILIES: dict[str, tuple[Callable[[], models.GenerativeModel], dict[str, Any]]]
     "IWAE, 5 particles": (vae, {"objective": "iwae", "num_particles": 5}),
     "DReG, 5 particles": (vae, {"objective": "dreg", "num_particles": 5}),
     "beta-VAE, beta 2": (
-        lambda: models.BetaVAE(SHAPE, num_levels=LEVELS, latent_dim=LATENTS, beta=2.0),
+        lambda: models.BetaVAE(
+            SHAPE, num_levels=LEVELS, latent_dim=LATENTS, objective=models.KLObjective(beta=2.0)
+        ),
         {},
     ),
     "delta-VAE, 5 nats": (

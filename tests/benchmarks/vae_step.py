@@ -24,7 +24,7 @@ from pyro.optim import Adam as PyroAdam
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
-from pyro_genmodels.models import VAE, ELBOLoss, GenerativeModel
+from pyro_genmodels.models import VAE, ELBOLoss, GenerativeModel, VAENetwork
 from pyro_genmodels.optim import JointOptim
 
 LEARNING_RATE = 1e-3
@@ -72,7 +72,7 @@ def svi_step(model: VAE, optimizer: PyroOptim) -> Step:
 
 def variants(data: int, hidden: int, latent: int) -> dict[str, Step]:
     def vae() -> VAE:
-        return VAE((data,), num_levels=2, latent_dim=latent, hidden=(hidden,))
+        return VAE((data,), num_levels=2, latent_dim=latent, network=VAENetwork(hidden=(hidden,)))
 
     pyros = PyroAdam({"lr": LEARNING_RATE})
     joint = JointOptim(torch.optim.Adam, {"lr": LEARNING_RATE})

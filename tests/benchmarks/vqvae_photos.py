@@ -25,9 +25,10 @@ from torch import Tensor
 
 from pyro_genmodels import data, metrics, models, plotting, training
 from pyro_genmodels.cli import main as command
+from tests.grouped import grouped
 
 EVENT = (3, 32, 32)
-SIZES = {"num_levels": 256, "code_dim": 32, "hidden_channels": 48, "residual_channels": 32}
+SIZES = {"num_levels": 256, "dim": 32, "hidden_channels": 48, "residual_channels": 32}
 PRIOR = {"hidden_channels": 32, "num_blocks": 1, "num_layers": 2}
 TIMED: dict[str, Any] = {
     "max_epochs": 10_000,
@@ -36,14 +37,14 @@ TIMED: dict[str, Any] = {
     "warmup_steps": 100,
     "num_samples": 0,
 }
-DIGITS = {"num_codes": 32, "code_dim": 16, "reduction": 2, "hidden_channels": 32}
-PHOTOS = {"num_codes": 1024, "code_dim": 32, "hidden_channels": 48}
+DIGITS = {"num_codes": 32, "dim": 16, "reduction": 2, "hidden_channels": 32}
+PHOTOS = {"num_codes": 1024, "dim": 32, "hidden_channels": 48}
 
 
 def make(name: str) -> models.VQVAE | models.VQVAE2:
     if name == "VQVAE":
-        return models.VQVAE(EVENT, num_codes=1024, **SIZES)  # type: ignore[arg-type]
-    return models.VQVAE2(EVENT, num_codes=256, **SIZES)  # type: ignore[arg-type]
+        return models.VQVAE(EVENT, codebook=1024, **grouped(models.VQVAE, SIZES))  # type: ignore[arg-type]
+    return models.VQVAE2(EVENT, codebook=256, **grouped(models.VQVAE2, SIZES))  # type: ignore[arg-type]
 
 
 def code_bits(model: models.VectorQuantizedModel) -> float:

@@ -14,14 +14,18 @@ from pyro_genmodels import models, nets, transforms
 from tests.cases.case import LABELS, Case, Cases, features
 from tests.cases.nets import gated_net, made, pixelrnn, plus_plus_net, snail_net, wavenet
 from tests.cases.transforms import conditional_real_nvp, real_nvp
+from tests.grouped import grouped
 
 
 def sequence_vqvae(event_shape: tuple[int, ...] = (7,), **options: Any) -> models.SequenceVQVAE:
     """A short one: two codes for four steps each."""
-    sizes = {"num_levels": 3, "num_codes": 5, "code_dim": 3, "reduction": 4, "hidden_channels": 4}
-    wavenet = {"wavenet_channels": 4, "wavenet_skip_channels": 4, "wavenet_layers": 2}
-    small = {"residual_channels": 3, "num_blocks": 1, "wavenet_blocks": 1}
-    return models.SequenceVQVAE(event_shape, **{**sizes, **wavenet, **small, **options})
+    sizes = {"num_levels": 3, "num_codes": 5, "dim": 3, "reduction": 4, "hidden_channels": 4}
+    wavenet = {"channels": 4, "skip_channels": 4, "layers_per_block": 2}
+    wavenet["num_blocks"] = 1
+    small = {"residual_channels": 3, "num_blocks": 1, "wavenet": wavenet}
+    return models.SequenceVQVAE(
+        event_shape, **grouped(models.SequenceVQVAE, {**sizes, **small, **options})
+    )
 
 
 def learned_priors(model: models.VectorQuantizedModel) -> Any:
@@ -39,7 +43,9 @@ def dequantizer(*shape: int) -> transforms.ConditionalRealNVP:
 def nvae(*shape: int, **options: Any) -> models.NVAE:
     """A small NVAE."""
     sizes = {"num_groups": (1, 1), "latent_channels": 1, "channels": 4, "cells_per_block": 1}
-    return models.NVAE(shape, **{"num_blocks": 0, "num_cells": 1, **sizes, **options})
+    return models.NVAE(
+        shape, **grouped(models.NVAE, {"num_blocks": 0, "num_cells": 1, **sizes, **options})
+    )
 
 
 MODELS: Cases = {
@@ -78,7 +84,14 @@ MODELS: Cases = {
         models.AutoregressiveModel(plus_plus_net(1, 2, 2), distribution="PixelCNNPlusPlus")
     ),
     "DeltaVAE": lambda: Case(
-        models.DeltaVAE((3,), num_levels=2, latent_dim=4, num_steps=4, delta=0.5, hidden=(6,))
+        models.DeltaVAE(
+            (3,),
+            num_levels=2,
+            latent_dim=4,
+            commitment=models.RateCommitment(num_steps=4),
+            network=models.VAENetwork(hidden=(6,)),
+            delta=0.5,
+        )
     ),
     "DeltaVAE/variance": lambda: Case(
         models.DeltaVAE(
@@ -87,7 +100,7 @@ MODELS: Cases = {
             latent_dim=2,
             delta=0.05,
             commitment="variance",
-            hidden=(6,),
+            network=models.VAENetwork(hidden=(6,)),
             num_classes=3,
         ),
         context=LABELS,
@@ -133,45 +146,88 @@ MODELS: Cases = {
         context=LABELS,
     ),
     "BetaVAE": lambda: Case(
-        models.BetaVAE((1, 2, 2), num_levels=2, latent_dim=2, hidden=(6,), beta=4.0)
+        models.BetaVAE(
+            (1, 2, 2),
+            num_levels=2,
+            latent_dim=2,
+            network=models.VAENetwork(hidden=(6,)),
+            objective=models.KLObjective(beta=4.0),
+        )
     ),
     "BetaVAE/capacity": lambda: Case(
-        models.BetaVAE((3,), num_levels=2, latent_dim=2, hidden=(6,), beta=5.0, capacity=1.0)
+        models.BetaVAE(
+            (3,),
+            num_levels=2,
+            latent_dim=2,
+            network=models.VAENetwork(hidden=(6,)),
+            objective=models.KLObjective(beta=5.0, capacity=1.0),
+        )
     ),
     "BetaVAE/rate": lambda: Case(
         models.BetaVAE(
-            (4,), num_levels=2, latent_dim=2, hidden=(6,), rate=0.5, warmup_steps=5, num_classes=3
+            (4,),
+            num_levels=2,
+            latent_dim=2,
+            network=models.VAENetwork(hidden=(6,)),
+            objective=models.KLObjective(rate=0.5, warmup_steps=5),
+            num_classes=3,
         ),
         context=LABELS,
     ),
     "SemiSupervisedVAE": lambda: Case(
         models.SemiSupervisedVAE(
-            models.VAE((2,), num_levels=2, latent_dim=2, hidden=(6,), num_classes=2), hidden=(5,)
+            models.VAE(
+                (2,),
+                num_levels=2,
+                latent_dim=2,
+                network=models.VAENetwork(hidden=(6,)),
+                num_classes=2,
+            ),
+            hidden=(5,),
         )
     ),
-    "VAE": lambda: Case(models.VAE((1, 2, 2), num_levels=3, latent_dim=2, hidden=(6,))),
+    "VAE": lambda: Case(
+        models.VAE((1, 2, 2), num_levels=3, latent_dim=2, network=models.VAENetwork(hidden=(6,)))
+    ),
     "VAE/binary-labels": lambda: Case(
-        models.VAE((4,), num_levels=2, latent_dim=2, hidden=(6,), num_classes=3), context=LABELS
+        models.VAE(
+            (4,), num_levels=2, latent_dim=2, network=models.VAENetwork(hidden=(6,)), num_classes=3
+        ),
+        context=LABELS,
     ),
     "VAE/conv": lambda: Case(
-        models.VAE((1, 2, 2), num_levels=2, latent_dim=2, network="conv", hidden=(4,))
+        models.VAE(
+            (1, 2, 2), num_levels=2, latent_dim=2, network=models.VAENetwork("conv", hidden=(4,))
+        )
     ),
     "VAE/categorical": lambda: Case(
-        models.VAE((3,), num_levels=3, latent_dim=2, hidden=(6,), likelihood="categorical")
+        models.VAE(
+            (3,),
+            num_levels=3,
+            latent_dim=2,
+            network=models.VAENetwork(hidden=(6,)),
+            likelihood="categorical",
+        )
     ),
     "VAE/coupled-posterior": lambda: Case(
         models.VAE(
             (3,),
             num_levels=2,
             latent_dim=2,
-            hidden=(6,),
-            posterior_transforms=[
-                transforms.affine_coupling(2, hidden=(5,), activation="tanh"),
-                transforms.conditional_affine_coupling(
-                    2, 2, mask=transforms.HalfMask(inverted=True), hidden=(5,), activation="tanh"
-                ),
-            ],
-            posterior_features=2,
+            network=models.VAENetwork(hidden=(6,)),
+            posterior=models.GaussianPosterior(
+                transforms=[
+                    transforms.affine_coupling(2, hidden=(5,), activation="tanh"),
+                    transforms.conditional_affine_coupling(
+                        2,
+                        2,
+                        mask=transforms.HalfMask(inverted=True),
+                        hidden=(5,),
+                        activation="tanh",
+                    ),
+                ],
+                features=2,
+            ),
         )
     ),
     "VAE/autoregressive": lambda: Case(
@@ -179,7 +235,7 @@ MODELS: Cases = {
             (1, 2, 2),
             num_levels=3,
             latent_dim=2,
-            hidden=(6,),
+            network=models.VAENetwork(hidden=(6,)),
             likelihood=models.AutoregressiveLikelihood(
                 nets.PixelCNNNet(
                     (1, 2, 2), 3, hidden_channels=4, num_blocks=1, context_shape=(2, 2, 2)
@@ -192,7 +248,7 @@ MODELS: Cases = {
             (3,),
             num_levels=2,
             latent_dim=2,
-            hidden=(6,),
+            network=models.VAENetwork(hidden=(6,)),
             prior=models.FlowPrior(transforms.affine_coupling(2, hidden=(5,), activation="tanh")),
         )
     ),
@@ -201,26 +257,38 @@ MODELS: Cases = {
             (4,),
             num_levels=2,
             latent_dim=2,
-            hidden=(6,),
+            network=models.VAENetwork(hidden=(6,)),
             num_classes=3,
             prior=models.VampPrior((4,), num_components=3),
         ),
         context=LABELS,
     ),
     "VAE/free-bits": lambda: Case(
-        models.VAE((3,), num_levels=2, latent_dim=2, hidden=(6,), free_bits=0.1)
+        models.VAE(
+            (3,),
+            num_levels=2,
+            latent_dim=2,
+            network=models.VAENetwork(hidden=(6,)),
+            objective=models.KLObjective(free_bits=0.1),
+        )
     ),
     "VAE/full": lambda: Case(
-        models.VAE((3,), num_levels=3, latent_dim=3, hidden=(6,), posterior="full")
+        models.VAE(
+            (3,),
+            num_levels=3,
+            latent_dim=3,
+            network=models.VAENetwork(hidden=(6,)),
+            posterior="full",
+        )
     ),
     "VAE/low-rank": lambda: Case(
         models.VAE(
             (3,),
             latent_dim=3,
-            hidden=(6,),
-            posterior="low_rank",
-            posterior_rank=2,
-            posterior_transforms=affine_autoregressive(3, [6]),
+            network=models.VAENetwork(hidden=(6,)),
+            posterior=models.GaussianPosterior(
+                "low_rank", rank=2, transforms=affine_autoregressive(3, [6])
+            ),
             num_classes=3,
         ),
         context=LABELS,
@@ -230,20 +298,29 @@ MODELS: Cases = {
             (1, 2, 2),
             num_levels=2,
             latent_dim=2,
-            hidden=(6,),
+            network=models.VAENetwork(hidden=(6,)),
+            posterior=models.GaussianPosterior(
+                transforms=[
+                    conditional_affine_autoregressive(2, 3, hidden_dims=[6]),
+                    affine_autoregressive(2, [6]),
+                ],
+                features=3,
+            ),
             num_classes=3,
-            posterior_transforms=[
-                conditional_affine_autoregressive(2, 3, hidden_dims=[6]),
-                affine_autoregressive(2, [6]),
-            ],
-            posterior_features=3,
         ),
         context=LABELS,
     ),
     "VAE/planar": lambda: Case(
-        models.VAE((3,), latent_dim=2, hidden=(6,), posterior_transforms=[planar(2), planar(2)])
+        models.VAE(
+            (3,),
+            latent_dim=2,
+            network=models.VAENetwork(hidden=(6,)),
+            posterior=models.GaussianPosterior(transforms=[planar(2), planar(2)]),
+        )
     ),
-    "VAE/continuous": lambda: Case(models.VAE((3,), latent_dim=2, hidden=(6,))),
+    "VAE/continuous": lambda: Case(
+        models.VAE((3,), latent_dim=2, network=models.VAENetwork(hidden=(6,)))
+    ),
     "NVAE": lambda: Case(nvae(1, 2, 2, num_levels=2, checkpointing=True)),
     "NVAE/flows": lambda: Case(
         nvae(
@@ -269,15 +346,19 @@ MODELS: Cases = {
         context=features(2),
     ),
     "VQVAE": lambda: Case(
-        models.VQVAE((1, 5, 6), num_levels=3, num_codes=5, code_dim=3, hidden_channels=6)
+        models.VQVAE(
+            (1, 5, 6),
+            num_levels=3,
+            codebook=models.Codebook(5, dim=3),
+            network=models.VQVAENetwork(hidden_channels=6),
+        )
     ),
     "VQVAE/labels": lambda: Case(
         models.VQVAE(
             (1, 4, 4),
             num_levels=4,
-            num_codes=5,
-            code_dim=3,
-            hidden_channels=6,
+            codebook=models.Codebook(5, dim=3),
+            network=models.VQVAENetwork(hidden_channels=6),
             num_classes=3,
             quantizer=nets.VectorQuantizer(3, 5, learning="gradient", distance="cosine"),
         ),
@@ -288,10 +369,8 @@ MODELS: Cases = {
             models.VQVAE(
                 (1, 4, 4),
                 num_levels=3,
-                num_codes=5,
-                code_dim=3,
-                reduction=2,
-                hidden_channels=4,
+                codebook=models.Codebook(5, dim=3),
+                network=models.VQVAENetwork(reduction=2, hidden_channels=4),
                 num_classes=3,
             )
         ),
@@ -301,28 +380,42 @@ MODELS: Cases = {
         models.VQVAE(
             (2, 5, 6),
             num_levels=3,
-            num_codes=5,
-            code_dim=3,
-            network="patch",
-            reduction=3,
-            hidden_channels=4,
+            codebook=models.Codebook(5, dim=3),
+            network=models.VQVAENetwork("patch", reduction=3, hidden_channels=4),
             num_classes=3,
         ),
         context=LABELS,
     ),
-    "VQVAE2": lambda: Case(models.VQVAE2((2, 5, 6), num_codes=5, code_dim=3, hidden_channels=6)),
+    "VQVAE2": lambda: Case(
+        models.VQVAE2(
+            (2, 5, 6),
+            codebook=models.Codebook(5, dim=3),
+            network=models.VQVAE2Network(hidden_channels=6),
+        )
+    ),
 }
 
 
 # One more of each family that takes features for a context, for laws of contexts alone.
 FEATURE_MODELS: Cases = {
     "BetaVAE": lambda: Case(
-        models.BetaVAE((3,), latent_dim=2, hidden=(6,), capacity=1.0, context_shape=(2,)),
+        models.BetaVAE(
+            (3,),
+            latent_dim=2,
+            network=models.VAENetwork(hidden=(6,)),
+            objective=models.KLObjective(capacity=1.0),
+            context_shape=(2,),
+        ),
         context=features(2),
     ),
     "DeltaVAE": lambda: Case(
         models.DeltaVAE(
-            (3,), latent_dim=4, num_steps=4, delta=0.5, hidden=(6,), context_shape=(2,)
+            (3,),
+            latent_dim=4,
+            commitment=models.RateCommitment(num_steps=4),
+            network=models.VAENetwork(hidden=(6,)),
+            delta=0.5,
+            context_shape=(2,),
         ),
         context=features(2),
     ),
@@ -358,8 +451,7 @@ FEATURE_MODELS: Cases = {
             (1, 4, 4),
             num_levels=3,
             latent_dim=2,
-            network="conv",
-            hidden=(4,),
+            network=models.VAENetwork("conv", hidden=(4,)),
             context_shape=(2, 4, 4),
             prior=models.VampPrior((1, 4, 4), num_components=3),
         ),
@@ -370,10 +462,8 @@ FEATURE_MODELS: Cases = {
             models.VQVAE(
                 (1, 4, 4),
                 num_levels=3,
-                num_codes=5,
-                code_dim=3,
-                reduction=2,
-                hidden_channels=4,
+                codebook=models.Codebook(5, dim=3),
+                network=models.VQVAENetwork(reduction=2, hidden_channels=4),
                 context_shape=(2, 4, 4),
             )
         ),
@@ -381,7 +471,12 @@ FEATURE_MODELS: Cases = {
     ),
     "VQVAE2": lambda: Case(
         learned_priors(
-            models.VQVAE2((1, 8, 8), num_codes=5, code_dim=3, hidden_channels=6, context_shape=(2,))
+            models.VQVAE2(
+                (1, 8, 8),
+                codebook=models.Codebook(5, dim=3),
+                network=models.VQVAE2Network(hidden_channels=6),
+                context_shape=(2,),
+            )
         ),
         context=features(2),
     ),

@@ -22,8 +22,11 @@ from pyro_genmodels.models import (
     AutoregressiveLikelihood,
     DeltaVAE,
     ELBOLoss,
+    RateCommitment,
+    VAENetwork,
 )
 from pyro_genmodels.nets import PixelCNNNet
+from tests.grouped import grouped
 
 LIKE = torch.zeros((), dtype=torch.float64)
 
@@ -90,8 +93,8 @@ def test_a_rate_out_of_reach_is_refused() -> None:
     """It would be committed to less than it was asked for."""
     options: dict[str, Any] = {"num_levels": 2, "latent_dim": 8, "num_steps": 8}
     with pytest.raises(ValueError, match=r"`delta` must be at most 16\.7, 1 times"):
-        DeltaVAE((5,), delta=40.0, **options)
-    vae = DeltaVAE((5,), delta=16.0, **options)
+        DeltaVAE((5,), delta=40.0, **grouped(DeltaVAE, options))
+    vae = DeltaVAE((5,), delta=16.0, **grouped(DeltaVAE, options))
     # So near to one, a float64 has what is missing to some 3e-4 of it: half of that in nats.
     assert abs(least_rate_of_sequence(vae.prior.correlation, 8) - 16.0) < 1e-3
 
@@ -100,7 +103,12 @@ def test_a_rate_out_of_reach_is_refused() -> None:
 def test_no_parameters_come_nearer(commitment: str) -> None:
     """Whatever the encoder gives."""
     vae = DeltaVAE(
-        (5,), num_levels=2, delta=3.0, latent_dim=8, num_steps=4, commitment=commitment, hidden=(6,)
+        (5,),
+        num_levels=2,
+        delta=3.0,
+        latent_dim=8,
+        commitment=RateCommitment(commitment, num_steps=4),
+        network=VAENetwork(hidden=(6,)),
     ).double()
     x = torch.randint(2, (200, 5)).double()
     for scale in (0.0, 0.01, 0.3, 1.0):

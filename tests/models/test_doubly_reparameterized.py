@@ -17,9 +17,14 @@ from pyro_genmodels.models import (
     BetaVAE,
     DeltaVAE,
     ELBOLoss,
+    KLObjective,
+    NVAENetwork,
+    NVAEObjective,
     SemiSupervisedVAE,
+    VAENetwork,
     VampPrior,
 )
+from tests.grouped import grouped
 from tests.models.test_importance import linear_vae
 
 SOME: dict[str, dict[str, Any]] = {
@@ -32,7 +37,9 @@ SOME: dict[str, dict[str, Any]] = {
 
 def small(**options: Any) -> VAE:
     torch.manual_seed(0)
-    return VAE((4,), num_levels=3, latent_dim=2, hidden=(5,), **options).double()
+    return VAE(
+        (4,), num_levels=3, latent_dim=2, network=VAENetwork(hidden=(5,)), **grouped(VAE, options)
+    ).double()
 
 
 def gradients(loss: ELBOLoss, x: Tensor, context: Tensor | None = None, runs: int = 1) -> Tensor:
@@ -125,16 +132,33 @@ def exact() -> AutoregressiveModel:
 
 
 MODELS: dict[str, tuple[Any, str]] = {
-    "weight": (lambda: BetaVAE((4,), latent_dim=2, beta=2.0), "beta 2"),
-    "capacity": (lambda: BetaVAE((4,), latent_dim=2, beta=1.0, capacity=3.0), "capacity 3"),
-    "rate": (lambda: BetaVAE((4,), latent_dim=2, beta=1.0, rate=3.0), "rate 3"),
-    "free bits": (lambda: VAE((4,), latent_dim=2, free_bits=0.5), "free_bits 0.5"),
-    "warm-up": (lambda: DeltaVAE((4,), latent_dim=16, warmup_steps=9), "warmup_steps 9"),
+    "weight": (lambda: BetaVAE((4,), latent_dim=2, objective=KLObjective(beta=2.0)), "beta 2"),
+    "capacity": (
+        lambda: BetaVAE((4,), latent_dim=2, objective=KLObjective(beta=1.0, capacity=3.0)),
+        "capacity 3",
+    ),
+    "rate": (
+        lambda: BetaVAE((4,), latent_dim=2, objective=KLObjective(beta=1.0, rate=3.0)),
+        "rate 3",
+    ),
+    "free bits": (
+        lambda: VAE((4,), latent_dim=2, objective=KLObjective(free_bits=0.5)),
+        "free_bits 0.5",
+    ),
+    "warm-up": (
+        lambda: DeltaVAE((4,), latent_dim=16, objective=KLObjective(warmup_steps=9)),
+        "warmup_steps 9",
+    ),
     "NVAE": (
-        lambda: NVAE((1, 4, 4), num_levels=2, num_groups=(1,), channels=4, warmup_steps=0),
+        lambda: NVAE(
+            (1, 4, 4),
+            num_levels=2,
+            network=NVAENetwork((1,), channels=4),
+            objective=NVAEObjective(warmup_steps=0),
+        ),
         "regularization 0.01",
     ),
-    "codes": (lambda: VQVAE((1, 4, 4), num_levels=2, num_codes=4), "a quantisation loss"),
+    "codes": (lambda: VQVAE((1, 4, 4), num_levels=2, codebook=4), "a quantisation loss"),
     "labels": (
         lambda: SemiSupervisedVAE(VAE((4,), latent_dim=2, num_classes=3)),
         "classification_weight 30",
@@ -153,11 +177,8 @@ def test_it_asks_for_one_site() -> None:
     nvae = NVAE(
         (1, 4, 4),
         num_levels=2,
-        num_groups=(1, 1),
-        channels=4,
-        warmup_steps=0,
-        num_blocks=0,
-        regularization=0.0,
+        network=NVAENetwork((1, 1), channels=4, num_blocks=0),
+        objective=NVAEObjective(warmup_steps=0, regularization=0.0),
     )
     options: dict[str, Any] = {"num_particles": 2, "importance": True}
     x = torch.zeros(2, 1, 4, 4)

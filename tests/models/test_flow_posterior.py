@@ -20,7 +20,14 @@ from torch.distributions.transforms import ComposeTransform
 from pyro_genmodels import testing, transforms
 from pyro_genmodels._configuration import build, configuration
 from pyro_genmodels.distributions.gaussian import DiagonalNormal
-from pyro_genmodels.models import VAE, BetaVAE, ELBOLoss, GaussianLikelihood
+from pyro_genmodels.models import (
+    VAE,
+    BetaVAE,
+    ELBOLoss,
+    GaussianLikelihood,
+    GaussianPosterior,
+    VAENetwork,
+)
 
 PLAIN: dict[str, Callable[[], Any]] = {
     "iaf": lambda: pt.affine_autoregressive(3, [8]),
@@ -43,7 +50,9 @@ every_kind = pytest.mark.parametrize(("make", "num_features"), KINDS)
 
 def small(make: Callable[[], Any], num_features: int = 0, cls: Any = VAE, **options: Any) -> Any:
     options = {"num_levels": 4, "latent_dim": 3, "hidden": (6,)} | options
-    return cls((5,), posterior_transforms=make(), posterior_features=num_features, **options)
+    return cls(
+        (5,), posterior=GaussianPosterior(transforms=make(), features=num_features), **options
+    )
 
 
 def data(*batch: int) -> Tensor:
@@ -203,11 +212,11 @@ def test_copies_after_a_step_with_transforms_that_remember() -> None:
 @pytest.mark.parametrize(
     ("make", "num_features", "message"),
     [
-        (CONDITIONAL["iaf"], 0, "`posterior_features` must be positive .*; got 0"),
-        (PLAIN["iaf"], 2, "`posterior_features` must be 0 .*; got 2"),
-        (tuple, 2, "`posterior_features` must be 0 .*; got 2"),
-        (CONDITIONAL["iaf"], -1, "`posterior_features` must be positive .*; got -1"),
-        (lambda: transforms.Squeeze(), 0, "`posterior_transforms` must be of vectors"),
+        (CONDITIONAL["iaf"], 0, "`posterior.features` must be positive .*; got 0"),
+        (PLAIN["iaf"], 2, "`posterior.features` must be 0 .*; got 2"),
+        (tuple, 2, "`posterior.features` must be 0 .*; got 2"),
+        (CONDITIONAL["iaf"], -1, "`posterior.features` must be positive .*; got -1"),
+        (lambda: transforms.Squeeze(), 0, "`posterior.transforms` must be of vectors"),
     ],
 )
 def test_mistakes_are_named(make, num_features, message) -> None:
@@ -239,9 +248,9 @@ def correlated(posterior_transforms: Any = ()) -> VAE:
     vae = VAE(
         (4,),
         latent_dim=2,
-        hidden=(),
+        network=VAENetwork(hidden=()),
+        posterior=GaussianPosterior(transforms=posterior_transforms),
         likelihood=likelihood,
-        posterior_transforms=posterior_transforms,
     )
     precision = torch.eye(2) + WEIGHT.T @ WEIGHT / NOISE**2
     encoder, decoder = vae.encoder.mlp.layers[0], vae.decoder.mlp.layers[0]

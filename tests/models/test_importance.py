@@ -13,7 +13,15 @@ from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 
 from pyro_genmodels import data, metrics, testing
-from pyro_genmodels.models import VAE, BetaVAE, ELBOLoss, FactorAnalysis, GaussianLikelihood
+from pyro_genmodels.models import (
+    VAE,
+    BetaVAE,
+    ELBOLoss,
+    FactorAnalysis,
+    GaussianLikelihood,
+    VAENetwork,
+)
+from tests.grouped import grouped
 
 
 def analysis(noise: str = "per_dimension", event_shape: tuple[int, ...] = (4,)) -> FactorAnalysis:
@@ -26,7 +34,7 @@ def linear_vae(likelihood_scale: float = 0.5) -> tuple[VAE, Any]:
     """A linear VAE with a good, but wrong posterior, and its exact evidence."""
     torch.manual_seed(0)
     likelihood = GaussianLikelihood((4,), scale=likelihood_scale)
-    vae = VAE((4,), latent_dim=2, hidden=(), likelihood=likelihood).double()
+    vae = VAE((4,), latent_dim=2, network=VAENetwork(hidden=()), likelihood=likelihood).double()
     oracle = analysis("shared")
     encoder, decoder = vae.encoder.mlp.layers[0], vae.decoder.mlp.layers[0]
     with torch.no_grad():
@@ -155,7 +163,13 @@ def test_training_by_the_bound_tightens_it() -> None:
         encoder[0].weight.data.zero_()
         encoder[0].weight.requires_grad_(False)
         likelihood = GaussianLikelihood((6,), scale="shared")
-        vae = VAE((6,), latent_dim=2, hidden=(), encoder=encoder, likelihood=likelihood)
+        vae = VAE(
+            (6,),
+            latent_dim=2,
+            network=VAENetwork(hidden=()),
+            encoder=encoder,
+            likelihood=likelihood,
+        )
         loss = ELBOLoss(vae, **options)
         optimizer = torch.optim.Adam([p for p in vae.parameters() if p.requires_grad], lr=2e-2)
         for _ in range(120):
@@ -189,7 +203,7 @@ def test_several_particles_average_the_elbo() -> None:
 
 @pytest.mark.parametrize("options", [{"beta": 2.0}, {"beta": 1.0, "warmup_steps": 3}])
 def test_another_objective_is_refused(options: dict[str, Any]) -> None:
-    vae = BetaVAE((3,), latent_dim=2, hidden=(4,), **options)
+    vae = BetaVAE((3,), latent_dim=2, network=VAENetwork(hidden=(4,)), **grouped(BetaVAE, options))
     with pytest.raises(ValueError, match="`model` must have beta 1 and no warm-up"):
         ELBOLoss(vae, num_particles=5, importance=True)
     with pytest.raises(ValueError, match="`num_particles` must be positive"):

@@ -13,14 +13,24 @@ from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 from torch import Tensor
 
 from pyro_genmodels import data
-from pyro_genmodels.models import NVAE, VAE, ELBOLoss, FactorAnalysis, GaussianLikelihood
+from pyro_genmodels.models import (
+    NVAE,
+    VAE,
+    ELBOLoss,
+    FactorAnalysis,
+    GaussianLikelihood,
+    NVAENetwork,
+    NVAEObjective,
+    VAENetwork,
+)
+from tests.grouped import grouped
 
 
 def linear() -> tuple[VAE, FactorAnalysis]:
     """A linear VAE and the factor analysis that is the same model."""
     torch.manual_seed(0)
     likelihood = GaussianLikelihood((5,), scale=0.4)
-    vae = VAE((5,), latent_dim=2, hidden=(), likelihood=likelihood).double()
+    vae = VAE((5,), latent_dim=2, network=VAENetwork(hidden=()), likelihood=likelihood).double()
     oracle = FactorAnalysis((5,), latent_dim=2, noise="shared").double()
     decoder = vae.decoder.mlp.layers[0]
     with torch.no_grad():
@@ -98,7 +108,13 @@ def test_the_lower_half_of_real_digits_by_a_hierarchy() -> None:
     digits = data.Digits()
     x = digits.train.tensors[0].float()
     sizes: dict[str, Any] = {"num_groups": (2,), "latent_channels": 2, "channels": 8}
-    nvae = NVAE((1, 8, 8), num_levels=17, cells_per_block=1, warmup_steps=200, **sizes)
+    nvae = NVAE(
+        (1, 8, 8),
+        num_levels=17,
+        network=NVAENetwork(cells_per_block=1),
+        objective=NVAEObjective(warmup_steps=200),
+        **grouped(NVAE, sizes),
+    )
     train(nvae, x, torch.optim.Adamax(nvae.parameters(), lr=1e-2), steps=800)
     test = digits.test.tensors[0][:20].float()
 
@@ -122,7 +138,7 @@ def test_the_lower_half_of_real_digits() -> None:
     torch.manual_seed(0)
     digits = data.Digits()
     x = digits.train.tensors[0].float()
-    vae = VAE((1, 8, 8), num_levels=17, latent_dim=10, hidden=(200,))
+    vae = VAE((1, 8, 8), num_levels=17, latent_dim=10, network=VAENetwork(hidden=(200,)))
     train(vae, x, torch.optim.Adam(vae.parameters(), lr=2e-3), steps=1500)
     test = digits.test.tensors[0][:40].float()
 

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from pyro_genmodels import testing
 from pyro_genmodels._configuration import build, configuration
 from pyro_genmodels.distributions.gaussian import StandardNormal
-from pyro_genmodels.models import VAE, BetaVAE, ELBOLoss, GaussianLikelihood
+from pyro_genmodels.models import VAE, BetaVAE, ELBOLoss, GaussianLikelihood, VAENetwork
 from pyro_genmodels.models.vae.objectives import LatentCost
 from pyro_genmodels.models.vae.posteriors import GaussianHead
+from tests.grouped import grouped
 
 FORMS: dict[str, dict[str, Any]] = {
     "capacity": {"beta": 5.0, "capacity": 1.5},
@@ -30,13 +31,13 @@ FORMS: dict[str, dict[str, Any]] = {
 POSTERIORS: dict[str, dict[str, Any]] = {
     "diagonal": {},
     "full": {"posterior": "full"},
-    "low_rank": {"posterior": "low_rank", "posterior_rank": 2},
+    "low_rank": {"posterior": "low_rank", "rank": 2},
 }
 
 
 def small(**options: Any) -> BetaVAE:
     options = {"latent_dim": 2, "hidden": (5,), "num_levels": 3} | options
-    vae = BetaVAE((4,), **options).double()
+    vae = BetaVAE((4,), **grouped(BetaVAE, options)).double()
     for parameter in vae.parameters():
         nn.init.normal_(parameter, std=0.5)
     return vae
@@ -145,7 +146,16 @@ def mean_kl(vae: BetaVAE, x: Tensor) -> float:
 def trained(**options: Any) -> tuple[BetaVAE, Tensor]:
     torch.manual_seed(0)
     likelihood = GaussianLikelihood((8,), scale=0.5)
-    vae, x = BetaVAE((8,), latent_dim=3, hidden=(), likelihood=likelihood, **options), pca_data(500)
+    vae, x = (
+        BetaVAE(
+            (8,),
+            latent_dim=3,
+            network=VAENetwork(hidden=()),
+            likelihood=likelihood,
+            **grouped(BetaVAE, options),
+        ),
+        pca_data(500),
+    )
     loss = ELBOLoss(vae)
     optimizer = torch.optim.Adam(loss.parameters(), lr=2e-2)
     for _ in range(400):
@@ -220,7 +230,7 @@ def test_no_cost_changes_no_checkpoint() -> None:
 @pytest.mark.parametrize("posterior", POSTERIORS)
 def test_heads_equal_their_covariances(posterior: str) -> None:
     options = POSTERIORS[posterior]
-    head = GaussianHead(4, posterior, options.get("posterior_rank", 1))
+    head = GaussianHead(4, GaussianPosterior(posterior, rank=options.get("rank", 1)))
     features = torch.randn(3, head.num_features).double()
     law, prior = head(features), StandardNormal(torch.zeros(()).double(), 4)
     covariance = torch.diag_embed(features[:, 4:8].mul(2).exp())
@@ -260,7 +270,7 @@ def test_a_correlated_posterior_is_found(posterior: str) -> None:
     def gap(kind: str) -> float:
         likelihood = GaussianLikelihood((4,), scale=0.5)
         options: dict[str, Any] = {"posterior": kind, "likelihood": likelihood}
-        vae = VAE((4,), latent_dim=2, hidden=(), **options)
+        vae = VAE((4,), latent_dim=2, network=VAENetwork(hidden=()), **grouped(VAE, options))
         layer = vae.decoder.mlp.layers[0]
         layer.weight.data.copy_(weight)
         layer.bias.data.zero_()
@@ -284,7 +294,7 @@ def test_a_correlated_posterior_is_found(posterior: str) -> None:
         ({"capacity": -1.0}, "`capacity` must be at least 0"),
         ({"free_bits": -1.0}, "`free_bits` must be at least 0"),
         ({"free_bits": 1.0, "posterior": "full"}, "`free_bits_per` must be 'group' unless"),
-        ({"posterior_rank": 3}, "`posterior_rank` must lie between 1 and 2; got 3"),
+        ({"rank": 3}, "`posterior.rank` must lie between 1 and 2; got 3"),
         ({"rate": 1.0, "rate_step": 0.0}, "`rate_step` must lie above 0"),
     ],
 )

@@ -22,8 +22,10 @@ from pyro_genmodels.models import (
     ELBOLoss,
     FlowPrior,
     GaussianLikelihood,
+    KLObjective,
     VampPrior,
 )
+from tests.grouped import grouped
 
 PRIORS: dict[str, Any] = {
     "vamp": lambda: VampPrior((4,), num_components=5),
@@ -98,7 +100,7 @@ def test_a_learned_prior_raises_the_bound(kind: str) -> None:
         torch.manual_seed(1)
         likelihood = GaussianLikelihood((2,), scale=0.2)
         options: dict[str, Any] = {"hidden": (), "likelihood": likelihood, "prior": prior}
-        vae = VAE((2,), latent_dim=2, **options)
+        vae = VAE((2,), latent_dim=2, **grouped(VAE, options))
         optimizer, loss = torch.optim.Adam(vae.parameters(), lr=3e-2), ELBOLoss(vae)
         for _ in range(200):
             optimizer.zero_grad()
@@ -129,4 +131,4 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="`latent_dim` must be divisible by the 2 steps"):
         VAE((5,), latent_dim=3, prior=AR1Prior(0.5, num_steps=2)).sample()
     with pytest.raises(ValueError, match="`free_bits_per` must be 'group'"):
-        VAE((4,), latent_dim=2, prior=PRIORS["vamp"](), free_bits=0.1)
+        VAE((4,), latent_dim=2, prior=PRIORS["vamp"](), objective=KLObjective(free_bits=0.1))

@@ -20,14 +20,17 @@ from pyro_genmodels.data import Mosaic
 from pyro_genmodels.models import VQVAE, VQVAE2, LearnedPrior, UniformPrior, learned_priors
 from pyro_genmodels.models.vqvae.learned_priors import code_model
 from tests.cases import sequence_vqvae, wavenet
+from tests.grouped import grouped
 
 pytestmark = pytest.mark.usefixtures("double")
-SMALL = {"num_codes": 5, "code_dim": 3, "hidden_channels": 4, "residual_channels": 3}
+SMALL = {"num_codes": 5, "dim": 3, "hidden_channels": 4, "residual_channels": 3}
 TINY = {"hidden_channels": 4, "num_blocks": 1, "num_layers": 1, "num_heads": 1}
 
 
 def vqvae(**options: Any) -> VQVAE:
-    return VQVAE((1, 5, 6), **{"num_levels": 3, "num_blocks": 1, **SMALL, **options})
+    return VQVAE(
+        (1, 5, 6), **grouped(VQVAE, {"num_levels": 3, "num_blocks": 1, **SMALL, **options})
+    )
 
 
 def product_codes() -> VQVAE:
@@ -37,7 +40,8 @@ def product_codes() -> VQVAE:
 
 def vqvae2(**options: Any) -> VQVAE2:
     return VQVAE2(
-        (1, 8, 8), **{"num_levels": 3, "num_blocks": 1, "reduction": 2, **SMALL, **options}
+        (1, 8, 8),
+        **grouped(VQVAE2, {"num_levels": 3, "num_blocks": 1, "reduction": 2, **SMALL, **options}),
     )
 
 

@@ -16,6 +16,7 @@ from pyro_genmodels.models import (
     ELBOLoss,
     GaussianLikelihood,
     Likelihood,
+    VAENetwork,
 )
 from pyro_genmodels.models.likelihoods.elementwise import make_likelihood
 
@@ -164,7 +165,12 @@ def test_bad_arguments_are_errors() -> None:
 
 
 def test_a_learned_scale_is_trained() -> None:
-    vae = VAE((3,), latent_dim=2, hidden=(), likelihood=GaussianLikelihood((3,), scale="shared"))
+    vae = VAE(
+        (3,),
+        latent_dim=2,
+        network=VAENetwork(hidden=()),
+        likelihood=GaussianLikelihood((3,), scale="shared"),
+    )
     loss = ELBOLoss(vae)
     loss(torch.randn(20, 3)).backward()
     assert vae.likelihood.log_scale.grad.abs() > 0

@@ -8,13 +8,20 @@ import pytest
 import torch
 from pyro.infer import SVI, TraceMeanField_ELBO
 
-from pyro_genmodels.models import BetaVAE
+from pyro_genmodels.models import BetaVAE, KLObjective, VAENetwork
 from pyro_genmodels.models.base.mean_field_elbo import MeanFieldELBO
 from tests.models.toys import Ladder
 
 MODELS = {
-    "vae": lambda: BetaVAE((3,), beta=3.0, latent_dim=2, hidden=(4,)),
-    "warm-up": lambda: BetaVAE((3,), beta=3.0, warmup_steps=9, latent_dim=2, hidden=(4,)),
+    "vae": lambda: BetaVAE(
+        (3,), objective=KLObjective(beta=3.0), network=VAENetwork(hidden=(4,)), latent_dim=2
+    ),
+    "warm-up": lambda: BetaVAE(
+        (3,),
+        objective=KLObjective(beta=3.0, warmup_steps=9),
+        network=VAENetwork(hidden=(4,)),
+        latent_dim=2,
+    ),
     "ladder": lambda: Ladder(),
     "auxiliary": lambda: Ladder(auxiliary=True),
 }

@@ -23,6 +23,7 @@ from pyro_genmodels.models.nvae.objective import balancing_coefficients, group_w
 from pyro_genmodels.models.nvae.posterior_flow import AutoregressiveShifts
 from pyro_genmodels.nets.nvae.cells import DecoderCell, EncoderCell
 from pyro_genmodels.nets.nvae.layers import BatchNorm, RegularizedConv2d
+from tests.grouped import grouped
 from tests.nets.test_nvae import saved_bytes
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -42,7 +43,7 @@ SMALL: dict[str, Any] = {
 def nvae(**options: Any) -> NVAE:
     likelihood = LogisticMixtureLikelihood((1, 4, 8), 3, num_mixtures=2)
     return testing.randomize_parameters(
-        NVAE((1, 4, 8), **{"likelihood": likelihood} | SMALL | options), 0.2
+        NVAE((1, 4, 8), **grouped(NVAE, {"likelihood": likelihood} | SMALL | options)), 0.2
     )
 
 
@@ -385,7 +386,7 @@ def test_a_batch_that_is_not_finite_leaves_statistics_alone(monkeypatch) -> None
 def test_images_are_padded_and_cut() -> None:
     """28 pixels to 32, as for MNIST: the margin is level 0 on all sides, and costs nothing."""
     options = SMALL | {"num_levels": 2, "num_groups": (1, 1), "num_blocks": 2}
-    model = testing.randomize_parameters(NVAE((1, 28, 28), **options), 0.2).eval()
+    model = testing.randomize_parameters(NVAE((1, 28, 28), **grouped(NVAE, options)), 0.2).eval()
     assert model.latent_shapes == [(2, 4, 4), (2, 8, 8)]
     x = torch.ones(2, 1, 28, 28)
     seen = []
@@ -422,7 +423,7 @@ def test_labels_condition_both_towers_and_can_be_enumerated() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_step_in_lower_precision(dtype: torch.dtype) -> None:
     torch.set_default_dtype(torch.float32)
-    model, x = NVAE((1, 4, 8), **SMALL | {"num_flows": 1}), images(4)
+    model, x = NVAE((1, 4, 8), **grouped(NVAE, SMALL | {"num_flows": 1})), images(4)
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         loss = ELBOLoss(model)(x)
     loss.backward()
@@ -458,7 +459,7 @@ def test_impossible_sizes() -> None:
         ({"regularization": 0.0, "regularization_start": 1.0}, "regularization"),
     ):
         with pytest.raises(ValueError, match=message):
-            NVAE((1, 4, 4), **options)
+            NVAE((1, 4, 4), **grouped(NVAE, options))
     with pytest.raises(ValueError, match="event_shape"):
         NVAE((4,))
     assert "NVAE" in models.__all__

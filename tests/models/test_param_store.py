@@ -47,7 +47,7 @@ COUNTERS = type(param_registration._counters)(param_registration._counters.defau
 
 
 def vae() -> models.VAE:
-    return models.VAE((6,), latent_dim=2, hidden=(5,))
+    return models.VAE((6,), latent_dim=2, network=models.VAENetwork(hidden=(5,)))
 
 
 def steps(model: Any, optimizer: Any, number: int) -> list[float]:
@@ -121,7 +121,7 @@ def test_an_automatic_name_is_an_error_that_gives_the_right_one(
     name = model.pyro_name
     new_process()
     for _ in range(others):
-        models.VAE((6,), latent_dim=3, hidden=(5,)).model(X)
+        models.VAE((6,), latent_dim=3, network=models.VAENetwork(hidden=(5,))).model(X)
     again, optimizer = vae(), pyro.optim.Adam({"lr": 1e-2})
     load(tmp_path, optimizer)
     for use in (again.model, again.guide, again.log_weights, lambda x: again.sample(2)):
@@ -207,7 +207,7 @@ def test_values_of_another_model_are_refused_and_nothing_is_copied(
     model = vae()
     model.pyro_name = "mine"
     saved(model, pyro.optim.Adam({"lr": 1e-2}), tmp_path)
-    for other in (models.VAE((6,), latent_dim=3, hidden=(5,)), vae()):
+    for other in (models.VAE((6,), latent_dim=3, network=models.VAENetwork(hidden=(5,))), vae()):
         new_process()
         other.extra = nn.Parameter(torch.zeros(2))
         pyro.get_param_store().load(str(tmp_path / "store.pt"))
@@ -300,7 +300,7 @@ def converted() -> models.VAE:
 
 
 def with_pyro_param() -> models.VAE:
-    return models.VAE((6,), latent_dim=2, hidden=(5,), decoder=Scaled())
+    return models.VAE((6,), latent_dim=2, network=models.VAENetwork(hidden=(5,)), decoder=Scaled())
 
 
 PARTS: dict[str, Callable[[], models.VAE]] = {

@@ -17,7 +17,7 @@ from pyro.infer import MCMC, NUTS, SVI, Trace_ELBO
 from torch import Tensor
 
 from pyro_genmodels import data
-from pyro_genmodels.models import VAE, ELBOLoss
+from pyro_genmodels.models import VAE, ELBOLoss, VAENetwork
 from pyro_genmodels.training.random import seeded
 
 COUNT, NOISE, LEVELS = 60, 0.25, 17
@@ -33,7 +33,7 @@ def digits() -> data.Digits:
 @pytest.fixture(scope="module")
 def vae(digits: data.Digits) -> VAE:
     with seeded(0):
-        model = VAE((1, 8, 8), num_levels=LEVELS, latent_dim=2, hidden=(128,))
+        model = VAE((1, 8, 8), num_levels=LEVELS, latent_dim=2, network=VAENetwork(hidden=(128,)))
         x, loss = digits.train.tensors[0].float(), ELBOLoss(model)
         optimizer = torch.optim.Adam(loss.parameters(), lr=4e-3)
         for _ in range(800):

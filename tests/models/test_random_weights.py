@@ -215,7 +215,7 @@ def test_a_checkpointed_part_is_refused_by_name() -> None:
 
 def test_random_weights_of_a_guide_are_refused_by_name() -> None:
     """They would be drawn in the plates, one for each example."""
-    model = models.VAE((3,), latent_dim=2, hidden=(4,))
+    model = models.VAE((3,), latent_dim=2, network=models.VAENetwork(hidden=(4,)))
     with_prior(model.encoder)
     with pytest.raises(ValueError, match=r"`encoder\..* must not be random: the guide uses it"):
         model.guide(torch.randn(4, 3))
@@ -235,7 +235,7 @@ def test_a_batch_of_weights_is_refused_by_name() -> None:
 
 @pytest.mark.skipif(not CORE_ONLY, reason="sizes are tensors in a trace: shape checks stop there")
 def test_jit_takes_a_converted_model() -> None:
-    model = models.VAE((3,), latent_dim=2, hidden=(4,))
+    model = models.VAE((3,), latent_dim=2, network=models.VAENetwork(hidden=(4,)))
     to_pyro_module_(model)
     svi = SVI(model.model, model.guide, pyro.optim.Adam({"lr": 1e-2}), JitTrace_ELBO())
     with pyro.validation_enabled(False):

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pyro_genmodels import testing
 from pyro_genmodels._configuration import build, configuration
-from pyro_genmodels.models import VAE, BetaVAE, ELBOLoss, SemiSupervisedVAE
+from pyro_genmodels.models import VAE, BetaVAE, ELBOLoss, SemiSupervisedVAE, VAENetwork
 from tests import cases
 
 LABELS = torch.tensor([0, 2, 1, 2])
@@ -129,7 +129,7 @@ def clusters(count: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("how", [pytest.param("loss", marks=pytest.mark.slow), "svi"])
 def test_few_labels_name_the_clusters(how: str) -> None:
     torch.manual_seed(0)
-    vae = VAE((4,), latent_dim=2, hidden=(16,), num_classes=3)
+    vae = VAE((4,), latent_dim=2, network=VAENetwork(hidden=(16,)), num_classes=3)
     model, (x, labels) = SemiSupervisedVAE(vae, hidden=(16,)), clusters(300)
     # Pyro's own: site "y" says by itself that it is enumerated, the decorator says it again.
     guide = config_enumerate(model.guide) if how == "svi" else model.guide

@@ -36,6 +36,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from pyro_genmodels import metrics, models, nets, testing, transforms
 from pyro_genmodels.models import ELBOLoss, GaussianLikelihood, GenerativeModel
 from tests.cases.models import nvae
+from tests.grouped import grouped
 
 FACTORS = torch.tensor([1e-6, 1.0, 1e6], dtype=torch.float64)
 
@@ -46,7 +47,9 @@ def normal(*shape: int) -> Tensor:
 
 
 def vae(**options: Any) -> models.VAE:
-    return models.VAE((3,), latent_dim=2, hidden=(6,), **options)
+    return models.VAE(
+        (3,), latent_dim=2, network=models.VAENetwork(hidden=(6,)), **grouped(models.VAE, options)
+    )
 
 
 def vector_flow() -> Any:
@@ -81,8 +84,15 @@ MAKERS: dict[str, Callable[[], GenerativeModel]] = {
     "noise per dimension": lambda: vae(likelihood=GaussianLikelihood((3,), scale="per_dimension")),
     "fixed noise": lambda: vae(likelihood=GaussianLikelihood((3,), scale=0.3)),
     "vamp": lambda: vae(prior=models.VampPrior((3,), num_components=2)),
-    "beta": lambda: models.BetaVAE((3,), latent_dim=2, hidden=(6,), beta=2.0),
-    "conv": lambda: models.VAE((2, 4, 4), latent_dim=2, hidden=(4,), network="conv"),
+    "beta": lambda: models.BetaVAE(
+        (3,),
+        latent_dim=2,
+        network=models.VAENetwork(hidden=(6,)),
+        objective=models.KLObjective(beta=2.0),
+    ),
+    "conv": lambda: models.VAE(
+        (2, 4, 4), latent_dim=2, network=models.VAENetwork("conv", hidden=(4,))
+    ),
     "ppca": lambda: models.FactorAnalysis((3,), latent_dim=1, noise="shared"),
     "factors": lambda: models.FactorAnalysis((2, 2, 2), latent_dim=2),
     "maf": lambda: models.maf((3,), num_layers=2, hidden=(8,)),
@@ -91,7 +101,11 @@ MAKERS: dict[str, Callable[[], GenerativeModel]] = {
     "nice": lambda: models.nice((3,), width=8),
     "pyro's flow": lambda: models.FlowModel((3,), vector_flow()),
     "nvae": lambda: nvae(2, 2, 2),
-    "vqvae": lambda: models.VQVAE((2, 4, 4), num_codes=5, code_dim=3, hidden_channels=6),
+    "vqvae": lambda: models.VQVAE(
+        (2, 4, 4),
+        codebook=models.Codebook(5, dim=3),
+        network=models.VQVAENetwork(hidden_channels=6),
+    ),
 }
 CONDITIONAL: dict[str, tuple[Callable[[], GenerativeModel], Tensor]] = {
     "vae of labels": (lambda: vae(num_classes=3), torch.arange(6) % 3),
@@ -240,7 +254,11 @@ def test_shared_noise_has_one_scale_and_data_with_bounds_none() -> None:
     ppca = models.FactorAnalysis((3,), latent_dim=1, noise="shared").standardize(x)
     assert ppca.standardization.scale is not None
     assert len(ppca.standardization.scale.unique()) == 1
-    images = models.VQVAE2((2, 5, 6), num_codes=5, code_dim=3, hidden_channels=6)
+    images = models.VQVAE2(
+        (2, 5, 6),
+        codebook=models.Codebook(5, dim=3),
+        network=models.VQVAE2Network(hidden_channels=6),
+    )
     images.standardize(normal(7, 2, 5, 6))
     assert images.standardization.scale is not None
     assert images.standardization.scale.shape == (2, 1, 1)

@@ -16,7 +16,15 @@ from torch import nn
 from pyro_genmodels._configuration import build, configuration
 from pyro_genmodels.data import PPCA
 from pyro_genmodels.distributions.gaussian import DiagonalNormal, StandardNormal
-from pyro_genmodels.models import VAE, BetaVAE, ELBOLoss, GaussianLikelihood
+from pyro_genmodels.models import (
+    VAE,
+    BetaVAE,
+    ELBOLoss,
+    GaussianLikelihood,
+    KLObjective,
+    VAENetwork,
+)
+from tests.grouped import grouped
 
 CONTEXTS = {
     "labels": ({"num_classes": 4}, torch.tensor([1, 3, 0])),
@@ -34,7 +42,13 @@ FALLING = {"beta": 4.0, "first_beta": 8.0, "warmup_steps": 10}
 
 def small(event_shape=(1, 5, 4), kind: str = "levels", **options) -> VAE:
     network = "conv" if len(event_shape) == 3 else "mlp"
-    return VAE(event_shape, latent_dim=3, network=network, hidden=(6,), **KINDS[kind], **options)
+    return VAE(
+        event_shape,
+        latent_dim=3,
+        network=VAENetwork(network, hidden=(6,)),
+        **grouped(VAE, KINDS[kind]),
+        **grouped(VAE, options),
+    )
 
 
 def data(*batch: int, event_shape=(1, 5, 4), num_levels: int = 2) -> torch.Tensor:
@@ -43,7 +57,13 @@ def data(*batch: int, event_shape=(1, 5, 4), num_levels: int = 2) -> torch.Tenso
 
 def linear(**options) -> VAE:
     likelihood = GaussianLikelihood((4,), scale=0.5)
-    vae = VAE((4,), latent_dim=2, hidden=(), likelihood=likelihood, **options).double()
+    vae = VAE(
+        (4,),
+        latent_dim=2,
+        network=VAENetwork(hidden=()),
+        likelihood=likelihood,
+        **grouped(VAE, options),
+    ).double()
     for parameter in vae.parameters():
         nn.init.normal_(parameter, std=0.5)
     return vae
@@ -96,7 +116,13 @@ def test_exact_posterior_leaves_no_gap() -> None:
 def test_estimators_agree(options: dict) -> None:
     """Under the same draws the paired differences of value and gradient are noise around zero."""
     torch.manual_seed(0)
-    vae = BetaVAE((1, 3, 3), latent_dim=2, hidden=(5,), num_levels=3, **{"beta": 1.0} | options)
+    vae = BetaVAE(
+        (1, 3, 3),
+        latent_dim=2,
+        network=VAENetwork(hidden=(5,)),
+        num_levels=3,
+        **grouped(BetaVAE, {"beta": 1.0} | options),
+    )
     vae.double().eval()
     if options.get("warmup_steps"):
         vae.latent_scale.step += 5
@@ -126,7 +152,11 @@ def test_beta_leaves_the_bounds_alone() -> None:
     plain, weighted = (
         linear(),
         BetaVAE(
-            (4,), beta=7.0, latent_dim=2, hidden=(), likelihood=GaussianLikelihood((4,), scale=0.5)
+            (4,),
+            objective=KLObjective(beta=7.0),
+            network=VAENetwork(hidden=()),
+            latent_dim=2,
+            likelihood=GaussianLikelihood((4,), scale=0.5),
         ),
     )
     weighted.double().load_state_dict(plain.state_dict())
@@ -139,7 +169,7 @@ def test_beta_leaves_the_bounds_alone() -> None:
 
 def test_beta_falls_from_its_first_value() -> None:
     """By one step's share at each training loss, in the loss itself; evaluation counts nothing."""
-    make = partial(BetaVAE, (6,), latent_dim=2, hidden=(5,), num_levels=2)
+    make = partial(BetaVAE, (6,), latent_dim=2, network=VAENetwork(hidden=(5,)), num_levels=2)
     plain, falling = make(), make(**FALLING)
     falling.load_state_dict({**plain.state_dict(), "latent_scale.step": torch.tensor(0)})
     x = data(5, event_shape=(6,))
@@ -169,12 +199,18 @@ def test_beta_falls_from_its_first_value() -> None:
 )
 def test_first_beta_errors(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        BetaVAE((6,), latent_dim=2, **options)
+        BetaVAE((6,), latent_dim=2, **grouped(BetaVAE, options))
 
 
 def test_loss_equals_the_formula() -> None:
     """Closed forms by hand: reconstruction plus beta times KL, per example."""
-    vae = BetaVAE((6,), num_levels=2, beta=3.0, latent_dim=2, hidden=(5,)).double()
+    vae = BetaVAE(
+        (6,),
+        num_levels=2,
+        objective=KLObjective(beta=3.0),
+        network=VAENetwork(hidden=(5,)),
+        latent_dim=2,
+    ).double()
     x = torch.randint(2, (4, 6)).double()
     torch.manual_seed(3)
     loss = ELBOLoss(vae)(x)
@@ -322,7 +358,7 @@ def test_configuration_rebuilds(make) -> None:
 )
 def test_bad_arguments_are_named(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        VAE((5,), **options)
+        VAE((5,), **grouped(VAE, options))
 
 
 @pytest.mark.parametrize(
@@ -395,7 +431,7 @@ def test_linear_vae_reaches_ppca() -> None:
     torch.manual_seed(0)
     truth = PPCA()
     likelihood = GaussianLikelihood(truth.event_shape, scale="shared")
-    vae = VAE(truth.event_shape, latent_dim=8, hidden=(), likelihood=likelihood)
+    vae = VAE(truth.event_shape, latent_dim=8, network=VAENetwork(hidden=()), likelihood=likelihood)
     loss = ELBOLoss(vae)
     optimizer = torch.optim.Adam(vae.parameters(), lr=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 4000, 1e-5)
@@ -413,7 +449,10 @@ def test_linear_vae_reaches_ppca() -> None:
 @pytest.mark.parametrize("shape", [(2, 3), (2,), (4, 1, 1)])
 def test_a_context_that_does_not_expand_to_the_data_is_refused(shape) -> None:
     """Two rows of labels would pass for two particles."""
-    vae, x = VAE((4,), latent_dim=2, hidden=(4,), num_classes=3), torch.randn(3, 4)
+    vae, x = (
+        VAE((4,), latent_dim=2, network=VAENetwork(hidden=(4,)), num_classes=3),
+        torch.randn(3, 4),
+    )
     labels = torch.zeros(shape, dtype=torch.long)
     for run in (vae.reconstruct, partial(vae.log_weights, num_particles=2)):
         with pytest.raises(ValueError, match=r"`context` must have a batch shape that expands to"):
@@ -422,7 +461,10 @@ def test_a_context_that_does_not_expand_to_the_data_is_refused(shape) -> None:
 
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (1, 3), (2, 1)])
 def test_a_context_that_expands_to_the_data_is_taken(shape) -> None:
-    vae, x = VAE((4,), latent_dim=2, hidden=(4,), num_classes=3), torch.randn(2, 3, 4)
+    vae, x = (
+        VAE((4,), latent_dim=2, network=VAENetwork(hidden=(4,)), num_classes=3),
+        torch.randn(2, 3, 4),
+    )
     labels = torch.zeros(shape, dtype=torch.long)
     assert vae.reconstruct(x, labels).shape == x.shape
     assert vae.log_weights(x, labels, num_particles=5).shape == (5, 2, 3)

@@ -26,25 +26,28 @@ from pyro_genmodels.data import Mosaic
 from pyro_genmodels.models import (
     VQVAE,
     VQVAE2,
+    Codebook,
     CodePrior,
     ELBOLoss,
     GaussianLikelihood,
     LogisticMixtureLikelihood,
     UniformPrior,
+    VQVAENetwork,
 )
 from pyro_genmodels.models.vqvae.base import OnceAStep
 from tests.cases import sequence_vqvae
+from tests.grouped import grouped
 
 ESTIMATORS = [Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO, TraceEnum_ELBO]
 SMALL = {"num_codes": 5, "hidden_channels": 4, "residual_channels": 3, "num_blocks": 1}
 
 
 def vqvae(**options) -> VQVAE:
-    return VQVAE((1, 5, 6), **{"num_levels": 3, "code_dim": 3} | SMALL | options)
+    return VQVAE((1, 5, 6), **grouped(VQVAE, {"num_levels": 3, "dim": 3} | SMALL | options))
 
 
 def vqvae2(**options) -> VQVAE2:
-    return VQVAE2((1, 5, 6), **{"num_levels": 3, "code_dim": 3} | SMALL | options)
+    return VQVAE2((1, 5, 6), **grouped(VQVAE2, {"num_levels": 3, "dim": 3} | SMALL | options))
 
 
 def gradient_codes() -> VQVAE:
@@ -118,7 +121,7 @@ def test_every_estimator_gives_the_bound_in_eval_mode(make, estimator) -> None:
 def test_evidence_sums_to_one_over_codes_and_data(family, reduction, mixture) -> None:
     """p(x) by enumeration of the codes is a distribution, and the ELBO lies below it."""
     likelihood = LogisticMixtureLikelihood((1, 2, 2), 2, num_mixtures=2) if mixture else "auto"
-    sizes = {**SMALL, "num_codes": 3, "code_dim": 2, "reduction": reduction}
+    sizes = {**SMALL, "num_codes": 3, "dim": 2, "reduction": reduction}
     model = family((1, 2, 2), num_levels=2, likelihood=likelihood, **sizes).double().eval()
     shapes = [prior.code_shape for prior in _priors(model)]
     every = torch.tensor(list(itertools.product(range(3), repeat=num_codes_of(model))))
@@ -321,7 +324,7 @@ def _priors(model) -> list[CodePrior]:
 @pytest.mark.parametrize("size", [(8, 8), (1, 1), (9, 4), (3, 17)])
 @pytest.mark.parametrize("family", [VQVAE, VQVAE2])
 def test_any_image_size(family, size) -> None:
-    model = family((2, *size), code_dim=3, **SMALL)
+    model = family((2, *size), **grouped(family, {"dim": 3, **SMALL}))
     x = torch.randn(3, 2, *size)
     ELBOLoss(model)(x).backward()
     assert model.reconstruct(x).shape == x.shape
@@ -360,7 +363,9 @@ def test_discrete_likelihoods(make, likelihood) -> None:
 def test_the_likelihood_may_link_the_channels(family) -> None:
     """A mixture of logistics has more numbers a pixel than other likelihoods, and no base law."""
     likelihood = LogisticMixtureLikelihood((3, 5, 6), 4, num_mixtures=2)
-    model = family((3, 5, 6), num_levels=4, code_dim=3, likelihood=likelihood, **SMALL).double()
+    model = family(
+        (3, 5, 6), num_levels=4, likelihood=likelihood, **grouped(family, {"dim": 3, **SMALL})
+    ).double()
     x = torch.randint(4, (7, 3, 5, 6))
     loss = ELBOLoss(model)
     loss(x).backward()
@@ -433,7 +438,9 @@ def test_a_network_without_layers_is_taken() -> None:
     encoder, decoder = nn.Sequential(), nn.Sequential()
     own = {"encoder": encoder, "decoder": decoder, "quantizer": nets.VectorQuantizer(2, 5)}
     likelihood = GaussianLikelihood((2, 4, 4), scale=0.1)
-    model = VQVAE((2, 4, 4), reduction=1, likelihood=likelihood, **own)
+    model = VQVAE(
+        (2, 4, 4), network=VQVAENetwork(reduction=1), likelihood=likelihood, **grouped(VQVAE, own)
+    )
     assert model.encoder is encoder
     assert model.decoder is decoder
     x = torch.randn(3, 2, 4, 4)
@@ -444,10 +451,10 @@ def test_a_network_without_layers_is_taken() -> None:
     assert sequences.decoder is decoder
 
 
-@pytest.mark.parametrize("sizes", [{}, {"num_codes": 5}, {"code_dim": 3, "commitment": 0.5}])
+@pytest.mark.parametrize("sizes", [{}, {"num_codes": 5}, {"dim": 3, "commitment": 0.5}])
 def test_an_own_quantizer_has_its_own_sizes(sizes) -> None:
     own = {"quantizer": nets.VectorQuantizer(3, 5, commitment=0.5)}
-    model = VQVAE((1, 5, 6), **sizes, **own)
+    model = VQVAE((1, 5, 6), **grouped(VQVAE, sizes), **grouped(VQVAE, own))
     assert (model.prior.num_codes, model.quantizer.dim, model.quantizer.commitment) == (5, 3, 0.5)
 
 
@@ -455,7 +462,12 @@ def test_an_own_quantizer_has_its_own_sizes(sizes) -> None:
 
 
 def test_a_patch_and_its_code_see_nothing_else() -> None:
-    model = VQVAE((2, 6, 9), network="patch", reduction=3, code_dim=3, **SMALL)
+    model = VQVAE(
+        (2, 6, 9),
+        network=VQVAENetwork("patch", reduction=3),
+        codebook=Codebook(dim=3),
+        **grouped(VQVAE, SMALL),
+    )
     testing.randomize_parameters(model)
     x = torch.randn(2, 6, 9, requires_grad=True)
     z = model.encoder(x)
@@ -520,8 +532,8 @@ def test_mosaics_are_coded_without_loss(seed) -> None:
     """Data with a known optimum: as many codes as tiles suffice, and each is used."""
     torch.manual_seed(seed)
     mosaic = Mosaic(2, tile_size=4, num_codes=6)
-    sizes = {"num_codes": 6, "code_dim": 8, "hidden_channels": 16, "num_blocks": 0}
-    model = VQVAE((1, 8, 8), num_levels=2, network="patch", **sizes)
+    sizes = {"num_codes": 6, "dim": 8, "hidden_channels": 16, "num_blocks": 0}
+    model = VQVAE((1, 8, 8), num_levels=2, network="patch", **grouped(VQVAE, sizes))
     loss = ELBOLoss(model)
     optimizer = torch.optim.Adam(loss.parameters(), lr=1e-2)
     for _ in range(400):
@@ -572,8 +584,8 @@ def test_mosaics_are_coded_without_loss(seed) -> None:
             r"`num_codes` must be left out, or the own quantizer's \(4, 6\); got 5",
         ),
         (
-            lambda: sequence_vqvae(code_dim=4, quantizer=nets.VectorQuantizer(3, 5)),
-            r"`code_dim` must be left out, or the own quantizer's \(3\); got 4",
+            lambda: sequence_vqvae(dim=4, quantizer=nets.VectorQuantizer(3, 5)),
+            r"`codebook.dim` must be left out, or the own quantizer's \(3\); got 4",
         ),
         (
             lambda: vqvae(prior=UniformPrior((3, 2), 5)),
@@ -598,6 +610,6 @@ def test_errors_name_argument_rule_and_value(make, message) -> None:
 def test_parts_have_the_commitment_of_a_composite() -> None:
     parts = [nets.VectorQuantizer(4, 8, commitment=1.0) for _ in range(2)]
     own = nets.ResidualQuantizer(parts)
-    assert VQVAE((1, 8, 8), commitment=1.0, quantizer=own).quantizer is own
+    assert VQVAE((1, 8, 8), codebook=Codebook(commitment=1.0), quantizer=own).quantizer is own
     with pytest.raises(ValueError, match=r"`commitment` must be left out.*\(1\.0\); got 2"):
-        VQVAE((1, 8, 8), commitment=2.0, quantizer=own)
+        VQVAE((1, 8, 8), codebook=Codebook(commitment=2.0), quantizer=own)

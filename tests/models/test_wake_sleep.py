@@ -59,7 +59,9 @@ def test_every_model(name: str, insomnia: float, vectorize: bool) -> None:
 def linear_vae() -> models.VAE:
     torch.manual_seed(0)
     likelihood = models.GaussianLikelihood((3,), scale=0.5)
-    return models.VAE((3,), latent_dim=2, hidden=(), likelihood=likelihood).double()
+    return models.VAE(
+        (3,), latent_dim=2, network=models.VAENetwork(hidden=()), likelihood=likelihood
+    ).double()
 
 
 def by_hand(vae: models.VAE) -> tuple[Any, Any]:
@@ -149,7 +151,7 @@ def test_training_in_a_plate_of_the_users_own() -> None:
 @pytest.mark.parametrize("vectorize", [False, True], ids=["loop", "vectorized"])
 def test_model_and_guide_are_taken_as_they_are(insomnia: float, vectorize: bool) -> None:
     """Pyro gives both the keyword ``observations``."""
-    vae = models.VAE((3,), latent_dim=2, hidden=(4,))
+    vae = models.VAE((3,), latent_dim=2, network=models.VAENetwork(hidden=(4,)))
     estimator = ReweightedWakeSleep(
         num_particles=2, vectorize_particles=vectorize, insomnia=insomnia, num_sleep_particles=3
     )

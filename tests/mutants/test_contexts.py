@@ -19,7 +19,9 @@ pytestmark = pytest.mark.once
 
 
 def _call_a_model() -> Callable[[Tensor], Any]:
-    model = models.VAE((3,), latent_dim=2, hidden=(4,), context_shape=(2,))
+    model = models.VAE(
+        (3,), latent_dim=2, network=models.VAENetwork(hidden=(4,)), context_shape=(2,)
+    )
     return lambda context: model.model(torch.zeros(3, 3), context)
 
 

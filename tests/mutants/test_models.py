@@ -19,6 +19,7 @@ from pyro_genmodels.models.vae.objectives import LatentCost
 from pyro_genmodels.nets.nvae import SpectralNorms
 from pyro_genmodels.transforms.layers import act_norm
 from tests import cases
+from tests.grouped import grouped
 from tests.models import test_random_weights
 from tests.mutants.mutation import Mutation, assert_caught
 from tests.mutants.parts import binary, vae
@@ -94,7 +95,7 @@ def vqvae(learning: Any) -> models.VQVAE:
     torch.manual_seed(0)
     quantizer = nets.VectorQuantizer(2, 5, learning=learning)
     sizes = {"reduction": 2, "hidden_channels": 4, "residual_channels": 2, "num_blocks": 1}
-    return models.VQVAE((1, 2, 2), quantizer=quantizer, **sizes)
+    return models.VQVAE((1, 2, 2), quantizer=quantizer, **grouped(models.VQVAE, sizes))
 
 
 def glow() -> models.FlowModel:
@@ -104,7 +105,12 @@ def glow() -> models.FlowModel:
 
 def rated(**options: Any) -> models.BetaVAE:
     torch.manual_seed(0)
-    return models.BetaVAE((1, 2, 2), latent_dim=1, hidden=(4,), **options)
+    return models.BetaVAE(
+        (1, 2, 2),
+        latent_dim=1,
+        network=models.VAENetwork(hidden=(4,)),
+        **grouped(models.BetaVAE, options),
+    )
 
 
 FREEZING_MUTANTS: dict[str, tuple[Mutation, Callable[[], Any], str]] = {

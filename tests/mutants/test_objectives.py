@@ -255,7 +255,11 @@ def test_least_rate(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def law() -> None:
         torch.manual_seed(0)
         model = models.DeltaVAE(
-            (4,), num_levels=2, delta=3.0, commitment=commitment, latent_dim=8, num_steps=4
+            (4,),
+            num_levels=2,
+            delta=3.0,
+            commitment=models.RateCommitment(commitment, num_steps=4),
+            latent_dim=8,
         )
         prior, none = model.prior_law(), torch.zeros(8)
         log_scale = model.encode(x).log_scale[0]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyro_genmodels import distributions, models, testing
 from pyro_genmodels.models.base.standardization import Standardization
+from tests.grouped import grouped
 from tests.mutants.mutation import Mutation, assert_caught, method_of
 
 pytestmark = [pytest.mark.once, pytest.mark.usefixtures("double")]
@@ -89,7 +90,9 @@ MUTANTS: dict[str, tuple[Mutation, str]] = {
 
 def model(**options: Any) -> models.VAE:
     torch.manual_seed(0)
-    made = models.VAE((3,), latent_dim=2, hidden=(6,), **options)
+    made = models.VAE(
+        (3,), latent_dim=2, network=models.VAENetwork(hidden=(6,)), **grouped(models.VAE, options)
+    )
     return testing.randomize_parameters(made, 0.1).eval()
 
 

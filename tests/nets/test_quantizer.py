@@ -20,6 +20,7 @@ from pyro_genmodels import nets, testing
 from pyro_genmodels._configuration import build, configuration
 from pyro_genmodels.models import VQVAE, ELBOLoss
 from pyro_genmodels.nets.vector_quantization.codebook import kmeans, nearest
+from tests.grouped import grouped
 
 QUANTIZERS = {
     "ema": lambda: nets.VectorQuantizer(4, 7),
@@ -411,7 +412,7 @@ def _train_model(rank: int, folder: str, learning: str) -> None:
     torch.manual_seed(rank)
     quantizer = nets.VectorQuantizer(2, 20, learning=learning, restart_after=5.0)
     sizes = {"reduction": 2, "hidden_channels": 4, "residual_channels": 2, "num_blocks": 1}
-    model, states = VQVAE((1, 4, 4), quantizer=quantizer, **sizes), []
+    model, states = VQVAE((1, 4, 4), quantizer=quantizer, **grouped(VQVAE, sizes)), []
     ranked = DistributedDataParallel(ELBOLoss(model))
     optimizer = torch.optim.Adam(ranked.parameters(), lr=1e-2)
     for _ in range(100):

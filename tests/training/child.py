@@ -27,7 +27,11 @@ def make() -> tuple[models.VAE, data.DataSource]:
     torch.manual_seed(1)
     source = data.Digits()
     model = models.VAE(
-        source.event_shape, num_levels=17, latent_dim=4, hidden=(32,), dropout=0.2, warmup_steps=80
+        source.event_shape,
+        num_levels=17,
+        latent_dim=4,
+        network=models.VAENetwork(hidden=(32,), dropout=0.2),
+        objective=models.KLObjective(warmup_steps=80),
     )
     return model, source
 

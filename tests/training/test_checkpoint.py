@@ -193,7 +193,9 @@ def test_a_model_is_no_data_source(run: Path, tmp_path: Path) -> None:
 def test_runs_of_before_the_quantisers_kept_more_load_and_go_on(tmp_path: Path) -> None:
     def history(max_epochs: int, **options: Any) -> list[dict[str, float]]:
         model = models.VQVAE(
-            (1, 4, 4), num_codes=4, code_dim=2, reduction=2, hidden_channels=8, num_blocks=0
+            (1, 4, 4),
+            codebook=models.Codebook(4, dim=2),
+            network=models.VQVAENetwork(reduction=2, hidden_channels=8, num_blocks=0),
         )
         images = data.InMemory(torch.randn(100, 1, 4, 4))
         options |= {"run": tmp_path, "max_epochs": max_epochs, **QUICK}

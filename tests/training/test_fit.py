@@ -119,7 +119,7 @@ def test_nan_in_a_batch_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_data_that_do_not_fit_are_named(x: torch.Tensor, message: str) -> None:
-    model = models.VAE((1, 4, 4), num_levels=4, hidden=(4,))
+    model = models.VAE((1, 4, 4), num_levels=4, network=models.VAENetwork(hidden=(4,)))
     with pytest.raises(ValueError, match=message):
         Batches(TensorDataset(x), model, 2)
 
@@ -193,7 +193,9 @@ def test_the_average_follows_its_equation_and_gives_the_weights_back() -> None:
 
 def test_bounds_of_a_vae_are_ordered_and_repeat(tmp_path: Path) -> None:
     digits = data.Digits()
-    model = models.VAE(digits.event_shape, num_levels=17, latent_dim=2, hidden=(8,))
+    model = models.VAE(
+        digits.event_shape, num_levels=17, latent_dim=2, network=models.VAENetwork(hidden=(8,))
+    )
     result = training.evaluate(model, digits, split="validation", num_particles=8)
     assert result.elbo is not None
     assert result.importance_weighted is not None
@@ -220,7 +222,7 @@ def test_plain_svi_trains_the_same_model() -> None:
 def test_a_diverging_model_is_named_though_its_prior_validates(tmp_path: Path) -> None:
     x = torch.randn(50, 3)
     settings = {**QUICK, "batch_size": 16, "learning_rate": 1e30, "max_epochs": 2}
-    vae = models.VAE((3,), latent_dim=2, hidden=(8,))
+    vae = models.VAE((3,), latent_dim=2, network=models.VAENetwork(hidden=(8,)))
     with pytest.raises(RuntimeError, match=r"epoch 1, step 2: .* site 'z' .* must be finite"):
         training.fit(vae, data.InMemory(x), run=tmp_path, **settings)
 
@@ -246,7 +248,7 @@ def test_a_schedule_by_time_needs_a_limit_and_one_device(settings: dict[str, Any
 
 def test_the_rate_of_the_latents_is_logged(tmp_path: Path) -> None:
     """Of each site, and how many of its units are in use."""
-    model = models.VAE((3,), latent_dim=4, hidden=(6,))
+    model = models.VAE((3,), latent_dim=4, network=models.VAENetwork(hidden=(6,)))
     rows = training.fit(model, source(), run=tmp_path, max_epochs=2, **QUICK)
     assert all(row["rate_z"] > 0 and 0 <= row["active_units_z"] <= 4 for row in rows)
     header = (tmp_path / "metrics.csv").read_text().splitlines()[0]

@@ -14,11 +14,14 @@ import pyro_genmodels
 from pyro_genmodels import data, models, training
 from pyro_genmodels.cli import main
 from pyro_genmodels.training.engine.training_module import TrainingModule
+from tests.grouped import grouped
 from tests.training.tiny import QUICK, Tiny, source
 
 
 def vae(**options: Any) -> models.VAE:
-    return models.VAE((3,), latent_dim=2, hidden=(6,), **options)
+    return models.VAE(
+        (3,), latent_dim=2, network=models.VAENetwork(hidden=(6,)), **grouped(models.VAE, options)
+    )
 
 
 class Watch(lightning.Callback):
@@ -66,7 +69,10 @@ def test_validation_is_by_the_bound_that_is_trained() -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (lambda: models.BetaVAE((3,), latent_dim=2, beta=4.0), "got beta 4"),
+        (
+            lambda: models.BetaVAE((3,), latent_dim=2, objective=models.KLObjective(beta=4.0)),
+            "got beta 4",
+        ),
         (lambda: vae(free_bits=1.0), "got free_bits 1"),
         (lambda: vae(warmup_steps=5), "got warmup_steps 5"),
     ],
@@ -80,13 +86,22 @@ def test_another_objective_is_named_before_the_run(
 
 
 def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["train", "vae", "--data", "digits", "--model.hidden", "[8]", "--max_epochs", "1"]
+    words = [
+        "train",
+        "vae",
+        "--data",
+        "digits",
+        "--model.network.hidden",
+        "[8]",
+        "--max_epochs",
+        "1",
+    ]
     words += ["--objective", "iwae", "--num_particles", "3", "--num_samples", "0"]
     words += ["--progress", "false", "--accelerator", "cpu", "--run", str(tmp_path / "run")]
     assert main(words) == 0
     kept = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert (kept["objective"], kept["num_particles"]) == ("iwae", 3)
-    assert main([*words[:-1], str(tmp_path / "no"), "--model.free_bits", "1"]) == 1
+    assert main([*words[:-1], str(tmp_path / "no"), "--model.objective.free_bits", "1"]) == 1
     assert "free_bits 1" in capsys.readouterr().err
 
 
@@ -130,7 +145,9 @@ def test_published_settings_reach_nvaes_optimizer(tmp_path: Path) -> None:
     """By its own defaults: Adamax with these, down to a hundredth of the peak."""
     images = data.InMemory(torch.randint(2, (32, 1, 4, 4)), num_levels=2)
     model = models.NVAE(
-        (1, 4, 4), num_levels=2, num_groups=(1,), num_blocks=0, channels=4, latent_channels=2
+        (1, 4, 4),
+        num_levels=2,
+        network=models.NVAENetwork((1,), num_blocks=0, channels=4, latent_channels=2),
     )
     watch = Watch()
     options = {**QUICK, "batch_size": 8, "max_epochs": 3}

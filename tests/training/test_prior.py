@@ -18,6 +18,7 @@ from pyro_genmodels.data import Codes
 from pyro_genmodels.models.vqvae.learned_priors import learned_priors
 from pyro_genmodels.training import prior_stage
 from pyro_genmodels.training.codes import flat_codes
+from tests.grouped import grouped
 
 QUICK: dict[str, Any] = {
     "progress": False,
@@ -27,7 +28,7 @@ QUICK: dict[str, Any] = {
     "max_epochs": 1,
 }
 TINY = {"hidden_channels": 4, "num_blocks": 1, "num_layers": 1, "num_heads": 1, "embedding_size": 3}
-SIZES = {"num_levels": 17, "num_codes": 6, "code_dim": 3, "hidden_channels": 4}
+SIZES = {"num_levels": 17, "num_codes": 6, "dim": 3, "hidden_channels": 4}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> data.DataSource:
 
 def vqvae2() -> models.VQVAE2:
     torch.manual_seed(0)
-    return models.VQVAE2((1, 8, 8), reduction=2, num_classes=10, residual_channels=3, **SIZES)
+    return models.VQVAE2(
+        (1, 8, 8),
+        network=models.VQVAE2Network(2, residual_channels=3),
+        num_classes=10,
+        **grouped(models.VQVAE2, SIZES),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -234,10 +240,10 @@ def test_what_cannot_have_a_prior_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match="`run` must be a run folder"):
         training.fit_prior(tmp_path / "none")
-    other = learned_priors(models.VQVAE((1, 8, 8), num_codes=6, num_levels=17), **TINY)  # type: ignore[arg-type]
+    other = learned_priors(models.VQVAE((1, 8, 8), codebook=6, num_levels=17), **TINY)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="`priors` must be over"):
         training.fit_prior(run, priors=other, **QUICK)
-    vae = models.VAE((1, 8, 8), num_levels=17, latent_dim=2, hidden=(4,))
+    vae = models.VAE((1, 8, 8), num_levels=17, latent_dim=2, network=models.VAENetwork(hidden=(4,)))
     training.fit(vae, source, run=tmp_path / "vae", **QUICK)
     with pytest.raises(ValueError, match="hold a VQ-VAE to learn a prior for; got VAE"):
         training.fit_prior(tmp_path / "vae", **QUICK)
@@ -246,7 +252,12 @@ def test_what_cannot_have_a_prior_is_refused(
 @pytest.mark.slow
 def test_data_of_the_caller_s_own_and_features_as_context(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = models.VQVAE((1, 8, 8), context_shape=(2,), reduction=2, **SIZES)
+    model = models.VQVAE(
+        (1, 8, 8),
+        context_shape=(2,),
+        network=models.VQVAENetwork(reduction=2),
+        **grouped(models.VQVAE, SIZES),
+    )
     x, features = torch.randint(17, (60, 1, 8, 8)), torch.randn(60, 2)
     source = data.InMemory(x, num_levels=17)
     # No source of the package has features beside its images.

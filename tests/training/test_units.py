@@ -43,12 +43,14 @@ def fitted(
 
 
 FAMILIES: dict[str, Callable[[], models.GenerativeModel]] = {
-    "vae": lambda: models.VAE((4,), latent_dim=2, hidden=(16,)),
-    "vae of labels": lambda: models.VAE((4,), latent_dim=2, hidden=(16,), num_classes=2),
+    "vae": lambda: models.VAE((4,), latent_dim=2, network=models.VAENetwork(hidden=(16,))),
+    "vae of labels": lambda: models.VAE(
+        (4,), latent_dim=2, network=models.VAENetwork(hidden=(16,)), num_classes=2
+    ),
     "shared noise": lambda: models.VAE(
         (4,),
         latent_dim=2,
-        hidden=(16,),
+        network=models.VAENetwork(hidden=(16,)),
         likelihood=models.GaussianLikelihood((4,), scale="shared"),
     ),
     "factors": lambda: models.FactorAnalysis((4,), latent_dim=2),
@@ -57,7 +59,9 @@ FAMILIES: dict[str, Callable[[], models.GenerativeModel]] = {
     "spline": lambda: models.spline_flow((4,), width=16),
     "glow": lambda: models.glow((1, 2, 4), num_steps=2, width=8),
     "vqvae": lambda: models.VQVAE(
-        (1, 4, 4), num_codes=4, code_dim=2, reduction=2, hidden_channels=4
+        (1, 4, 4),
+        codebook=models.Codebook(4, dim=2),
+        network=models.VQVAENetwork(reduction=2, hidden_channels=4),
     ),
 }
 UNITS = [(1.0, 0.0), (1e-6, 1e-2), (1e6, 1e10)]

@@ -140,7 +140,13 @@ def test_a_model_of_levels(name: str) -> None:
 
 def test_a_posterior_of_one_latent_variable() -> None:
     flow = transforms.RealNVP(1, num_couplings=2, width=4)
-    vae = models.VAE((3,), num_levels=2, latent_dim=1, hidden=(4,), posterior_transforms=[flow])
+    vae = models.VAE(
+        (3,),
+        num_levels=2,
+        latent_dim=1,
+        network=models.VAENetwork(hidden=(4,)),
+        posterior=models.GaussianPosterior(transforms=[flow]),
+    )
     testing.check_trains(lambda: copy.deepcopy(vae), torch.randint(2, (5, 3)))
 
 

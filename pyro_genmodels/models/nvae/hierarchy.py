@@ -12,7 +12,7 @@ from torch import nn
 from pyro_genmodels._typing import Float, Tensor
 from pyro_genmodels.distributions.gaussian import MapNormal
 from pyro_genmodels.models.nvae.posterior_flow import AutoregressiveShifts
-from pyro_genmodels.nets.nvae import DecoderTower, EncoderTower, TowerSizes
+from pyro_genmodels.nets.nvae import DecoderTower, EncoderTower, NVAENetwork
 from pyro_genmodels.transforms.interop import FlowDensity
 
 
@@ -29,6 +29,7 @@ class Hierarchy(nn.Module):
 
     Args:
         sizes: Sizes of the towers.
+        image_shape: ``(C, H, W)``.
         out_channels: Numbers a pixel that the likelihood takes.
         num_levels: Number of data levels, ``None`` for continuous data.
         num_classes: Condition both towers on labels.
@@ -37,7 +38,8 @@ class Hierarchy(nn.Module):
 
     def __init__(
         self,
-        sizes: TowerSizes,
+        sizes: NVAENetwork,
+        image_shape: Sequence[int],
         out_channels: int,
         *,
         num_levels: int | None,
@@ -45,17 +47,21 @@ class Hierarchy(nn.Module):
         context_shape: Sequence[int] | None,
     ) -> None:
         super().__init__()
-        self.sizes, self.num_levels = sizes, num_levels
+        self.sizes, self.image_shape, self.num_levels = sizes, image_shape, num_levels
         context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
-        self.encoder = EncoderTower(sizes, **context)
-        self.decoder = DecoderTower(sizes, out_channels, **context)
+        self.encoder = EncoderTower(sizes, image_shape, **context)
+        self.decoder = DecoderTower(sizes, image_shape, out_channels, **context)
         options: dict[str, Any] = {
             "num_pairs": sizes.num_flows,
             "checkpointing": sizes.checkpointing,
         }
-        shapes = [sizes.latent_shape(scale) for scale in sizes.scales]
-        flows = [AutoregressiveShifts(shape, **options) for shape in shapes]
+        flows = [AutoregressiveShifts(shape, **options) for shape in self.latent_shapes]
         self.flows = nn.ModuleList(flows if sizes.num_flows else [])
+
+    @property
+    def latent_shapes(self) -> list[tuple[int, int, int]]:
+        """Shape of each group's map, from the top."""
+        return [self.sizes.latent_shape(scale, self.image_shape) for scale in self.sizes.scales]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -72,7 +78,7 @@ class Hierarchy(nn.Module):
     def first_step(self, context: Tensor | None, temperature: float = 1.0) -> Step:
         """Return what is known before anything is drawn."""
         state = self.decoder.begin(context)
-        zeros = state.new_zeros(self.sizes.latent_shape(0), dtype=self.dtype)
+        zeros = state.new_zeros(self.latent_shapes[0], dtype=self.dtype)
         return Step(state, None, MapNormal.from_numbers(zeros, zeros, temperature=temperature))
 
     def next_step(
@@ -97,11 +103,11 @@ class Hierarchy(nn.Module):
         state = self.decoder.combine(len(self.sizes.scales) - 1, last.state, z)
         numbers: Tensor = self.decoder.decode(state)
         left, _, above, _ = self._margins()
-        _, height, width = self.sizes.image_shape
+        _, height, width = self.image_shape
         return numbers[..., above : above + height, left : left + width]
 
     def _margins(self) -> tuple[int, int, int, int]:
         """Pixels to add at the left, right, above and below, for whole latents on each scale."""
-        _, height, width = self.sizes.image_shape
+        _, height, width = self.image_shape
         rows, columns = -height % self.sizes.reduction, -width % self.sizes.reduction
         return columns // 2, columns - columns // 2, rows // 2, rows - rows // 2

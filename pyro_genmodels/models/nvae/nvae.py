@@ -22,8 +22,13 @@ from pyro_genmodels.models.likelihoods.elementwise import (
 from pyro_genmodels.models.likelihoods.logistic_mixture import LogisticMixtureLikelihood
 from pyro_genmodels.models.nvae.batch_norm import reestimate
 from pyro_genmodels.models.nvae.hierarchy import Hierarchy, Step
-from pyro_genmodels.models.nvae.objective import WeightRegularizer, add_divergences, divergence
-from pyro_genmodels.nets.nvae import TowerSizes
+from pyro_genmodels.models.nvae.objective import (
+    NVAEObjective,
+    WeightRegularizer,
+    add_divergences,
+    divergence,
+)
+from pyro_genmodels.nets.nvae import NVAENetwork
 
 
 class NVAE(GenerativeModel):
@@ -48,24 +53,10 @@ class NVAE(GenerativeModel):
     Args:
         event_shape: Sizes of one image, ``(C, H, W)``; the towers see it padded.
         num_levels: Number of data levels, ``None`` for continuous data.
-        num_groups: Groups of latents on each scale, from the top; each scale is twice the size of
-            the one above.
-        latent_channels: Channels of each group's map.
-        channels: Channels at full size, twice as many with each halving.
-        num_cells: Residual cells before each group in either tower.
-        num_blocks: Halvings of the image before the finest scale.
-        cells_per_block: Residual cells in each of them.
-        num_flows: Pairs of autoregressive shifts in each group's posterior; with any, the KL terms
-            are estimated from the draws.
+        network: Sizes of both towers: an :class:`NVAENetwork`, or its ``num_groups`` alone.
         likelihood: Name of the likelihood, or one; ``"auto"`` is Bernoulli for two levels, a
             mixture of ten discretised logistics for more, and Gaussian for continuous data.
-        regularization: Weight of the spectral and batch norms' penalty, per example.
-        regularization_start: Weight at the start of the warm-up, from which it goes to the final
-            one log-linearly; constant by default.
-        beta: Final weight of the KL terms.
-        warmup_steps: Training steps over which it rises to that; balancing ends with it.
-        balancing: Balance the KL terms meanwhile.
-        checkpointing: Keep no activations inside cells, and evaluate them anew for gradients.
+        objective: Weights of the training: an :class:`NVAEObjective`, or its ``beta`` alone.
         num_classes: Condition both towers on labels.
         context_shape: Condition them on vectors or maps.
 
@@ -77,7 +68,9 @@ class NVAE(GenerativeModel):
         https://arxiv.org/abs/2007.03898
 
     Example:
-        >>> nvae = NVAE((1, 7, 9), num_levels=2, num_groups=(1, 2), channels=4, latent_channels=2)
+        >>> from pyro_genmodels.models import NVAENetwork
+        >>> network = NVAENetwork((1, 2), channels=4, latent_channels=2)
+        >>> nvae = NVAE((1, 7, 9), num_levels=2, network=network)
         >>> nvae.latent_shapes
         [(2, 2, 3), (2, 4, 6), (2, 4, 6)]
         >>> nvae.sample(5, temperature=0.7).shape
@@ -102,55 +95,29 @@ class NVAE(GenerativeModel):
         event_shape: EventShape,
         *,
         num_levels: int | None = None,
-        num_groups: Sequence[int] = (2, 3),
-        latent_channels: int = 8,
-        channels: int = 16,
-        num_cells: int = 1,
-        num_blocks: int = 1,
-        cells_per_block: int = 2,
-        num_flows: int = 0,
+        network: Sequence[int] | NVAENetwork = (2, 3),
         likelihood: LikelihoodName | Likelihood = "auto",
-        regularization: float = 1e-2,
-        regularization_start: float | None = None,
-        beta: float = 1.0,
-        warmup_steps: int = 1000,
-        balancing: bool = True,
-        checkpointing: bool = False,
+        objective: float | NVAEObjective = 1.0,
         num_classes: int | None = None,
         context_shape: Sequence[int] | None = None,
     ) -> None:
+        network, objective = NVAENetwork.of(network), NVAEObjective.of(objective)
+        context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
         super().__init__(
             event_shape,
             num_levels=num_levels,
-            num_classes=num_classes,
-            context_shape=context_shape,
-            beta=beta,
-            warmup_steps=warmup_steps,
+            beta=objective.beta,
+            warmup_steps=objective.warmup_steps,
+            **context,
         )
         check(len(self.event_shape) == 3, "event_shape", "be (C, H, W)", tuple(event_shape))
-        sizes = TowerSizes(
-            image_shape=self.event_shape,
-            num_groups=tuple(num_groups),
-            latent_channels=latent_channels,
-            channels=channels,
-            num_cells=num_cells,
-            num_blocks=num_blocks,
-            cells_per_block=cells_per_block,
-            num_flows=num_flows,
-            checkpointing=checkpointing,
-        )
-        self.balancing, self._temperature = balancing, 1.0
+        self.balancing, self._temperature = objective.balancing, 1.0
         self.likelihood = self._make_likelihood(likelihood)
+        channels = self.likelihood.parameter_shape[0]
         self.hierarchy = Hierarchy(
-            sizes,
-            self.likelihood.parameter_shape[0],
-            num_levels=num_levels,
-            num_classes=num_classes,
-            context_shape=context_shape,
+            network, self.event_shape, channels, num_levels=num_levels, **context
         )
-        self.regularizer = WeightRegularizer(
-            self.hierarchy, weight=regularization, start=regularization_start
-        )
+        self.regularizer = WeightRegularizer(self.hierarchy, objective)
 
     def _make_likelihood(self, likelihood: LikelihoodName | Likelihood) -> Likelihood:
         levels = self.num_levels
@@ -176,8 +143,7 @@ class NVAE(GenerativeModel):
     @property
     def latent_shapes(self) -> list[tuple[int, int, int]]:
         """Shape of each group's map, from the top."""
-        sizes = self.hierarchy.sizes
-        return [sizes.latent_shape(scale) for scale in sizes.scales]
+        return self.hierarchy.latent_shapes
 
     def infer(self, x: Tensor, context: Tensor | None) -> None:
         """Draw the groups from their posteriors, top down; add the training's terms."""

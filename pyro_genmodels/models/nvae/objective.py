@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import pyro
@@ -12,12 +13,55 @@ from torch import nn
 from torch.distributions import kl_divergence
 
 from pyro_genmodels._checks import check, check_positive
+from pyro_genmodels._configuration import ArgumentGroup
 from pyro_genmodels._typing import Float, Tensor
 from pyro_genmodels.distributions.gaussian import MapNormal
 from pyro_genmodels.models.base.latent_scale import LatentScale
 from pyro_genmodels.nets.nvae import BatchNormScales, SpectralNorms
 
 _OFFSET = 0.01
+
+
+@dataclass(frozen=True)
+class NVAEObjective(ArgumentGroup):
+    """Weights of NVAE's training: of the KL terms, and of the penalty on the weights.
+
+    Args:
+        beta: Final weight of the KL terms.
+        warmup_steps: Training steps over which it rises to that from nearly zero, evenly;
+            balancing ends with it.
+        balancing: Balance the KL terms between groups meanwhile.
+        regularization: Weight of the spectral and batch norms' penalty, per example.
+        regularization_start: Weight at the start of the warm-up, from which it goes to the final
+            one log-linearly; constant by default.
+
+    Raises:
+        ValueError: If a weight is negative, ``beta`` or a start is not positive, or a start is
+            given without a weight.
+
+    References:
+        Vahdat and Kautz (2020), NVAE, eq. 5 and appendix A.
+
+    Example:
+        >>> NVAEObjective(warmup_steps=10, regularization=0.0).balancing
+        True
+    """
+
+    beta: float = 1.0
+    _: KW_ONLY
+    warmup_steps: int = 1000
+    balancing: bool = True
+    regularization: float = 1e-2
+    regularization_start: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` if a weight is out of range."""
+        super().__post_init__()
+        check_positive(beta=self.beta)
+        for name in ("warmup_steps", "regularization"):
+            check(getattr(self, name) >= 0, name, "not be negative", getattr(self, name))
+        if (start := self.regularization_start) is not None:
+            check_positive(regularization_start=start, regularization=self.regularization)
 
 
 def group_weights(num_groups: Sequence[int]) -> list[float]:
@@ -97,23 +141,15 @@ class WeightRegularizer(nn.Module):
 
     Args:
         network: Network that is regularised.
-        weight: Final weight :math:`\lambda`.
-        start: Weight at the start of the KL terms' warm-up, from which it goes to its final one
-            log-linearly in the warm-up; constant by default.
-
-    Raises:
-        ValueError: If a weight is negative, or a start is not positive or without a weight.
+        objective: Its weight, and the one at the start of the KL terms' warm-up.
 
     References:
         Vahdat and Kautz (2020), NVAE, eq. 5.
     """
 
-    def __init__(self, network: nn.Module, *, weight: float, start: float | None = None) -> None:
+    def __init__(self, network: nn.Module, objective: NVAEObjective) -> None:
         super().__init__()
-        check(weight >= 0, "regularization", "not be negative", weight)
-        if start is not None:
-            check_positive(regularization_start=start, regularization=weight)
-        self.weight, self.start = weight, start
+        self.weight, self.start = objective.regularization, objective.regularization_start
         self.spectral_norms = SpectralNorms(network)
         self.batch_norm_scales = BatchNormScales(network)
 

@@ -13,41 +13,59 @@ _ADAMW: Options = {"optimizer": "adamw", "epsilon": 1e-6, "weight_decay": 2e-2}
 
 def _nvae(
     *shape: int,
-    num_groups: list[int],
-    channels: int,
+    network: Options,
     batch_size: int,
     max_epochs: int,
     examples: int,
+    objective: Options | None = None,
+    num_levels: int = 256,
     rate: float = 1e-2,
     rise: int = 5,
     optimizer: Options = _ADAMAX,
-    **model: Any,
 ) -> dict[str, Options]:
     """NVAE's code."""
-    shared = {"event_shape": list(shape), "num_levels": 256, "num_groups": num_groups}
-    sizes = {"channels": channels, "latent_channels": 20, "num_cells": 2, "num_blocks": 1}
+    sizes = {"latent_channels": 20, "num_cells": 2, "num_blocks": 1, "cells_per_block": 2}
     steps = max_epochs * examples // batch_size
-    options = {"cells_per_block": 2, "num_flows": 1, "warmup_steps": 3 * steps // 10}
+    weights = {"warmup_steps": 3 * steps // 10, "regularization": 1e-2}
     warmup = rise * examples // batch_size
     course = {"schedule": "cosine", "warmup_steps": warmup, "final_learning_rate": 1e-4}
     training = {**optimizer, "learning_rate": rate, "batch_size": batch_size, **course}
     return {
-        "model": {**shared, **sizes, "regularization": 1e-2, **options, **model},
+        "model": {
+            "event_shape": list(shape),
+            "num_levels": num_levels,
+            "network": {**sizes, "num_flows": 1, **network},
+            "objective": {**weights, **(objective or {})},
+        },
         "training": {**PLAIN, **training, "max_epochs": max_epochs},
     }
 
 
 def _vqvae(
-    size: int, *, hidden: int, residual: int, rate: float, batch_size: int, **model: Any
+    size: int,
+    *,
+    rate: float,
+    batch_size: int,
+    network: Options,
+    codebook: Options | None = None,
+    **model: Any,
 ) -> dict[str, Options]:
     """VQ-VAE and VQ-VAE-2; the squared error of the papers is ``VQVAE2.paper``'s likelihood."""
-    shared = {"event_shape": [3, size, size], "num_levels": 256, "num_codes": 512, "code_dim": 64}
-    sizes = {"hidden_channels": hidden, "residual_channels": residual, "num_blocks": 2}
     training = {"optimizer": "adam", "learning_rate": rate, "batch_size": batch_size}
     return {
-        "model": {**shared, **sizes, "reduction": 4, "commitment": 0.25, **model},
+        "model": {
+            "event_shape": [3, size, size],
+            "num_levels": 256,
+            "codebook": {**_CODEBOOK, **(codebook or {})},
+            "network": {"num_blocks": 2, "reduction": 4, **network},
+            **model,
+        },
         "training": {**PLAIN, **training},
     }
+
+
+_CODEBOOK: Options = {"num_codes": 512, "dim": 64, "commitment": 0.25}
+_LARGE: Options = {"hidden_channels": 128, "residual_channels": 32}
 
 
 def _vq_priors(*, residual: list[int]) -> dict[str, Options]:
@@ -70,14 +88,16 @@ LATENTS: Table = {
         # Of no paper: one that trains in five minutes of one core.
         "digits": _nvae(
             *(1, 8, 8),
+            network={
+                "num_groups": [4],
+                "channels": 16,
+                "latent_channels": 4,
+                "num_cells": 1,
+                "cells_per_block": 1,
+                "num_flows": 0,
+            },
+            objective={"regularization": 0.0},
             num_levels=17,
-            num_groups=[4],
-            channels=16,
-            latent_channels=4,
-            num_cells=1,
-            cells_per_block=1,
-            num_flows=0,
-            regularization=0.0,
             batch_size=64,
             max_epochs=120,
             examples=1_297,
@@ -87,29 +107,29 @@ LATENTS: Table = {
         ),
         "mnist": _nvae(
             *(1, 28, 28),
+            network={
+                "num_groups": [5, 10],
+                "channels": 32,
+                "num_blocks": 2,
+                "cells_per_block": 3,
+                "num_flows": 0,
+            },
             num_levels=2,
-            num_groups=[5, 10],
-            channels=32,
-            num_blocks=2,
-            cells_per_block=3,
-            num_flows=0,
             batch_size=200,
             max_epochs=400,
             examples=60_000,
         ),
         "cifar10": _nvae(
             *(3, 32, 32),
-            num_groups=[30],
-            channels=128,
+            network={"num_groups": [30], "channels": 128},
             batch_size=32,
             max_epochs=400,
             examples=50_000,
         ),
         "imagenet32": _nvae(
             *(3, 32, 32),
-            num_groups=[28],
-            channels=192,
-            regularization_start=1.0,
+            network={"num_groups": [28], "channels": 192},
+            objective={"regularization_start": 1.0},
             batch_size=24,
             max_epochs=45,
             examples=1_281_149,
@@ -117,34 +137,36 @@ LATENTS: Table = {
         ),
         "celeba64": _nvae(
             *(3, 64, 64),
-            num_groups=[5, 10, 20],
-            channels=64,
-            regularization=0.1,
+            network={"num_groups": [5, 10, 20], "channels": 64},
+            objective={"regularization": 0.1},
             batch_size=16,
             max_epochs=90,
             examples=162_770,
         ),
         "celeba256": _nvae(
             *(3, 256, 256),
+            network={
+                "num_groups": [4, 4, 4, 8, 16],
+                "channels": 30,
+                "num_flows": 2,
+                "checkpointing": True,
+            },
+            objective={"regularization_start": 1.0},
             num_levels=32,
-            num_groups=[4, 4, 4, 8, 16],
-            channels=30,
-            num_flows=2,
-            regularization_start=1.0,
-            checkpointing=True,
             batch_size=4,
             max_epochs=300,
             examples=27_000,
         ),
         "ffhq256": _nvae(
             *(3, 256, 256),
+            network={
+                "num_groups": [4, 4, 4, 8, 16],
+                "channels": 30,
+                "num_flows": 2,
+                "checkpointing": True,
+            },
+            objective={"regularization": 0.1, "regularization_start": 1.0},
             num_levels=32,
-            num_groups=[4, 4, 4, 8, 16],
-            channels=30,
-            num_flows=2,
-            regularization=0.1,
-            regularization_start=1.0,
-            checkpointing=True,
             batch_size=4,
             max_epochs=200,
             examples=63_000,
@@ -155,25 +177,28 @@ LATENTS: Table = {
     "VQVAE": {
         "imagenet128": _vqvae(
             128,
-            hidden=256,
-            residual=256,
-            strided_channels=[256, 256],
-            projection=False,
+            network={
+                "hidden_channels": 256,
+                "residual_channels": 256,
+                "strided_channels": [256, 256],
+                "projection": False,
+            },
             rate=2e-4,
             batch_size=128,
         ),
-        "cifar10": _vqvae(32, hidden=128, residual=32, rate=3e-4, batch_size=32),
+        "cifar10": _vqvae(32, network=_LARGE, rate=3e-4, batch_size=32),
         # Of no paper: data that tile by tile are coded without loss.
         "mosaic": _vqvae(
             16,
             event_shape=[1, 16, 16],
             num_levels=2,
-            num_codes=8,
-            code_dim=8,
-            network="patch",
-            hidden=32,
-            residual=32,
-            num_blocks=0,
+            codebook={"num_codes": 8, "dim": 8},
+            network={
+                "kind": "patch",
+                "hidden_channels": 32,
+                "residual_channels": 32,
+                "num_blocks": 0,
+            },
             rate=3e-3,
             batch_size=128,
         ),
@@ -185,17 +210,15 @@ LATENTS: Table = {
             "model": {
                 "event_shape": [40_960],
                 "num_levels": 256,
-                "num_codes": 512,
-                "code_dim": 64,
-                "reduction": 64,
-                "hidden_channels": 256,
-                "num_blocks": 0,
-                "wavenet_channels": 256,
-                "wavenet_skip_channels": 256,
-                "wavenet_blocks": 3,
-                "wavenet_layers": 10,
-                "dropout": 0.0,
-                "commitment": 0.25,
+                "codebook": _CODEBOOK,
+                "network": {"reduction": 64, "hidden_channels": 256, "num_blocks": 0},
+                "wavenet": {
+                    "channels": 256,
+                    "skip_channels": 256,
+                    "num_blocks": 3,
+                    "layers_per_block": 10,
+                    "dropout": 0.0,
+                },
             },
             "training": {
                 **PLAIN,
@@ -207,12 +230,12 @@ LATENTS: Table = {
     },
     "VQVAE2": {
         "imagenet256": {
-            **_vqvae(256, hidden=128, residual=32, num_maps=2, rate=3e-4, batch_size=128),
+            **_vqvae(256, network=_LARGE, num_maps=2, rate=3e-4, batch_size=128),
             "prior": _vq_priors(residual=[2048, 1024]),
         },
         # The batch is unsaid.
         "ffhq1024": _vqvae(
-            1024, hidden=128, residual=32, num_maps=3, reduction=8, rate=3e-4, batch_size=128
+            1024, network={**_LARGE, "reduction": 8}, num_maps=3, rate=3e-4, batch_size=128
         ),
     },
 }

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import copy
 import importlib
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 from pyro_genmodels._checks import check_choice
+from pyro_genmodels._configuration import with_groups
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.models.published.autoregressive import AUTOREGRESSIVE
 from pyro_genmodels.models.published.flows import FLOWS
@@ -46,7 +48,8 @@ def preset(name: str, variant: str, **options: Any) -> GenerativeModel:
     Args:
         name: Name of a builder or model class, such as ``"glow"``.
         variant: Data set for which the paper chose the sizes.
-        options: Options of the builder, which take the place of the paper's.
+        options: Options of the builder, which take the place of the paper's; of a group of
+            arguments also some by name, ``network={"channels": 8}``.
 
     Returns:
         The model. Settings of the published training are
@@ -64,5 +67,9 @@ def preset(name: str, variant: str, **options: Any) -> GenerativeModel:
     check_choice("name", name, _TABLE)
     check_choice("variant", variant, _TABLE[name])
     maker = getattr(importlib.import_module("pyro_genmodels.models"), name)
-    model: GenerativeModel = maker(**{**presets()[name][variant]["model"], **options})
+    published = presets()[name][variant]["model"]
+    for key, value in options.items():
+        both = isinstance(value, Mapping) and isinstance(published.get(key), Mapping)
+        published[key] = {**published[key], **value} if both else value
+    model: GenerativeModel = maker(**with_groups(maker, published))
     return model

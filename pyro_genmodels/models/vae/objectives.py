@@ -1,48 +1,117 @@
-"""Objectives that are no multiple of the KL term: free bits, a capacity, a constraint on the rate.
+"""What training pays for the latents: a weighted KL term, free bits, a capacity, a rate.
 
-They cannot be had by scaling latent sites. So a model masks its latent sites on both sides, and
-its guide adds what stands here as one factor inside the data plate.
+All but the weight cannot be had by scaling latent sites. So a model masks its latent sites on both
+sides, and its guide adds :class:`LatentCost` as one factor inside the data plate.
 """
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
+from typing import Literal
+
 import torch
 from torch import nn
 
-from pyro_genmodels._checks import check, check_choice
+from pyro_genmodels._checks import check, check_choice, check_positive
+from pyro_genmodels._configuration import ArgumentGroup
 from pyro_genmodels._typing import Float, Tensor
 
 # The multiplier's logarithm stays where its exponential does too, in any floating dtype.
 _LARGEST_LOG = 15.0
 
 
-class LatentCost(nn.Module):
-    r"""What a training objective pays for the latents, in the place of their KL divergence.
+@dataclass(frozen=True)
+class KLObjective(ArgumentGroup):
+    r"""How training weighs the KL term of a VAE, or what it pays for the latents in its place.
 
-    .. math:: f\Big(\sum_g \max(\lambda, KL_g)\Big), \qquad
-        f(k) = k, \quad |k - C| \quad \text{or} \quad m\,(k - \epsilon)
+    .. math:: E_{q(z \mid x)}[\log p(x \mid z)] - \beta\, f\Big(\sum_g \max(\lambda, KL_g)\Big),
+        \qquad f(k) = k, \quad |k - C| \quad \text{or} \quad m\,(k - \epsilon)
+
+    By default this is the ELBO. With a ``capacity`` C the KL is drawn to that many nats for each
+    example; with a ``rate`` :math:`\epsilon` the multiplier m, learned in training, keeps it there
+    on average: it is the Karush-Kuhn-Tucker multiplier of that constraint. Nothing but the ELBO is
+    a bound on the likelihood; ``log_weights`` and the metrics give the bounds whatever stands
+    here. A step is an evaluation of the guide in training.
 
     Args:
-        free_bits: Nats :math:`\lambda` below which a unit (or the whole vector) costs no less. The
-            KL that is compared is the mean over the minibatch, as in the paper.
-        free_bits_per: ``"unit"`` or ``"group"``.
+        beta: Weight :math:`\beta` of the KL term, or of what stands in its place; by default the
+            model's: 1, and 4 for :class:`BetaVAE`.
+        first_beta: Weight at the first step, from which it moves to ``beta`` over
+            ``warmup_steps``; nearly zero by default. From above, units are taken into use one after
+            another, those that save most first: on sprites both positions, which then keep to axes
+            of their own (see ``docs/benchmarks.md``).
+        warmup_steps: Training steps over which the weight moves to ``beta``, evenly.
+        free_bits: Nats :math:`\lambda` below which the KL of a unit (or of all together), averaged
+            over the minibatch, costs no less: none gains by giving up what it carries up to there.
+            They are applied before capacity or rate are compared.
+        free_bits_per: ``"unit"``, or ``"group"`` for all units together.
         capacity: Nats C that the KL is drawn to.
-        capacity_steps: Training steps over which C rises from zero.
-        rate: Nats :math:`\epsilon` that the mean KL is held at. The multiplier m, one at first, is
-            the Karush-Kuhn-Tucker multiplier of that constraint.
-        rate_step: How far its logarithm moves in a training step, at most: in proportion to the
-            relative violation of the constraint.
+        capacity_steps: Training steps over which C rises from zero, evenly.
+        rate: Nats :math:`\epsilon` that the mean KL is held at. The multiplier is one at first.
+        rate_step: How far the multiplier's logarithm moves in a training step, at most; it moves
+            in proportion to ``(KL - rate) / rate``, up to one.
 
     Raises:
-        ValueError: If a value is out of range, or both ``capacity`` and ``rate`` are given.
+        ValueError: If a value is out of range, ``capacity`` and ``rate`` are both given, or
+            ``first_beta`` is given without ``warmup_steps``.
 
     References:
-        Kingma et al. (2016), Improved variational inference with inverse autoregressive flow,
-        eq. 15 (free bits). Burgess et al. (2018), Understanding disentangling in beta-VAE, eq. 8.
-        Rezende and Viola (2018), Taming VAEs, section 3 (the multiplier's updates).
+        Higgins et al. (2017), beta-VAE, eq. 4. Kingma et al. (2016), Improved variational
+        inference with inverse autoregressive flow, eq. 15 (free bits). Burgess et al. (2018),
+        Understanding disentangling in beta-VAE, eq. 8 (there the weight is :math:`\gamma`).
+        Rezende and Viola (2018), Taming VAEs, section 3 (the multiplier's updates; their
+        constraint is on the reconstruction).
 
     Example:
-        >>> cost = LatentCost(capacity=4.0, capacity_steps=2)
+        >>> from pyro_genmodels.models import VAE
+        >>> objective = KLObjective(first_beta=8.0, warmup_steps=100)
+        >>> float(VAE((4,), objective=objective).beta)
+        8.0
+    """
+
+    beta: float | None = None
+    _: KW_ONLY
+    first_beta: float | None = None
+    warmup_steps: int = 0
+    free_bits: float = 0.0
+    free_bits_per: Literal["unit", "group"] = "unit"
+    capacity: float | None = None
+    capacity_steps: int = 0
+    rate: float | None = None
+    rate_step: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` if a field is out of range."""
+        super().__post_init__()
+        if self.beta is not None:
+            check_positive(beta=self.beta)
+        if self.first_beta is not None:
+            check_positive(first_beta=self.first_beta)
+            rule = "be None without warmup_steps"
+            check(self.warmup_steps > 0, "first_beta", rule, self.first_beta)
+        for name in ("warmup_steps", "free_bits", "capacity_steps"):
+            check(getattr(self, name) >= 0, name, "be at least 0", getattr(self, name))
+        check_choice("free_bits_per", self.free_bits_per, ("unit", "group"))
+        nats, rate, step = self.capacity, self.rate, self.rate_step
+        check(nats is None or nats >= 0, "capacity", "be at least 0", nats)
+        check(rate is None or rate > 0, "rate", "be positive", rate)
+        check(nats is None or rate is None, "rate", "be None with a capacity", rate)
+        check(0 < step <= 1, "rate_step", "lie above 0, at most at 1", step)
+
+    @property
+    def is_weighted_kl(self) -> bool:
+        """Whether training pays for the KL divergence itself, with a weight."""
+        return self.free_bits == 0 and self.capacity is None and self.rate is None
+
+
+class LatentCost(nn.Module):
+    """What a training objective pays for the latents in the place of their KL divergence.
+
+    Args:
+        objective: The objective; its weight ``beta`` is applied elsewhere.
+
+    Example:
+        >>> cost = LatentCost(KLObjective(capacity=4.0, capacity_steps=2))
         >>> kl = torch.tensor([[1.0, 2.0]])
         >>> cost(kl), cost.advance(kl), cost(kl)
         (tensor([3.]), None, tensor([1.]))
@@ -51,37 +120,16 @@ class LatentCost(nn.Module):
     step: Tensor
     log_multiplier: Tensor
 
-    def __init__(
-        self,
-        *,
-        free_bits: float = 0.0,
-        free_bits_per: str = "unit",
-        capacity: float | None = None,
-        capacity_steps: int = 0,
-        rate: float | None = None,
-        rate_step: float = 0.01,
-    ) -> None:
+    def __init__(self, objective: KLObjective) -> None:
         super().__init__()
-        check(free_bits >= 0, "free_bits", "be at least 0", free_bits)
-        check_choice("free_bits_per", free_bits_per, ("unit", "group"))
-        check(capacity is None or capacity >= 0, "capacity", "be at least 0", capacity)
-        check(capacity_steps >= 0, "capacity_steps", "be at least 0", capacity_steps)
-        check(rate is None or rate > 0, "rate", "be positive", rate)
-        check(capacity is None or rate is None, "rate", "be None with a capacity", rate)
-        check(0 < rate_step <= 1, "rate_step", "lie above 0, at most at 1", rate_step)
-        self.free_bits, self.per_unit = free_bits, free_bits_per == "unit"
-        self.capacity, self.capacity_steps = capacity, capacity_steps
-        self.rate, self.rate_step = rate, rate_step
+        self.free_bits, self.per_unit = objective.free_bits, objective.free_bits_per == "unit"
+        self.capacity, self.capacity_steps = objective.capacity, objective.capacity_steps
+        self.rate, self.rate_step = objective.rate, objective.rate_step
         # Buffers: a resumed run goes on where it stopped.
-        if capacity is not None:
+        if self.capacity is not None:
             self.register_buffer("step", torch.zeros((), dtype=torch.long))
-        if rate is not None:
+        if self.rate is not None:
             self.register_buffer("log_multiplier", torch.zeros(()))
-
-    @property
-    def is_kl(self) -> bool:
-        """Whether this is the KL divergence itself, so that nobody needs it."""
-        return self.free_bits == 0 and self.capacity is None and self.rate is None
 
     @property
     def parts(self) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Literal, TypeAlias, get_args
 
 import pyro.distributions as dist
 import torch
@@ -18,12 +19,69 @@ from torch.distributions import (
 )
 
 from pyro_genmodels._checks import check, check_choice
+from pyro_genmodels._configuration import ArgumentGroup
 from pyro_genmodels._typing import Float, Tensor
 from pyro_genmodels.distributions.gaussian import DiagonalNormal, StandardNormal
 from pyro_genmodels.transforms.interop import FlowDensity, as_list, conditioned, modules
 
-COVARIANCES = ("diagonal", "full", "low_rank")
+Covariance: TypeAlias = Literal["diagonal", "full", "low_rank"]
+PosteriorTransforms: TypeAlias = (
+    Transform | ConditionalTransform | Sequence[Transform | ConditionalTransform]
+)
+
 _LARGEST = 10.0  # of a log-scale, either way
+
+
+@dataclass(frozen=True)
+class GaussianPosterior(ArgumentGroup):
+    """The posterior of a VAE: a Gaussian given by the encoder, or what transforms make of one.
+
+    Args:
+        covariance: ``"diagonal"``; ``"full"``, from ``latent_dim * (latent_dim - 1) / 2`` more
+            outputs of the encoder; or ``"low_rank"``, diagonal plus the square of a ``latent_dim``
+            by ``rank`` matrix, given row by row.
+        rank: Columns of that matrix, at most ``latent_dim``.
+        log_scale: Logarithm of the standard deviation of every latent, the same for all data; by
+            default the encoder gives them.
+        transforms: What the Gaussian passes through, in the order of sampling: this package's
+            transforms, Pyro's or torch's, plain or conditional. They are evaluated from noise to
+            latents: Pyro's ``affine_autoregressive`` is then the inverse autoregressive flow. The
+            KL term is estimated from the draws.
+        features: Outputs that the encoder gives beside means and log-scales, behind them, for the
+            conditional ones among the transforms.
+
+    Raises:
+        ValueError: If there is no such covariance, the rank is not positive, or a fixed log-scale
+            comes with correlated latents.
+
+    References:
+        Kingma et al. (2016), Improved variational inference with inverse autoregressive flow,
+        section 3. https://arxiv.org/abs/1606.04934
+
+    Example:
+        >>> from pyro.distributions.transforms import affine_autoregressive
+        >>> from pyro_genmodels.models import VAE
+        >>> posterior = GaussianPosterior(transforms=affine_autoregressive(3))
+        >>> vae = VAE((5,), latent_dim=3, posterior=posterior)
+        >>> vae.encode(torch.zeros(2, 5)).rsample().shape
+        torch.Size([2, 3])
+    """
+
+    covariance: Covariance = "diagonal"
+    _: KW_ONLY
+    rank: int = 1
+    log_scale: float | None = None
+    transforms: PosteriorTransforms = ()
+    features: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` if a field is out of range."""
+        super().__post_init__()
+        check_choice("posterior", self.covariance, get_args(Covariance))
+        check(self.rank >= 1, "posterior.rank", "be at least 1", self.rank)
+        fits = self.log_scale is None or self.covariance == "diagonal"
+        rule = "be None unless the covariance is diagonal"
+        check(fits, "posterior.log_scale", rule, self.log_scale)
 
 
 class GaussianHead:
@@ -38,28 +96,20 @@ class GaussianHead:
 
     Args:
         size: Number of latent variables D.
-        covariance: ``"diagonal"``, ``"full"`` or ``"low_rank"``.
-        rank: Columns of W.
-        log_scale: The log-scale of every entry, if the encoder does not give them.
+        posterior: Covariance, rank of W, and a log-scale that the encoder does not give.
 
     Raises:
-        ValueError: If there is no such covariance, or the rank is not from 1 to D.
+        ValueError: If the rank is larger than D.
     """
 
-    def __init__(
-        self,
-        size: int,
-        covariance: str = "diagonal",
-        rank: int = 1,
-        *,
-        log_scale: float | None = None,
-    ) -> None:
-        check_choice("posterior", covariance, COVARIANCES)
-        check(1 <= rank <= size, "posterior_rank", f"lie between 1 and {size}", rank)
-        self.size, self.covariance, self.rank = size, covariance, rank
+    def __init__(self, size: int, posterior: GaussianPosterior) -> None:
+        rank = posterior.rank
+        check(rank <= size, "posterior.rank", f"lie between 1 and {size}", rank)
+        self.size, self.covariance, self.rank = size, posterior.covariance, rank
+        self.log_scale = posterior.log_scale
         more = {"diagonal": 0, "full": size * (size - 1) // 2, "low_rank": size * rank}
-        self.log_scale = log_scale
-        self.num_features = (2 if log_scale is None else 1) * size + more[covariance]
+        given = 2 if self.log_scale is None else 1
+        self.num_features = given * size + more[self.covariance]
 
     def __call__(self, features: Float[Tensor, "*batch F"]) -> Any:
         """Return the distribution over vectors."""
@@ -101,11 +151,6 @@ def _kl(loc: Tensor, trace: Tensor, half_log_det: Tensor, prior: StandardNormal)
     return nats.expand(torch.broadcast_shapes(nats.shape, prior.batch_shape))
 
 
-PosteriorTransforms: TypeAlias = (
-    Transform | ConditionalTransform | Sequence[Transform | ConditionalTransform]
-)
-
-
 class FlowPosterior(nn.Module):
     r"""What transforms make of the encoder's Gaussian.
 
@@ -131,9 +176,9 @@ class FlowPosterior(nn.Module):
         self.transforms = as_list(transforms)
         takes = any(isinstance(part, ConditionalTransform) for part in self.transforms)
         rule = "be positive with a conditional transform" if takes else "be 0 without one"
-        check((num_features > 0) == takes, "posterior_features", rule, num_features)
+        check((num_features > 0) == takes, "posterior.features", rule, num_features)
         ranks = [_rank(part) for part in self.transforms]
-        check(all(rank <= 1 for rank in ranks), "posterior_transforms", "be of vectors", ranks)
+        check(all(rank <= 1 for rank in ranks), "posterior.transforms", "be of vectors", ranks)
         self.parts = modules(self.transforms)
         self.num_features = num_features
 

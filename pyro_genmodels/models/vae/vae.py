@@ -3,64 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
 
-from pyro_genmodels._typing import EventShape
-from pyro_genmodels.models.likelihoods.elementwise import Likelihood, LikelihoodName
-from pyro_genmodels.models.vae.gaussian_vae import GaussianVAE
-from pyro_genmodels.models.vae.objectives import LatentCost
-from pyro_genmodels.models.vae.posteriors import PosteriorTransforms
+from pyro_genmodels._checks import check, check_positive, check_trailing
+from pyro_genmodels._typing import EventShape, Float, Num, ScaleName, Tensor
+from pyro_genmodels.distributions.gaussian import StandardNormal
+from pyro_genmodels.models.base.generative_model import GenerativeModel
+from pyro_genmodels.models.base.kl import unit_kl
+from pyro_genmodels.models.base.latent_scale import LatentScale
+from pyro_genmodels.models.likelihoods.elementwise import (
+    Likelihood,
+    LikelihoodName,
+    make_likelihood,
+)
+from pyro_genmodels.models.vae.network import VAENetwork
+from pyro_genmodels.models.vae.objectives import KLObjective, LatentCost
+from pyro_genmodels.models.vae.posteriors import (
+    Covariance,
+    FlowPosterior,
+    GaussianHead,
+    GaussianPosterior,
+)
 from pyro_genmodels.models.vae.priors import LatentPrior
+from pyro_genmodels.transforms.interop import forget
 
 
-class VAE(GaussianVAE):
+class VAE(GenerativeModel):
     r"""Variational autoencoder: Gaussian latents, amortised Gaussian posterior.
 
     .. math:: z \sim N(0, I), \quad x \sim p(x \mid f(z)), \quad
         q(z \mid x) = N(\mu(x), \mathrm{diag}\,\sigma^2(x))
 
     The networks see discrete data scaled to [-1, 1], continuous data as they are or, after
-    :meth:`standardize`, standardised. With
-    ``hidden=()`` both networks are linear: over continuous data with a Gaussian likelihood of
-    shared scale this is probabilistic PCA, whose posterior is of the guide's form.
+    :meth:`standardize`, standardised. With ``network=VAENetwork(hidden=())`` both networks are
+    linear: over continuous data with a Gaussian likelihood of shared scale this is probabilistic
+    PCA, whose posterior is of the guide's form.
 
     Args:
         event_shape: Sizes of one data point, ``(C, H, W)`` or ``(D,)``.
         num_levels: Number of data levels, ``None`` for continuous data.
         latent_dim: Number of latent variables.
-        network: ``"mlp"``, or ``"conv"`` for images of any size.
-        hidden: Widths of the encoder's hidden layers, or its channels from full size downwards;
-            the decoder has them reversed. ``(400,)`` or ``(32, 64)`` by default.
-        activation: Name of the activation.
-        dropout: Probability of dropping a hidden unit in training.
-        likelihood: Name of the likelihood, or one; ``"auto"`` goes by ``num_levels``: Gaussian,
-            Bernoulli or discretised logistic.
+        network: Kind and sizes of encoder and decoder: ``"mlp"``, ``"conv"`` or a
+            :class:`VAENetwork`.
         encoder: Own network: data (and context, if conditional) to
-            ``(*batch, 2 * latent_dim + posterior_features)``, the means before the log-scales;
+            ``(*batch, 2 * latent_dim + posterior.features)``, the means before the log-scales;
             between these and the features what correlates the latents, if anything.
         decoder: Own network: latents (and context) to
             ``(*batch, *likelihood.parameter_shape)``.
-        prior: Law of the latents, a standard Gaussian by default: :class:`FlowPrior`,
+        likelihood: Name of the likelihood, or one; ``"auto"`` goes by ``num_levels``: Gaussian,
+            Bernoulli or discretised logistic.
+        prior: Distribution of the latents, a standard Gaussian by default: :class:`FlowPrior`,
             :class:`VampPrior`, :class:`AR1Prior`, or an own :class:`LatentPrior`.
-        posterior: Covariance of the encoder's Gaussian: ``"diagonal"``; ``"full"``, from
-            ``latent_dim * (latent_dim - 1) / 2`` more outputs; or ``"low_rank"``, diagonal plus
-            the square of a ``latent_dim`` by ``posterior_rank`` matrix, given row by row.
-        posterior_rank: Columns of that matrix.
-        posterior_transforms: What the encoder's Gaussian passes through, in the order of sampling:
-            this package's transforms, Pyro's or torch's, plain or conditional. They are evaluated
-            from noise to latents: Pyro's ``affine_autoregressive`` is then the inverse
-            autoregressive flow. The KL term is estimated from the draws.
-        posterior_features: Outputs that the encoder gives beside means and log-scales, behind
-            them; conditional posterior transforms take them.
+        posterior: Form of the posterior: ``"diagonal"``, ``"full"`` or ``"low_rank"`` covariance,
+            or a :class:`GaussianPosterior`, which may also have transforms.
+        objective: Weight of the KL term in training, its warm-up, and what may stand in its place:
+            a :class:`KLObjective`, or the weight alone. The ELBO by default.
         num_classes: Condition encoder and decoder on labels.
         context_shape: Condition them on vectors or maps.
-        warmup_steps: Training steps over which the weight of the KL term rises to one.
-        free_bits: Nats below which the KL of a unit, averaged over the minibatch, costs no less in
-            training: no unit gains by giving up what it carries up to there.
-        free_bits_per: ``"unit"``, or ``"group"`` for all of them together.
 
     Raises:
         ValueError: If an argument is out of range, or the likelihood does not fit the data.
@@ -76,15 +83,18 @@ class VAE(GaussianVAE):
         >>> vae = VAE((1, 8, 8), num_levels=17, network="conv")
         >>> vae.sample(4).shape, vae.reconstruct(torch.zeros(3, 1, 8, 8)).shape
         (torch.Size([4, 1, 8, 8]), torch.Size([3, 1, 8, 8]))
-        >>> from pyro.distributions.transforms import affine_autoregressive
-        >>> vae = VAE((5,), latent_dim=3, posterior_transforms=affine_autoregressive(3))
-        >>> vae.encode(torch.zeros(2, 5)).rsample().shape
-        torch.Size([2, 3])
+        >>> float(VAE((5,), posterior="full", objective=KLObjective(beta=4.0)).beta)
+        4.0
     """
 
     training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType(
         {"learning_rate": 1e-3, "batch_size": 64, "max_epochs": 120, "ema_decay": 0.99}
     )
+
+    default_beta: ClassVar[float] = 1.0
+    """Weight of the KL term where the objective gives none."""
+
+    _like: Tensor
 
     def __init__(
         self,
@@ -92,43 +102,193 @@ class VAE(GaussianVAE):
         *,
         num_levels: int | None = None,
         latent_dim: int = 32,
-        network: Literal["mlp", "conv"] = "mlp",
-        hidden: Sequence[int] | None = None,
-        activation: str = "relu",
-        dropout: float = 0.0,
-        likelihood: LikelihoodName | Likelihood = "auto",
+        network: Literal["mlp", "conv"] | VAENetwork = "mlp",
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
+        likelihood: LikelihoodName | Likelihood = "auto",
         prior: LatentPrior | None = None,
-        posterior: Literal["diagonal", "full", "low_rank"] = "diagonal",
-        posterior_rank: int = 1,
-        posterior_transforms: PosteriorTransforms = (),
-        posterior_features: int = 0,
+        posterior: Covariance | GaussianPosterior = "diagonal",
+        objective: float | KLObjective | None = None,
         num_classes: int | None = None,
         context_shape: Sequence[int] | None = None,
-        warmup_steps: int = 0,
-        free_bits: float = 0.0,
-        free_bits_per: Literal["unit", "group"] = "unit",
     ) -> None:
+        objective, posterior = KLObjective.of(objective), GaussianPosterior.of(posterior)
+        network = VAENetwork.of(network)
+        beta = self.default_beta if objective.beta is None else objective.beta
+        context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
+        warmup = objective.warmup_steps
         super().__init__(
-            event_shape,
-            num_levels=num_levels,
-            latent_dim=latent_dim,
-            network=network,
-            hidden=hidden,
-            activation=activation,
-            dropout=dropout,
-            likelihood=likelihood,
-            encoder=encoder,
-            decoder=decoder,
-            prior=prior,
-            posterior=posterior,
-            posterior_rank=posterior_rank,
-            posterior_transforms=posterior_transforms,
-            posterior_features=posterior_features,
-            num_classes=num_classes,
-            context_shape=context_shape,
-            beta=1.0,
-            warmup_steps=warmup_steps,
-            latent_cost=LatentCost(free_bits=free_bits, free_bits_per=free_bits_per),
+            event_shape, num_levels=num_levels, beta=beta, warmup_steps=warmup, **context
         )
+        if objective.first_beta is not None:
+            start = objective.first_beta / beta
+            self.latent_scale = LatentScale(beta, warmup_steps=warmup, start=start)
+        check_positive(latent_dim=latent_dim)
+        self.latent_dim = latent_dim
+        self.likelihood = make_likelihood(likelihood, self.event_shape, num_levels)
+        flow = FlowPosterior(posterior.transforms, num_features=posterior.features)
+        self.flow_posterior = flow if flow.transforms else None
+        self._head = GaussianHead(latent_dim, posterior)
+        self._encoder_sizes = (self._head.num_features, posterior.features)
+        self.prior = prior
+        self.latent_cost = None if objective.is_weighted_kl else LatentCost(objective)
+        self._check_units()
+        # Not `encoder or`: a network without layers counts as false.
+        if encoder is None:
+            encoder = network.encoder(self.event_shape, sum(self._encoder_sizes), **context)
+        if decoder is None:
+            decoder = network.decoder(latent_dim, self.likelihood.parameter_shape, **context)
+        self.encoder, self.decoder = encoder, decoder
+        # A buffer only for its device and dtype, which are the model's; nothing to save.
+        self.register_buffer("_like", torch.zeros(()), persistent=False)
+
+    @property
+    def beta(self) -> Tensor | float:
+        """The weight of the KL term now, warm-up and learned multiplier included."""
+        multiplier = 1.0 if self.latent_cost is None else self.latent_cost.multiplier
+        return self.latent_scale.value * multiplier
+
+    def _check_units(self) -> None:
+        """Raise ``ValueError`` if free bits are asked of units that the posterior has not."""
+        cost = self.latent_cost
+        if cost is not None and cost.free_bits > 0 and cost.per_unit:
+            apart = self._head.covariance == "diagonal" and self.flow_posterior is None
+            apart = apart and self.prior is None
+            rule = "be 'group' unless posterior and prior are diagonal Gaussians"
+            check(apart, "free_bits_per", rule, "'unit'")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating dtype in which the model computes."""
+        return self._like.dtype  # the base looks for a parameter, several times a step
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.flow_posterior is not None:
+            forget(self.flow_posterior.transforms)
+        return super().__getstate__()
+
+    def encode(
+        self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None
+    ) -> TorchDistributionMixin:
+        """Return the posterior over the latent vector, of event shape ``(latent_dim,)``.
+
+        It is a Gaussian, or what the transforms of ``posterior`` make of one.
+
+        Args:
+            x: Data ``(*batch, *event)``.
+            context: Labels or features, if the model is conditional.
+
+        Raises:
+            ValueError: If ``x`` does not fit, or the encoder's output has another size than twice
+                ``latent_dim`` plus ``posterior.features``.
+        """
+        check_trailing("x", x, self.event_shape)
+        self._check_context_values(context)
+        return self._posterior(self.standardization.standardized(x, self.dtype), context)
+
+    def _posterior(self, x: Tensor, context: Tensor | None) -> TorchDistributionMixin:
+        if self.num_levels is not None:
+            x = x * (2 / (self.num_levels - 1)) - 1
+        return self.posterior_of_scaled(x, context)
+
+    def posterior_of_scaled(self, x: Tensor, context: Tensor | None) -> TorchDistributionMixin:
+        """Return the posterior at what the encoder sees: scaled to [-1, 1], or standardised."""
+        features = self.encoder(x) if context is None else self.encoder(x, context)
+        if features.shape[-1] != sum(self._encoder_sizes):
+            check_trailing("encoder(x)", features, (sum(self._encoder_sizes),))
+        # Under autocast the network's output has few digits; the KL needs more.
+        gaussian_features, extra = features.to(self.dtype).split(self._encoder_sizes, dim=-1)
+        gaussian: TorchDistributionMixin = self._head(gaussian_features)
+        return gaussian if self.flow_posterior is None else self.flow_posterior(gaussian, extra)
+
+    def decode(self, z: Float[Tensor, "*batch D"], context: Tensor | None = None) -> Any:
+        """Return the distribution over a data point given its latent vector.
+
+        Args:
+            z: Latent vectors ``(*batch, latent_dim)``.
+            context: Labels or features, if the model is conditional.
+
+        Raises:
+            ValueError: If ``z`` or the decoder's output has another trailing shape.
+        """
+        if z.shape[-1] != self.latent_dim:
+            check_trailing("z", z, (self.latent_dim,))
+        self._check_context_values(context)
+        law = self.likelihood(self.decoder(z) if context is None else self.decoder(z, context))
+        return self.standardization.in_data_units(law, self.dtype)
+
+    @property
+    def standardization_scale(self) -> ScaleName | None:
+        """That of the likelihood."""
+        return self.likelihood.standardization_scale
+
+    @property
+    def like(self) -> Float[Tensor, ""]:
+        """A tensor of the model's dtype and device."""
+        return self._like
+
+    def prior_law(self, context: Tensor | None = None) -> Any:
+        """Return the distribution of the latent vector before any data.
+
+        Args:
+            context: Labels or features, if the model is conditional and its prior is.
+        """
+        self._check_context_values(context)
+        if self.prior is None:
+            return StandardNormal(self._like, self.latent_dim)
+        return self.prior(self, context)
+
+    def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
+        """Draw the latent vector from its prior, and the data given it."""
+        with self.latent_scale(), self._masked():
+            z = pyro.sample("z", self.prior_law(context))
+        value: Tensor = pyro.sample("x", self.decode(z, context), obs=x)
+        return value
+
+    def infer(self, x: Tensor, context: Tensor | None) -> None:
+        """Draw the latent vector from the posterior that the encoder gives."""
+        posterior = self._posterior(x, context)
+        with self.latent_scale():
+            with self._masked():
+                z = pyro.sample("z", posterior)
+            if self.latent_cost is not None and not self.is_bounding:
+                batch_dim = x.dim() - len(self.event_shape)
+                self._pay(self.latent_cost, posterior, z, context, batch_dim)
+
+    @property
+    def can_be_traced(self) -> bool:
+        """Whether the likelihood is not autoregressive, and training moves no weight of the KL."""
+        cost = self.latent_cost
+        # A trace drops a change that nothing in it reads.
+        moves = cost is not None and (cost.capacity is not None or cost.rate is not None)
+        autoregressive = getattr(self.likelihood, "net", None) is not None
+        return not autoregressive and not (moves and self.training)
+
+    def beside_elbo(self) -> list[str]:
+        """Name also what the latents cost in the place of their KL divergence."""
+        cost = self.latent_cost
+        return super().beside_elbo() + ([] if cost is None else cost.parts)
+
+    def _masked(self) -> AbstractContextManager[object]:
+        """Take the latent site out of the objective, if a factor stands for it."""
+        masked: AbstractContextManager[object] = nullcontext()
+        if self.latent_cost is not None and not self.is_bounding:
+            masked = poutine.mask(mask=False)
+        return masked
+
+    def _pay(
+        self,
+        cost: LatentCost,
+        posterior: Any,
+        z: Tensor,
+        context: Tensor | None,
+        batch_dim: int,
+    ) -> None:
+        kl = unit_kl(posterior, self.prior_law(context), z)
+        # A minibatch is all of the batch's dimensions; those to their left are particles.
+        *left, units = kl.shape
+        minibatch = kl.reshape(*left[: len(left) - batch_dim], -1, units)
+        # In a guide a factor's sign turns: this one lowers the ELBO by the cost.
+        pyro.factor("latent_cost", cost(minibatch).reshape(left), has_rsample=True)
+        if self.training and torch.is_grad_enabled():
+            cost.advance(kl)

@@ -4,50 +4,60 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import pyro.distributions as dist
 import torch
 
 from pyro_genmodels._checks import check
+from pyro_genmodels._configuration import ArgumentGroup
 from pyro_genmodels._typing import CodebookUpdate, Float, Int, Tensor
 from pyro_genmodels.nets import Quantized, Quantizer, VectorQuantizer
 
-# Of a quantiser that is not given.
-NUM_CODES, CODE_DIM, COMMITMENT = 512, 64, 0.25
 
+@dataclass(frozen=True)
+class Codebook(ArgumentGroup):
+    """Sizes of a model's codebook, for a :class:`~pyro_genmodels.nets.VectorQuantizer`.
 
-def make_quantizer(
-    own: Quantizer | None, *, num_codes: int, code_dim: int, commitment: float
-) -> Quantizer:
-    """Return the given quantiser once nothing contradicts it, or one of these sizes."""
-    if own is None:
-        return VectorQuantizer(code_dim, num_codes, commitment=commitment)
-    check_left_to([own], num_codes=num_codes, code_dim=code_dim, commitment=commitment)
-    return own
+    Args:
+        num_codes: Number K of codes.
+        dim: Size D of a code's vector.
+        commitment: Weight of the commitment loss.
 
+    Raises:
+        ValueError: As the quantiser, once it is made.
 
-def check_left_to(
-    own: Sequence[Quantizer], *, num_codes: int, code_dim: int, commitment: float
-) -> None:
-    """Raise ``ValueError`` if a model is to have what none of the given quantisers has.
-
-    A default contradicts nothing: whether it was written cannot be told, and the command line
-    writes them all.
+    Example:
+        >>> from pyro_genmodels.models import VQVAE
+        >>> VQVAE((1, 8, 8), codebook=Codebook(32, dim=16)).quantizer.dim
+        16
     """
-    given = {
-        "num_codes": (num_codes, NUM_CODES, "num_codes"),
-        "code_dim": (code_dim, CODE_DIM, "dim"),
-        "commitment": (commitment, COMMITMENT, "commitment"),
-    }
-    for argument, (value, default, attribute) in given.items():
-        # Of a composite its parts', if it has none itself.
-        with_it: list[Any] = [q for q in own if hasattr(q, attribute)]
-        if not with_it:
-            with_it = [part for q in own for part in q.modules() if hasattr(part, attribute)]
-        found = list(dict.fromkeys(getattr(each, attribute) for each in with_it))
-        rule = f"be left out, or the own quantizer's ({', '.join(map(str, found))})"
-        check(not found or value in (default, *found), argument, rule, value)
+
+    num_codes: int = 512
+    _: KW_ONLY
+    dim: int = 64
+    commitment: float = 0.25
+
+    def quantizer(self) -> VectorQuantizer:
+        """Make the quantiser."""
+        return VectorQuantizer(self.dim, self.num_codes, commitment=self.commitment)
+
+    def check_left_to(self, own: Sequence[Quantizer]) -> None:
+        """Raise ``ValueError`` if this asks for what none of a caller's quantisers has.
+
+        A default contradicts nothing: whether it was written cannot be known, and the command line
+        writes them all.
+        """
+        for name, value in self.current_arguments().items():
+            # Of a composite its parts', if it has none itself.
+            with_it: list[Any] = [q for q in own if hasattr(q, name)]
+            if not with_it:
+                with_it = [part for q in own for part in q.modules() if hasattr(part, name)]
+            found = list(dict.fromkeys(getattr(each, name) for each in with_it))
+            rule = f"be left out, or the own quantizer's ({', '.join(map(str, found))})"
+            default = getattr(type(self), name)
+            check(not found or value in (default, *found), f"codebook.{name}", rule, value)
 
 
 def quantize_map(

@@ -11,7 +11,7 @@ from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check, check_trailing
 from pyro_genmodels._typing import CodebookUpdate, Float, Int, Num, Tensor
 from pyro_genmodels.models.vqvae.base import VectorQuantizedModel
-from pyro_genmodels.models.vqvae.code_maps import map_shape, quantize_map
+from pyro_genmodels.models.vqvae.code_maps import Codebook, map_shape, quantize_map
 from pyro_genmodels.models.vqvae.code_priors import CodePrior, UniformPrior, check_prior, own_priors
 from pyro_genmodels.nets import Quantized, Quantizer
 from pyro_genmodels.nets.layers import padded
@@ -29,6 +29,12 @@ class OneMapModel(VectorQuantizedModel, Abstract):
     quantizer: Quantizer
     prior: CodePrior
     reduction: int
+
+    def _make_quantizer(self, own: Quantizer | None, codebook: Codebook) -> None:
+        """Set a caller's quantiser, which the codebook must not contradict, or one of its sizes."""
+        if own is not None:
+            codebook.check_left_to([own])
+        self.quantizer = codebook.quantizer() if own is None else own
 
     def _make_prior(self, prior: CodePrior | None) -> None:
         """Set the law of the map, once quantiser and reduction are: uniform by default."""

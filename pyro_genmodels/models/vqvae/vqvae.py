@@ -4,25 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar
 
 from torch import nn
 
-from pyro_genmodels._checks import check, check_choice, check_positive
 from pyro_genmodels._typing import EventShape
 from pyro_genmodels.models.likelihoods.elementwise import Likelihood, LikelihoodName
-from pyro_genmodels.models.vqvae.code_maps import CODE_DIM, COMMITMENT, NUM_CODES, make_quantizer
+from pyro_genmodels.models.vqvae.code_maps import Codebook
 from pyro_genmodels.models.vqvae.code_priors import CodePrior
+from pyro_genmodels.models.vqvae.networks import NetworkName, VQVAENetwork
 from pyro_genmodels.models.vqvae.single_map import OneMapModel
-from pyro_genmodels.nets import (
-    MapDecoder,
-    MapEncoder,
-    PatchDecoder,
-    PatchEncoder,
-    Quantizer,
-)
-
-NetworkName = Literal["conv", "patch"]
+from pyro_genmodels.nets import Quantizer
 
 
 class VQVAE(OneMapModel):
@@ -36,29 +28,18 @@ class VQVAE(OneMapModel):
     under the uniform prior a code costs exactly :math:`\log K` nats.
 
     The networks see discrete data scaled to [-1, 1], continuous data as they are. Sizes that
-    ``reduction`` does not divide are padded by repetition, and cropped again.
+    the network's ``reduction`` does not divide are padded by repetition, and cropped again.
 
     Args:
         event_shape: Sizes of one image, ``(C, H, W)``.
         num_levels: Number of data levels, ``None`` for continuous data.
-        num_codes: Number K of codes.
-        code_dim: Size D of a code's vector.
-        network: ``"conv"``, strided convolutions that see beyond what a code stands for; or
-            ``"patch"``, each code made of its patch alone, and each patch of its code: equal
-            patches have equal codes.
-        reduction: Pixels a code stands for along either axis, for ``"conv"`` a power of two.
-        hidden_channels: Channels of the residual blocks.
-        residual_channels: Channels inside a residual block.
-        num_blocks: Residual blocks in encoder and decoder each.
-        strided_channels: Channels after each halving of the sizes; by default ``hidden_channels``,
-            and half as many after the first. Patches have none.
-        projection: Whether a 3x3 convolution leads to the encoder's blocks, as in Sonnet's code;
-            never to those of patches.
-        commitment: Weight of the commitment loss.
-        quantizer: Own quantiser, for other codebooks, or several codes a position; ``num_codes``,
-            ``code_dim`` and ``commitment`` are then its.
-        encoder: Own network: data (and context) to ``(*batch, code_dim, h, w)``.
-        decoder: Own network: ``(*batch, code_dim, h, w)`` (and context) to
+        codebook: Sizes of the codebook: a :class:`Codebook`, or its number of codes alone.
+        network: Kind and sizes of encoder and decoder: ``"conv"``, ``"patch"`` or a
+            :class:`VQVAENetwork`.
+        quantizer: Own quantiser, in the codebook's place, for other codebooks, or several codes a
+            position.
+        encoder: Own network: data (and context) to ``(*batch, codebook.dim, h, w)``.
+        decoder: Own network: ``(*batch, codebook.dim, h, w)`` (and context) to
             ``(*batch, *likelihood.parameter_shape)``.
         prior: Law of the code map, uniform by default.
         likelihood: Name of the likelihood, or one; ``"auto"`` goes by ``num_levels``.
@@ -77,7 +58,7 @@ class VQVAE(OneMapModel):
 
     Example:
         >>> import torch
-        >>> vqvae = VQVAE((1, 8, 8), num_levels=17, num_codes=32)
+        >>> vqvae = VQVAE((1, 8, 8), num_levels=17, codebook=32)
         >>> x = torch.zeros(3, 1, 8, 8)
         >>> vqvae.encode_codes(x).shape, vqvae.reconstruct(x).shape, vqvae.sample(4).shape
         (torch.Size([3, 2, 2]), torch.Size([3, 1, 8, 8]), torch.Size([4, 1, 8, 8]))
@@ -90,16 +71,8 @@ class VQVAE(OneMapModel):
         event_shape: EventShape,
         *,
         num_levels: int | None = None,
-        num_codes: int = NUM_CODES,
-        code_dim: int = CODE_DIM,
-        network: NetworkName = "conv",
-        reduction: int = 4,
-        hidden_channels: int = 128,
-        residual_channels: int = 32,
-        num_blocks: int = 2,
-        strided_channels: Sequence[int] | None = None,
-        projection: bool = True,
-        commitment: float = COMMITMENT,
+        codebook: int | Codebook | None = None,
+        network: NetworkName | VQVAENetwork = "conv",
         quantizer: Quantizer | None = None,
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
@@ -108,37 +81,17 @@ class VQVAE(OneMapModel):
         num_classes: int | None = None,
         context_shape: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(
-            event_shape,
-            num_levels=num_levels,
-            likelihood=likelihood,
-            num_classes=num_classes,
-            context_shape=context_shape,
-        )
-        self.reduction = reduction
-        self.quantizer = make_quantizer(
-            quantizer, num_codes=num_codes, code_dim=code_dim, commitment=commitment
-        )
-        check_choice("network", network, get_args(NetworkName))
-        patches = network == "patch"
-        layers = _patches if patches else _halvings
-        options: dict[str, Any] = {
-            **layers(reduction, hidden_channels, strided_channels),
-            "hidden_channels": hidden_channels,
-            "residual_channels": residual_channels,
-            "num_blocks": num_blocks,
-            "num_classes": num_classes,
-            "context_shape": context_shape,
-        }
-        channels, dim = self.event_shape[0], self.quantizer.dim
-        outputs = self.likelihood.parameter_shape[0]
+        network = VQVAENetwork.of(network)
+        context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
+        super().__init__(event_shape, num_levels=num_levels, likelihood=likelihood, **context)
+        self.reduction = network.reduction
+        self._make_quantizer(quantizer, Codebook.of(codebook))
+        dim, outputs = self.quantizer.dim, self.likelihood.parameter_shape[0]
         # Not `encoder or`: a network without layers counts as false.
-        if encoder is None and patches:
-            encoder = PatchEncoder(channels, dim, **options)
-        elif encoder is None:
-            encoder = MapEncoder(channels, dim, projection=projection, **options)
+        if encoder is None:
+            encoder = network.encoder(self.event_shape[0], dim, **context)
         if decoder is None:
-            decoder = (PatchDecoder if patches else MapDecoder)(dim, outputs, **options)
+            decoder = network.decoder(dim, outputs, **context)
         self.encoder, self.decoder = encoder, decoder
         self._make_prior(prior)
 
@@ -155,43 +108,10 @@ class VQVAE(OneMapModel):
         Two strided 4x4 convolutions and two residual blocks, all of 256 channels, without the 3x3
         convolution that Sonnet's encoder has; codes of size 64.
         """
-        return cls(
-            event_shape,
-            num_levels=num_levels,
-            likelihood=likelihood,
+        network = VQVAENetwork(
             hidden_channels=256,
             residual_channels=256,
             strided_channels=(256, 256),
             projection=False,
         )
-
-
-def halving_channels(reduction: int, hidden_channels: int) -> tuple[int, ...]:
-    """Return the channels after each halving of the sizes, half as many after the first.
-
-    Raises:
-        ValueError: If ``reduction`` is no power of two.
-    """
-    halvings = reduction.bit_length() - 1
-    check(reduction >= 1 and 2**halvings == reduction, "reduction", "be a power of two", reduction)
-    return (hidden_channels // 2, *[hidden_channels] * (halvings - 1))[:halvings]
-
-
-def _halvings(
-    reduction: int, hidden_channels: int, strided_channels: Sequence[int] | None
-) -> dict[str, Any]:
-    """Return the channels after each halving, those given or the usual ones."""
-    usual = halving_channels(reduction, hidden_channels)
-    if strided_channels is None:
-        return {"strided_channels": usual}
-    rule = f"have {len(usual)} entries for a reduction of {reduction}"
-    check(len(strided_channels) == len(usual), "strided_channels", rule, list(strided_channels))
-    return {"strided_channels": tuple(strided_channels)}
-
-
-def _patches(
-    reduction: int, hidden_channels: int, strided_channels: Sequence[int] | None
-) -> dict[str, Any]:
-    check_positive(reduction=reduction)
-    check(strided_channels is None, "strided_channels", "be None with patches", strided_channels)
-    return {"patch_size": reduction}
+        return cls(event_shape, num_levels=num_levels, likelihood=likelihood, network=network)

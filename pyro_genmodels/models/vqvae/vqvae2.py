@@ -18,14 +18,7 @@ from pyro_genmodels.models.likelihoods.elementwise import (
     LikelihoodName,
 )
 from pyro_genmodels.models.vqvae.base import VectorQuantizedModel
-from pyro_genmodels.models.vqvae.code_maps import (
-    CODE_DIM,
-    COMMITMENT,
-    NUM_CODES,
-    check_left_to,
-    map_shape,
-    quantize_map,
-)
+from pyro_genmodels.models.vqvae.code_maps import Codebook, map_shape, quantize_map
 from pyro_genmodels.models.vqvae.code_priors import (
     CodePrior,
     CodePriors,
@@ -33,8 +26,8 @@ from pyro_genmodels.models.vqvae.code_priors import (
     check_prior,
     own_priors,
 )
-from pyro_genmodels.models.vqvae.vqvae import halving_channels
-from pyro_genmodels.nets import MapDecoder, MapEncoder, Quantized, Quantizer, VectorQuantizer
+from pyro_genmodels.models.vqvae.networks import VQVAE2Network, block_sizes, halving_channels
+from pyro_genmodels.nets import MapDecoder, MapEncoder, Quantized, Quantizer
 from pyro_genmodels.nets.layers import padded
 
 
@@ -52,15 +45,9 @@ class VQVAE2(VectorQuantizedModel):
         event_shape: Sizes of one image, ``(C, H, W)``.
         num_levels: Number of data levels, ``None`` for continuous data.
         num_maps: Number of code maps, each half the size of the next finer one.
-        num_codes: Number K of codes on each map.
-        code_dim: Size D of a code's vector.
-        reduction: Pixels a code of the finest map stands for along either axis, a power of two.
-        hidden_channels: Channels of the residual blocks; half as many after a first halving.
-        residual_channels: Channels inside a residual block.
-        num_blocks: Residual blocks in each encoder and decoder.
-        commitment: Weight of the commitment loss.
-        quantizers: Own quantisers from the top, of one ``dim``; ``num_codes``, ``code_dim`` and
-            ``commitment`` are then theirs.
+        codebook: Sizes of each map's codebook: a :class:`Codebook`, or its number of codes alone.
+        network: Sizes of the networks: a :class:`VQVAE2Network`, or its ``reduction`` alone.
+        quantizers: Own quantisers from the top, in the codebooks' place, of one ``dim``.
         priors: Laws of the maps from the top, uniform by default.
         likelihood: Name of the likelihood, or one; ``"auto"`` goes by ``num_levels``.
         num_classes: Condition all networks and priors on labels.
@@ -78,7 +65,7 @@ class VQVAE2(VectorQuantizedModel):
         count the preset has.
 
     Example:
-        >>> vqvae = VQVAE2((1, 8, 8), num_levels=17, num_codes=32)
+        >>> vqvae = VQVAE2((1, 8, 8), num_levels=17, codebook=32)
         >>> [tuple(codes.shape) for codes in vqvae.encode_codes(torch.zeros(3, 1, 8, 8))]
         [(3, 1, 1), (3, 2, 2)]
     """
@@ -91,35 +78,25 @@ class VQVAE2(VectorQuantizedModel):
         *,
         num_levels: int | None = None,
         num_maps: int = 2,
-        num_codes: int = NUM_CODES,
-        code_dim: int = CODE_DIM,
-        reduction: int = 4,
-        hidden_channels: int = 128,
-        residual_channels: int = 32,
-        num_blocks: int = 2,
-        commitment: float = COMMITMENT,
+        codebook: int | Codebook | None = None,
+        network: int | VQVAE2Network | None = None,
         quantizers: Sequence[Quantizer] | None = None,
         priors: Sequence[CodePrior] | None = None,
         likelihood: LikelihoodName | Likelihood = "auto",
         num_classes: int | None = None,
         context_shape: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(
-            event_shape,
-            num_levels=num_levels,
-            likelihood=likelihood,
-            num_classes=num_classes,
-            context_shape=context_shape,
-        )
+        codebook, network = Codebook.of(codebook), VQVAE2Network.of(network)
+        context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
+        super().__init__(event_shape, num_levels=num_levels, likelihood=likelihood, **context)
         check_positive(num_maps=num_maps)
-        made = [
-            VectorQuantizer(code_dim, num_codes, commitment=commitment) for _ in range(num_maps)
-        ]
+        made = [codebook.quantizer() for _ in range(num_maps)]
         chosen = _as_many("quantizers", made if quantizers is None else quantizers, num_maps)
         dims = [quantizer.dim for quantizer in chosen]
         check(len(set(dims)) == 1, "quantizers", "have one and the same dim", dims)
-        check_left_to(chosen, num_codes=num_codes, code_dim=code_dim, commitment=commitment)
-        self.quantizers, self.reduction = nn.ModuleList(chosen), reduction * 2 ** (num_maps - 1)
+        codebook.check_left_to(chosen)
+        self.quantizers = nn.ModuleList(chosen)
+        self.reduction = network.reduction * 2 ** (num_maps - 1)
         shapes = [
             map_shape(quantizer, self.event_shape, self.reduction, scale=2**i)
             for i, quantizer in enumerate(chosen)
@@ -130,20 +107,13 @@ class VQVAE2(VectorQuantizedModel):
         )
         for (quantizer, prior), shape in zip(self._code_parts, shapes, strict=True):
             check_prior(prior, shape, quantizer.num_codes)
-        options: dict[str, Any] = {
-            "hidden_channels": hidden_channels,
-            "residual_channels": residual_channels,
-            "num_blocks": num_blocks,
-            "num_classes": num_classes,
-            "context_shape": context_shape,
-        }
-        self._make_networks(num_maps, dims[0], reduction, options)
+        self._make_networks(num_maps, dims[0], network, {**block_sizes(network), **context})
 
     def _make_networks(
-        self, num_maps: int, dim: int, reduction: int, options: dict[str, Any]
+        self, num_maps: int, dim: int, network: VQVAE2Network, options: dict[str, Any]
     ) -> None:
-        hidden = options["hidden_channels"]
-        fine, coarse = halving_channels(reduction, hidden), halving_channels(2, hidden)
+        hidden = network.hidden_channels
+        fine, coarse = halving_channels(network.reduction, hidden), halving_channels(2, hidden)
         below = range(1, num_maps)
         # From the finest map upwards.
         self.encoders = nn.ModuleList(
@@ -175,7 +145,7 @@ class VQVAE2(VectorQuantizedModel):
         paper's weight against the commitment loss. 1,388,867 parameters with two maps.
         """
         likelihood = GaussianLikelihood(event_shape, scale=0.5**0.5)
-        return cls(event_shape, num_maps=num_maps, reduction=reduction, likelihood=likelihood)
+        return cls(event_shape, num_maps=num_maps, network=reduction, likelihood=likelihood)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "priors" and name in self.__dict__.get("_modules", {}):

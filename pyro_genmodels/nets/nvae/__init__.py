@@ -3,7 +3,7 @@
 from pyro_genmodels.nets.nvae.cells import AutoregressiveShift
 from pyro_genmodels.nets.nvae.layers import BatchNorm
 from pyro_genmodels.nets.nvae.regularization import BatchNormScales, SpectralNorms
-from pyro_genmodels.nets.nvae.sizes import TowerSizes
+from pyro_genmodels.nets.nvae.sizes import NVAENetwork
 from pyro_genmodels.nets.nvae.towers import DecoderTower, EncoderTower
 
 __all__ = [
@@ -12,6 +12,6 @@ __all__ = [
     "BatchNormScales",
     "DecoderTower",
     "EncoderTower",
+    "NVAENetwork",
     "SpectralNorms",
-    "TowerSizes",
 ]

@@ -3,41 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from pyro_genmodels._checks import check, check_positive
+from pyro_genmodels._configuration import ArgumentGroup
 
 
-@dataclass(frozen=True, kw_only=True)
-class TowerSizes:
-    """How large the towers are.
+@dataclass(frozen=True)
+class NVAENetwork(ArgumentGroup):
+    """Sizes of NVAE's encoder and decoder, its two towers.
 
     Args:
-        image_shape: Channels, height and width of an image.
-        num_groups: Groups of latent variables on each scale, from the top.
+        num_groups: Groups of latents on each scale, from the top; each scale is twice the size of
+            the one above.
         latent_channels: Channels of each group's map.
-        channels: Channels at the image's size; twice as many with each halving.
-        num_cells: Cells before each group, in either tower.
-        num_blocks: Halvings before the finest group's scale.
-        cells_per_block: Cells in each of these, the halving one included.
-        num_flows: Pairs of autoregressive cells in each group's posterior.
-        checkpointing: Keep no activations inside cells.
+        channels: Channels at full size, twice as many with each halving.
+        num_cells: Residual cells before each group in either tower.
+        num_blocks: Halvings of the image before the finest scale.
+        cells_per_block: Residual cells in each of them, the halving one included.
+        num_flows: Pairs of autoregressive shifts in each group's posterior; with any, the KL terms
+            are estimated from the draws.
+        checkpointing: Keep no activations inside cells, and evaluate them again for gradients.
 
     Raises:
         ValueError: If a size is out of range.
+
+    Example:
+        >>> network = NVAENetwork((1, 2), latent_channels=2)
+        >>> [network.latent_shape(scale, (1, 7, 9)) for scale in network.scales]
+        [(2, 2, 3), (2, 4, 6), (2, 4, 6)]
     """
 
-    image_shape: Sequence[int]
-    num_groups: Sequence[int]
-    latent_channels: int
-    channels: int
-    num_cells: int
-    num_blocks: int
-    cells_per_block: int
-    num_flows: int
-    checkpointing: bool
+    num_groups: Sequence[int] = (2, 3)
+    _: KW_ONLY
+    latent_channels: int = 8
+    channels: int = 16
+    num_cells: int = 1
+    num_blocks: int = 1
+    cells_per_block: int = 2
+    num_flows: int = 0
+    checkpointing: bool = False
 
     def __post_init__(self) -> None:
+        """Raise ``ValueError`` if a size is out of range."""
+        super().__post_init__()
         rule = "be a positive number for each scale"
         given = tuple(self.num_groups)
         check(bool(given) and min(given) > 0, "num_groups", rule, given)
@@ -65,7 +74,7 @@ class TowerSizes:
         """Return the towers' channels on a scale."""
         return self.channels << (self.num_blocks + self.num_scales - 1 - scale)
 
-    def latent_shape(self, scale: int) -> tuple[int, int, int]:
-        """Return the shape of a group's map on a scale."""
-        top = [-(-size // self.reduction) for size in self.image_shape[-2:]]
+    def latent_shape(self, scale: int, image_shape: Sequence[int]) -> tuple[int, int, int]:
+        """Return the shape of a group's map on a scale, for images ``(C, H, W)``."""
+        top = [-(-size // self.reduction) for size in image_shape[-2:]]
         return (self.latent_channels, top[0] * 2**scale, top[1] * 2**scale)

@@ -16,7 +16,7 @@ from pyro_genmodels.nets.layers.checkpointing import checkpointed
 from pyro_genmodels.nets.layers.context import ContextEmbedding
 from pyro_genmodels.nets.nvae.cells import DecoderCell, EncoderCell, PosteriorCombiner
 from pyro_genmodels.nets.nvae.layers import RegularizedConv2d
-from pyro_genmodels.nets.nvae.sizes import TowerSizes
+from pyro_genmodels.nets.nvae.sizes import NVAENetwork
 
 
 class EncoderTower(nn.Module):
@@ -24,20 +24,22 @@ class EncoderTower(nn.Module):
 
     Args:
         sizes: Sizes of both towers.
+        image_shape: ``(C, H, W)``.
         num_classes: Condition on labels.
         context_shape: Condition on vectors or maps.
     """
 
     def __init__(
         self,
-        sizes: TowerSizes,
+        sizes: NVAENetwork,
+        image_shape: Sequence[int],
         *,
         num_classes: int | None = None,
         context_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.checkpointing = sizes.checkpointing
-        self.stem = RegularizedConv2d(sizes.image_shape[0], sizes.channels, 3)
+        self.stem = RegularizedConv2d(image_shape[0], sizes.channels, 3)
         self.context = ContextEmbedding(
             sizes.channels, num_classes=num_classes, context_shape=context_shape
         )
@@ -79,6 +81,7 @@ class DecoderTower(nn.Module):
 
     Args:
         sizes: Sizes of both towers.
+        image_shape: ``(C, H, W)``.
         out_channels: Numbers a pixel.
         num_classes: Condition on labels.
         context_shape: Condition on vectors or maps.
@@ -86,7 +89,8 @@ class DecoderTower(nn.Module):
 
     def __init__(
         self,
-        sizes: TowerSizes,
+        sizes: NVAENetwork,
+        image_shape: Sequence[int],
         out_channels: int,
         *,
         num_classes: int | None = None,
@@ -98,7 +102,7 @@ class DecoderTower(nn.Module):
             sizes.scales,
             sizes.latent_channels,
         )
-        _, *top = sizes.latent_shape(0)
+        _, *top = sizes.latent_shape(0, image_shape)
         self.start = nn.Parameter(torch.rand(sizes.channels_at(0), *top))
         self.context = ContextEmbedding(
             sizes.channels_at(0), num_classes=num_classes, context_shape=context_shape

@@ -76,7 +76,7 @@ def make_param_store(folder: Path) -> None:
     """Train a small VAE by SVI and save Pyro's store."""
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
-    vae = models.VAE((3,), latent_dim=2, hidden=(4,))
+    vae = models.VAE((3,), latent_dim=2, network=models.VAENetwork(hidden=(4,)))
     svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO())
     for _ in range(3):
         svi.step(torch.randn(8, 3))

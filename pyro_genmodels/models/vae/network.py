@@ -1,0 +1,69 @@
+"""The encoder and decoder of a VAE: two multilayer perceptrons, or two convolutional networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from pyro_genmodels._checks import check_choice
+from pyro_genmodels._configuration import ArgumentGroup
+from pyro_genmodels.nets.autoencoders import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
+
+_WIDTHS: dict[str, tuple[int, ...]] = {"mlp": (400,), "conv": (32, 64)}
+
+
+@dataclass(frozen=True)
+class VAENetwork(ArgumentGroup):
+    """Kind and sizes of a VAE's encoder and decoder.
+
+    Args:
+        kind: ``"mlp"``, or ``"conv"`` for images of any size.
+        hidden: Widths of the encoder's hidden layers, or its channels from full size downwards;
+            the decoder has them reversed. ``(400,)`` or ``(32, 64)`` by default.
+        activation: Name of the activation.
+        dropout: Probability of dropping a hidden unit in training.
+
+    Raises:
+        ValueError: If there is no such kind.
+
+    Example:
+        >>> from pyro_genmodels.models import VAE
+        >>> vae = VAE((1, 8, 8), network=VAENetwork("conv", hidden=(8, 16)))
+        >>> vae.sample(2).shape
+        torch.Size([2, 1, 8, 8])
+    """
+
+    kind: Literal["mlp", "conv"] = "mlp"
+    _: KW_ONLY
+    hidden: Sequence[int] | None = None
+    activation: str = "relu"
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` if there is no such kind of network."""
+        super().__post_init__()
+        check_choice("network", self.kind, tuple(_WIDTHS))
+
+    def encoder(self, event_shape: Sequence[int], features: int, **context: Any) -> nn.Module:
+        """Make the network from data to ``(*batch, features)``."""
+        if self.kind == "mlp":
+            return MLPEncoder(event_shape, features, hidden=self._widths, **self._rest, **context)
+        return ConvEncoder(event_shape, features, channels=self._widths, **self._rest, **context)
+
+    def decoder(self, latents: int, shape: Sequence[int], **context: Any) -> nn.Module:
+        """Make the network from latent vectors to ``(*batch, *shape)``."""
+        widths = self._widths[::-1]
+        if self.kind == "mlp":
+            return MLPDecoder(latents, shape, hidden=widths, **self._rest, **context)
+        return ConvDecoder(latents, shape, channels=widths, **self._rest, **context)
+
+    @property
+    def _widths(self) -> tuple[int, ...]:
+        return _WIDTHS[self.kind] if self.hidden is None else tuple(self.hidden)
+
+    @property
+    def _rest(self) -> dict[str, Any]:
+        return {"activation": self.activation, "dropout": self.dropout}

@@ -1,0 +1,261 @@
+"""Arguments that belong together: one object, its short form, options, files of before."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pyro_genmodels import _migration, models, transforms
+from pyro_genmodels._checks import require
+from pyro_genmodels._configuration import (
+    ArgumentGroup,
+    argument_groups,
+    build,
+    configuration,
+    resolve,
+)
+from pyro_genmodels._migration import migrated_options
+from pyro_genmodels.cli import main
+
+GROUPS = {
+    name: found
+    for name in models.__all__
+    if inspect.isclass(found := getattr(models, name)) and issubclass(found, ArgumentGroup)
+}
+MOVED = [(name, old, to) for name, moved in _migration.MOVED.items() for old, to in moved.items()]
+SHAPES = {"SequenceVQVAE": (64,), "NVAE": (1, 8, 8), "VQVAE": (1, 8, 8), "VQVAE2": (1, 8, 8)}
+
+
+def make(name: str, **options: Any) -> models.GenerativeModel:
+    torch.manual_seed(0)
+    if name == "SequenceVQVAE":
+        options = {"num_levels": 4, **options}
+    made: models.GenerativeModel = getattr(models, name)(SHAPES.get(name, (6,)), **options)
+    return made
+
+
+def remade(model: models.GenerativeModel) -> models.GenerativeModel:
+    torch.manual_seed(0)
+    found: models.GenerativeModel = build(configuration(model))
+    return found
+
+
+def same(one: models.GenerativeModel, other: models.GenerativeModel) -> bool:
+    """Whether two models have the same parameters and buffers, and train alike."""
+    a, b = one.state_dict(), other.state_dict()
+    equal = a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+    costs = [getattr(model, "latent_cost", None) for model in (one, other)]
+    kept = [None if cost is None else cost.parts for cost in costs]
+    scales = [(m.latent_scale.beta, m.latent_scale.warmup_steps) for m in (one, other)]
+    return equal and kept[0] == kept[1] and scales[0] == scales[1]
+
+
+@pytest.mark.parametrize("name", sorted(GROUPS))
+def test_a_group_has_defaults_and_is_rebuilt(name: str) -> None:
+    group = GROUPS[name]()
+    assert build(configuration(group)) == group
+    assert group == GROUPS[name].of(None) == GROUPS[name].of(group)
+    first = dataclasses.fields(group)[0].name
+    value = getattr(group, first)
+    if value is not None:
+        assert GROUPS[name].of(value) == group
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(group, first, value)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'other'"):
+        GROUPS[name](other=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "short", "long"),
+    [
+        ("VAE", {"posterior": "full"}, {"posterior": models.GaussianPosterior("full")}),
+        ("VAE", {"network": "mlp"}, {"network": models.VAENetwork(hidden=(400,))}),
+        ("VAE", {"objective": 3.0}, {"objective": models.KLObjective(beta=3.0)}),
+        ("BetaVAE", {}, {"objective": models.KLObjective(beta=4.0)}),
+        ("NVAE", {"network": (1,)}, {"network": models.NVAENetwork(num_groups=(1,))}),
+        ("VQVAE", {"codebook": 7}, {"codebook": models.Codebook(num_codes=7)}),
+        ("VQVAE2", {"network": 2}, {"network": models.VQVAE2Network(reduction=2)}),
+        ("SequenceVQVAE", {"wavenet": 8}, {"wavenet": models.WaveNetSizes(channels=8)}),
+        ("DeltaVAE", {"commitment": "sequence"}, {"commitment": models.RateCommitment()}),
+    ],
+)
+def test_short_forms_make_the_same_model(
+    name: str, short: dict[str, Any], long: dict[str, Any]
+) -> None:
+    one, other = make(name, **short), make(name, **long)
+    assert same(one, other)
+    assert same(one, remade(one))
+    assert same(one, remade(other))
+
+
+@pytest.mark.parametrize(("name", "old", "to"), MOVED)
+def test_what_has_moved_is_where_it_is_said_to_be(
+    name: str, old: str, to: _migration.Moved
+) -> None:
+    part, _, attribute = name.partition(".")
+    maker = getattr({"models": models, "transforms": transforms}[part], attribute)
+    assert old not in inspect.signature(maker).parameters
+    group = argument_groups(maker)[to.argument]
+    assert group is resolve(to.group)
+    names = [field.name for field in dataclasses.fields(group)]
+    assert to.field in names
+    assert names[0] == _migration._FIRST_FIELD[to.group]
+    hint = f"`{old}` is now `{to.argument}={group.__name__}({to.field}=...)`"
+    with pytest.raises(TypeError, match=re.escape(hint)):
+        maker((6,), **{old: 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "now"),
+    [
+        (
+            "models.VAE",
+            {"event_shape": [6], "network": "conv", "hidden": [8], "posterior": "full"},
+            {"event_shape": [6], "network": {"kind": "conv", "hidden": [8]}, "posterior": "full"},
+        ),
+        (
+            "models.BetaVAE",
+            {"capacity": 25.0, "posterior": "low_rank", "posterior_rank": 2},
+            {"objective": {"capacity": 25.0}, "posterior": {"covariance": "low_rank", "rank": 2}},
+        ),
+        (
+            "models.VQVAE",
+            {"num_codes": 8, "code_dim": 4, "reduction": 2},
+            {"codebook": {"num_codes": 8, "dim": 4}, "network": {"reduction": 2}},
+        ),
+        ("models.MyOwn", {"num_codes": 8}, {"num_codes": 8}),
+    ],
+)
+def test_descriptions_of_before_are_regrouped(
+    name: str, before: dict[str, Any], now: dict[str, Any]
+) -> None:
+    found = _migration.migrated({"class": name, "arguments": before}, 2)["arguments"]
+    plain = {
+        key: value["arguments"] if isinstance(value, dict) and "class" in value else value
+        for key, value in found.items()
+    }
+    assert plain == now
+    # What this version writes stays as it is, also where it names no format, as a user's file.
+    described = {"class": name, "arguments": now}
+    assert _migration.migrated(described, 1)["arguments"] == now
+
+
+def planned(words: list[str], config: dict[str, Any] | None = None) -> models.GenerativeModel:
+    """Return the model of a command line."""
+    from pyro_genmodels.cli.commands import train
+    from pyro_genmodels.cli.plan import make_plan
+
+    parser = argparse.ArgumentParser(add_help=False)
+    train.add_arguments(parser)
+    known, rest = parser.parse_known_args(words)
+    known.name = None if config else rest.pop(0)
+    return make_plan(known, rest, config or {}).build_model()
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "config", "options"),
+    [
+        (
+            "betavae",
+            ["--model.objective.beta", "3", "--model.network.hidden", "[8]"],
+            {"objective": {"beta": 3.0}, "network": {"hidden": [8]}},
+            {"objective": models.KLObjective(beta=3.0), "network": models.VAENetwork(hidden=(8,))},
+        ),
+        (
+            "betavae",
+            ["--model.objective", "3", "--model.objective.warmup_steps=5"],
+            {"objective": {"class": "models.KLObjective", "arguments": {"beta": 3.0}}},
+            {"objective": 3.0},
+        ),
+        (
+            "betavae",
+            ["--model.objective.capacity", "25"],
+            {"capacity": 25.0},  # as before: what has no format is read as of any
+            {"objective": models.KLObjective(capacity=25.0)},
+        ),
+        (
+            "vae",
+            ["--model.posterior", "low_rank", "--model.posterior.rank", "2"],
+            {"posterior": "low_rank", "posterior_rank": 2},
+            {"posterior": models.GaussianPosterior("low_rank", rank=2)},
+        ),
+        (
+            "vae",
+            ["--model.posterior", "{covariance: full}", "--model.network", "mlp"],
+            {"posterior": "full"},
+            {"posterior": "full"},
+        ),
+        (
+            "vae",
+            [
+                "--model.prior",
+                "AR1Prior",
+                "--model.prior.correlation",
+                ".5",
+                "--model.prior.num_steps",
+                "4",
+            ],
+            {"prior": {"class": "AR1Prior", "arguments": {"correlation": 0.5, "num_steps": 4}}},
+            {"prior": models.AR1Prior(0.5, num_steps=4)},
+        ),
+    ],
+)
+def test_python_command_line_and_files_agree(
+    name: str, words: list[str], config: dict[str, Any], options: dict[str, Any]
+) -> None:
+    require("jsonargparse", extra="train")
+    by_words = planned([name, "--data", "digits", *words])
+    file = migrated_options({"name": name, "source": "digits", "model": config}, find_name(name))
+    by_file = planned([], file)
+    torch.manual_seed(0)
+    maker = getattr(models, find_name(name).rpartition(".")[2])
+    by_hand = maker((1, 8, 8), num_levels=17, **options)
+    names = [[key for key, _ in m.state_dict().items()] for m in (by_words, by_file, by_hand)]
+    assert names[0] == names[1] == names[2]
+    shapes = [[p.shape for p in m.parameters()] for m in (by_words, by_file, by_hand)]
+    assert shapes[0] == shapes[1] == shapes[2]
+    assert by_words.latent_scale.beta == by_file.latent_scale.beta == by_hand.latent_scale.beta
+
+
+def find_name(name: str) -> str:
+    from pyro_genmodels.cli.names import find, model_makers
+
+    return "models." + find(name, model_makers(), "model")
+
+
+@pytest.mark.parametrize(("name", "old", "to"), [row for row in MOVED if "models." in row[0]])
+def test_old_options_name_the_new_ones(
+    name: str, old: str, to: _migration.Moved, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    require("jsonargparse", extra="train")
+    words = ["train", name.partition(".")[2], "--data", "digits", "--run", str(tmp_path / "run")]
+    assert main([*words, f"--model.{old}", "1"]) == 1
+    shown = capsys.readouterr().err
+    assert f"--model.{old} is now --model.{to.argument}.{to.field}\n" in shown
+    assert not (tmp_path / "run").exists()
+
+
+def test_fields_are_checked_and_named() -> None:
+    for wrong, message in (
+        (lambda: models.KLObjective(free_bits=-1.0), "`free_bits` must be at least 0; got -1"),
+        (lambda: models.KLObjective(rate=1.0, capacity=1.0), "`rate` must be None with a cap"),
+        (lambda: models.GaussianPosterior(rank=0), "`posterior.rank` must be at least 1; got 0"),
+        (lambda: models.VQVAENetwork(reduction=3), "`reduction` must be a power of two; got 3"),
+        (lambda: models.RateCommitment(num_steps=1), "`commitment.num_steps` must be at least 2"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            wrong()
+
+
+def test_a_preset_changes_by_the_fields_of_a_group() -> None:
+    changed = models.preset("NVAE", "digits", network={"channels": 8})
+    published = models.presets()["NVAE"]["digits"]["model"]["network"]
+    sizes = changed.hierarchy.sizes
+    assert (sizes.channels, list(sizes.num_groups)) == (8, published["num_groups"])
