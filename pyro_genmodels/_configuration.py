@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias, TypeVar, get_args, get_type_hints
@@ -257,23 +258,27 @@ def classes_of(annotation: Any) -> Iterator[type]:
 def _joined_docstring(
     function: Callable[..., Any], make: Callable[..., Any], signature: inspect.Signature
 ) -> str:
-    own, theirs = _described(function), _described(make)
+    own, theirs = described_arguments(function), described_arguments(make)
     text = inspect.getdoc(function) or ""
     missing = (name for name in signature.parameters if name not in own)
     return text.replace(own.get("options", ""), "".join(theirs.get(n, "") for n in missing))
 
 
-def _described(make: Callable[..., Any]) -> dict[str, str]:
-    """Return the entries of a docstring's section ``Args`` by name, each with its indentation."""
-    _, _, section = (inspect.getdoc(make) or "").partition("\nArgs:\n")
+def described_arguments(make: Callable[..., Any]) -> dict[str, str]:
+    """Return the entries of the docstring's section ``Args`` by name, each as it is indented.
+
+    A class has also those of its bases.
+    """
     found: dict[str, str] = {}
-    name = ""
-    for line in section.split("\n"):
-        if not line.startswith("    "):
-            break
-        if not line.startswith("     "):
-            name = line.strip().partition(":")[0]
-        found[name] = found.get(name, "") + line + "\n"
+    for described in reversed(inspect.getmro(make)) if inspect.isclass(make) else [make]:
+        _, _, section = inspect.cleandoc(described.__doc__ or "").partition("\nArgs:\n")
+        entries: dict[str, str] = {}
+        name = ""
+        for line in itertools.takewhile(lambda line: line.startswith("    "), section.split("\n")):
+            if not line.startswith("     "):
+                name = line.strip().partition(":")[0]
+            entries[name] = entries.get(name, "") + line + "\n"
+        found |= entries
     return found
 
 

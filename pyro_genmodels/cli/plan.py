@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from pyro_genmodels._checks import check, require
-from pyro_genmodels._configuration import argument_groups, with_groups
+from pyro_genmodels._configuration import argument_groups, described_arguments, with_groups
 from pyro_genmodels._migration import FORMAT, MOVED, migrated_options
 from pyro_genmodels.cli.components import (
     Description,
@@ -206,8 +206,13 @@ def _add(
     else:
         parser.add_function_arguments(maker, group, **options)
     parameters = inspect.signature(maker).parameters
+    texts = described_arguments(maker)
     for name, cls in groups.items():
         parser.add_class_arguments(cls, f"{group}.{name}", instantiate=False)
+        whole = next(each for each in parser._actions if each.dest == f"{group}.{name}")
+        whole.metavar = "GROUP"
+        # jsonargparse has no argument for it, and says "Path to a configuration file".
+        whole.help = texts[name].partition(":")[2]
         defaults = cls.of(parameters[name].default).current_arguments()
         parser.set_defaults({f"{group}.{name}.{k}": v for k, v in defaults.items()})
 

@@ -129,7 +129,7 @@ def trained(make: Any, **options: Any) -> tuple[Any, Tensor]:
     torch.manual_seed(0)
     net = PixelCNNNet((1, 4, 4), 2, hidden_channels=12, num_blocks=1, context_shape=(2, 4, 4))
     options = {"likelihood": AutoregressiveLikelihood(net), "num_levels": 2} | options
-    vae = make((1, 4, 4), latent_dim=4, hidden=(16,), **options)
+    vae = make((1, 4, 4), latent_dim=4, network=VAENetwork(hidden=(16,)), **grouped(make, options))
     loss = ELBOLoss(vae)
     optimizer = torch.optim.Adam(loss.parameters(), lr=1e-2)
     for _ in range(120):

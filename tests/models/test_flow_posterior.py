@@ -28,6 +28,7 @@ from pyro_genmodels.models import (
     GaussianPosterior,
     VAENetwork,
 )
+from tests.grouped import grouped
 
 PLAIN: dict[str, Callable[[], Any]] = {
     "iaf": lambda: pt.affine_autoregressive(3, [8]),
@@ -50,9 +51,8 @@ every_kind = pytest.mark.parametrize(("make", "num_features"), KINDS)
 
 def small(make: Callable[[], Any], num_features: int = 0, cls: Any = VAE, **options: Any) -> Any:
     options = {"num_levels": 4, "latent_dim": 3, "hidden": (6,)} | options
-    return cls(
-        (5,), posterior=GaussianPosterior(transforms=make(), features=num_features), **options
-    )
+    posterior = GaussianPosterior(transforms=make(), features=num_features)
+    return cls((5,), posterior=posterior, **grouped(cls, options))
 
 
 def data(*batch: int) -> Tensor:

@@ -22,6 +22,7 @@ from pyro_genmodels import testing
 from pyro_genmodels._configuration import build, configuration
 from pyro_genmodels.models import VAE, BetaVAE, ELBOLoss, SemiSupervisedVAE, VAENetwork
 from tests import cases
+from tests.grouped import grouped
 
 LABELS = torch.tensor([0, 2, 1, 2])
 
@@ -29,7 +30,7 @@ LABELS = torch.tensor([0, 2, 1, 2])
 def small(cls: Any = VAE, **options: Any) -> SemiSupervisedVAE:
     torch.manual_seed(0)
     sizes = {"num_levels": 2, "latent_dim": 2, "hidden": (6,), "num_classes": 3}
-    model = SemiSupervisedVAE(cls((4,), **sizes, **options), hidden=(5,))
+    model = SemiSupervisedVAE(cls((4,), **grouped(cls, {**sizes, **options})), hidden=(5,))
     return testing.randomize_parameters(model.double(), 0.4)
 
 

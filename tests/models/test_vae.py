@@ -170,7 +170,7 @@ def test_beta_leaves_the_bounds_alone() -> None:
 def test_beta_falls_from_its_first_value() -> None:
     """By one step's share at each training loss, in the loss itself; evaluation counts nothing."""
     make = partial(BetaVAE, (6,), latent_dim=2, network=VAENetwork(hidden=(5,)), num_levels=2)
-    plain, falling = make(), make(**FALLING)
+    plain, falling = make(), make(objective=KLObjective(**FALLING))
     falling.load_state_dict({**plain.state_dict(), "latent_scale.step": torch.tensor(0)})
     x = data(5, event_shape=(6,))
     for step in range(1, 13):
@@ -338,7 +338,12 @@ def test_own_networks() -> None:
 
 @pytest.mark.parametrize("make", [VAE, BetaVAE])
 def test_configuration_rebuilds(make) -> None:
-    vae = make((5,), latent_dim=2, likelihood=GaussianLikelihood((5,), scale=0.3), hidden=(4, 3))
+    vae = make(
+        (5,),
+        latent_dim=2,
+        likelihood=GaussianLikelihood((5,), scale=0.3),
+        network=VAENetwork(hidden=(4, 3)),
+    )
     again = build(configuration(vae))
     again.load_state_dict(vae.state_dict())
     assert type(again) is make

@@ -10,6 +10,7 @@ from torch import Tensor
 from pyro_genmodels import distributions, models, nets, testing, transforms
 from tests import cases
 from tests.cases import vivid
+from tests.grouped import grouped
 
 
 def image_coupling() -> transforms.AffineCoupling:
@@ -54,7 +55,7 @@ def small_pixelcnn() -> distributions.PixelCNN:
 
 def vae(make: Any = models.VAE, **options: Any) -> Any:
     torch.manual_seed(0)
-    model = make((4,), num_levels=2, latent_dim=2, hidden=(6,), **options)
+    model = make((4,), num_levels=2, latent_dim=2, **grouped(make, {"hidden": (6,), **options}))
     return testing.randomize_parameters(model, 0.2)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyro_genmodels import metrics, models, testing
 from pyro_genmodels.metrics import bounds
-from pyro_genmodels.models.vae.gaussian_vae import GaussianVAE
+from pyro_genmodels.models.vae.vae import VAE
 from tests.mutants.mutation import Mutation, assert_caught
 from tests.mutants.parts import binary, vae
 
@@ -33,12 +33,12 @@ def order_lost(patch: pytest.MonkeyPatch) -> None:
 
 def last_dimension_alone(patch: pytest.MonkeyPatch) -> None:
     """Take the last dimension for the minibatch of free bits."""
-    original = GaussianVAE._pay
+    original = VAE._pay
 
     def pay(self: Any, cost: Any, posterior: Any, z: Tensor, context: Any, _: int) -> None:
         original(self, cost, posterior, z, context, min(1, len(posterior.batch_shape)))
 
-    patch.setattr(GaussianVAE, "_pay", pay)
+    patch.setattr(VAE, "_pay", pay)
 
 
 MUTANTS: dict[str, tuple[Mutation, Any]] = {
