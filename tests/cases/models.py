@@ -20,8 +20,7 @@ from tests.grouped import grouped
 def sequence_vqvae(event_shape: tuple[int, ...] = (7,), **options: Any) -> models.SequenceVQVAE:
     """A short one: two codes for four steps each."""
     sizes = {"num_levels": 3, "num_codes": 5, "dim": 3, "reduction": 4, "hidden_channels": 4}
-    wavenet = {"channels": 4, "skip_channels": 4, "layers_per_block": 2}
-    wavenet["num_blocks"] = 1
+    wavenet = models.WaveNetSizes(4, skip_channels=4, num_blocks=1, layers_per_block=2)
     small = {"residual_channels": 3, "num_blocks": 1, "wavenet": wavenet}
     return models.SequenceVQVAE(
         event_shape, **grouped(models.SequenceVQVAE, {**sizes, **small, **options})

@@ -122,7 +122,8 @@ def test_evidence_sums_to_one_over_codes_and_data(family, reduction, mixture) ->
     """p(x) by enumeration of the codes is a distribution, and the ELBO lies below it."""
     likelihood = LogisticMixtureLikelihood((1, 2, 2), 2, num_mixtures=2) if mixture else "auto"
     sizes = {**SMALL, "num_codes": 3, "dim": 2, "reduction": reduction}
-    model = family((1, 2, 2), num_levels=2, likelihood=likelihood, **sizes).double().eval()
+    model = family((1, 2, 2), num_levels=2, likelihood=likelihood, **grouped(family, sizes))
+    model = model.double().eval()
     shapes = [prior.code_shape for prior in _priors(model)]
     every = torch.tensor(list(itertools.product(range(3), repeat=num_codes_of(model))))
     parts = zip(every.split([shape.numel() for shape in shapes], 1), shapes, strict=True)
@@ -438,9 +439,7 @@ def test_a_network_without_layers_is_taken() -> None:
     encoder, decoder = nn.Sequential(), nn.Sequential()
     own = {"encoder": encoder, "decoder": decoder, "quantizer": nets.VectorQuantizer(2, 5)}
     likelihood = GaussianLikelihood((2, 4, 4), scale=0.1)
-    model = VQVAE(
-        (2, 4, 4), network=VQVAENetwork(reduction=1), likelihood=likelihood, **grouped(VQVAE, own)
-    )
+    model = VQVAE((2, 4, 4), network=VQVAENetwork(reduction=1), likelihood=likelihood, **own)
     assert model.encoder is encoder
     assert model.decoder is decoder
     x = torch.randn(3, 2, 4, 4)
@@ -454,7 +453,7 @@ def test_a_network_without_layers_is_taken() -> None:
 @pytest.mark.parametrize("sizes", [{}, {"num_codes": 5}, {"dim": 3, "commitment": 0.5}])
 def test_an_own_quantizer_has_its_own_sizes(sizes) -> None:
     own = {"quantizer": nets.VectorQuantizer(3, 5, commitment=0.5)}
-    model = VQVAE((1, 5, 6), **grouped(VQVAE, sizes), **grouped(VQVAE, own))
+    model = VQVAE((1, 5, 6), **grouped(VQVAE, {**sizes, **own}))
     assert (model.prior.num_codes, model.quantizer.dim, model.quantizer.commitment) == (5, 3, 0.5)
 
 
@@ -462,12 +461,8 @@ def test_an_own_quantizer_has_its_own_sizes(sizes) -> None:
 
 
 def test_a_patch_and_its_code_see_nothing_else() -> None:
-    model = VQVAE(
-        (2, 6, 9),
-        network=VQVAENetwork("patch", reduction=3),
-        codebook=Codebook(dim=3),
-        **grouped(VQVAE, SMALL),
-    )
+    sizes = {**SMALL, "kind": "patch", "reduction": 3, "dim": 3}
+    model = VQVAE((2, 6, 9), **grouped(VQVAE, sizes))
     testing.randomize_parameters(model)
     x = torch.randn(2, 6, 9, requires_grad=True)
     z = model.encoder(x)
@@ -533,7 +528,7 @@ def test_mosaics_are_coded_without_loss(seed) -> None:
     torch.manual_seed(seed)
     mosaic = Mosaic(2, tile_size=4, num_codes=6)
     sizes = {"num_codes": 6, "dim": 8, "hidden_channels": 16, "num_blocks": 0}
-    model = VQVAE((1, 8, 8), num_levels=2, network="patch", **grouped(VQVAE, sizes))
+    model = VQVAE((1, 8, 8), num_levels=2, **grouped(VQVAE, {"kind": "patch", **sizes}))
     loss = ELBOLoss(model)
     optimizer = torch.optim.Adam(loss.parameters(), lr=1e-2)
     for _ in range(400):
@@ -573,15 +568,15 @@ def test_mosaics_are_coded_without_loss(seed) -> None:
         ),
         (
             lambda: vqvae(num_codes=6, quantizer=nets.VectorQuantizer(3, 5)),
-            r"`num_codes` must be left out, or the own quantizer's \(5\); got 6",
+            r"`codebook.num_codes` must be left out, or the own quantizer's \(5\); got 6",
         ),
         (
             lambda: vqvae(commitment=1.0, quantizer=nets.VectorQuantizer(3, 5)),
-            r"`commitment` must be left out, or the own quantizer's \(0.25\); got 1.0",
+            r"`codebook.commitment` must be left out, or the own quantizer's \(0.25\); got 1.0",
         ),
         (
             lambda: vqvae2(quantizers=[nets.VectorQuantizer(3, 4), nets.VectorQuantizer(3, 6)]),
-            r"`num_codes` must be left out, or the own quantizer's \(4, 6\); got 5",
+            r"`codebook.num_codes` must be left out, or the own quantizer's \(4, 6\); got 5",
         ),
         (
             lambda: sequence_vqvae(dim=4, quantizer=nets.VectorQuantizer(3, 5)),
@@ -611,5 +606,8 @@ def test_parts_have_the_commitment_of_a_composite() -> None:
     parts = [nets.VectorQuantizer(4, 8, commitment=1.0) for _ in range(2)]
     own = nets.ResidualQuantizer(parts)
     assert VQVAE((1, 8, 8), codebook=Codebook(commitment=1.0), quantizer=own).quantizer is own
-    with pytest.raises(ValueError, match=r"`commitment` must be left out.*\(1\.0\); got 2"):
+    message = r"`codebook.commitment` must be left out.*\(1\.0\); got 2"
+    with pytest.raises(ValueError, match=message):
+        ValueError, match=r"`codebook.commitment` must be left out.*\(1\.0\); got 2"
+    ):
         VQVAE((1, 8, 8), codebook=Codebook(commitment=2.0), quantizer=own)
