@@ -608,6 +608,4 @@ def test_parts_have_the_commitment_of_a_composite() -> None:
     assert VQVAE((1, 8, 8), codebook=Codebook(commitment=1.0), quantizer=own).quantizer is own
     message = r"`codebook.commitment` must be left out.*\(1\.0\); got 2"
     with pytest.raises(ValueError, match=message):
-        ValueError, match=r"`codebook.commitment` must be left out.*\(1\.0\); got 2"
-    ):
         VQVAE((1, 8, 8), codebook=Codebook(commitment=2.0), quantizer=own)
