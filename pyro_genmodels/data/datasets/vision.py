@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch.utils.data import TensorDataset
 
 from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check, require
+from pyro_genmodels._configuration import takes_arguments_of
 from pyro_genmodels.data.base.data_source import DataSource
 from pyro_genmodels.data.base.pixels import check_bits, resized, with_bits
 from pyro_genmodels.data.base.splits import split
@@ -38,11 +39,25 @@ def open_torchvision(name: str, root: str, *, download: bool, **options: Any) ->
 class _Whole(DataSource, Abstract):
     """Ten classes of byte images, with an official test part."""
 
+    dataset: ClassVar[str]
+    """Name of torchvision's class, which takes one of ``parts`` as options."""
+    parts: ClassVar[tuple[dict[str, Any], ...]] = ({"train": True}, {"train": False})
+
     def __init__(
-        self, train: Any, test: Any, *, num_bits: int, size: int | None, validation: int, seed: int
+        self,
+        root: str,
+        *,
+        download: bool = False,
+        num_bits: int = 8,
+        size: int | None = None,
+        validation: int = 10_000,
+        seed: int = 0,
     ) -> None:
         check_bits(num_bits)
         check(validation >= 1, "validation", "be at least 1", validation)
+        train, test = (
+            open_torchvision(self.dataset, root, download=download, **part) for part in self.parts
+        )
         images, labels = _tensors(train, num_bits, size)
         fit, choose = split(len(images), (validation,), seed)
         super().__init__(
@@ -84,24 +99,7 @@ class MNIST(_Whole):
         LeCun et al. (1998), Gradient-based learning applied to document recognition.
     """
 
-    def __init__(
-        self,
-        root: str,
-        *,
-        download: bool = False,
-        num_bits: int = 8,
-        size: int | None = None,
-        validation: int = 10_000,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            open_torchvision("MNIST", root, download=download, train=True),
-            open_torchvision("MNIST", root, download=download, train=False),
-            num_bits=num_bits,
-            size=size,
-            validation=validation,
-            seed=seed,
-        )
+    dataset = "MNIST"
 
 
 class FashionMNIST(_Whole):
@@ -123,24 +121,7 @@ class FashionMNIST(_Whole):
         Xiao et al. (2017), Fashion-MNIST. https://arxiv.org/abs/1708.07747
     """
 
-    def __init__(
-        self,
-        root: str,
-        *,
-        download: bool = False,
-        num_bits: int = 8,
-        size: int | None = None,
-        validation: int = 10_000,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            open_torchvision("FashionMNIST", root, download=download, train=True),
-            open_torchvision("FashionMNIST", root, download=download, train=False),
-            num_bits=num_bits,
-            size=size,
-            validation=validation,
-            seed=seed,
-        )
+    dataset = "FashionMNIST"
 
 
 class CIFAR10(_Whole):
@@ -162,24 +143,11 @@ class CIFAR10(_Whole):
         Krizhevsky (2009), Learning Multiple Layers of Features from Tiny Images.
     """
 
-    def __init__(
-        self,
-        root: str,
-        *,
-        download: bool = False,
-        num_bits: int = 8,
-        size: int | None = None,
-        validation: int = 5_000,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            open_torchvision("CIFAR10", root, download=download, train=True),
-            open_torchvision("CIFAR10", root, download=download, train=False),
-            num_bits=num_bits,
-            size=size,
-            validation=validation,
-            seed=seed,
-        )
+    dataset = "CIFAR10"
+
+    @takes_arguments_of(_Whole.__init__, validation=5_000)
+    def __init__(self, root: str, **options: Any) -> None:
+        super().__init__(root, **options)
 
 
 class SVHN(_Whole):
@@ -201,21 +169,9 @@ class SVHN(_Whole):
         Netzer et al. (2011), Reading Digits in Natural Images.
     """
 
-    def __init__(
-        self,
-        root: str,
-        *,
-        download: bool = False,
-        num_bits: int = 8,
-        size: int | None = None,
-        validation: int = 5_000,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            open_torchvision("SVHN", root, download=download, split="train"),
-            open_torchvision("SVHN", root, download=download, split="test"),
-            num_bits=num_bits,
-            size=size,
-            validation=validation,
-            seed=seed,
-        )
+    dataset = "SVHN"
+    parts = ({"split": "train"}, {"split": "test"})
+
+    @takes_arguments_of(_Whole.__init__, validation=5_000)
+    def __init__(self, root: str, **options: Any) -> None:
+        super().__init__(root, **options)
