@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 
-from pyro_genmodels._checks import check
+from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._typing import Float, Num, Tensor
 from pyro_genmodels.data.base.exact_distribution import ExactDistribution
 
@@ -57,8 +58,7 @@ class Ising(ExactDistribution):
         field: float = 0.0,
         validate_args: bool | None = None,
     ) -> None:
-        for argument, size in (("height", height), ("width", width)):
-            check(size >= 1, argument, "be positive", size)
+        check_positive(height=height, width=width)
         smaller, rule = min(height, width), f"have a side of at most {_LARGEST_FRONTIER}"
         check(smaller <= _LARGEST_FRONTIER, "height x width", rule, f"{height} x {width}")
         for argument, value in (("beta", beta), ("field", field)):
@@ -66,11 +66,15 @@ class Ising(ExactDistribution):
         super().__init__((1, height, width), num_levels=2, validate_args=validate_args)
         self.height, self.width, self.beta, self.field = height, width, beta, field
         self._rows, self._columns = max(height, width), smaller
-        coupling = torch.tensor(beta, dtype=torch.float64)
-        # One row of messages a row of sites: all sites' would need 134 MB for 16 x 16.
-        messages = self._row_messages(coupling)
-        self._messages = torch.stack(messages[1:])
-        self._log_partition = messages[0][0]
+        # What follows each row. All sites' messages would need 134 MB for 16 x 16.
+        message = torch.zeros(2**self._columns, dtype=torch.float64)
+        messages = []
+        for row in reversed(range(self._rows)):
+            messages.append(message)
+            *_, terms = self._sites(message, row)
+            message = terms.logsumexp(-2).flatten()
+        self._messages = torch.stack(messages[::-1])
+        self._log_partition = message[0]
 
     def log_density(self, value: Num[Tensor, "n 1 h w"]) -> Float[Tensor, " n"]:
         """Return the exact log-probability of images."""
@@ -85,58 +89,43 @@ class Ising(ExactDistribution):
         spins = torch.zeros(self._rows, self._columns, count, device=self.device)
         frontier = torch.zeros(count, dtype=torch.long, device=self.device)
         for row in range(self._rows):
-            tables = self._conditionals(row)
-            for column, (logits, place) in enumerate(zip(tables, self._places(), strict=True)):
+            terms_of_row = list(self._sites(self._messages[row], row))
+            for column, terms in enumerate(reversed(terms_of_row)):
+                logits = (terms[..., 1, :] - terms[..., 0, :]).flatten()
                 chance = torch.sigmoid(logits[frontier])
                 spin = torch.rand_like(chance) < chance
-                frontier = (frontier & ~place) | (spin.long() * place)
+                bit = 1 << (self._columns - 1 - column)
+                frontier = (frontier & ~bit) | (spin.long() * bit)
                 spins[row, column] = spin
         images = spins.permute(2, 0, 1).unsqueeze(1)
         return images if self.height >= self.width else images.transpose(2, 3)
 
     def entropy_nats(self) -> float:
         """Return the entropy: each spin's given its frontier, expected over the spins before."""
-        message = self._messages.new_zeros(2**self._columns)
-        nats = torch.zeros_like(message)
-        coupling = torch.tensor(self.beta, dtype=torch.float64, device=self.device)
+        nats = torch.zeros_like(self._messages[0])
         for row in reversed(range(self._rows)):
-            for column in reversed(range(self._columns)):
-                terms = self._terms(message, coupling, row, column)
+            for terms in self._sites(self._messages[row], row):
                 chance, (before, left, _, _, after) = terms.softmax(-2), terms.shape
                 following = nats.reshape(before, left, 1, 2, after)
                 nats = (chance * following + torch.special.entr(chance)).sum(-2).flatten()
-                message = terms.logsumexp(-2).flatten()
         return nats[0].item()
 
-    def _places(self) -> list[int]:
-        """Bit of each column's spin in the number of a frontier."""
-        return [1 << (self._columns - 1 - column) for column in range(self._columns)]
+    def _sites(self, message: Tensor, row: int) -> Iterator[Tensor]:
+        """Yield the log-weights of each site of a row, the last first, for every frontier above it.
 
-    def _row_messages(self, coupling: Tensor) -> list[Tensor]:
-        """Log-sum over all sites from each row on, for every frontier above it."""
-        message = coupling.new_zeros(2**self._columns)
-        messages = [message]
-        for row in reversed(range(self._rows)):
-            for column in reversed(range(self._columns)):
-                message = self._terms(message, coupling, row, column).logsumexp(-2).flatten()
-            messages.append(message)
-        return messages[::-1]
+        Args:
+            message: Log-sum over all sites behind the row, for every frontier.
+            row: Number of the row.
 
-    def _terms(self, message: Tensor, coupling: Tensor, row: int, column: int) -> Tensor:
-        """Add one site's bonds and field to what follows: ``(before, left, up, spin, after)``."""
-        values = torch.tensor([-1.0, 1.0], dtype=torch.float64, device=message.device)
-        left = values if column > 0 else values.new_zeros(1)
-        up = values if row > 0 else values.new_zeros(2)
-        energy = values * (coupling * (left[:, None, None] + up[:, None]) + self.field)
-        following = message.reshape(-1, len(left), 1, 2, 2 ** (self._columns - 1 - column))
-        return following + energy[..., None]
-
-    def _conditionals(self, row: int) -> list[Tensor]:
-        """Logits of every spin of a row being up, for every frontier."""
-        message, logits = self._messages[row], []
-        coupling = torch.tensor(self.beta, dtype=torch.float64, device=message.device)
+        Yields:
+            ``(before, left, up, spin, after)``: the site's bonds and field added to what follows.
+        """
+        spin = torch.tensor([-1.0, 1.0], dtype=torch.float64, device=message.device)
+        up = spin if row > 0 else torch.zeros_like(spin)
         for column in reversed(range(self._columns)):
-            terms = self._terms(message, coupling, row, column)
-            logits.append((terms[..., 1, :] - terms[..., 0, :]).flatten())
+            left = spin if column > 0 else spin.new_zeros(1)
+            energy = spin * (self.beta * (left[:, None, None] + up[:, None]) + self.field)
+            following = message.reshape(-1, len(left), 1, 2, 2 ** (self._columns - 1 - column))
+            terms = following + energy[..., None]
+            yield terms
             message = terms.logsumexp(-2).flatten()
-        return logits[::-1]
