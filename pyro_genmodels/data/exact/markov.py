@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 
 from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._typing import Float, Num, Tensor
 from pyro_genmodels.data.base.exact_distribution import ExactDistribution
-from pyro_genmodels.data.exact.mosaic import _gamma
+
+_CONCENTRATION = 0.3  # of the rows' Dirichlet: few likely successors each
 
 
 class MarkovChain(ExactDistribution):
@@ -55,49 +59,65 @@ class MarkovChain(ExactDistribution):
         check(size <= 2**20, "order", "give a table of at most 2**20 entries", order)
         super().__init__((length,), num_levels=num_levels, validate_args=validate_args)
         self.length, self.order = length, order
-        stream = random.Random(seed)
-        weights = torch.tensor([_gamma(stream) for _ in range(size)], dtype=torch.float64)
-        rows = weights.reshape((num_levels,) * (order + 1))
-        self.transition = rows / rows.sum(-1, keepdim=True)
+        self.transition = random_table(random.Random(seed), (num_levels,) * (order + 1))
 
     def draw(self, count: int) -> Num[Tensor, "{count} t"]:
         """Draw symbol by symbol."""
-        table = self._table
-        state = torch.zeros(count, dtype=torch.long, device=self.device)
-        symbols = []
-        for _ in range(self.length):
-            symbols.append(torch.multinomial(table[state], 1).squeeze(-1))
-            state = self._next(state, symbols[-1])
-        return torch.stack(symbols, -1)
+        before = [torch.zeros(count, dtype=torch.long, device=self.device)] * self.order
+        return torch.stack(continued(self.transition, before, self.length), -1)
 
     def log_density(self, value: Num[Tensor, "n t"]) -> Float[Tensor, " n"]:
         """Return the log-probability of sequences."""
-        log_table = self._table.log()
-        symbols = value.long()
-        state, nats = torch.zeros_like(symbols[:, 0]), log_table.new_zeros(len(symbols))
-        for symbol in symbols.unbind(-1):
-            nats = nats + log_table[state, symbol]
-            state = self._next(state, symbol)
-        return nats
+        padded = F.pad(value.long(), (self.order, 0))
+        windows = padded.unfold(-1, self.order + 1, 1)
+        return self.transition.log()[windows.unbind(-1)].sum(-1)
 
     def entropy_nats(self) -> float:
         """Return the entropy by the chain rule: each symbol's, expected over the states."""
-        table = self._table
-        of_row = torch.special.entr(table).sum(-1)
-        chance = torch.zeros_like(of_row)
-        chance[0] = 1.0
-        nats = 0.0
-        for _ in range(self.length):
-            nats += float(chance @ of_row)
-            # The oldest symbol leaves the state, the new one enters on the right.
-            joint = (chance[:, None] * table).reshape(table.shape[1], -1)
-            chance = joint.sum(0)
-        return nats
+        chance = torch.zeros_like(self.transition[..., 0])
+        chance[(0,) * self.order] = 1.0
+        return expected_entropy(self.transition, chance, self.length)
 
-    @property
-    def _table(self) -> Tensor:
-        """The rows ``(states, K)``; a state is a number in base K, the oldest symbol first."""
-        return self.transition.flatten(0, -2)
 
-    def _next(self, state: Tensor, symbol: Tensor) -> Tensor:
-        return (state * self.transition.shape[-1] + symbol) % len(self._table)
+def random_table(stream: random.Random, shape: Sequence[int]) -> Float[Tensor, "..."]:
+    """Draw conditional probabilities, over the last dimension, with few likely values each."""
+    weights = torch.tensor([_gamma(stream) for _ in range(math.prod(shape))], dtype=torch.float64)
+    rows = weights.reshape(shape)
+    return rows / rows.sum(-1, keepdim=True)
+
+
+def continued(transition: Tensor, before: Sequence[Tensor], count: int) -> list[Tensor]:
+    """Draw ``count`` symbols of chains, one by one, given as many as each depends on."""
+    symbols = list(before)
+    for _ in range(count):
+        row = transition[tuple(symbols[-len(before) :])]
+        symbols.append(torch.multinomial(row, 1).squeeze(-1))
+    return symbols[len(before) :]
+
+
+def expected_entropy(transition: Tensor, chance: Tensor, count: int) -> float:
+    """Return the entropy in nats of ``count`` symbols: each one's, expected over those before.
+
+    Args:
+        transition: The table, the oldest symbol first.
+        chance: Joint distribution of the symbols before the first one.
+        count: Number of symbols.
+    """
+    of_row = torch.special.entr(transition).sum(-1)
+    nats = 0.0
+    for _ in range(count):
+        nats += float((chance * of_row).sum())
+        chance = (chance.unsqueeze(-1) * transition).sum(0)  # without the oldest symbol
+    return nats
+
+
+def _gamma(stream: random.Random) -> float:
+    """Draw from a gamma distribution of shape below one, as Jöhnk (1964): beta times exponential.
+
+    Python promises only ``random()`` to stay the same for ever, not its gamma variates.
+    """
+    while True:
+        x = stream.random() ** (1 / _CONCENTRATION)
+        y = stream.random() ** (1 / (1 - _CONCENTRATION))
+        if 0 < x + y <= 1:
+            return float(x / (x + y) * -math.log(1 - stream.random()))

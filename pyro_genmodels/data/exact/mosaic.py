@@ -10,8 +10,7 @@ import torch
 from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._typing import Float, Int, Num, Tensor
 from pyro_genmodels.data.base.exact_distribution import ExactDistribution
-
-_CONCENTRATION = 0.3  # of the transition rows' Dirichlet: few likely successors each
+from pyro_genmodels.data.exact.markov import continued, expected_entropy, random_table
 
 
 class Mosaic(ExactDistribution):
@@ -64,7 +63,7 @@ class Mosaic(ExactDistribution):
         self.grid, self.tile_size, self.num_codes = grid, tile_size, num_codes
         stream = random.Random(seed)
         self.tiles = _tiles(stream, num_codes, tile_size, num_levels)
-        self.transition = _transition(stream, num_codes)
+        self.transition = random_table(stream, (num_codes, num_codes))
 
     def codes(self, value: Num[Tensor, "*batch 1 h w"]) -> Int[Tensor, "*batch r c"]:
         """Return the code of each tile, or -1 where there is no such tile."""
@@ -80,9 +79,8 @@ class Mosaic(ExactDistribution):
 
     def draw(self, count: int) -> Num[Tensor, "{count} 1 h w"]:
         """Draw the chain of codes and lay the tiles."""
-        codes = [torch.randint(self.num_codes, (count,), device=self.device)]
-        for _ in range(self.grid**2 - 1):
-            codes.append(torch.multinomial(self.transition[codes[-1]], 1).squeeze(-1))
+        first = torch.randint(self.num_codes, (count,), device=self.device)
+        codes = [first, *continued(self.transition, [first], self.grid**2 - 1)]
         return self.render(torch.stack(codes, -1).reshape(count, self.grid, self.grid))
 
     def log_density(self, value: Num[Tensor, "n 1 h w"]) -> Float[Tensor, " n"]:
@@ -93,13 +91,9 @@ class Mosaic(ExactDistribution):
 
     def entropy_nats(self) -> float:
         """Return the entropy by the chain rule: that of each transition, expected."""
-        chance = torch.full_like(self.transition[0], 1 / self.num_codes)
-        of_row = torch.special.entr(self.transition).sum(-1)
-        nats = math.log(self.num_codes)
-        for _ in range(self.grid**2 - 1):
-            nats += float(chance @ of_row)
-            chance = chance @ self.transition
-        return nats
+        uniform = torch.full_like(self.transition[0], 1 / self.num_codes)
+        following = expected_entropy(self.transition, uniform, self.grid**2 - 1)
+        return math.log(self.num_codes) + following
 
 
 def _tiles(stream: random.Random, count: int, size: int, num_levels: int) -> Tensor:
@@ -107,21 +101,3 @@ def _tiles(stream: random.Random, count: int, size: int, num_levels: int) -> Ten
     while len(found) < count:
         found[tuple(int(stream.random() * num_levels) for _ in range(size**2))] = None
     return torch.tensor(list(found)).reshape(count, size, size)
-
-
-def _transition(stream: random.Random, count: int) -> Tensor:
-    weights = [[_gamma(stream) for _ in range(count)] for _ in range(count)]
-    rows = torch.tensor(weights, dtype=torch.float64)
-    return rows / rows.sum(-1, keepdim=True)
-
-
-def _gamma(stream: random.Random) -> float:
-    """Draw from a gamma distribution of shape below one, as Jöhnk (1964): beta times exponential.
-
-    Python promises only ``random()`` to stay the same for ever, not its gamma variates.
-    """
-    while True:
-        x = stream.random() ** (1 / _CONCENTRATION)
-        y = stream.random() ** (1 / (1 - _CONCENTRATION))
-        if 0 < x + y <= 1:
-            return float(x / (x + y) * -math.log(1 - stream.random()))
