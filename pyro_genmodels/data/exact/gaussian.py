@@ -6,6 +6,7 @@ import math
 from abc import ABC
 
 import torch
+from torch.distributions import MultivariateNormal
 
 from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._typing import EventShape, Float, Num, Tensor
@@ -31,18 +32,17 @@ class _Gaussian(ExactDistribution, ABC):
 
     def log_density(self, value: Num[Tensor, "n ..."]) -> Float[Tensor, " n"]:
         """Return the exact log-density."""
-        columns = value.double().flatten(1).T
-        white = torch.linalg.solve_triangular(self._factor, columns, upper=False)
-        nats: Tensor = -0.5 * white.square().sum(0) - self._log_normaliser()
+        nats: Tensor = self._normal.log_prob(value.double().flatten(1))
         return nats
 
     def entropy_nats(self) -> float:
-        """Return the entropy: the normaliser and half a nat a dimension."""
-        return self._log_normaliser() + len(self._factor) / 2
+        """Return the entropy in closed form."""
+        return float(self._normal.entropy())
 
-    def _log_normaliser(self) -> float:
-        half_log_det = float(self._factor.diagonal().log().sum())
-        return half_log_det + len(self._factor) / 2 * math.log(2 * math.pi)
+    @property
+    def _normal(self) -> MultivariateNormal:
+        mean = torch.zeros_like(self._factor[0])
+        return MultivariateNormal(mean, scale_tril=self._factor, validate_args=False)
 
 
 class PPCA(_Gaussian):
