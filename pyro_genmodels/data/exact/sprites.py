@@ -89,10 +89,8 @@ class Sprites(ExactDistribution):
         sizes = torch.tensor(self.factor_sizes, device=self.device)
         inside = ((factors >= 0) & (factors < sizes)).all()
         check(bool(inside), "factors", f"lie below {self.factor_sizes}", "others")
-        place = torch.zeros_like(factors[..., 0])
-        for axis, size in enumerate(self.factor_sizes):
-            place = place * size + factors[..., axis]
-        return self._unpacked(self._image_of[place]).to(self.dtype)
+        image_of = self._image_of.reshape(self.factor_sizes)
+        return self._unpacked(image_of[factors.long().unbind(-1)]).to(self.dtype)
 
     @integers_checked
     def sample_factors(self, count: int) -> Int[Tensor, "{count} 5"]:
