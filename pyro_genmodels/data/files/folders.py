@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pyro_genmodels._checks import check, check_choice, require
+from pyro_genmodels._checks import check, check_choice, check_positive, require
 from pyro_genmodels.data.base.data_source import DataSource, Items
 from pyro_genmodels.data.base.items import Tuples, as_event
 from pyro_genmodels.data.base.pixels import check_bits, with_bits
@@ -54,18 +55,15 @@ class ImageFiles(Dataset[tuple[Tensor, ...]]):
         return (x,) if self.labels is None else (x, torch.tensor(self.labels[index]))
 
     def _decoded(self, path: Path) -> Any:
-        pillow = require("PIL.Image", extra="train")
-        try:
-            with pillow.open(path) as image:
-                picture = image.convert(self.mode)
-        except OSError as error:
-            raise ValueError(f"`root` must hold readable images; got {str(path)!r}.") from error
+        with _opened(path) as image:
+            picture = image.convert(self.mode)
         if self.size is None:
             return picture
         side = self.crop or min(picture.size)
         left, top = ((length - side) // 2 for length in picture.size)
         square = (left, top, left + side, top + side)
-        return picture.resize((self.size, self.size), pillow.Resampling.BILINEAR, box=square)
+        bilinear = require("PIL.Image", extra="train").Resampling.BILINEAR
+        return picture.resize((self.size, self.size), bilinear, box=square)
 
 
 class ImageFolder(DataSource):
@@ -136,15 +134,20 @@ def _images(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with require("PIL.Image", extra="train").open(path) as image:
+            yield image
+    except OSError as error:
+        raise ValueError(f"`root` must hold readable images; got {str(path)!r}.") from error
+
+
 def _check_one_size(paths: Sequence[Path]) -> None:
-    pillow = require("PIL.Image", extra="train")
     first = None
     for path in paths:
-        try:
-            with pillow.open(path) as image:  # reads the header alone
-                found = image.size
-        except OSError as error:
-            raise ValueError(f"`root` must hold readable images; got {str(path)!r}.") from error
+        with _opened(path) as image:  # reads the header alone
+            found = image.size
         first = first or found
         rule = f"hold images of one size ({first[0]} x {first[1]}) if no size is given"
         check(found == first, "root", rule, f"{found[0]} x {found[1]} in {str(path)!r}")
@@ -181,7 +184,7 @@ class CelebA(DataSource):
         num_bits: int = 8,
     ) -> None:
         check_bits(num_bits)
-        check(size >= 1, "size", "be positive", size)
+        check_positive(size=size)
         check(1 <= crop <= 178, "crop", "lie between 1 and 178", crop)
         parts: list[Items] = []
         for part in ("train", "valid", "test"):
