@@ -19,6 +19,7 @@ from pyro_genmodels._checks import (
 from pyro_genmodels._configuration import Configured
 
 Items: TypeAlias = "Dataset[tuple[Tensor, ...]]"
+SPLITS = ("train", "validation", "test")
 
 
 class DataSource(Configured, Abstract):
@@ -78,7 +79,6 @@ class DataSource(Configured, Abstract):
         x, *rest = dataset.tensors if whole else dataset[0]
         labels = torch.as_tensor(rest[0]) if rest else None
         check_event(split, x, self.event_shape, self.num_levels)
-        check_trailing(split, x, self.event_shape)
         check_labels(split, labels, self.num_classes)
 
     def __repr__(self) -> str:

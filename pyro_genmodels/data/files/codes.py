@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from pyro_genmodels._checks import check, check_finite
-from pyro_genmodels.data.base.data_source import DataSource, check_event
+from pyro_genmodels.data.base.data_source import SPLITS, DataSource, check_event
 
 MANIFEST = "codes.json"
 
@@ -45,10 +45,7 @@ class Codes(DataSource):
         self.path, self.fingerprint = path, str(facts["fingerprint"])
         self.code_shapes = [torch.Size(shape) for shape in facts["code_shapes"]]
         self.has_contexts = bool(facts["has_contexts"])
-        parts = {
-            name: _arrays(folder, name, self.has_contexts)
-            for name in ("train", "validation", "test")
-        }
+        parts = {name: _arrays(folder, name, self.has_contexts) for name in SPLITS}
         # Labels are checked against their number; features have none.
         super().__init__(**parts, num_levels=facts["num_codes"], num_classes=facts["num_classes"])
 

@@ -13,11 +13,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from pyro_genmodels._checks import check, check_choice
-from pyro_genmodels.data.base.data_source import DataSource, Items
+from pyro_genmodels.data.base.data_source import SPLITS, DataSource, Items
 from pyro_genmodels.data.base.items import Tuples
 from pyro_genmodels.data.base.splits import fraction_of, split
-
-_PARTS: tuple[str, ...] = ("train", "validation", "test")
 
 Given: TypeAlias = "Any"
 """A tensor, an array, a pair of either with labels, a list of equal ones, or a ``Dataset``."""
@@ -64,16 +62,13 @@ class InMemory(DataSource):
         test_fraction: float = 0.2,
         seed: int = 0,
     ) -> None:
-        every = {"train": train, "validation": validation, "test": test}
-        given = {k: v for k, v in every.items() if v is not None}
-        fractions = {"validation": validation_fraction, "test": test_fraction}
-        parts = {
-            k: _items(k, v, num_levels, num_classes) for k, v in given.items() if v is not None
-        }
+        every = zip(SPLITS, (train, validation, test), strict=True)
+        given = {k: v for k, v in every if v is not None}
+        parts = {k: _items(k, v, num_levels, num_classes) for k, v in given.items()}
         # Recorded instead of the data themselves, which are neither plain nor small.
         prints = {k: _fingerprint(v, parts[k]) for k, v in given.items()}
         self.__dict__.setdefault("_constructor_arguments", {}).update(prints)
-        parts = _complete(parts, fractions, seed)
+        parts = _complete(parts, seed, validation=validation_fraction, test=test_fraction)
         super().__init__(**parts, num_levels=num_levels, num_classes=num_classes)
 
 
@@ -107,10 +102,9 @@ class FromFile(DataSource):
     ) -> None:
         arrays = _read(Path(path).expanduser())
         check("train" in arrays, "path", "be a file with an array `train`", sorted(arrays))
-        given = {k: _labelled(arrays, k) for k in _PARTS if k in arrays}
-        fractions = {"validation": validation_fraction, "test": test_fraction}
+        given = {k: _labelled(arrays, k) for k in SPLITS if k in arrays}
         parts = {k: _items(k, v, num_levels, num_classes) for k, v in given.items()}
-        parts = _complete(parts, fractions, seed)
+        parts = _complete(parts, seed, validation=validation_fraction, test=test_fraction)
         super().__init__(**parts, num_levels=num_levels, num_classes=num_classes)
         self.path = path
 
@@ -120,9 +114,7 @@ class FromFile(DataSource):
         return Path(self.path).name
 
 
-def _complete(
-    parts: dict[str, Items], fractions: Mapping[str, float], seed: int
-) -> dict[str, Items]:
+def _complete(parts: dict[str, Items], seed: int, **fractions: float) -> dict[str, Items]:
     """Split off the training data what is missing."""
     missing = [name for name in fractions if name not in parts]
     if not missing:
