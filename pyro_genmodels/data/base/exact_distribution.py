@@ -58,18 +58,16 @@ class ExactDistribution(Configured, TorchDistribution, ABC):
     @property
     def device(self) -> torch.device:
         """Where the tables are, and so the samples."""
-        for value in vars(self).values():
-            if isinstance(value, Tensor):
-                return value.device
-        return torch.device("cpu")
+        devices = (value.device for value in vars(self).values() if isinstance(value, Tensor))
+        return next(devices, torch.device("cpu"))
 
     @constraints.dependent_property
     def support(self) -> Any:
         """Integers from 0 to ``num_levels - 1``, or the reals."""
-        rank = len(self.event_shape)
-        if self.num_levels is None:
-            return constraints.independent(constraints.real, rank)
-        return constraints.independent(constraints.integer_interval(0, self.num_levels - 1), rank)
+        of_each: Any = constraints.real
+        if self.num_levels is not None:
+            of_each = constraints.integer_interval(0, self.num_levels - 1)
+        return constraints.independent(of_each, len(self.event_shape))
 
     def to(
         self: Self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -117,6 +115,6 @@ class ExactDistribution(Configured, TorchDistribution, ABC):
 
     def __repr__(self) -> str:
         """Name and arguments, as they were given."""
-        given = self.__dict__.get("_constructor_arguments", {})
-        arguments = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        given = self.current_arguments().items()
+        arguments = ", ".join(f"{name}={value!r}" for name, value in given)
         return f"{type(self).__name__}({arguments})"

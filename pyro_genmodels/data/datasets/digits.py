@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from pyro_genmodels._checks import require
@@ -32,13 +31,9 @@ class Digits(DataSource):
     """
 
     def __init__(self) -> None:
-        images, labels = _load()
+        bunch = require("sklearn.datasets", extra="train").load_digits()
+        images = torch.from_numpy(bunch.images).to(torch.uint8).unsqueeze(1)
+        labels = torch.from_numpy(bunch.target).long()
         parts = split(len(images), (140, 360), seed=0)
         train, validation, test = (TensorDataset(images[part], labels[part]) for part in parts)
         super().__init__(train, validation, test, num_levels=17, num_classes=10)
-
-
-def _load() -> tuple[Tensor, Tensor]:
-    bunch = require("sklearn.datasets", extra="train").load_digits()
-    images = torch.from_numpy(bunch.images).to(torch.uint8).unsqueeze(1)
-    return images, torch.from_numpy(bunch.target).long()
