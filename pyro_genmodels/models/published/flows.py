@@ -4,41 +4,33 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyro_genmodels.models.published.format import PLAIN, Options, Table
+from pyro_genmodels.models.published.format import Preset, Table, published
 
 
-def _glow(size: int, *, batch_size: int, warmup_examples: int, **model: Any) -> dict[str, Options]:
+def _glow(size: int, *, batch_size: int, warmup_examples: int, **model: Any) -> Preset:
     """Glow's code; it warms up over ten epochs, and shifts CIFAR-10's images at random."""
     shared = {"event_shape": [3, size, size], "num_levels": 256, "width": 512, "lu": False}
     shared["max_amplification"] = None  # the published map
-    training = {"optimizer": "adamax", "learning_rate": 1e-3, "batch_size": batch_size}
-    warmup = {"warmup_steps": 10 * warmup_examples // batch_size}
-    return {
-        "model": {**shared, "coupling": "affine", "dropout": 0.0, **model},
-        "training": {**PLAIN, **training, **warmup},
-    }
+    course = {"batch_size": batch_size, "warmup_steps": 10 * warmup_examples // batch_size}
+    model = {**shared, "coupling": "affine", "dropout": 0.0, **model}
+    return published(model, optimizer="adamax", learning_rate=1e-3, **course)
 
 
-def _realnvp(size: int, **model: Any) -> dict[str, Options]:
+def _realnvp(size: int, **model: Any) -> Preset:
     """RealNVP's code; it also decays the weights' lengths, and theirs only, by 5e-5."""
     shared = {"event_shape": [3, size, size], "num_levels": 256, "batch_norm": True}
-    training = {"optimizer": "adam", "learning_rate": 1e-3, "batch_size": 64, "gradient_clip": 100}
-    return {
-        "model": {**shared, "num_couplings": 3, "logit_margin": 0.05, "dropout": 0.0, **model},
-        "training": {**PLAIN, **training},
-    }
+    model = {**shared, "num_couplings": 3, "logit_margin": 0.05, "dropout": 0.0, **model}
+    course = {"batch_size": 64, "gradient_clip": 100}
+    return published(model, optimizer="adam", learning_rate=1e-3, **course)
 
 
-def _nice(*shape: int, width: int, num_layers: int, base: str = "logistic") -> dict[str, Options]:
+def _nice(*shape: int, width: int, num_layers: int, base: str = "logistic") -> Preset:
     """NICE; its Adam has a second moment's decay of 0.01, as printed."""
     # All but MNIST were whitened (ZCA) first.
-    model = {"num_couplings": 4, "width": width, "num_layers": num_layers, "base": base}
-    adam = {"optimizer": "adam", "epsilon": 1e-4}
-    training = {**adam, "learning_rate": 1e-3, "max_epochs": 1500}
-    return {
-        "model": {"event_shape": list(shape), "num_levels": 256, "dropout": 0.0, **model},
-        "training": {**PLAIN, **training},
-    }
+    sizes = {"num_couplings": 4, "width": width, "num_layers": num_layers, "base": base}
+    model = {"event_shape": list(shape), "num_levels": 256, "dropout": 0.0, **sizes}
+    course = {"learning_rate": 1e-3, "max_epochs": 1500}
+    return published(model, optimizer="adam", epsilon=1e-4, **course)
 
 
 FLOWS: Table = {

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 Options = dict[str, Any]
+Preset = dict[str, Options]
 Table = Mapping[str, Mapping[str, Mapping[str, Options]]]
 
 # A preset says all that a family's own defaults would otherwise say for it.
-PLAIN: Options = {
+_PLAIN: Options = {
     "schedule": "constant",
     "warmup_steps": 0,
     "gradient_clip": None,
@@ -18,3 +19,8 @@ PLAIN: Options = {
     "epsilon": None,
     "final_learning_rate": None,
 }
+
+
+def published(model: Options, **training: Any) -> Preset:
+    """Return the options of a model with the settings of its training."""
+    return {"model": model, "training": {**_PLAIN, **training}}
