@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 
@@ -69,10 +71,9 @@ class LogisticField(ExactDistribution):
     def conditional(self, value: Num[Tensor, "n c h w"]) -> DiscretizedLogistic:
         """Return the distribution of every sub-pixel given those before it."""
         x = F.pad(self._centred(value), (1, 0, 1, 0))
-        around = _neighbours(x[..., 1:, :-1], x[..., :-1, 1:], x[..., :-1, :-1])
-        before = x[:, :-1, 1:, 1:]
-        mixed = 0.5 * around[:, 1:] + 0.5 * before
-        return self._logistic(torch.cat([around[:, :1], mixed], 1))
+        around = _around(x)
+        coupled = 0.5 * around[:, 1:] + 0.5 * x[:, :-1, 1:, 1:]
+        return self._logistic(torch.cat([around[:, :1], coupled], 1))
 
     def log_density(self, value: Num[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
         """Return the exact log-probability of images."""
@@ -81,21 +82,16 @@ class LogisticField(ExactDistribution):
     def draw(self, count: int) -> Num[Tensor, "{count} c h w"]:
         """Draw sub-pixel by sub-pixel."""
         channels, height, width = self.event_shape
-        levels = self._log_scale.new_zeros(count, channels, height, width)
         x = self._log_scale.new_zeros(count, channels, height + 1, width + 1)
-        for row in range(height):
-            for column in range(width):
-                around = _neighbours(
-                    x[:, :, row + 1, column], x[:, :, row, column + 1], x[:, :, row, column]
-                )
-                for channel in range(channels):
-                    loc = around[:, channel]
-                    if channel > 0:
-                        loc = 0.5 * loc + 0.5 * x[:, channel - 1, row + 1, column + 1]
-                    drawn = self._logistic(loc).sample()
-                    levels[:, channel, row, column] = drawn
-                    x[:, channel, row + 1, column + 1] = self._centred(drawn)
-        return levels
+        for row, column in itertools.product(range(height), range(width)):
+            window = x[..., row : row + 2, column : column + 2]
+            around, here = _around(window)[..., 0, 0], window[..., 1, 1]
+            for channel in range(channels):
+                loc = around[:, channel]
+                if channel > 0:
+                    loc = 0.5 * loc + 0.5 * here[:, channel - 1]
+                here[:, channel] = self._centred(self._logistic(loc).sample())
+        return ((x[..., 1:, 1:] + 1) * ((self._levels - 1) / 2)).round()
 
     def entropy_nats(self) -> float:
         """Return the entropy: exact conditional entropies, averaged over 64 fixed fields.
@@ -117,5 +113,7 @@ class LogisticField(ExactDistribution):
         return DiscretizedLogistic(loc, self._log_scale, self._levels, validate_args=False)
 
 
-def _neighbours(west: Tensor, north: Tensor, north_west: Tensor) -> Tensor:
+def _around(x: Tensor) -> Tensor:
+    """Mix each pixel's neighbours; ``x`` has a row above the image and a column to its left."""
+    west, north, north_west = x[..., 1:, :-1], x[..., :-1, 1:], x[..., :-1, :-1]
     return _WEST * west + _NORTH * north + _NORTH_WEST * north_west
