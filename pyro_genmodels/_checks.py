@@ -201,6 +201,17 @@ def check_finite(argument: str, value: Tensor) -> None:
         check(False, argument, "be finite", f"{int((~finite).sum())} NaN or infinite elements")
 
 
+def listed(names: Sequence[str], *, most: int = 3) -> str:
+    """Return the first names, and how many there are beside them.
+
+    Example:
+        >>> listed(["a", "b", "c", "d", "e"])
+        'a, b, c and 2 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def check_not_traced() -> None:
     """Raise ``ValueError`` inside ``torch.jit.trace``, as of Pyro's compiled estimators.
 

@@ -11,7 +11,7 @@ import gc
 import itertools
 import weakref
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,7 +23,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from pyro_genmodels._checks import check
+from pyro_genmodels._checks import check, listed
 
 # Serial numbers of each class, the live modules that have a name, and every parameter that a model
 # has put into the store: what else is found there was loaded.
@@ -178,12 +178,12 @@ class RegisteredModule(nn.Module):
         if not is_used:
             unfit += [name for name, p in own.items() if p.requires_grad and name not in stored]
         rule = f"have the trainable parameters that the param store holds for '{self.pyro_name}'"
-        check(not unfit, "model", rule, _listed(unfit))
+        check(not unfit, "model", rule, listed(unfit))
         equal = all(torch.equal(value.to(own[name]), own[name]) for name, value in loaded.items())
         others = [] if equal else self.buffers_to_save()
         others += [] if equal else [name for name in own if name not in stored]
         rule = "have loaded its state dict too, as the param store lacks buffers and frozen weights"
-        check(not others, "model", rule, _listed(others))
+        check(not others, "model", rule, listed(others))
         for name, value in loaded.items():
             if is_used:
                 new = nn.Parameter(value.detach().to(own[name]).clone(), own[name].requires_grad)
@@ -239,11 +239,6 @@ def _is_same(value: Any, parameter: nn.Parameter) -> bool:
         return True
     fits = isinstance(value, Tensor) and value.shape == parameter.shape
     return fits and bool(torch.equal(value, parameter))
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
 
 
 def _replace(module: nn.Module, old: nn.Parameter, new: nn.Parameter) -> None:

@@ -14,7 +14,7 @@ from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from pyro_genmodels._checks import check, check_finite, check_trailing
+from pyro_genmodels._checks import check, check_finite, check_trailing, listed
 from pyro_genmodels._typing import ScaleName
 from pyro_genmodels.distributions import Rescaled
 from pyro_genmodels.nets.layers import sum_over_ranks
@@ -246,13 +246,12 @@ class ColumnMoments:
         if kind == "shared" and not bool(constant.all()):
             return  # the others give the scale
         found = constant.nonzero().flatten().tolist()
-        shown = ", ".join(f"column {i} constant at {self.mean[i].item():g}" for i in found[:3])
-        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        constants = [f"column {i} constant at {self.mean[i].item():g}" for i in found]
         rule = (
             "vary in every column to be standardised (leave such a column out, or train with "
             "`standardize=False`)"
         )
-        check(not found, "x", rule, shown + more)
+        check(not found, "x", rule, listed(constants))
 
 
 def columns(x: Tensor, event_shape: Sequence[int]) -> Tensor:
