@@ -42,6 +42,12 @@ class RegisteredModule(nn.Module):
     that were loaded into the store replace the module's.
     """
 
+    _chosen_name: str | None = None
+    _store_name: str | None = None
+    _store_size: int | None = None
+    """Size of the store after the last registration; ``None`` before the first use."""
+    _registers = True
+
     @property
     def pyro_name(self) -> str:
         """Name of the module in Pyro's param store, unique among live modules.
@@ -52,20 +58,19 @@ class RegisteredModule(nn.Module):
         Raises:
             ValueError: When set, if another live module has the name, or after the first use.
         """
-        if "_store_name" not in self.__dict__:
-            self._claim(self.__dict__.get("_chosen_name") or self._automatic_name())
-        return str(self.__dict__["_store_name"])
+        if self._store_name is None:
+            self._claim(self._chosen_name or self._automatic_name())
+        return str(self._store_name)
 
     @pyro_name.setter
     def pyro_name(self, name: str) -> None:
         whole = isinstance(name, str) and bool(name) and "$$$" not in name
         check(whole, "pyro_name", "be a name without '$$$'", repr(name))
-        if name == self.__dict__.get("_store_name"):
+        if name == self._store_name:
             return
-        used = "_store_size" in self.__dict__
-        check(not used, "pyro_name", "be set before the first use", repr(name))
+        check(self._store_size is None, "pyro_name", "be set before the first use", repr(name))
         self._claim(name)
-        self.__dict__["_chosen_name"] = name
+        self._chosen_name = name
 
     def _automatic_name(self) -> str:
         kind = type(self).__name__
@@ -78,9 +83,9 @@ class RegisteredModule(nn.Module):
             gc.collect()  # models are parts of reference cycles, which outlive their last use
         free = not _has_other_owner(name, self)
         check(free, "pyro_name", "not be that of another live model", repr(name))
-        _owners.pop(self.__dict__.get("_store_name", ""), None)
+        _owners.pop(self._store_name or "", None)
         _owners[name] = self
-        self.__dict__["_store_name"] = name
+        self._store_name = name
 
     def register_with_pyro(self) -> None:
         """Make every trainable parameter a Pyro param site, as ``pyro.module`` does.
@@ -90,10 +95,10 @@ class RegisteredModule(nn.Module):
                 if a handler (``poutine.lift``, ``poutine.substitute``) replaced one; or if the
                 store holds loaded values that cannot be this model's.
         """
-        if not self.__dict__.get("_registers", True):
+        if not self._registers:
             return None
         store = pyro.get_param_store()
-        if len(store) != self.__dict__.get("_store_size"):
+        if len(store) != self._store_size:
             self.take_loaded_values()
         prefix = self.pyro_name
         for name, parameter in list(self.named_parameters()):
@@ -105,9 +110,9 @@ class RegisteredModule(nn.Module):
                 value = pyro.param(site, parameter)
                 if value is not parameter and self._settle(site, name, parameter, value):
                     return self.register_with_pyro()
-        if len(store) != self.__dict__.get("_store_size"):
+        if len(store) != self._store_size:
             _stated.update((p, None) for p in self.parameters() if p.requires_grad)
-            self.__dict__["_store_size"] = len(store)
+            self._store_size = len(store)
         return None
 
     def take_loaded_values(self) -> None:
@@ -117,23 +122,21 @@ class RegisteredModule(nn.Module):
             ValueError: If those values do not fit. Or if the module has an automatic name, and the
                 store holds loaded values of such a module under another one.
         """
-        if not self.__dict__.get("_registers", True) or not pyro.get_param_store():
+        if not self._registers or not pyro.get_param_store():
             return
-        is_used = "_store_size" in self.__dict__
-        if "_chosen_name" in self.__dict__ or is_used:
+        if self._chosen_name is not None or self._store_size is not None:
             self._copy_from_store()
-        if "_chosen_name" not in self.__dict__:
+        if self._chosen_name is None:
             self._check_nothing_unclaimed()
 
     @contextmanager
     def unregistered(self) -> Iterator[None]:
         """Leave the param store alone: whoever runs the model owns its parameters."""
-        before = self.__dict__.get("_registers", True)
-        self.__dict__["_registers"] = False
+        before, self._registers = self._registers, False
         try:
             yield
         finally:
-            self.__dict__["_registers"] = before
+            self._registers = before
 
     def buffers_to_save(self) -> list[str]:
         """Names in the state dict that Pyro's param store does not hold: not parameters."""
@@ -147,9 +150,8 @@ class RegisteredModule(nn.Module):
             Whether the module's parameters were replaced by loaded ones.
         """
         store = pyro.get_param_store()
-        stored = store[site] if site in store else parameter  # noqa: SIM401  it has no `get`
-        if stored is not parameter:
-            if stored not in _stated:
+        if site in store and store[site] is not parameter:
+            if store[site] not in _stated:
                 self._copy_from_store()
                 return True
             # The module's parameter was replaced, for instance by load_state_dict(assign=True).
@@ -173,15 +175,15 @@ class RegisteredModule(nn.Module):
         loaded = {n: v for n, v in stored.items() if v is not own[n] and v not in _stated}
         if not loaded:
             return
-        is_used = "_store_size" in self.__dict__
+        is_used = self._store_size is not None
         unfit = [name for name, value in loaded.items() if value.shape != own[name].shape]
         if not is_used:
             unfit += [name for name, p in own.items() if p.requires_grad and name not in stored]
         rule = f"have the trainable parameters that the param store holds for '{self.pyro_name}'"
         check(not unfit, "model", rule, listed(unfit))
         equal = all(torch.equal(value.to(own[name]), own[name]) for name, value in loaded.items())
-        others = [] if equal else self.buffers_to_save()
-        others += [] if equal else [name for name in own if name not in stored]
+        unstored = [name for name in own if name not in stored]
+        others = [] if equal else self.buffers_to_save() + unstored
         rule = "have loaded its state dict too, as the param store lacks buffers and frozen weights"
         check(not others, "model", rule, listed(others))
         for name, value in loaded.items():
@@ -219,8 +221,8 @@ class RegisteredModule(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if _has_other_owner(self.__dict__.get("_chosen_name", ""), self):  # a copy
-            del self.__dict__["_chosen_name"]
+        if self._chosen_name is not None and _has_other_owner(self._chosen_name, self):  # a copy
+            self._chosen_name = None
 
 
 def _has_other_owner(name: str, module: nn.Module) -> bool:
