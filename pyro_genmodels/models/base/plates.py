@@ -29,11 +29,6 @@ def plates(batch: Sequence[int]) -> Iterator[None]:
     """
     check(0 not in batch, "x", "hold one example or more", f"batch shape {tuple(batch)}")
     outer, hidden = _outer_plates()
-    # Nearly always, and a stack costs as much as the plate.
-    if len(batch) == 1 and not outer and not hidden:
-        with _BatchPlate("data", batch[0], dim=-1):
-            yield
-        return
     with ExitStack() as stack:
         for position, size in enumerate(reversed(batch)):
             dim = -1 - position
