@@ -71,8 +71,8 @@ class Ising(ExactDistribution):
         messages = []
         for row in reversed(range(self._rows)):
             messages.append(message)
-            *_, terms = self._sites(message, row)
-            message = terms.logsumexp(-2).flatten()
+            for _, above in self._sites(message, row):
+                message = above
         self._messages = torch.stack(messages[::-1])
         self._log_partition = message[0]
 
@@ -89,10 +89,10 @@ class Ising(ExactDistribution):
         spins = torch.zeros(self._rows, self._columns, count, device=self.device)
         frontier = torch.zeros(count, dtype=torch.long, device=self.device)
         for row in range(self._rows):
-            terms_of_row = list(self._sites(self._messages[row], row))
-            for column, terms in enumerate(reversed(terms_of_row)):
-                logits = (terms[..., 1, :] - terms[..., 0, :]).flatten()
-                chance = torch.sigmoid(logits[frontier])
+            sites = self._sites(self._messages[row], row)
+            logits = [(terms[..., 1, :] - terms[..., 0, :]).flatten() for terms, _ in sites]
+            for column, of_frontier in enumerate(reversed(logits)):
+                chance = torch.sigmoid(of_frontier[frontier])
                 spin = torch.rand_like(chance) < chance
                 bit = 1 << (self._columns - 1 - column)
                 frontier = (frontier & ~bit) | (spin.long() * bit)
@@ -104,21 +104,22 @@ class Ising(ExactDistribution):
         """Return the entropy: each spin's given its frontier, expected over the spins before."""
         nats = torch.zeros_like(self._messages[0])
         for row in reversed(range(self._rows)):
-            for terms in self._sites(self._messages[row], row):
+            for terms, _ in self._sites(self._messages[row], row):
                 chance, (before, left, _, _, after) = terms.softmax(-2), terms.shape
                 following = nats.reshape(before, left, 1, 2, after)
                 nats = (chance * following + torch.special.entr(chance)).sum(-2).flatten()
         return nats[0].item()
 
-    def _sites(self, message: Tensor, row: int) -> Iterator[Tensor]:
-        """Yield the log-weights of each site of a row, the last first, for every frontier above it.
+    def _sites(self, message: Tensor, row: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Go through the sites of a row, the last first.
 
         Args:
             message: Log-sum over all sites behind the row, for every frontier.
             row: Number of the row.
 
         Yields:
-            ``(before, left, up, spin, after)``: the site's bonds and field added to what follows.
+            The site's bonds and field added to what follows, ``(before, left, up, spin, after)``;
+            and the log-sum of that over the spin, for every frontier above the site.
         """
         spin = torch.tensor([-1.0, 1.0], dtype=torch.float64, device=message.device)
         up = spin if row > 0 else torch.zeros_like(spin)
@@ -127,5 +128,5 @@ class Ising(ExactDistribution):
             energy = spin * (self.beta * (left[:, None, None] + up[:, None]) + self.field)
             following = message.reshape(-1, len(left), 1, 2, 2 ** (self._columns - 1 - column))
             terms = following + energy[..., None]
-            yield terms
             message = terms.logsumexp(-2).flatten()
+            yield terms, message
