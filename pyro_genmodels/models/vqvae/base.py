@@ -277,16 +277,15 @@ class VectorQuantizedModel(GenerativeModel, Abstract):
 
     def _maps(self, quantized: Sequence[Quantized]) -> list[Tensor]:
         """Codes as sites have them: ``(*batch, h, w)``, or ``(*batch, parts, h, w)``."""
-        maps = []
-        for (quantizer, _), each in zip(self._code_parts, quantized, strict=True):
-            first = -1 - self.map_rank
-            maps.append(each.codes.movedim(-1, first) if quantizer.code_shape else each.codes)
-        return maps
+        first = -1 - self.map_rank
+        return [
+            each.codes.movedim(-1, first) if quantizer.code_shape else each.codes
+            for (quantizer, _), each in zip(self._code_parts, quantized, strict=True)
+        ]
 
     def _vectors(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        vectors = []
+        first, vectors = -1 - self.map_rank, []
         for (quantizer, _), codes in zip(self._code_parts, maps, strict=True):
-            first = -1 - self.map_rank
             codes = codes.movedim(first, -1) if quantizer.code_shape else codes
             vectors.append(quantizer.lookup(codes).movedim(-1, first))
         return vectors

@@ -55,10 +55,10 @@ class LearnedPrior(CodePrior):
         check_looks_up(net)
         super().__init__(net.event_shape, net.num_levels)
         self.net, self.conditioner = net, conditioner
-        wanted = None if conditioner is None else tuple(conditioner.features_shape)
-        given = None if net.context_shape is None else tuple(net.context_shape)
-        fits = conditioner is None or wanted == given
-        check(fits, "net", f"take the conditioner's features, {wanted}", given)
+        if conditioner is not None:
+            wanted = tuple(conditioner.features_shape)
+            given = None if net.context_shape is None else tuple(net.context_shape)
+            check(wanted == given, "net", f"take the conditioner's features, {wanted}", given)
 
     def forward(self, above: Sequence[Tensor] = (), context: Tensor | None = None) -> Any:
         """Return the distribution over the map."""
@@ -133,11 +133,10 @@ def learned_priors(
     priors = model.code_priors
     inner = _for_each_map(residual_channels, len(priors))
     if model.map_rank == 1:
-        _check_one_code_a_position(priors[0])
         check(inner == [None], "residual_channels", "be None for sequences", residual_channels)
         sizes: dict[str, Any] = {"num_blocks": num_blocks, "layers_per_block": num_layers}
-        sizes |= {"channels": hidden_channels, "dropout": dropout, **context}
-        return [_wavenet(priors[0], **sizes)]
+        sizes |= {"channels": hidden_channels, "skip_channels": hidden_channels}
+        return [_wavenet(priors[0], dropout=dropout, **sizes, **context)]
     num_layers = 2 if num_layers is None else num_layers
     shared: dict[str, Any] = {
         "hidden_channels": hidden_channels,
@@ -155,15 +154,15 @@ def learned_priors(
     }
     first = priors[0]
     top = PixelSNAILNet(first.code_shape, first.num_codes, **blocks, **shared, **context)
+    made = [LearnedPrior(top)]
     conditioning: dict[str, Any] = {"num_blocks": conditioning_blocks, "features": hidden_channels}
     conditioning |= {"embedding_size": embedding_size} | context
     shared["num_layers"] = num_blocks * num_layers
-    below = []
     for i in range(1, len(priors)):
         conditioning["residual_channels"] = inner[i] or hidden_channels
         shared["residual_channels"] = inner[i]
-        below.append(_below(priors[:i], priors[i], conditioning, shared))
-    return [LearnedPrior(top), *below]
+        made.append(_below(priors[:i], priors[i], conditioning, shared))
+    return made
 
 
 def _for_each_map(
@@ -178,20 +177,14 @@ def _for_each_map(
     return list(residual_channels)
 
 
-def _check_one_code_a_position(law: CodePrior) -> None:
+def _wavenet(law: CodePrior, *, layers_per_block: int | None, **options: Any) -> LearnedPrior:
+    """Make the prior of a sequence of codes, of which a block sees all, or 1024."""
     shape = tuple(law.code_shape)
     # Code by code, a WaveNet would have one embedding for all codebooks, and not know whose turn it
     # is; a network over maps would take the codebooks for the rows of an image.
     rule = "have one code a position to get a WaveNet: for several assign an own CodePrior over "
-    rule += f"maps {shape}"
-    check(len(shape) == 1, "model", rule, f"codes of shape {shape}")
-
-
-def _wavenet(law: CodePrior, *, layers_per_block: int | None, **options: Any) -> LearnedPrior:
-    """Make the prior of a sequence of codes, of which a block sees all, or 1024."""
-    (length,) = law.code_shape
-    layers = layers_per_block or max(1, min(10, (length - 1).bit_length()))
-    options["skip_channels"] = options["channels"]
+    check(len(shape) == 1, "model", f"{rule}maps {shape}", f"codes of shape {shape}")
+    layers = layers_per_block or max(1, min(10, (shape[0] - 1).bit_length()))
     net = WaveNetNet(law.code_shape, law.num_codes, layers_per_block=layers, **options)
     return LearnedPrior(net)
 
