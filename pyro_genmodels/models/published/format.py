@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 Options = dict[str, Any]
 Preset = dict[str, Options]
-Table = Mapping[str, Mapping[str, Mapping[str, Options]]]
+Table = dict[str, dict[str, Preset]]
 
 # A preset says all that a family's own defaults would otherwise say for it.
 _PLAIN: Options = {

@@ -172,7 +172,7 @@ _VQVAE = {
     ),
 }
 
-_VQVAE2 = {
+_VQVAE2: dict[str, Preset] = {
     "imagenet256": {
         **_vqvae(256, network={}, num_maps=2, rate=3e-4, batch_size=128),
         "prior": _vq_priors(residual=[2048, 1024]),

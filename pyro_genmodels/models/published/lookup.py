@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 import importlib
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from pyro_genmodels._checks import check_choice
@@ -23,7 +22,7 @@ from pyro_genmodels.models.published.flows import FLOWS
 from pyro_genmodels.models.published.format import Options, Table
 from pyro_genmodels.models.published.latent_variables import LATENTS
 
-_TABLE: Table = MappingProxyType({**LATENTS, **FLOWS, **AUTOREGRESSIVE})
+_TABLE: Table = {**LATENTS, **FLOWS, **AUTOREGRESSIVE}
 
 
 def presets() -> dict[str, dict[str, dict[str, Options]]]:
@@ -36,10 +35,7 @@ def presets() -> dict[str, dict[str, dict[str, Options]]]:
         >>> presets()["glow"]["cifar10"]["model"]["num_steps"]
         32
     """
-    return {
-        name: {key: copy.deepcopy(dict(found)) for key, found in group.items()}
-        for name, group in _TABLE.items()
-    }
+    return copy.deepcopy(_TABLE)
 
 
 def preset(name: str, variant: str, **options: Any) -> GenerativeModel:
