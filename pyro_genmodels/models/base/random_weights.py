@@ -49,8 +49,14 @@ def run_with_random_weights(model: RegisteredModule, program: Program) -> Any:
     if not _has_pyro_modules(model):
         return program()
     roots = [root for root in _roots(model) if any(map(_samples, _pyro_modules(root)))]
+    if roots:
+        parts = [part for part in model.modules() if _is_checkpointed(part)]
+        names = ", ".join(sorted({type(part).__name__ for part in parts}))
+        check(not parts, "checkpoint", "be False in a model with random weights", names)
+        _forget_evaluations(model)
+        program = partial(_inside, roots, partial(_draw_and_run, roots, program))
     with PartStatements(model):
-        return _run_with_weights(model, roots, program) if roots else program()
+        return program()
 
 
 def run_without_random_weights(model: RegisteredModule, program: Program) -> Any:
@@ -74,27 +80,18 @@ def _has_pyro_modules(model: nn.Module) -> bool:
     return any(isinstance(module, PyroModule) for module in model.modules())
 
 
-def _run_with_weights(model: nn.Module, roots: Sequence[PyroModule], program: Program) -> Any:
-    parts = [part for part in model.modules() if _is_checkpointed(part)]
-    names = ", ".join(sorted({type(part).__name__ for part in parts}))
-    check(not parts, "checkpoint", "be False in a model with random weights", names)
-    _forget_evaluations(model)
-    return _inside(roots, partial(_draw_and_run, roots, program))
-
-
 def _draw_and_run(roots: Sequence[PyroModule], program: Program) -> Any:
     with poutine.trace() as drawn:
         for module in (part for root in roots for part in _pyro_modules(root)):
             for name in _samples(module):
                 getattr(module, name)
-    weights = {}
     nodes: dict[str, Any] = drawn.trace.nodes
-    for name, site in nodes.items():
-        if site["type"] == "sample":
-            weights[name], rank = site["value"], len(site["fn"].event_shape)
-            fits = rank <= 1 or weights[name].dim() == rank
-            rule = "have no batch dimensions, which layers do not take (no vectorize_particles)"
-            check(fits, name, rule, f"shape {tuple(weights[name].shape)}")
+    sites = {name: site for name, site in nodes.items() if site["type"] == "sample"}
+    weights = {name: site["value"] for name, site in sites.items()}
+    for name, weight in weights.items():
+        rank = len(sites[name]["fn"].event_shape)
+        rule = "have no batch dimensions, which layers do not take (no vectorize_particles)"
+        check(rank <= 1 or weight.dim() == rank, name, rule, f"shape {tuple(weight.shape)}")
     with _KeptWeights(roots, weights):
         return program()
 
