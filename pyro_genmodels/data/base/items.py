@@ -46,12 +46,9 @@ class Tuples(Dataset[tuple[Tensor, ...]]):
         # All items are held to the first one seen, so that batches can be stacked.
         self.event_shape = self.event_shape or x.shape
         check_event(self.argument, x, self.event_shape, self.num_levels)
-        if self.num_classes is None:
-            return (x,)
-        check(bool(rest), self.argument, "have labels, as num_classes is given", "no labels")
-        label = torch.as_tensor(rest[0])
+        label = torch.as_tensor(rest[0]) if rest and self.num_classes is not None else None
         check_labels(self.argument, label, self.num_classes)
-        return (x, label.long())
+        return (x,) if label is None else (x, label.long())
 
 
 def as_event(x: Any) -> Tensor:
