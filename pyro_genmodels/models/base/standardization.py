@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pyro.distributions import Independent
@@ -49,6 +49,9 @@ class Standardization(nn.Module):
         fits_data: Whether the model's parameters were loaded or fitted, so are in units of data.
     """
 
+    keys: ClassVar[tuple[str, str]] = ("shift", "scale")
+    """What a state dict has of it, if it is set."""
+
     shift: Tensor | None
     scale: Tensor | None
     _like: Tensor
@@ -66,11 +69,6 @@ class Standardization(nn.Module):
     def is_set(self) -> bool:
         """Whether data are standardised."""
         return self._buffers["shift"] is not None
-
-    @property
-    def keys(self) -> tuple[str, str]:
-        """What a state dict has of it, if it is set."""
-        return "shift", "scale"
 
     def standardized(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """Return what the networks see of data ``(*batch, *event)``, in their dtype."""
@@ -178,8 +176,7 @@ class Standardization(nn.Module):
         if any(prefix + name in state_dict for name in self.keys):
             sizes = (self.event_shape[0],) + (1,) * (len(self.event_shape) - 1)
             for name in self.keys:
-                room = torch.empty(sizes, dtype=torch.float64, device=self._like.device)
-                self._buffers[name] = room
+                self._buffers[name] = self._like.new_empty(sizes, dtype=torch.float64)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
