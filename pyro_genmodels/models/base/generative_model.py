@@ -7,16 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from types import MappingProxyType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.poutine.util import is_validation_enabled
-from torch import nn
 
 from pyro_genmodels._abstract import Abstract
-from pyro_genmodels._changes import in_functorch
 from pyro_genmodels._checks import (
     check,
     check_event_shape,
@@ -25,7 +22,7 @@ from pyro_genmodels._checks import (
 )
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._modules import evaluating, first_tensor
-from pyro_genmodels._typing import EventShape, Float, Num, ScaleName, Tensor
+from pyro_genmodels._typing import EventShape, Float, Num, Tensor
 from pyro_genmodels.models.base.arguments import CheckedArguments
 from pyro_genmodels.models.base.kl import unit_kl
 from pyro_genmodels.models.base.latent_scale import LatentScale
@@ -38,13 +35,10 @@ from pyro_genmodels.models.base.random_weights import (
     run_without_random_weights,
 )
 from pyro_genmodels.models.base.shared_pass import SharedPass
-from pyro_genmodels.models.base.standardization import SCALE_RULE, Standardization, in_svi_step
-from pyro_genmodels.transforms.interop import is_real
-
-ModelT = TypeVar("ModelT", bound="GenerativeModel")
+from pyro_genmodels.models.base.standardization import Standardization, StandardizedModel
 
 
-class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
+class GenerativeModel(Configured, RegisteredModule, CheckedArguments, StandardizedModel, Abstract):
     """A Pyro model and its guide over one kind of data.
 
     A subclass writes :meth:`generate` (latent sites and the observed site ``"x"``) and, if it has
@@ -98,7 +92,6 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
         self.shared_pass = SharedPass()
         self.standardization = Standardization(self.event_shape)
         self.is_bounding = False
-        self._first_parameters: dict[str, Tensor] | None = None
 
     @abstractmethod
     def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
@@ -118,146 +111,6 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
     def has_latents(self) -> bool:
         """Whether there is anything to infer; if not, every bound is the exact log-likelihood."""
         return type(self).infer is not GenerativeModel.infer
-
-    @property
-    def standardization_scale(self) -> ScaleName | None:
-        """Which scales :meth:`standardize` sets: ``"per_dimension"``, or one that is ``"shared"``.
-
-        ``None`` of data that have a scale of their own: levels, or a bounded range. Where the
-        support of site ``"x"`` is bounded, :meth:`standardize` finds that by itself.
-        """
-        return "per_dimension" if self.num_levels is None else None
-
-    def standardize(self: ModelT, data: Any) -> ModelT:
-        r"""Let the networks see :math:`(x - m) / s`, with mean and deviation of training data.
-
-        All else stays in the units of the data: what the model takes, draws and returns, and its
-        nats, which have the log-determinant. So a model trains alike whatever units its data come
-        in. Call it once before training; :func:`pyro_genmodels.training.fit` does. Later calls
-        change nothing, since trained weights belong to the first shift and scale, which are saved
-        with them. Weights that were trained without are in the units of the data for good.
-
-        There is a scale for each element of a vector and for each channel of an image; one for all
-        where the model's noise is the same in all directions (``FactorAnalysis(noise="shared")``,
-        ``GaussianLikelihood(scale="shared")`` or a fixed scale, which then is in units of it).
-        Data with levels or in a bounded range are left as they are, and so are contexts.
-
-        Args:
-            data: Training data ``(*batch, *event)``; or a ``Dataset``, or batches such as a
-                ``DataLoader``'s, of ``x`` or ``(x, ...)``. Each rank of a distributed run gives its
-                share, and all get the same.
-
-        Returns:
-            The model.
-
-        Raises:
-            ValueError: If the data do not fit, are not finite, or a column of them is constant; or
-                if the model :attr:`is_trained` without.
-
-        Example:
-            >>> from pyro_genmodels.models import VAE
-            >>> x = 1e6 + 1000 * torch.randn(500, 3)
-            >>> vae = VAE((3,), latent_dim=2).standardize(x)
-            >>> vae.sample(500).mean().round(decimals=-4)
-            tensor(1000000.)
-        """
-        if not self.standardization.is_set:
-            kind = self._scale_of_data()
-            if kind is not None:
-                self._check_untrained()
-                self.standardization.set_from(data, kind)
-                self.shared_pass.clear()
-        return self
-
-    @property
-    def is_trained(self) -> bool:
-        """Whether the parameters come from data, in whose units they then are.
-
-        That is if they were loaded, fitted in closed form, or have changed since the model first
-        ran with gradients enabled, be it by an optimizer or by an initialisation from data.
-        Whoever only looks at a loss has trained nothing.
-        """
-        parts = [part for part in self.modules() if isinstance(part, GenerativeModel)]
-        return self.standardization.fits_data or any(part._has_changed() for part in parts)
-
-    def _has_changed(self) -> bool:
-        first, now = self._first_parameters, _some_of(self)
-        return first is not None and not all(
-            torch.equal(value, now[name]) for name, value in first.items() if name in now
-        )
-
-    def remember_parameters(self) -> None:
-        """Remember what the parameters were before the first gradient, for :attr:`is_trained`."""
-        if self._first_parameters is None and torch.is_grad_enabled():
-            looks = not in_functorch() and not torch.jit.is_tracing()  # type: ignore[attr-defined]
-            for part in self.modules() if looks else ():
-                if isinstance(part, GenerativeModel) and part._first_parameters is None:
-                    part._first_parameters = _some_of(part)
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        names = [prefix + name for name, _ in self.named_parameters()]
-        loaded = [name in state_dict for name in names]
-        units = self.standardization
-        if any(loaded):
-            units.take_as_fitted()
-        # A part of the weights says nothing of the scale that it lacks.
-        if any(loaded) and all(loaded) and f"{prefix}standardization.shift" not in state_dict:
-            units.unset()
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-    def check_columns(self, data: Any) -> None:
-        """Raise ``ValueError`` if :meth:`standardize` would, given these data.
-
-        Args:
-            data: As there.
-        """
-        if not self.standardization.is_set:
-            kind = self._scale_of_data()
-            if kind is not None:
-                self._check_untrained()
-                self.standardization.moments(data, kind)
-
-    def _scale_of_data(self) -> ScaleName | None:
-        """Return :attr:`standardization_scale`, or ``None`` if site ``"x"`` has a bounded support.
-
-        A caller's likelihood or model need not say so by itself.
-        """
-        kind = self.standardization_scale
-        return None if kind is None or not is_real(self._support()) else kind
-
-    def _check_untrained(self) -> None:
-        rule = "be standardised before its parameters are trained, fitted or loaded"
-        check(not self.is_trained, "model", rule, f"a trained {type(self).__name__}")
-
-    @torch.no_grad()
-    def _support(self) -> Any:
-        """Return the support of site ``"x"``, of one run aside that leaves no trace."""
-        origin = first_tensor(self)
-        x = origin.new_zeros(1, *self.event_shape)  # observed: not all models can be drawn from
-        context = None
-        if self.num_classes is not None:
-            context = origin.new_zeros(1, dtype=torch.long)
-        elif self.context_shape is not None:
-            context = origin.new_zeros(1, *self.context_shape)
-        devices = [origin.device] if origin.is_cuda else []
-        with evaluating(self), self._aside(), torch.random.fork_rng(devices):
-            site: Any = poutine.trace(self._run).get_trace(x, context, (1,)).nodes["x"]["fn"]
-        self.shared_pass.clear()
-        try:
-            return site.support
-        except (AttributeError, NotImplementedError):
-            return None
-
-    def optional_keys(self) -> set[str]:
-        """Return the keys that a state dict of the model may have or not, as the model may."""
-        return {
-            f"{prefix}.{name}"
-            for prefix, part in self.named_modules(remove_duplicate=False)
-            if isinstance(part, Standardization)
-            for name in part.keys
-        }
 
     @property
     def can_be_traced(self) -> bool:
@@ -476,40 +329,12 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
         beta = [] if scale.beta == 1 else [f"beta {scale.beta:g}"]
         return beta + ([f"warmup_steps {scale.warmup_steps}"] if scale.warmup_steps else [])
 
-    def check_first_batch(self, x: Num[Tensor, "*batch_event"]) -> None:
-        """Raise ``ValueError`` if this is the first batch of a training, and far from scale 1.
-
-        :class:`ELBOLoss` and ``SVI`` call it, who know no training set. Nothing is checked where
-        Pyro's validation is off, or of a model whose weights were loaded.
-
-        Args:
-            x: Data ``(*batch, *event)``.
-        """
-        waits = self.standardization.awaits_batch and is_validation_enabled()
-        if not waits or torch.jit.is_tracing():  # type: ignore[attr-defined]
-            return
-        x, kind = self._checked_data(x), self.standardization_scale
-        problem = None if kind is None else self.standardization.problem_with(x, kind)
-        if problem is not None and self._scale_of_data() is not None:
-            check(False, "x", SCALE_RULE, problem)
-        self.standardization.awaits_batch = False
-
-    def _check_first_batch(self, x: Tensor | None) -> None:
-        if self.standardization.awaits_batch and x is not None and in_svi_step():
-            self.check_first_batch(x)
-
     def _generate(
         self, seen: Tensor | None, context: Tensor | None, x: Tensor | None = None
     ) -> Tensor:
         """Run :meth:`generate` on what it sees of the data ``x``, with ``"x"`` in their units."""
         with self.standardization.observing(x, self.dtype):
             return self.generate(seen, context)
-
-    def _see(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        return self.shared_pass.cast(x, dtype, self.standardization.standardized)
-
-    def _take_seen(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        return self.shared_pass.take_cast(x, dtype, self.standardization.standardized)
 
     @contextmanager
     def bounding(self) -> Iterator[None]:
@@ -557,6 +382,25 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
         with self.unregistered(), poutine.block():
             yield
 
+    @torch.no_grad()
+    def _support(self) -> Any:
+        """Return the support of site ``"x"``, of one run aside that leaves no trace."""
+        origin = first_tensor(self)
+        x = origin.new_zeros(1, *self.event_shape)  # observed: not all models can be drawn from
+        context = None
+        if self.num_classes is not None:
+            context = origin.new_zeros(1, dtype=torch.long)
+        elif self.context_shape is not None:
+            context = origin.new_zeros(1, *self.context_shape)
+        devices = [origin.device] if origin.is_cuda else []
+        with evaluating(self), self._aside(), torch.random.fork_rng(devices):
+            site: Any = poutine.trace(self._run).get_trace(x, context, (1,)).nodes["x"]["fn"]
+        self.shared_pass.clear()
+        try:
+            return site.support
+        except (AttributeError, NotImplementedError):
+            return None
+
     def buffers_to_save(self) -> list[str]:
         """Names in the state dict that are not parameters, and that matter.
 
@@ -565,12 +409,3 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Abstract):
         names = super().buffers_to_save()
         without = [] if self.latent_scale.warmup_steps else ["latent_scale.step"]
         return [name for name in names if name not in without]
-
-
-def _some_of(module: nn.Module) -> dict[str, Tensor]:
-    """Return up to about a hundred elements of each parameter, the same on any device."""
-    return {
-        name: parameter.detach().flatten()[:: 1 + parameter.numel() // 100].float().cpu().clone()
-        for name, parameter in module.named_parameters()
-        if parameter.device.type != "meta"
-    }
