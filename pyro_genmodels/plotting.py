@@ -159,7 +159,7 @@ def save_traversals(
     """Draw what single latent units do: a row for each, its value rising from left to right.
 
     Args:
-        model: Model of images with ``decode`` and ``latent_dim``, such as a VAE.
+        model: Model of images that ``decodes_vectors``, such as a VAE.
         path: PNG file to replace.
         z: Latent vector that the others keep their values from; zeros by default.
         units: Which units, in this order; all by default.
@@ -176,7 +176,7 @@ def save_traversals(
         >>> save_traversals(vae, "traversals.png")  # doctest: +SKIP
     """
     name, rule = type(model).__name__, "have latent vectors that it decodes"
-    check(hasattr(model, "latent_dim") and hasattr(model, "decode"), "model", rule, name)
+    check(model.decodes_vectors, "model", rule, name)
     like = first_tensor(model)
     start = torch.zeros(model.latent_dim) if z is None else z
     chosen = list(range(model.latent_dim)) if units is None else list(units)

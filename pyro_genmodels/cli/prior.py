@@ -154,8 +154,8 @@ def second_stage(
     if not every:
         check(not words, "stages", "be all for options of the prior", " ".join(words))
         return None
-    quantized = issubclass(family(plan.maker), models.VectorQuantizedModel)
-    check(quantized, "stages", f"be left out: {plan.name} has no second stage", "all")
+    has_second = family(plan.maker).has_second_stage
+    check(has_second, "stages", f"be left out: {plan.name} has no second stage", "all")
     devices = plan.settings["devices"]
     check(devices == 1, "stages", "be left out on several devices: train them in turn", "all")
     shared = {name: plan.settings[name] for name in _SHARED}

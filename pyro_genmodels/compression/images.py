@@ -29,8 +29,7 @@ from pyro_genmodels.compression.streams import (
     write_stream,
 )
 from pyro_genmodels.metrics import elbo
-from pyro_genmodels.models import AutoregressiveModel, GenerativeModel, VectorQuantizedModel
-from pyro_genmodels.models.vqvae import OneMapModel
+from pyro_genmodels.models import GenerativeModel, VectorQuantizedModel
 from pyro_genmodels.nets.layers import check_finite_context
 
 MAGIC = b"PGMV"
@@ -113,7 +112,7 @@ def decompress_codes(
         for prior, (header, payload) in zip(model.code_priors, streams, strict=True):
             source = source_of(_law(prior, maps, context))
             maps.append(read_stream(source, header, payload, _mark(context)))
-    return maps[0] if isinstance(model, OneMapModel) else maps
+    return maps[0] if model.has_one_map else maps
 
 
 @integers_checked
@@ -124,7 +123,8 @@ def compress_images(
 
     Args:
         model: An :class:`~pyro_genmodels.models.AutoregressiveModel`, which loses nothing, or a
-            :class:`~pyro_genmodels.models.VectorQuantizedModel`, which keeps the codes.
+            :class:`~pyro_genmodels.models.VectorQuantizedModel`, which keeps the codes; or another
+            that says by ``compresses`` which of both it does.
         x: Images ``(*batch, *event_shape)``.
         context: Labels or features, if the model is conditional.
         options: ``chunk_size`` and ``threads`` as for :func:`compress`.
@@ -144,11 +144,10 @@ def compress_images(
         >>> torch.equal(decompress_images(model, compress_images(model, x)), x)
         True
     """
-    if isinstance(model, VectorQuantizedModel):
-        quantized: Any = model
-        codes = quantized.encode_codes(x, context)
-        return compress_codes(model, codes, context, **options)
-    return compress(_lossless(model).law(context), x, **options)
+    able = _checked(model)
+    if model.compresses == "codes":
+        return compress_codes(able, able.encode_codes(x, context), context, **options)
+    return compress(able.law(context), x, **options)
 
 
 def decompress_images(
@@ -168,12 +167,11 @@ def decompress_images(
         ValueError: If the data are damaged, or belong to another model or context.
         ImportError: If constriction is not installed.
     """
-    if isinstance(model, VectorQuantizedModel):
-        quantized: Any = model
-        codes = decompress_codes(model, data, context)
-        expected: Tensor = quantized.decode_codes(codes, context)
+    able = _checked(model)
+    if model.compresses == "codes":
+        expected: Tensor = able.decode_codes(decompress_codes(able, data, context), context)
         return expected
-    return decompress(_lossless(model).law(context), data)
+    return decompress(able.law(context), data)
 
 
 @integers_checked
@@ -194,7 +192,8 @@ def ideal_bits(
     """
     if x.numel() == 0:
         return 0.0
-    scored = _Codes(model) if isinstance(model, VectorQuantizedModel) else _lossless(model)
+    able = _checked(model)
+    scored = _Codes(able) if model.compresses == "codes" else able
     nats = elbo(scored, x, context, chunk_size=chunk_size)
     return -float(nats.double().sum()) / math.log(2)
 
@@ -247,10 +246,10 @@ def _streams(data: bytes) -> list[tuple[Header, bytes]]:
     return found
 
 
-def _lossless(model: GenerativeModel) -> AutoregressiveModel:
-    rule = "be an AutoregressiveModel or a VectorQuantizedModel"
-    check(isinstance(model, AutoregressiveModel), "model", rule, type(model).__name__)
-    assert isinstance(model, AutoregressiveModel)  # narrows the type for the checker
+def _checked(model: GenerativeModel) -> Any:
+    """Return a model whose data or codes can be compressed, with the methods for it."""
+    rule = "be an AutoregressiveModel or a VectorQuantizedModel, or another that `compresses`"
+    check(model.compresses is not None, "model", rule, type(model).__name__)
     return model
 
 

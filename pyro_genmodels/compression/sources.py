@@ -51,6 +51,11 @@ class Source(ABC):
         check(fits, argument, rule, tuple(batch_shape))
 
     @property
+    def network(self) -> torch.nn.Module:
+        """What is evaluated; without parameters there is nothing that could round."""
+        return torch.nn.Identity()
+
+    @property
     @abstractmethod
     def device(self) -> torch.device:
         """Where levels are decoded."""
@@ -123,6 +128,12 @@ class NetworkSource(Source):
     def __init__(self, distribution: AutoregressiveDistribution) -> None:
         super().__init__(distribution, distribution.net.num_levels)
         check_finite_context(distribution.context)
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """The distribution's own."""
+        net: torch.nn.Module = self.distribution.net
+        return net
 
     @property
     def device(self) -> torch.device:

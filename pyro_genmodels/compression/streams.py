@@ -64,7 +64,7 @@ def compress(
     """
     source = source_of(distribution)
     check_options(threads=threads, chunk_size=chunk_size)
-    with one_path(_module(distribution), threads):
+    with one_path(source.network, threads):
         return write_stream(source, x, chunk_size, threads, source.context_fingerprint())
 
 
@@ -86,7 +86,7 @@ def decompress(distribution: Any, data: bytes) -> Int[Tensor, ...]:
     source = source_of(distribution)
     header, payload, end = unpack(data)
     check_end(data, end)
-    with one_path(_module(distribution), header.environment.threads):
+    with one_path(source.network, header.environment.threads):
         return read_stream(source, header, payload, source.context_fingerprint())
 
 
@@ -185,12 +185,6 @@ def check_options(*, threads: int, chunk_size: int) -> None:
     check(1 <= threads <= _MOST_THREADS, "threads", rule, threads)
     rule = f"be from 1 to {_LARGEST_CHUNK}"
     check(1 <= chunk_size <= _LARGEST_CHUNK, "chunk_size", rule, chunk_size)
-
-
-def _module(distribution: Any) -> torch.nn.Module:
-    net = getattr(distribution, "net", None)
-    # What has no network has nothing that could round.
-    return net if isinstance(net, torch.nn.Module) else torch.nn.Linear(1, 1)
 
 
 def _here(device: torch.device, threads: int) -> Environment:

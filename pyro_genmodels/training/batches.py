@@ -92,7 +92,7 @@ class Batches:
         return torch.Generator().manual_seed((self.seed or 0) * 2**32 + self.epoch)
 
     def _load(self, indices: Sequence[Tensor]) -> Iterator[Any]:
-        tensors = getattr(self.dataset, "tensors", None)
+        tensors = in_memory(self.dataset)
         if tensors is not None:
             for index in indices:
                 yield tuple(tensor[index] for tensor in tensors)
@@ -106,6 +106,11 @@ class Batches:
         ):
             check_data(*split(batch, self.model), self.model)
             yield batch
+
+
+def in_memory(dataset: Any) -> tuple[Tensor, ...] | None:
+    """Return the tensors of a data set that has all its items in them, as a ``TensorDataset``."""
+    return getattr(dataset, "tensors", None)
 
 
 def split(item: Sequence[Tensor], model: GenerativeModel) -> Batch:
@@ -126,7 +131,7 @@ def check_dataset(dataset: Any, model: GenerativeModel) -> None:
     conditional = model.context_event_dim is not None
     rule = "have items (x, context) for a conditional model"
     check(not conditional or len(item) >= 2, "data", rule, f"{len(item)} parts")
-    tensors = getattr(dataset, "tensors", None)
+    tensors = in_memory(dataset)
     check_data(*split(tensors if tensors is not None else item, model), model)
     if tensors is not None and model.num_classes is not None:
         check_levels("labels", tensors[1], model.num_classes)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from pyro_genmodels.training.batches import in_memory
+
 _PROBES = 64  # items that stand for all of a data set that nothing more is known about
 
 
@@ -37,9 +39,10 @@ def add_data(digest: Any, name: str, dataset: Any) -> None:
     if isinstance(own, str):
         digest.update(own.encode())
         return
-    for tensor in getattr(dataset, "tensors", ()):
+    tensors = in_memory(dataset)
+    for tensor in tensors or ():
         add_tensor(digest, name, tensor)
-    if not hasattr(dataset, "tensors"):
+    if tensors is None:
         for fact in _facts(dataset, set()):
             digest.update(fact)
         for index in _places(len(dataset)):

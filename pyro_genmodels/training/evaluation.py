@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pyro_genmodels._checks import check_choice, check_positive, integers_checked
-from pyro_genmodels._modules import first_tensor
+from pyro_genmodels._modules import evaluating, first_tensor
 from pyro_genmodels.data import DataSource
 from pyro_genmodels.metrics import Estimate, elbo, importance_weighted_bound, paired_gap
-from pyro_genmodels.models import GenerativeModel, VectorQuantizedModel
-from pyro_genmodels.training.batches import check_dataset, split
+from pyro_genmodels.models import GenerativeModel
+from pyro_genmodels.training.batches import check_dataset, in_memory, split
 from pyro_genmodels.training.random import seeded
 
 EXACT = "exact log-likelihood"
@@ -36,6 +36,7 @@ class Evaluation:
         codes: Of a vector-quantised model's ``nats`` those that its codes cost under their prior;
             the rest is the reconstruction's.
         prior: Which prior that is, "uniform" or "learned".
+        report: Further figures of the model's own, in nats, by name.
     """
 
     split: str
@@ -47,6 +48,7 @@ class Evaluation:
     gap: Estimate | None
     codes: Estimate | None = None
     prior: str | None = None
+    report: dict[str, Estimate] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data, as ``result.json`` holds them."""
@@ -57,7 +59,7 @@ class Evaluation:
         lines = [f"{self.split}: {self.nats} nats, {self.bound}"]
         if self.bits_per_dim is not None:
             lines.append(f"{self.split}: {self.bits_per_dim} bits/dim, {self.bound}")
-        beside = {"ELBO": self.elbo, "importance-weighted": self.importance_weighted}
+        beside = {"ELBO": self.elbo, "importance-weighted": self.importance_weighted, **self.report}
         lines += [f"  {k} {v} nats" for k, v in beside.items() if v is not None]
         if self.codes is not None:
             rest = self.nats.mean - self.codes.mean
@@ -84,13 +86,15 @@ def evaluate(
         model: The model; it is evaluated on the device where it is.
         source: Data that fit it.
         split: ``"train"``, ``"validation"`` or ``"test"``.
-        num_particles: Posterior draws an example; 100 by default, 10 for a flow whose only latent
-            variable is the dequantisation noise, 1 where codes are deterministic.
+        num_particles: Posterior draws per example; the model's ``default_particles`` by default:
+            100, 10 for a flow whose only latent variable is the dequantisation noise, 1 where codes
+            are deterministic.
         chunk_size: Draws evaluated at once, which bounds memory.
         seed: Seed of the draws.
 
     Returns:
-        Exact likelihood where the model has one, else its bounds.
+        What the model's ``bound_kind`` says: the exact likelihood where it has one, else its
+        bounds; and its ``report``.
 
     Raises:
         ValueError: If the data do not fit the model.
@@ -101,8 +105,7 @@ def evaluate(
     dataset: Any = source.splits[split]
     check_dataset(dataset, model)
     x, context = _whole(dataset, model)
-    default = 10 if hasattr(model, "dequantization") and model.has_latents else 100
-    particles = default if num_particles is None else num_particles
+    particles = model.default_particles if num_particles is None else num_particles
     with seeded(seed):
         return _evaluation(model, source, split, x, context, particles, chunk_size)
 
@@ -116,58 +119,57 @@ def _evaluation(
     particles: int,
     chunk_size: int,
 ) -> Evaluation:
-    codes = None
-    bounds: dict[str, Tensor]
-    if isinstance(model, VectorQuantizedModel):
-        # Codes are a function of the data: further draws, or importance weights, change nothing.
-        kind, bounds = "ELBO", {"elbo": elbo(model, x, context, chunk_size=chunk_size)}
-        log_p, codes = bounds["elbo"], code_cost(model, x, context, chunk_size)
-    elif not model.has_latents:
-        kind, log_p = EXACT, elbo(model, x, context, chunk_size=chunk_size)
-        bounds = {}
+    kind, options = model.bound_kind, {"num_particles": particles, "chunk_size": chunk_size}
+    named = {
+        "exact": EXACT,
+        "elbo": "ELBO",
+        "importance-weighted": f"importance-weighted bound, {particles} samples",
+    }
+    bounds: dict[str, Tensor] = {}
+    if kind == "exact":
+        log_p = elbo(model, x, context, chunk_size=chunk_size)
     else:
-        options = {"num_particles": particles, "chunk_size": chunk_size}
-        bounds = {
-            "elbo": elbo(model, x, context, **options),
-            "importance_weighted": importance_weighted_bound(model, x, context, **options),
-        }
-        dequantized = hasattr(model, "dequantization")
-        kind = f"importance-weighted bound, {particles} samples"
-        if dequantized:
-            kind = f"{model.dequantization}-dequantisation bound"
-        log_p = bounds["elbo" if dequantized else "importance_weighted"]
+        log_p = bounds["elbo"] = elbo(model, x, context, **options)
+    if kind not in ("exact", "elbo"):
+        weighted = importance_weighted_bound(model, x, context, **options)
+        bounds["importance_weighted"] = weighted
+        log_p = weighted if kind == "importance-weighted" else log_p
+    report = _report(model, x, context, chunk_size)
     distribution = getattr(source, "distribution", None)
     nats = Estimate.of(-log_p)
-    discrete = model.num_levels is not None
     return Evaluation(
         split=split,
-        bound=kind,
+        bound=named.get(kind, f"{kind} bound"),
         nats=nats,
-        bits_per_dim=nats.bits_per_dim(model.event_shape) if discrete else None,
-        elbo=Estimate.of(-bounds["elbo"]) if bounds else None,
-        importance_weighted=Estimate.of(-bounds["importance_weighted"])
-        if "importance_weighted" in bounds
-        else None,
+        bits_per_dim=None if model.num_levels is None else nats.bits_per_dim(model.event_shape),
+        elbo=_negative(bounds.get("elbo")),
+        importance_weighted=_negative(bounds.get("importance_weighted")),
         gap=None
         if distribution is None
         else paired_gap(distribution.log_prob(x).cpu(), log_p.cpu()),
-        codes=codes,
-        prior=model.prior_kind if isinstance(model, VectorQuantizedModel) else None,
+        codes=report.pop("codes", None),
+        prior=model.prior_kind,
+        report=report,
     )
 
 
-def code_cost(
-    model: VectorQuantizedModel, x: Tensor, context: Tensor | None, chunk_size: int
-) -> Estimate:
-    """Return what the codes of data cost under their priors, in nats per example."""
+def _negative(bound: Tensor | None) -> Estimate | None:
+    return None if bound is None else Estimate.of(-bound)
+
+
+def _report(
+    model: GenerativeModel, x: Tensor, context: Tensor | None, chunk_size: int
+) -> dict[str, Estimate]:
     contexts = [None] * len(x) if context is None else context.split(chunk_size)
     chunks = zip(x.split(chunk_size), contexts, strict=False)
-    return Estimate.of(-torch.cat([model.code_log_prob(*chunk) for chunk in chunks]))
+    with torch.no_grad(), evaluating(model):
+        parts = [model.report(*chunk) for chunk in chunks]
+    return {name: Estimate.of(torch.cat([part[name] for part in parts])) for name in parts[0]}
 
 
 def _whole(dataset: Any, model: GenerativeModel) -> tuple[Tensor, Tensor | None]:
     device = first_tensor(model).device
-    tensors = getattr(dataset, "tensors", None)
+    tensors: Any = in_memory(dataset)
     if tensors is None:
         parts = list(DataLoader(dataset, batch_size=256))
         tensors = [torch.cat(column) for column in zip(*parts, strict=True)]

@@ -21,7 +21,7 @@ from pyro_genmodels._checks import check, require
 from pyro_genmodels._modules import begin_training
 from pyro_genmodels.data import DataSource
 from pyro_genmodels.models import GenerativeModel
-from pyro_genmodels.training.batches import check_dataset
+from pyro_genmodels.training.batches import check_dataset, in_memory
 from pyro_genmodels.training.checkpoint import (
     BEST,
     COMPLETE,
@@ -145,7 +145,7 @@ def check_run(
             rule = f"be {before}, as before, or left out"
             check(before == chosen.standardize, "standardize", rule, chosen.standardize)
         chosen = replace(chosen, standardize=before)
-    elif chosen.standardize and hasattr(source.train, "tensors") and not model.is_trained:
+    elif chosen.standardize and in_memory(source.train) and not model.is_trained:
         model.check_columns(source.train)  # of other data, one pass more would cost too much
     return chosen
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyro
 import torch
@@ -123,9 +123,9 @@ def check_prior_run(
     folder = Path(run)
     check(folder.is_dir(), "run", "be a run folder", f"'{folder}'")
     model = load(first_stage(folder), allow=allow)
-    quantized = isinstance(model, VectorQuantizedModel)
-    check(quantized, "run", "hold a VQ-VAE to learn a prior for", type(model).__name__)
-    assert isinstance(model, VectorQuantizedModel)  # narrows the type for the checker
+    rule = "hold a VQ-VAE to learn a prior for"
+    check(model.has_second_stage, "run", rule, type(model).__name__)
+    model = cast(VectorQuantizedModel, model)
     if is_helper() or overwrite:
         return model
     # An overwriting that was interrupted left the old priors, and something to go on with.

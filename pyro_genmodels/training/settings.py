@@ -148,14 +148,14 @@ class TrainingSettings:
         return 1.0
 
 
-def settings_for(model: GenerativeModel | type, **given: Any) -> TrainingSettings:
+def settings_for(model: GenerativeModel | type[GenerativeModel], **given: Any) -> TrainingSettings:
     """Return the settings given, the model family's own where none is given.
 
     Raises:
         ValueError: If a name is unknown or a value impossible.
     """
     known = {field.name for field in dataclasses.fields(TrainingSettings)}
-    chosen = {**getattr(model, "training_defaults", {}), **given}
+    chosen = {**model.training_defaults, **given}
     for name in chosen:
         check(name in known, "settings", f"be among {', '.join(sorted(known))}", repr(name))
     return TrainingSettings(**chosen)

@@ -65,7 +65,7 @@ def _report(data: bytes, model: Any, x: Any, ideal: float) -> list[str]:
     # What is continuous would be written in single precision.
     raw = x.numel() * (32 if levels is None else math.ceil(math.log2(levels)))
     bits, dims = 8 * len(data), x.numel()
-    codes = "" if hasattr(model, "law") else " of their codes"
+    codes = " of their codes" if model.compresses == "codes" else ""
     over = 8 * size - ideal
     percent = f", {100 * over / ideal:.2f} %" if ideal > 0 else ""
     return [

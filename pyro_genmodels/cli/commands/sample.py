@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,7 +75,7 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
         save_whole(samples.cpu(), out)
     else:
         plotting.save_samples(samples, model.num_levels, out)
-    if hasattr(model, "prior_kind"):
+    if model.prior_kind is not None:
         print(f"codes drawn from the {model.prior_kind} prior")
     print(out)
     return 0
@@ -98,7 +97,7 @@ def _options(model: Any, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what else the model's drawing takes: a temperature, a bar where someone looks."""
     from pyro_genmodels._checks import check
 
-    known = inspect.signature(model.sample).parameters
+    known = model.sampling_options
     options: dict[str, Any] = {}
     if arguments.temperature is not None:
         rule = f"be left out, {type(model).__name__} has none"
@@ -134,7 +133,7 @@ def _completed(model: Any, arguments: argparse.Namespace, options: dict[str, Any
     from pyro_genmodels._checks import check
 
     rule = "be left out, only an autoregressive model completes data"
-    check(hasattr(model, "complete"), "complete", rule, arguments.complete)
+    check(model.can_complete, "complete", rule, arguments.complete)
     given = read_data(arguments.complete, model, arguments, argument="complete").to(
         arguments.device
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pyro
 import torch
@@ -57,6 +57,9 @@ class AutoregressiveModel(GenerativeModel):
 
     # Elements' log-probabilities are made, and added up, in float32 from the network's output.
     takes_half_precision: ClassVar[bool] = True
+
+    can_complete: ClassVar[bool] = True
+    compresses: ClassVar[Literal["data", "codes"] | None] = "data"
 
     def __init__(self, net: AutoregressiveNet, *, distribution: str = "PixelCNN") -> None:
         check(isinstance(net, AutoregressiveNet), "net", "be an AutoregressiveNet", type(net))

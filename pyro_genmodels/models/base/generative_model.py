@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pyro
 import torch
@@ -51,6 +52,12 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
     :class:`~pyro_genmodels.models.ELBOLoss` is the same objective as a module for plain
     optimizers and trainers.
 
+    Training, evaluation, compression, pictures and the command line ask a model what it offers and
+    never which class it is. A subclass overrides what differs from the defaults:
+    ``training_defaults`` and ``make_elbo``; :attr:`bound_kind`, ``default_particles`` and
+    :meth:`report` for its evaluation; and ``decodes_vectors``, ``can_complete``, ``compresses`` and
+    ``has_second_stage``, each with the methods that it names.
+
     Args:
         event_shape: Sizes of one data point, ``(C, H, W)`` or ``(D,)``.
         num_levels: Data are the integers ``0 .. num_levels - 1``; ``None`` for continuous data.
@@ -68,6 +75,30 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
 
     make_elbo: ClassVar[Callable[..., Any]] = MeanFieldELBO
     """Makes the estimator that suits this family, given ``max_plate_nesting=``."""
+
+    default_particles: ClassVar[int] = 100
+    """Draws from the posterior per example in an evaluation."""
+
+    can_complete: ClassVar[bool] = False
+    """Whether ``complete(x, num_rows, context)`` draws the rest of data given in part."""
+
+    compresses: ClassVar[Literal["data", "codes"] | None] = None
+    """What :func:`pyro_genmodels.compression.compress_images` codes.
+
+    The data themselves, under the autoregressive distribution ``law(context)``; or the codes that
+    ``encode_codes(x, context)`` gives and ``decode_codes(codes, context)`` takes, each map under
+    its entry of ``code_priors``.
+    """
+
+    has_second_stage: ClassVar[bool] = False
+    """Whether priors of its codes are learned once the codes are, as in a VQ-VAE.
+
+    The model then has the methods of :class:`~pyro_genmodels.models.VectorQuantizedModel` for
+    codes and their priors.
+    """
+
+    decodes_vectors: ClassVar[bool] = False
+    """Whether ``decode(z, context)`` takes latent vectors, ``(*batch, latent_dim)``."""
 
     def __init__(
         self,
@@ -111,6 +142,42 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
     def has_latents(self) -> bool:
         """Whether there is anything to infer; if not, every bound is the exact log-likelihood."""
         return type(self).infer is not GenerativeModel.infer
+
+    @property
+    def bound_kind(self) -> str:
+        """What an evaluation reports as the model's score.
+
+        ``"exact"`` is the log-likelihood, of a model without latents. ``"importance-weighted"`` is
+        that bound, with the ELBO next to it. ``"elbo"`` is the ELBO alone, of a posterior without
+        noise, where importance weights change nothing. Any other value is the ELBO under that name,
+        with the importance-weighted bound next to it: ``"uniform-dequantisation"``.
+        """
+        return "importance-weighted" if self.has_latents else "exact"
+
+    def report(
+        self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None
+    ) -> dict[str, Float[Tensor, "*batch"]]:
+        """Return what an evaluation prints next to the bound: figures in nats per example, by name.
+
+        Args:
+            x: Data ``(*batch, *event)``.
+            context: As in :meth:`model`.
+
+        Raises:
+            ValueError: If ``x`` or ``context`` does not fit.
+        """
+        self._checked_alone(x, context)
+        return {}
+
+    @property
+    def prior_kind(self) -> str | None:
+        """Which prior the codes have, ``"uniform"`` or ``"learned"``; ``None`` without codes."""
+        return None
+
+    @property
+    def sampling_options(self) -> frozenset[str]:
+        """Names of the further arguments of :meth:`sample`: ``"temperature"``, ``"progress"``."""
+        return frozenset(inspect.signature(self.sample).parameters) - {"num_samples", "context"}
 
     @property
     def can_be_traced(self) -> bool:

@@ -93,6 +93,9 @@ class FlowModel(GenerativeModel, DerivedBuffers):
         }
     )
 
+    # The only latent variable is the noise within a level: few draws tell enough.
+    default_particles: ClassVar[int] = 10
+
     origin: Tensor
 
     def __init__(
@@ -173,6 +176,11 @@ class FlowModel(GenerativeModel, DerivedBuffers):
     def has_latents(self) -> bool:
         """Whether data are discrete: then what rounds down to them is latent."""
         return self.num_levels is not None
+
+    @property
+    def bound_kind(self) -> str:
+        """The exact log-likelihood of continuous data, else the dequantisation's bound."""
+        return f"{self.dequantization}-dequantisation" if self.has_latents else "exact"
 
     def infer(self, x: Tensor, context: Tensor | None) -> None:
         """Dequantise: sample ``"v"`` among the values that round down to ``x``."""

@@ -59,6 +59,8 @@ class FactorAnalysis(GenerativeModel):
         {"learning_rate": 5e-3, "batch_size": 256, "max_epochs": 60, "ema_decay": 0.99}
     )
 
+    decodes_vectors: ClassVar[bool] = True
+
     def __init__(
         self,
         event_shape: EventShape,
@@ -154,10 +156,24 @@ class FactorAnalysis(GenerativeModel):
         """Draw the factors, and the data given them."""
         with self.latent_scale():
             z = pyro.sample("z", StandardNormal(self.loc, self.latent_dim))
+        value: Tensor = pyro.sample("x", self.decode(z), obs=x)
+        return value
+
+    def decode(self, z: Float[Tensor, "*batch D"], context: Tensor | None = None) -> Any:
+        """Return the distribution over a data point given the factors.
+
+        Args:
+            z: Factors ``(*batch, latent_dim)``.
+            context: Not used: the model takes none.
+
+        Raises:
+            ValueError: If ``z`` does not fit.
+        """
+        check_trailing("z", z, (self.latent_dim,))
         mean = (z @ self.loading.mT + self.loc).unflatten(-1, self.event_shape)
         likelihood = dist.Normal(mean, self._scale.reshape(self.event_shape))
-        value: Tensor = pyro.sample("x", likelihood.to_event(len(self.event_shape)), obs=x)
-        return value
+        law = likelihood.to_event(len(self.event_shape))
+        return self.standardization.in_data_units(law, self.dtype)
 
     def infer(self, x: Tensor, context: Tensor | None) -> None:
         """Draw the factors from their exact posterior."""

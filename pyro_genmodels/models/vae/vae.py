@@ -87,6 +87,8 @@ class VAE(GenerativeModel):
         4.0
     """
 
+    decodes_vectors: ClassVar[bool] = True
+
     training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType(
         {"learning_rate": 1e-3, "batch_size": 64, "max_epochs": 120, "ema_decay": 0.99}
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pyro
 import torch
@@ -60,6 +60,14 @@ class VectorQuantizedModel(GenerativeModel, Abstract):
     map_rank: ClassVar[int] = 2
     """Dimensions of a map: two of images ``(C, H, W)``, one of sequences ``(T,)``."""
 
+    has_one_map: ClassVar[bool] = False
+    """Whether ``encode_codes`` gives a map of codes, and not a list of maps."""
+
+    compresses: ClassVar[Literal["data", "codes"] | None] = "codes"
+    has_second_stage: ClassVar[bool] = True
+    # Codes are a function of the data: further draws change nothing.
+    default_particles: ClassVar[int] = 1
+
     def __init__(
         self,
         event_shape: EventShape,
@@ -94,6 +102,17 @@ class VectorQuantizedModel(GenerativeModel, Abstract):
     def code_priors(self) -> list[CodePrior]:
         """The laws of the maps of codes, from the top."""
         return [prior for _, prior in self._code_parts]
+
+    @property
+    def bound_kind(self) -> str:
+        """The ELBO: of codes that are a function of the data, importance weights are equal."""
+        return "elbo"
+
+    def report(
+        self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None
+    ) -> dict[str, Float[Tensor, "*batch"]]:
+        """Return what the codes cost under their priors; the rest is the reconstruction's."""
+        return {"codes": -self.code_log_prob(x, context)}
 
     @property
     def prior_kind(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -23,6 +23,8 @@ class OneMapModel(VectorQuantizedModel, Abstract):
     Attributes:
         prior: Law of the code map; assign a learned one once the codes are.
     """
+
+    has_one_map: ClassVar[bool] = True
 
     encoder: nn.Module
     decoder: nn.Module
