@@ -7,12 +7,13 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from pyro_genmodels import data, models
 from pyro_genmodels._abstract import is_abstract
 from pyro_genmodels._checks import check
-from pyro_genmodels._configuration import argument_groups
+from pyro_genmodels._configuration import ArgumentGroup
 from pyro_genmodels.cli.components import with_fields
 from pyro_genmodels.data import DataSource, ExactDistribution
 from pyro_genmodels.models import GenerativeModel
@@ -54,28 +55,14 @@ def find(name: str, among: Mapping[str, Any], kind: str) -> str:
     raise ValueError(f"unknown {kind} '{name}': {hint}")
 
 
-def over_preset(config: dict[str, Any], name: str, variant: str | None) -> dict[str, Any]:
-    """Return a preset's options with a configuration's in their place; shapes are the data's.
+def preset_options(name: str, variant: str | None, *, stage: str = "model") -> dict[str, Any]:
+    """Return a preset's options of a stage: settings, and sizes under ``model``.
 
-    Raises:
-        ValueError: If the model has no preset of that name.
-    """
-    groups = argument_groups(model_makers()[name])
-    own = with_fields(config.get("model") or {}, groups)
-    if variant is None:
-        return {**config, "model": own}
-    group = models.presets().get(name, {})
-    rule = f"be left out: {name} has no presets"
-    check(bool(group), "preset", rule, variant)
-    found = group[find(str(variant), group, "preset")]
-    model = {k: v for k, v in found["model"].items() if k not in ("event_shape", "num_levels")}
-    model = with_fields(model, groups)
-    merged = {k: {**model[k], **own[k]} for k in groups if k in model and k in own}
-    return {**found["training"], **config, "model": {**model, **own, **merged}}
-
-
-def prior_preset(name: str, variant: str | None) -> dict[str, Any]:
-    """Return what a preset says of the second stage, of a VQ-VAE's prior; nothing if it does not.
+    Args:
+        name: Name of the model.
+        variant: Name of the preset; without one there are no options.
+        stage: ``"model"``, whose shapes are the data's, or ``"prior"``, of which a preset need not
+            say anything.
 
     Raises:
         ValueError: If the model has no preset of that name.
@@ -84,8 +71,29 @@ def prior_preset(name: str, variant: str | None) -> dict[str, Any]:
         return {}
     group = models.presets().get(name, {})
     check(bool(group), "preset", f"be left out: {name} has no presets", variant)
-    found = group[find(str(variant), group, "preset")].get("prior")
-    return {} if found is None else {**found["training"], "model": found["model"]}
+    preset = group[find(str(variant), group, "preset")]
+    found = preset if stage == "model" else preset.get("prior")
+    if found is None:
+        return {}
+    sizes = {k: v for k, v in found["model"].items() if k not in ("event_shape", "num_levels")}
+    return {**found["training"], "model": sizes}
+
+
+def over(
+    published: Mapping[str, Any],
+    config: Mapping[str, Any],
+    groups: Mapping[str, type[ArgumentGroup]] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Return a preset's options with a configuration's in their place, field by field of a group.
+
+    Args:
+        published: The preset's options.
+        config: The configuration's.
+        groups: The model's arguments that are groups.
+    """
+    model, own = (with_fields(each.get("model") or {}, groups) for each in (published, config))
+    merged = {k: {**model[k], **own[k]} for k in groups if k in model and k in own}
+    return {**published, **config, "model": {**model, **own, **merged}}
 
 
 def summary(maker: Any) -> str:

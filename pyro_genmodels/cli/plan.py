@@ -8,6 +8,7 @@ import inspect
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import pyro
 import torch
 import yaml
 
+from pyro_genmodels import training
 from pyro_genmodels._checks import check, require
 from pyro_genmodels._configuration import argument_groups, described_arguments, with_groups
-from pyro_genmodels._migration import FORMAT, MOVED, migrated_options
+from pyro_genmodels._migration import MOVED
 from pyro_genmodels.cli.components import (
     Description,
     build_components,
@@ -25,17 +27,25 @@ from pyro_genmodels.cli.components import (
     options_of,
     register_component_types,
 )
-from pyro_genmodels.cli.names import data_makers, family, find, model_makers, over_preset
+from pyro_genmodels.cli.names import (
+    data_makers,
+    family,
+    find,
+    model_makers,
+    over,
+    preset_options,
+)
+from pyro_genmodels.cli.scoring import RESULT
+from pyro_genmodels.cli.stage import CONFIG, PRIOR, Prepared, Stage
 from pyro_genmodels.data import DataSource, Sampled
 from pyro_genmodels.models import GenerativeModel
 from pyro_genmodels.training import TrainingSettings
 
-_HEADER = "# Options of `pyro-genmodels train`; train anew with: train --config THIS_FILE\n"
 _NAMES = ("name", "source", "preset")
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Stage):
     """What is to be trained, on what, and how.
 
     Attributes:
@@ -48,6 +58,8 @@ class Plan:
         settings: Fields of :class:`TrainingSettings`.
         allow: Classes outside the package that may be imported.
     """
+
+    header = "# Options of `pyro-genmodels train`; train anew with: train --config THIS_FILE\n"
 
     name: str
     source_name: str
@@ -70,36 +82,28 @@ class Plan:
         arguments = {k: build_components(v, facts, self.allow) for k, v in self.model.items()}
         return self.maker(**with_groups(self.maker, arguments))
 
-    def as_yaml(self) -> str:
-        """Return the configuration that repeats this run."""
-        plain = {"format": FORMAT, "name": self.name, "source": self.source_name}
-        rest = {"model": _plain(self.model), "data": _plain(self.data), **self.settings}
-        return _HEADER + str(yaml.safe_dump({**plain, **rest}, sort_keys=False))
+    def options(self) -> dict[str, Any]:
+        """Return names and options of model and data."""
+        named = {"name": self.name, "source": self.source_name}
+        return {**named, "model": _plain(self.model), "data": _plain(self.data)}
 
+    def prepare(self, run: Path, **options: Any) -> Prepared:
+        """Make the model and the run's folder, and take away what an earlier run left there."""
+        model, resume, overwrite = self.build_model(), options["resume"], options["overwrite"]
+        training.check_run(model, self.source, run, resume=resume, **self.settings)
+        training.prepare_run(run, resume=resume, overwrite=overwrite)
+        if overwrite:
+            (run / RESULT).unlink(missing_ok=True)
+        if not resume and not training.is_helper():
+            (run / PRIOR / CONFIG).unlink(missing_ok=True)
+        # The folder is ours by now: only its own checkpoint may lie in it.
+        fit = partial(training.fit, model, self.source, run=run, resume=True, overwrite=overwrite)
+        return [model], partial(fit, **self.settings)
 
-def read_config(path: Path, maker: str | None = None) -> dict[str, Any]:
-    """Read YAML as plain data, of an older version as this one writes it.
-
-    Args:
-        path: The file.
-        maker: Public name of what takes the options ``model``; the model's own by default.
-
-    Raises:
-        ValueError: If it is not a YAML mapping, or of a newer format.
-    """
-    try:
-        config = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"'{path}' must be YAML: {error}") from error
-    check(isinstance(config, dict), str(path), "hold options by name", type(config).__name__)
-    check("config" not in config, str(path), "name no further file", "'config'")
-    for key in ("model", "data"):
-        options = config.get(key) or {}
-        check(isinstance(options, dict), f"{path}: {key}", "hold options by name", options)
-    try:
-        return migrated_options(config, maker or f"models.{config.get('name')}")
-    except ValueError as error:
-        raise ValueError(f"'{path}': {error}") from error
+    def command_to_resume(self, run: Path, following: Stage | None) -> str:
+        """Return the command that goes on with this stage, and with the next if there is one."""
+        stages = "" if following is None else " --stages all"
+        return f"pyro-genmodels train --run {run} --resume{stages}"
 
 
 def make_plan(arguments: argparse.Namespace, words: list[str], config: dict[str, Any]) -> Plan:
@@ -112,12 +116,14 @@ def make_plan(arguments: argparse.Namespace, words: list[str], config: dict[str,
     source_name = _named(arguments.data or config.get("source"), "--data", data_makers(), "data")
     _check_resumed(arguments, config)
     maker = model_makers()[name]
+    groups = argument_groups(maker)
     _check_moved(name, words)
-    words = gather(words, argument_groups(maker))
+    words = gather(words, groups)
     of_data = [word for word in words if word.startswith("--data.")]
     source, data = _make_source(source_name, of_data, config.get("data") or {})
     rest = {k: v for k, v in config.items() if k not in (*_NAMES, "data")}
-    rest = over_preset(rest, name, arguments.preset or config.get("preset"))
+    published = preset_options(name, arguments.preset or config.get("preset"))
+    rest = over(published, rest, groups)
     parser = _model_parser(name, _facts(source, conditional=arguments.conditional))
     others = [word for word in words if not word.startswith("--data.")]
     parsed = parse(parser, others, rest)

@@ -3,105 +3,86 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import pyro
-import yaml
 
 from pyro_genmodels import models, training
 from pyro_genmodels._checks import check
-from pyro_genmodels._files import written_whole
-from pyro_genmodels._migration import FORMAT
 from pyro_genmodels.cli.components import gather, options_of
-from pyro_genmodels.cli.names import family, prior_preset
-from pyro_genmodels.cli.plan import Plan, new_parser, parse, read_config
-from pyro_genmodels.cli.scoring import save_result, score
+from pyro_genmodels.cli.names import family, over, preset_options
+from pyro_genmodels.cli.plan import Plan, new_parser, parse
+from pyro_genmodels.cli.stage import PRIOR, Prepared, Stage, read_config
 from pyro_genmodels.training import TrainingSettings
 
-CONFIG = "config.yaml"
-FOLDER = "prior"
-_HEADER = "# Options of `pyro-genmodels train prior RUN`; for another run: --config THIS_FILE\n"
 _PREFIX = "--prior."
 # Where and how a first stage runs, the second does too, unless it is told otherwise.
 _SHARED = ("accelerator", "precision", "progress", "num_samples", "seed", "num_workers")
 
-_MAKER = "models.learned_priors"
-
 
 @dataclass(frozen=True)
-class PriorPlan:
+class PriorPlan(Stage):
     """Sizes of the priors' networks, and how to train them."""
+
+    header = "# Options of `pyro-genmodels train prior RUN`; for another run: --config THIS_FILE\n"
+    folder = PRIOR
+    maker_name = "models.learned_priors"
 
     model: dict[str, Any]
     settings: dict[str, Any]
 
-    def as_yaml(self) -> str:
-        """Return the configuration that repeats the training."""
-        return _HEADER + str(
-            yaml.safe_dump({"format": FORMAT, "model": self.model, **self.settings})
-        )
+    @property
+    def label(self) -> str:
+        """Return ``prior``."""
+        return "prior"
+
+    def options(self) -> dict[str, Any]:
+        """Return the priors' options."""
+        return {"model": self.model}
+
+    def prepare(self, run: Path, **options: Any) -> Prepared:
+        """Make the priors; check that the run can get them."""
+        model = training.check_prior_run(run, **options)
+        pyro.set_rng_seed(self.settings["seed"])
+        priors = models.learned_priors(model, **self.model)
+        training.check_priors(run, priors, resume=options["resume"], **self.settings)
+        options["source"] = training.load_source(run, allow=options["allow"])
+        return priors, partial(training.fit_prior, run, priors=priors, **options, **self.settings)
+
+    def command_to_resume(self, run: Path, following: Stage | None) -> str:
+        """Return the command that goes on with the priors alone."""
+        return f"pyro-genmodels train prior {run} --resume"
 
 
-def run(arguments: argparse.Namespace, rest: list[str]) -> int:
-    """Train the priors of a run, score the whole, and print the result."""
-    if arguments.help:
-        _parser().print_help()
-        return 0
+def plan_alone(arguments: argparse.Namespace, rest: list[str]) -> tuple[Path, PriorPlan]:
+    """Return the run that ``train prior`` is to complete, and the plan of its second stage.
+
+    Raises:
+        ValueError: If no run is named, or an option does not go with ``train prior`` or is wrong.
+    """
     named = bool(rest) and not rest[0].startswith("-")
-    folder, words = (Path(rest[0]), rest[1:]) if named else (arguments.run_folder, rest)
-    if folder is None:
+    run, words = (Path(rest[0]), rest[1:]) if named else (arguments.run_folder, rest)
+    if run is None:
         raise ValueError("train prior must be given RUN, the folder of a trained VQ-VAE")
-    for option in ("data", "conditional"):
-        if getattr(arguments, option):
+    for option, given in (("data", arguments.data), ("conditional", arguments.conditional)):
+        if given:
             raise ValueError(f"--{option} does not go with `train prior`: it is the run's")
     check(arguments.stages == "one", "stages", "be left out with `train prior`", "all")
-    if arguments.resume and arguments.overwrite:
-        raise ValueError("--resume and --overwrite exclude each other")
-    options = {"resume": arguments.resume, "overwrite": arguments.overwrite}
-    config = _configuration(arguments, folder)
-    if arguments.preset is not None:
-        check(not arguments.resume, "preset", "be left out to resume", arguments.preset)
-        model = training.check_prior_run(folder, allow=arguments.allow, **options)
-        config = _over_preset(config, type(model).__name__, arguments.preset)
-    plan = make_plan(words, config)
-    return train(folder, plan, allow=arguments.allow, **options)
-
-
-def train(
-    folder: Path,
-    plan: PriorPlan,
-    *,
-    resume: bool = False,
-    overwrite: bool = False,
-    allow: Collection[str] = (),
-) -> int:
-    """Train the priors, score the whole model, and print the result."""
-    options: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "allow": allow}
-    model = training.check_prior_run(folder, **options)
-    pyro.set_rng_seed(plan.settings["seed"])
-    priors = models.learned_priors(model, **plan.model)
-    # All that can fail at once does before a file is written.
-    training.check_priors(folder, priors, resume=resume, **plan.settings)
-    source = training.load_source(folder, allow=allow)
-    if not training.is_helper():
-        _write(plan, folder)
-        size = sum(p.numel() for prior in priors for p in prior.parameters())
-        print(f"prior: {size:,} parameters, run {folder}")
-    try:
-        training.fit_prior(folder, priors=priors, source=source, **options, **plan.settings)
-    except KeyboardInterrupt:
-        command = f"pyro-genmodels train prior {folder} --resume"
-        raise KeyboardInterrupt(f"go on with: {command}") from None
-    if training.is_helper():
-        return 0
-    result = score(folder, "cpu", list(allow))
-    save_result(result, folder)
-    print(result)
-    return 0
+    config, preset = PriorPlan.read(arguments, run), arguments.preset
+    if preset is not None:
+        check(not arguments.resume, "preset", "be left out to resume", preset)
+        model = training.check_prior_run(run, overwrite=arguments.overwrite, allow=arguments.allow)
+        name = type(model).__name__
+        published = preset_options(name, preset, stage="prior")
+        rule = f"be left out: no priors of {name} are published under that name"
+        check(bool(published), "preset", rule, preset)
+        config = over(published, config)
+    return run, make_plan(words, config)
 
 
 def make_plan(words: list[str], config: dict[str, Any]) -> PriorPlan:
@@ -116,14 +97,7 @@ def make_plan(words: list[str], config: dict[str, Any]) -> PriorPlan:
     return PriorPlan(model, parsed)
 
 
-def _over_preset(config: dict[str, Any], name: str, variant: str) -> dict[str, Any]:
-    found = prior_preset(name, variant)
-    rule = f"be left out: no priors of {name} are published under that name"
-    check(bool(found), "preset", rule, variant)
-    return {**found, **config, "model": {**found["model"], **(config.get("model") or {})}}
-
-
-def split_words(words: list[str]) -> tuple[list[str], list[str]]:
+def split_prior_options(words: list[str]) -> tuple[list[str], list[str]]:
     """Split off the options of the second stage, less what marks them as such."""
     if not any(word.startswith(_PREFIX) for word in words):
         return words, []
@@ -145,8 +119,8 @@ def second_stage(
 ) -> PriorPlan | None:
     """Return the plan of the second stage, if there shall be one, before the first begins.
 
-    Of a preset that says something of the priors, and of what was planned for a run to resume,
-    the words change what they name. That a preset says nothing of them is printed.
+    Words take precedence over what was planned for a run to resume, and that over a preset. That
+    a preset says nothing of the priors is printed.
 
     Raises:
         ValueError: If the model has no second stage, or an option is wrong.
@@ -159,46 +133,32 @@ def second_stage(
     devices = plan.settings["devices"]
     check(devices == 1, "stages", "be left out on several devices: train them in turn", "all")
     shared = {name: plan.settings[name] for name in _SHARED}
-    published = prior_preset(plan.name, preset)
+    published = preset_options(plan.name, preset, stage="prior")
     if preset is not None and not (published or planned):
         print(f"prior: no sizes are published for preset {preset}; defaults unless given")
     return make_plan(words, {**published, **shared, **planned})
 
 
-def foresee(plan: PriorPlan | None, folder: Path, *, resume: bool) -> None:
-    """Write the plan into a run's folder before the first stage trains: to resume is to read it.
-
-    A training of priors that has begun keeps its own. Without a plan an earlier run's goes.
-    """
-    if resume and (plan is None or (folder / FOLDER / "checkpoints").exists()):
-        return
-    if plan is None:
-        (folder / FOLDER / CONFIG).unlink(missing_ok=True)
-    else:
-        _write(plan, folder)
-
-
-def _write(plan: PriorPlan, folder: Path) -> None:
-    (folder / FOLDER).mkdir(exist_ok=True)
-    with written_whole(folder / FOLDER / CONFIG) as temporary:
-        temporary.write_text(plan.as_yaml())
-
-
-def planned_for(folder: Path, plan: Plan, before: Mapping[str, Any]) -> dict[str, Any]:
+def read_prior_config(run: Path, plan: Plan, before: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of a resumed run's second stage.
 
-    Without those that both stages share and that the first one now has otherwise than before.
+    Shared options whose first-stage value has changed are left out.
+
+    Args:
+        run: The run's folder.
+        plan: The first stage, as it goes on.
+        before: Its options as they were.
     """
-    path = folder / FOLDER / CONFIG
-    found = read_config(path, _MAKER) if path.is_file() else {}
+    path = PriorPlan.path(run)
+    found = read_config(path, PriorPlan.maker_name) if path.is_file() else {}
     changed = {name for name in _SHARED if plan.settings[name] != before.get(name)}
     return {name: value for name, value in found.items() if name not in changed}
 
 
-def _configuration(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    own = folder / FOLDER / CONFIG
-    path = arguments.config or (own if arguments.resume and own.is_file() else None)
-    return {} if path is None else read_config(Path(path), _MAKER)
+def print_help() -> int:
+    """Print every option of the second stage."""
+    _parser().print_help()
+    return 0
 
 
 def _parser() -> Any:

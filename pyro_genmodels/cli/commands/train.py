@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pyro_genmodels.cli.scoring import RESULT, add_allow
+from pyro_genmodels.cli.scoring import add_allow
 
-CONFIG = "config.yaml"
+if TYPE_CHECKING:
+    from pyro_genmodels.cli.stage import Stage
+
 _FOLDER_VARIABLE = "PYRO_GENMODELS_RUN"
 
 
@@ -47,77 +49,53 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     arguments.name, rest = (rest[0], rest[1:]) if named else (None, rest)
     if arguments.help and not arguments.name:
         return _general_help()
-    from pyro_genmodels.cli import prior
-    from pyro_genmodels.cli.plan import make_plan, print_help, read_config
+    from pyro_genmodels.cli import plan, prior
 
-    if arguments.name == "prior":
-        return prior.run(arguments, rest)
+    alone = arguments.name == "prior"
+    if arguments.help and alone:
+        return prior.print_help()
     if arguments.help:
-        return print_help(arguments.name, arguments.data)
+        return plan.print_help(arguments.name, arguments.data)
     if arguments.resume and arguments.overwrite:
         raise ValueError("--resume and --overwrite exclude each other")
-    config = _configuration_file(arguments)
-    rest, of_prior = prior.split_words(rest)
-    read = read_config(config) if config else {}
-    plan = make_plan(arguments, rest, read)
-    preset = arguments.preset or read.get("preset")
-    every = arguments.stages == "all"
-    folder = arguments.run_folder or _new_folder(plan.label)
-    planned = prior.planned_for(folder, plan, read) if arguments.resume else {}
-    second = prior.second_stage(plan, of_prior, every=every, preset=preset, planned=planned)
-    if plan.settings["devices"] > 1:
-        os.environ[_FOLDER_VARIABLE] = str(folder)
-    status = _train(plan, second, folder, arguments)
-    if second is not None:
-        prior.train(folder, second, resume=arguments.resume, allow=arguments.allow)
-    return status
-
-
-def _train(plan: Any, second: Any, folder: Path, arguments: argparse.Namespace) -> int:
-    from pyro_genmodels import training
-    from pyro_genmodels._files import written_whole
-    from pyro_genmodels.cli.prior import foresee
-    from pyro_genmodels.cli.scoring import save_result, score
-
-    model = plan.build_model()
-    options = {"resume": arguments.resume, "overwrite": arguments.overwrite}
-    training.check_run(model, plan.source, folder, resume=arguments.resume, **plan.settings)
-    training.prepare_run(folder, **options)
-    if arguments.overwrite:
-        (folder / RESULT).unlink(missing_ok=True)
-    if not training.is_helper():
-        with written_whole(folder / CONFIG) as temporary:
-            temporary.write_text(plan.as_yaml())
-        foresee(second, folder, resume=arguments.resume)
-        size = sum(p.numel() for p in model.parameters())
-        print(f"{plan.label}: {size:,} parameters, run {folder}")
-    # The folder is ours by now: only its own checkpoint may lie in it.
-    try:
-        training.fit(model, plan.source, run=folder, **{**options, "resume": True}, **plan.settings)
-    except KeyboardInterrupt:
-        stages = "" if second is None else " --stages all"
-        command = f"pyro-genmodels train --run {folder} --resume{stages}"
-        raise KeyboardInterrupt(f"go on with: {command}") from None
-    if training.is_helper():
-        return 0
-    result = score(folder, "cpu", arguments.allow)
-    save_result(result, folder)
-    print(result)
+    first: Stage
+    following: Stage | None = None
+    if alone:
+        folder, first = prior.plan_alone(arguments, rest)
+    else:
+        folder, first, following = _stages(arguments, rest)
+    options = {name: getattr(arguments, name) for name in ("resume", "overwrite", "allow")}
+    first.train(folder, following, **options)
+    if following is not None:  # what an earlier run had of it went with the first stage
+        following.train(folder, **{**options, "overwrite": False})
     return 0
 
 
-def _configuration_file(arguments: argparse.Namespace) -> Path | None:
-    """Return ``--config``, or the resumed run's own."""
-    if arguments.config is not None:
-        return Path(arguments.config)
-    if arguments.resume and arguments.run_folder is None:
-        raise ValueError("--resume must come with the run's folder: --run DIR")
-    own = arguments.run_folder / CONFIG if arguments.resume else None
-    if own is None or own.is_file():
-        return own
-    if arguments.name is None:
-        raise ValueError(f"--run must be a run's folder to resume; '{own}' is not there")
-    return None
+def _stages(arguments: argparse.Namespace, words: list[str]) -> tuple[Path, Stage, Stage | None]:
+    """Return the run's folder, its model's stage, and the next one if it is to be trained too."""
+    from pyro_genmodels.cli import prior
+    from pyro_genmodels.cli.plan import Plan, make_plan
+
+    folder = arguments.run_folder
+    if arguments.resume and arguments.config is None:
+        if folder is None:
+            raise ValueError("--resume must come with the run's folder: --run DIR")
+        own = Plan.path(folder)
+        if arguments.name is None and not own.is_file():
+            raise ValueError(f"--run must be a run's folder to resume; '{own}' is not there")
+    config = Plan.read(arguments, folder)
+    words, of_prior = prior.split_prior_options(words)
+    plan = make_plan(arguments, words, config)
+    folder = folder or _new_folder(plan.label)
+    options: dict[str, Any] = {
+        "every": arguments.stages == "all",
+        "preset": arguments.preset or config.get("preset"),
+        "planned": prior.read_prior_config(folder, plan, config) if arguments.resume else {},
+    }
+    second = prior.second_stage(plan, of_prior, **options)
+    if plan.settings["devices"] > 1:
+        os.environ[_FOLDER_VARIABLE] = str(folder)
+    return folder, plan, second
 
 
 def _new_folder(label: str) -> Path:
