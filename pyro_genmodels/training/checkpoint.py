@@ -53,19 +53,23 @@ def save(contents: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     save_whole(dict(contents), path)
 
 
-def checkpoint_path(run: str | os.PathLike[str], prefer: str = BEST) -> Path:
+def find_checkpoint(run: str | os.PathLike[str], *names: str) -> Path | None:
+    """Return the first of these checkpoints that a run folder has, if any."""
+    paths = (Path(run) / FOLDER / name for name in names)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def checkpoint_path(run: str | os.PathLike[str]) -> Path:
     """Return the checkpoint of a run folder, or the file itself if it is one.
 
     Raises:
         CheckpointError: If there is none.
     """
     path = Path(run)
-    if path.is_file():
-        return path
-    for name in (COMPLETE, prefer, BEST, LAST):
-        if (path / FOLDER / name).is_file():
-            return path / FOLDER / name
-    raise CheckpointError(f"`run` must be a checkpoint or a folder with one; got '{path}'.")
+    found = path if path.is_file() else find_checkpoint(path, COMPLETE, BEST, LAST)
+    if found is None:
+        raise CheckpointError(f"`run` must be a checkpoint or a folder with one; got '{path}'.")
+    return found
 
 
 def read(path: str | os.PathLike[str], *, map_location: Any = "cpu") -> dict[str, Any]:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import pyro
 
-from pyro_genmodels import plotting
 from pyro_genmodels._checks import check, require
 from pyro_genmodels._modules import begin_training
 from pyro_genmodels.data import DataSource
@@ -33,8 +32,7 @@ from pyro_genmodels.training.checkpoint import (
     read,
 )
 from pyro_genmodels.training.objective import make_loss
-from pyro_genmodels.training.random import seeded
-from pyro_genmodels.training.samples import draw_samples
+from pyro_genmodels.training.samples import save_picture
 from pyro_genmodels.training.settings import TrainingSettings, settings_for
 
 if TYPE_CHECKING:
@@ -207,10 +205,8 @@ def _train(
         finally:
             module.scope.close()
     _take_best(model, folder)
-    if settings.num_samples and trainer.is_global_zero:
-        with seeded(settings.seed):
-            samples = draw_samples(model, settings.num_samples)
-        plotting.save_samples(samples, model.num_levels, folder / "samples.png")
+    if trainer.is_global_zero:
+        save_picture(model, folder, settings.num_samples, settings.seed)
     return journal.history
 
 

@@ -10,7 +10,6 @@ from typing import Any, cast
 import pyro
 import torch
 
-from pyro_genmodels import plotting
 from pyro_genmodels._checks import check
 from pyro_genmodels.data import DataSource
 from pyro_genmodels.data.files import read_manifest
@@ -30,6 +29,7 @@ from pyro_genmodels.training.checkpoint import (
     CheckpointError,
     check_resumable,
     describe,
+    find_checkpoint,
     load,
     load_source,
     read,
@@ -37,8 +37,7 @@ from pyro_genmodels.training.checkpoint import (
 )
 from pyro_genmodels.training.codes import encode_codes, fingerprint, raster_order
 from pyro_genmodels.training.fitting import fit, is_helper
-from pyro_genmodels.training.random import seeded
-from pyro_genmodels.training.samples import draw_samples
+from pyro_genmodels.training.samples import save_picture
 from pyro_genmodels.training.settings import TrainingSettings, settings_for
 
 CODES, PRIOR = "codes", "prior"
@@ -162,10 +161,10 @@ def first_stage(run: str | os.PathLike[str]) -> Path:
     Raises:
         CheckpointError: If there is none.
     """
-    for name in (BEST, LAST):
-        if (Path(run) / FOLDER / name).is_file():
-            return Path(run) / FOLDER / name
-    raise CheckpointError(f"`run` must be a folder with a checkpoint; got '{run}'.")
+    found = find_checkpoint(run, BEST, LAST)
+    if found is None:
+        raise CheckpointError(f"`run` must be a folder with a checkpoint; got '{run}'.")
+    return found
 
 
 def _coder(model: VectorQuantizedModel, priors: Sequence[LearnedPrior]) -> AutoregressiveModel:
@@ -213,7 +212,4 @@ def _complete(
     description = {**describe(model, None), "data": own.get("data")}
     contents = {SECTION: {**description, "weights": model.state_dict()}}
     save(contents, folder / FOLDER / COMPLETE)
-    if settings.num_samples:
-        with seeded(settings.seed):
-            samples = draw_samples(model, settings.num_samples)
-        plotting.save_samples(samples, model.num_levels, folder / "samples.png")
+    save_picture(model, folder, settings.num_samples, settings.seed)

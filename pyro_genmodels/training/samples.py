@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyro_genmodels import plotting
 from pyro_genmodels._checks import check, integers_checked
 from pyro_genmodels._modules import first_tensor
 from pyro_genmodels.models import GenerativeModel
+from pyro_genmodels.training.random import seeded
 
 
 @integers_checked
@@ -43,6 +46,14 @@ def draw_samples(
         return torch.cat([model.sample(size, **options) for size in sizes])
     contexts = _contexts(model, num_samples) if context is None else context[:num_samples]
     return torch.cat([model.sample(1, part, **options)[0] for part in contexts.split(chunk)])
+
+
+def save_picture(model: GenerativeModel, folder: Path, num_samples: int, seed: int) -> None:
+    """Draw samples into ``samples.png``, unless none are asked for; random states stay."""
+    if num_samples:
+        with seeded(seed):
+            samples = draw_samples(model, num_samples)
+        plotting.save_samples(samples, model.num_levels, folder / "samples.png")
 
 
 @integers_checked
