@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import typing
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,11 +17,8 @@ from pyro_genmodels._checks import (
 )
 from pyro_genmodels.models import GenerativeModel
 
-OBJECTIVES = ("elbo", "iwae", "dreg")
-OPTIMIZERS = ("adam", "adamw", "adamax", "rmsprop", "sgd")
-SCHEDULES = ("constant", "cosine", "exponential")
-NAN_ACTIONS = ("stop", "skip")
-PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "64-true")
+_POSITIVE = ("max_epochs", "batch_size", "learning_rate", "num_particles", "devices")
+_POSITIVE_IF_GIVEN = ("max_time", "epsilon", "gradient_clip", "patience", "checkpoint_every")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,25 +99,20 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         check_integers(integers_declared(type(self).__annotations__), vars(self))
-        check_choice("objective", self.objective, OBJECTIVES)
-        check_choice("optimizer", self.optimizer, OPTIMIZERS)
-        check_choice("schedule", self.schedule, SCHEDULES)
+        for name, hint in typing.get_type_hints(type(self)).items():
+            if typing.get_origin(hint) is Literal:
+                check_choice(name, getattr(self, name), typing.get_args(hint))
         self._check_final_rate()
-        check_choice("precision", self.precision, PRECISIONS)
-        check_choice("on_nan", self.on_nan, NAN_ACTIONS)
         rule = "be 'stop' on several devices, which go in step"
         check(self.on_nan == "stop" or self.devices == 1, "on_nan", rule, repr(self.on_nan))
-        check_choice("schedule_by", self.schedule_by, ("steps", "time"))
         timed = self.max_time is not None and self.devices == 1
         rule = "be 'steps' without max_time, and on several devices"
         check(timed or self.schedule_by == "steps", "schedule_by", rule, repr(self.schedule_by))
-        for name in ("max_epochs", "batch_size", "learning_rate", "num_particles", "devices"):
-            check_positive(**{name: getattr(self, name)})
-        for name in ("max_time", "epsilon", "gradient_clip", "patience", "checkpoint_every"):
-            if getattr(self, name) is not None:
-                check_positive(**{name: getattr(self, name)})
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        names = (*_POSITIVE, *_POSITIVE_IF_GIVEN)
+        check_positive(**{name: given[name] for name in names if name in given})
         for name in ("weight_decay", "warmup_steps", "num_workers", "num_samples"):
-            check(getattr(self, name) >= 0, name, "be at least 0", getattr(self, name))
+            check(given[name] >= 0, name, "be at least 0", given[name])
         # 2**31: the seed of an epoch's order is the seed and the epoch side by side in 63 bits.
         check(0 <= self.seed < 2**31, "seed", "be from 0 to 2**31 - 1", self.seed)
         if self.ema_decay is not None:
