@@ -6,34 +6,25 @@ import argparse
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pyro_genmodels.cli.scoring import add_allow
+import numpy as np
+import torch
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from pyro_genmodels import training
+from pyro_genmodels._checks import check, require
+from pyro_genmodels._files import save_whole, written_whole
+from pyro_genmodels.cli.scoring import torch_device
+from pyro_genmodels.data.base import as_event, with_bits
+from pyro_genmodels.nets.layers import check_finite_context
 
 _SPLITS = ("train", "validation", "test")
 _FILES = (".npy", ".pt")
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what both commands say of the model."""
-    parser.add_argument(
-        "--labels",
-        metavar="DATA",
-        help="labels (or vectors, maps) of a conditional model: a .npy or .pt file, or the part "
-        "of the run's data that they belong to",
-    )
-    parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
-    add_allow(parser)
-
-
 def load_model(arguments: argparse.Namespace) -> Any:
     """Return the run's model on the device asked for."""
-    from pyro_genmodels import training
-    from pyro_genmodels.cli.scoring import torch_device
-
     model = training.load(arguments.run_folder, allow=arguments.allow)
     return model.to(torch_device(arguments.device)).eval()
 
@@ -46,8 +37,6 @@ def read_data(
     Raises:
         ValueError: If there is none of that name, or it cannot be read.
     """
-    from pyro_genmodels._checks import check
-
     path = Path(name)
     if name in _SPLITS:
         return _split(name, 0, arguments)
@@ -74,9 +63,6 @@ def read_context(
         ValueError: If a conditional model is given none, too few, or features that are not finite,
             or another model one.
     """
-    from pyro_genmodels._checks import check
-    from pyro_genmodels.nets.layers import check_finite_context
-
     name = arguments.labels or (part if part in _SPLITS else None)
     if model.context_event_dim is None:
         rule = "be left out, the model takes none"
@@ -94,29 +80,32 @@ def read_context(
     return context.to(arguments.device)
 
 
-def check_output(path: Path, suffixes: tuple[str, ...] | None = None) -> None:
-    """Raise ``ValueError`` unless a file (or a new folder) of that name can be written."""
-    from pyro_genmodels._checks import check
+def check_output(
+    path: Path, suffixes: tuple[str, ...] = (), *, argument: str = "output", folders: bool = False
+) -> None:
+    """Raise ``ValueError`` unless a file of that name can be written.
 
-    folder = path.parent
-    check(folder.is_dir(), "output", "lie in a folder that is there", f"'{path}'")
-    if suffixes is None or path.suffix:
-        rule = f"be a file that ends in {' or '.join(suffixes)}" if suffixes else "be a file"
-        fits = not path.is_dir() and (suffixes is None or path.suffix in suffixes)
-        check(fits, "output", f"{rule}, or a new folder" if suffixes else rule, f"'{path}'")
-    else:
-        check(not path.exists(), "output", "be a new folder", f"'{path}'")
+    Args:
+        path: The file.
+        suffixes: Those that its name may have; any by default.
+        argument: What the error calls it.
+        folders: Whether a name without a suffix is that of a new folder.
+    """
+    there = path.parent.is_dir()
+    check(there, argument, "lie in a folder that is there", f"'{path}'")
+    if folders and not path.suffix:
+        check(not path.exists(), argument, "be a new folder", f"'{path}'")
+        return
+    rule = f"be a file that ends in {' or '.join(suffixes)}" if suffixes else "be a file"
+    fits = not path.is_dir() and (not suffixes or path.suffix in suffixes)
+    check(fits, argument, f"{rule}, or a new folder" if folders else rule, f"'{path}'")
 
 
 def write_data(x: Tensor, num_levels: int | None, path: Path) -> None:
     """Write an array, a tensor, or without a suffix a folder of pictures, whole or not at all."""
-    from pyro_genmodels._files import save_whole, written_whole
-
     if path.suffix == ".pt":
         save_whole(x.cpu(), path)
     elif path.suffix == ".npy":
-        import numpy as np
-
         array = x.cpu().numpy()
         if num_levels is not None:
             array = array.astype(np.min_scalar_type(num_levels - 1))
@@ -127,19 +116,12 @@ def write_data(x: Tensor, num_levels: int | None, path: Path) -> None:
 
 
 def _split(name: str, column: int, arguments: argparse.Namespace) -> Tensor:
-    import torch
-
-    from pyro_genmodels import training
 
     dataset: Any = training.load_source(arguments.run_folder, allow=arguments.allow).splits[name]
     return torch.stack([torch.as_tensor(dataset[i][column]) for i in range(len(dataset))])
 
 
 def _array(path: Path, argument: str = "input") -> Tensor:
-    import numpy as np
-    import torch
-
-    from pyro_genmodels._checks import check
 
     rule = f"be a file that ends in {' or '.join(_FILES)}"
     check(path.suffix in _FILES, argument, rule, f"'{path}'")
@@ -161,8 +143,6 @@ def _array(path: Path, argument: str = "input") -> Tensor:
 
 def _as_tensor(array: Any) -> Tensor:
     """Return a tensor of a type that torch computes with: it does with few unsigned ones."""
-    import torch
-
     plain = array.astype(array.dtype.newbyteorder("="))
     return torch.from_numpy(plain.astype("int64") if plain.dtype.kind in "bu" else plain)
 
@@ -173,8 +153,6 @@ def bits_of(num_levels: int | None) -> int:
     Raises:
         ValueError: If they are not those of pictures.
     """
-    from pyro_genmodels._checks import check
-
     fits = num_levels is not None and num_levels in [2**bits for bits in range(1, 9)]
     rule = "be a .npy or .pt file, unless data have 2, 4, 8 ... or 256 levels"
     check(fits, "input or output", rule, f"a folder of pictures for {num_levels} levels")
@@ -183,10 +161,6 @@ def bits_of(num_levels: int | None) -> int:
 
 
 def _pictures(folder: Path, num_levels: int | None) -> Tensor:
-    import torch
-
-    from pyro_genmodels._checks import check, require
-    from pyro_genmodels.data.base import as_event, with_bits
 
     bits, pillow = bits_of(num_levels), require("PIL.Image", extra="train")
     images = []
@@ -200,7 +174,6 @@ def _pictures(folder: Path, num_levels: int | None) -> Tensor:
 
 
 def _write_pictures(x: Tensor, bits: int, folder: Path) -> None:
-    from pyro_genmodels._checks import check, require
 
     pillow = require("PIL.Image", extra="train")
     fits = x.dim() == 4 and x.shape[1] in (1, 3)

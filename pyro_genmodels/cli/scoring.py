@@ -1,4 +1,4 @@
-"""Scoring a run: what ``evaluate`` and ``train`` share."""
+"""What commands share: arguments that name a run, its device and its score."""
 
 from __future__ import annotations
 
@@ -19,6 +19,23 @@ def add_allow(parser: argparse.ArgumentParser) -> None:
         metavar="CLASS",
         help="full name of a class outside this package that may be imported; repeatable",
     )
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add ``RUN`` and what its loading may import."""
+    parser.add_argument("run_folder", metavar="RUN", help="run folder, or a checkpoint")
+    add_allow(parser)
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what all commands that compress say of the model."""
+    parser.add_argument(
+        "--labels",
+        metavar="DATA",
+        help="labels (or vectors, maps) of a conditional model: a .npy or .pt file, or the part "
+        "of the run's data that they belong to",
+    )
+    parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
 
 
 def score(run_folder: str | Path, device: str, allow: list[str], **options: Any) -> Any:

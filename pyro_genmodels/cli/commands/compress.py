@@ -7,18 +7,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-from pyro_genmodels.cli.arrays import (
-    add_model_arguments,
-    check_output,
-    load_model,
-    read_context,
-    read_data,
-)
+from pyro_genmodels.cli.scoring import add_model_arguments, add_run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("run_folder", metavar="RUN", help="run folder, or a checkpoint")
+    add_run(parser)
     parser.add_argument(
         "--input",
         default="test",
@@ -40,12 +34,13 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     from pyro_genmodels import compression
     from pyro_genmodels._checks import check
     from pyro_genmodels._files import written_whole
+    from pyro_genmodels.cli import arrays
 
-    check_output(arguments.output)
+    arrays.check_output(arguments.output)
     check(arguments.num is None or arguments.num >= 1, "num", "be at least 1", arguments.num)
-    model = load_model(arguments)
-    x = read_data(arguments.input, model, arguments).to(arguments.device)[: arguments.num]
-    context = read_context(model, arguments, len(x), arguments.input)
+    model = arrays.load_model(arguments)
+    x = arrays.read_data(arguments.input, model, arguments).to(arguments.device)[: arguments.num]
+    context = arrays.read_context(model, arguments, len(x), arguments.input)
     options = {"chunk_size": arguments.chunk_size, "threads": arguments.threads}
     data = compression.compress_images(model, x, context, **options)
     report = _report(data, model, x, compression.ideal_bits(model, x, context))

@@ -5,19 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pyro_genmodels.cli.arrays import (
-    add_model_arguments,
-    bits_of,
-    check_output,
-    load_model,
-    read_context,
-    write_data,
-)
+from pyro_genmodels.cli.scoring import add_model_arguments, add_run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("run_folder", metavar="RUN", help="run folder, or a checkpoint")
+    add_run(parser)
     parser.add_argument("file", type=Path, metavar="FILE", help="what `compress` wrote")
     parser.add_argument(
         "--output",
@@ -31,18 +24,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     """Decompress and write."""
     from pyro_genmodels import compression
+    from pyro_genmodels.cli import arrays
 
-    check_output(arguments.output, (".npy", ".pt"))
-    data, model = arguments.file.read_bytes(), load_model(arguments)
+    arrays.check_output(arguments.output, (".npy", ".pt"), folders=True)
+    data, model = arguments.file.read_bytes(), arrays.load_model(arguments)
     if not arguments.output.suffix:
-        bits_of(model.num_levels)
+        arrays.bits_of(model.num_levels)
     batch_shape = compression.headers(data)[0].batch_shape
     # A part of the data was compressed up to `--num`.
-    context = read_context(model, arguments, batch_shape[0] if len(batch_shape) == 1 else None)
+    number = batch_shape[0] if len(batch_shape) == 1 else None
+    context = arrays.read_context(model, arguments, number)
     x = compression.decompress_images(model, data, context)
     if model.num_levels is not None:
         x = x.round().clamp(0, model.num_levels - 1).long()
-    write_data(x, model.num_levels, arguments.output)
+    arrays.write_data(x, model.num_levels, arguments.output)
     print(f"{len(x)} examples of shape {tuple(x.shape[1:])}")
     print(arguments.output)
     return 0

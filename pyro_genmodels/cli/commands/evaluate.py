@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from pyro_genmodels.cli.scoring import add_allow, score
+from pyro_genmodels.cli.scoring import add_run, score
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("run_folder", metavar="RUN", help="run folder, or a checkpoint")
+    add_run(parser)
     parser.add_argument(
         "--split", choices=("train", "validation", "test"), default="test", help="part of the data"
     )
@@ -17,7 +17,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--particles", type=int, default=None, help="posterior draws an example (default: 100)"
     )
     parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
-    add_allow(parser)
 
 
 def run(arguments: argparse.Namespace, rest: list[str]) -> int:
