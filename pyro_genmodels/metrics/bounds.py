@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -53,7 +54,8 @@ def elbo(
     Raises:
         ValueError: If there is no example, or the context does not fit.
     """
-    total = _over_chunks(model, x, context, num_particles, chunk_size, _sum, torch.add)
+    total_of = partial(torch.sum, dim=0)
+    total = _over_chunks(model, x, context, num_particles, chunk_size, total_of, torch.add)
     return total / num_particles
 
 
@@ -91,7 +93,8 @@ def importance_weighted_bound(
         Burda et al. (2016), Importance Weighted Autoencoders, eq. 8.
         https://arxiv.org/abs/1509.00519
     """
-    total = _over_chunks(model, x, context, num_particles, chunk_size, _logsumexp, torch.logaddexp)
+    total_of = partial(torch.logsumexp, dim=0)
+    total = _over_chunks(model, x, context, num_particles, chunk_size, total_of, torch.logaddexp)
     return total - math.log(num_particles)
 
 
@@ -101,20 +104,23 @@ def _over_chunks(
     context: Tensor | None,
     num_particles: int,
     chunk_size: int,
-    reduce: Callable[[Tensor], Tensor],
+    total_of: Callable[[Tensor], Tensor],
     join: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
     """Reduce the log-weights over particles, at most ``chunk_size`` of them at a time."""
     check_positive(num_particles=num_particles, chunk_size=chunk_size)
     batch, x, context = _flattened(model, x, context)
     particles = min(num_particles, chunk_size)
+    counts = [min(particles, num_particles - n) for n in range(0, num_particles, particles)]
     rows = max(1, chunk_size // particles)
     results = []
     with torch.no_grad(), evaluating(model):
         for start in range(0, len(x), rows):
             part = slice(start, start + rows)
             given = None if context is None else context[part]
-            results.append(_reduced(model, x[part], given, num_particles, particles, reduce, join))
+            # One after the other: only the weights of one count are in memory.
+            weights = (model.log_weights(x[part], given, num_particles=count) for count in counts)
+            results.append(reduce(join, (total_of(each.double()) for each in weights)))
     return torch.cat(results).reshape(batch)
 
 
@@ -135,29 +141,3 @@ def _flattened(
     rule = f"have a batch shape that expands to {tuple(batch)}"
     check(expands_to(given, batch), "context", rule, tuple(given))
     return batch, x, context.expand(batch + of_one).reshape(-1, *of_one)
-
-
-def _reduced(
-    model: WeightedModel,
-    x: Tensor,
-    context: Tensor | None,
-    num_particles: int,
-    particles: int,
-    reduce: Callable[[Tensor], Tensor],
-    join: Callable[[Tensor, Tensor], Tensor],
-) -> Tensor:
-    total: Tensor | None = None
-    for done in range(0, num_particles, particles):
-        count = min(particles, num_particles - done)
-        part = reduce(model.log_weights(x, context, num_particles=count).double())
-        total = part if total is None else join(total, part)
-    assert total is not None  # num_particles is positive
-    return total
-
-
-def _sum(log_weights: Tensor) -> Tensor:
-    return log_weights.sum(0)
-
-
-def _logsumexp(log_weights: Tensor) -> Tensor:
-    return log_weights.logsumexp(0)
