@@ -27,7 +27,7 @@ class WeightAverage:
 
     def __init__(self, module: nn.Module, decay: float | None) -> None:
         self.module, self.decay, self.steps = module, decay, 0
-        self.average = [p.detach().clone() for p in self._parameters()]
+        self.average = self._copies()
 
     def update(self) -> None:
         """Take the parameters of one more step into the average."""
@@ -35,40 +35,35 @@ class WeightAverage:
             return
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        get_ema_multi_avg_fn(decay)(self.average, self._parameters(), None)
+        parameters = [p.detach() for p in self.module.parameters()]
+        get_ema_multi_avg_fn(decay)(list(self.average.values()), parameters, None)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Let the module have the averaged weights for a while."""
-        current = [p.detach().clone() for p in self._parameters()]
-        self._copy(self.average)
+        current = self._copies()
+        self._set(self.average)
         try:
             yield
         finally:
-            self._copy(current)
+            self._set(current)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the module's ``state_dict`` with averaged parameters."""
-        averaged = dict(zip(self._names(), self.average, strict=True))
-        return {**self.module.state_dict(), **averaged}
+        return {**self.module.state_dict(), **self.average}
 
     def load_state_dict(self, state: dict[str, Any], steps: int) -> None:
         """Take up an average again after ``steps`` steps."""
-        parameters = self._parameters()
-        self.average = [
-            state[name].to(p) if self.decay is not None else p
-            for name, p in zip(self._names(), parameters, strict=True)
-        ]
+        self.average = {name: state[name].to(p) for name, p in self._copies().items()}
         self.steps = steps
 
+    def _copies(self) -> dict[str, Tensor]:
+        """Return the parameters as they are; none where none are averaged."""
+        parameters = {} if self.decay is None else dict(self.module.named_parameters())
+        return {name: p.detach().clone() for name, p in parameters.items()}
+
     @torch.no_grad()
-    def _copy(self, weights: list[Tensor]) -> None:
+    def _set(self, weights: dict[str, Tensor]) -> None:
         # In place, not by swapping `.data`: whoever caches by tensor version must notice.
-        for parameter, weight in zip(self._parameters(), weights, strict=True):
-            parameter.copy_(weight)
-
-    def _names(self) -> list[str]:
-        return [] if self.decay is None else [n for n, _ in self.module.named_parameters()]
-
-    def _parameters(self) -> list[Tensor]:
-        return [] if self.decay is None else [p.detach() for p in self.module.parameters()]
+        for name, parameter in self.module.named_parameters() if weights else ():
+            parameter.copy_(weights[name])

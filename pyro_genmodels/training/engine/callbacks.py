@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from pyro_genmodels import plotting
 from pyro_genmodels._files import written_whole
 from pyro_genmodels.training.checkpoint import BEST, FOLDER, LAST, SECTION, save
 from pyro_genmodels.training.engine.training_module import TrainingModule
-from pyro_genmodels.training.samples import draw_samples
+from pyro_genmodels.training.samples import save_picture
 
 # Pictures may take this share of the time: sampling an autoregressive model outlasts an epoch.
 _PICTURE_SHARE = 0.1
@@ -193,29 +192,19 @@ class Pictures(lightning.Callback):
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Draw, unless drawing has taken more than its share of the time."""
-        if self.spent <= _PICTURE_SHARE * (time.monotonic() - self._since):
-            self._draw(trainer, pl_module)
+        start = time.monotonic()
+        if trainer.is_global_zero and self.spent <= _PICTURE_SHARE * (start - self._since):
+            settings = pl_module.settings
+            save_picture(pl_module.model, self.run, settings.num_samples, settings.seed)
+            self._save_curves(trainer)
+            self.spent += time.monotonic() - start
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Draw the curves to their end."""
-        self._timed(trainer, lambda: self._curves(trainer))
-
-    def _draw(self, trainer: Any, module: TrainingModule) -> None:
-        self._timed(trainer, lambda: self._samples(module))
-        self._timed(trainer, lambda: self._curves(trainer))
-
-    def _timed(self, trainer: Any, draw: Callable[[], None]) -> None:
-        start = time.monotonic()
         if trainer.is_global_zero:
-            draw()
-        self.spent += time.monotonic() - start
+            self._save_curves(trainer)
 
-    def _samples(self, module: TrainingModule) -> None:
-        if module.settings.num_samples:
-            samples = draw_samples(module.model, module.settings.num_samples)
-            plotting.save_samples(samples, module.model.num_levels, self.run / "samples.png")
-
-    def _curves(self, trainer: Any) -> None:
+    def _save_curves(self, trainer: Any) -> None:
         plotting.save_curves(_journal(trainer).history, self.run / "curves.png")
 
 
