@@ -163,17 +163,12 @@ def load(
     path = checkpoint_path(run)
     own = read(path)[SECTION]
     if model is None:
-        model = _described_model(own, path, allow)
+        if own["model"] is None:
+            reason = own.get("undescribed")
+            raise CheckpointError(f"'{path}' must be loaded into a model like its own: {reason}")
+        model = _build(own["model"], GenerativeModel, path, allow)
     load_weights(model, own["weights"], path)
     return model.eval()
-
-
-def _described_model(own: Mapping[str, Any], path: Path, allow: Collection[str]) -> GenerativeModel:
-    if own["model"] is None:
-        reason = own.get("undescribed")
-        raise CheckpointError(f"'{path}' must be loaded into a model like its own: {reason}")
-    model: GenerativeModel = _build(own["model"], GenerativeModel, path, allow)
-    return model
 
 
 def load_source(run: str | os.PathLike[str], *, allow: Collection[str] = ()) -> DataSource:

@@ -18,8 +18,6 @@ from pyro_genmodels.models import GenerativeModel
 from pyro_genmodels.training.batches import check_dataset, in_memory, split
 from pyro_genmodels.training.random import seeded
 
-EXACT = "exact log-likelihood"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
@@ -106,55 +104,44 @@ def evaluate(
     check_dataset(dataset, model)
     x, context = _whole(dataset, model)
     particles = model.default_particles if num_particles is None else num_particles
-    with seeded(seed):
-        return _evaluation(model, source, split, x, context, particles, chunk_size)
-
-
-def _evaluation(
-    model: GenerativeModel,
-    source: DataSource,
-    split: str,
-    x: Tensor,
-    context: Tensor | None,
-    particles: int,
-    chunk_size: int,
-) -> Evaluation:
-    kind, options = model.bound_kind, {"num_particles": particles, "chunk_size": chunk_size}
+    kind = model.bound_kind
     named = {
-        "exact": EXACT,
+        "exact": "exact log-likelihood",
         "elbo": "ELBO",
         "importance-weighted": f"importance-weighted bound, {particles} samples",
     }
-    bounds: dict[str, Tensor] = {}
-    if kind == "exact":
-        log_p = elbo(model, x, context, chunk_size=chunk_size)
-    else:
-        log_p = bounds["elbo"] = elbo(model, x, context, **options)
-    if kind not in ("exact", "elbo"):
-        weighted = importance_weighted_bound(model, x, context, **options)
-        bounds["importance_weighted"] = weighted
-        log_p = weighted if kind == "importance-weighted" else log_p
-    report = _report(model, x, context, chunk_size)
-    distribution = getattr(source, "distribution", None)
-    nats = Estimate.of(-log_p)
+    with seeded(seed):
+        bounds = _bounds(model, x, context, num_particles=particles, chunk_size=chunk_size)
+        report = _report(model, x, context, chunk_size)
+    score = kind if kind in bounds else "elbo"
+    estimates = {name: Estimate.of(-bound) for name, bound in bounds.items()}
+    nats, gap, truth = estimates[score], None, getattr(source, "distribution", None)
+    if truth is not None:
+        gap = paired_gap(truth.log_prob(x).cpu(), bounds[score].cpu())
     return Evaluation(
         split=split,
         bound=named.get(kind, f"{kind} bound"),
         nats=nats,
         bits_per_dim=None if model.num_levels is None else nats.bits_per_dim(model.event_shape),
-        elbo=_negative(bounds.get("elbo")),
-        importance_weighted=_negative(bounds.get("importance_weighted")),
-        gap=None
-        if distribution is None
-        else paired_gap(distribution.log_prob(x).cpu(), log_p.cpu()),
+        elbo=estimates.get("elbo"),
+        importance_weighted=estimates.get("importance-weighted"),
+        gap=gap,
         codes=report.pop("codes", None),
         prior=model.prior_kind,
         report=report,
     )
 
 
-def _negative(bound: Tensor | None) -> Estimate | None:
-    return None if bound is None else Estimate.of(-bound)
+def _bounds(
+    model: GenerativeModel, x: Tensor, context: Tensor | None, **options: int
+) -> dict[str, Tensor]:
+    """Return what the model's ``bound_kind`` asks for, one value per example."""
+    if model.bound_kind == "exact":
+        return {"exact": elbo(model, x, context, chunk_size=options["chunk_size"])}
+    bounds = {"elbo": elbo(model, x, context, **options)}
+    if model.bound_kind != "elbo":
+        bounds["importance-weighted"] = importance_weighted_bound(model, x, context, **options)
+    return bounds
 
 
 def _report(

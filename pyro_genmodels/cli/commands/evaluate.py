@@ -14,7 +14,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split", choices=("train", "validation", "test"), default="test", help="part of the data"
     )
     parser.add_argument(
-        "--particles", type=int, default=None, help="posterior draws an example (default: 100)"
+        "--particles",
+        type=int,
+        default=None,
+        help="posterior draws per example (default: mostly 100)",
     )
     parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
 
