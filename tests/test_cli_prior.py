@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,22 @@ def test_priors_at_published_sizes(trained: Path, capsys: pytest.CaptureFixture[
     assert second.settings["learning_rate"] == found["training"]["learning_rate"]
     assert main(["train", "prior", str(trained), "--preset", "cifar10"]) == 1
     assert "no priors of VQVAE are published" in capsys.readouterr().err
+
+
+def test_a_stage_reads_what_it_writes(tmp_path: Path) -> None:
+    """To resume is to read it; what was planned is not written over a training that has begun."""
+    resumed = Namespace(config=None, resume=True)
+    before = prior.make_plan(["--model.num_heads=2", "--batch_size=3"], {})
+    assert prior.PriorPlan.read(resumed, tmp_path) == {}
+    before.write_ahead(tmp_path, resume=True)
+    assert prior.make_plan([], prior.PriorPlan.read(resumed, tmp_path)) == before
+    assert prior.PriorPlan.read(Namespace(config=None, resume=False), tmp_path) == {}
+    (tmp_path / "prior" / "checkpoints").mkdir()
+    other = prior.make_plan(["--batch_size=4"], {})
+    other.write_ahead(tmp_path, resume=True)
+    assert prior.PriorPlan.read(resumed, tmp_path)["batch_size"] == 3
+    other.write_ahead(tmp_path, resume=False)
+    assert prior.PriorPlan.read(resumed, tmp_path)["batch_size"] == 4
 
 
 def test_an_interrupted_second_stage_goes_on(completed: Path, tmp_path: Path) -> None:
