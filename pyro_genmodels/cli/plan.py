@@ -183,12 +183,18 @@ def new_parser(name: str) -> Any:
     )
 
 
+def training_parser(name: str, trained: type[GenerativeModel]) -> Any:
+    """Return a parser of the settings of a training, with the defaults of what is trained."""
+    parser = new_parser(name)
+    parser.add_class_arguments(TrainingSettings, sub_configs=False, instantiate=False)
+    parser.set_defaults(dict(trained.training_defaults))
+    return parser
+
+
 def _model_parser(name: str, facts: Mapping[str, Any]) -> Any:
     register_component_types()
     maker = model_makers()[name]
-    parser = new_parser(name)
-    parser.add_class_arguments(TrainingSettings, sub_configs=False, instantiate=False)
-    parser.set_defaults(dict(family(maker).training_defaults))
+    parser = training_parser(name, family(maker))
     _add(parser, maker, "model")
     parameters = inspect.signature(maker).parameters
     settled = {k: v for k, v in facts.items() if k in parameters}

@@ -16,9 +16,8 @@ from pyro_genmodels import models, training
 from pyro_genmodels._checks import check
 from pyro_genmodels.cli.components import gather, options_of
 from pyro_genmodels.cli.names import family, over, preset_options
-from pyro_genmodels.cli.plan import Plan, new_parser, parse
+from pyro_genmodels.cli.plan import Plan, parse, training_parser
 from pyro_genmodels.cli.stage import PRIOR, Prepared, Stage, read_config
-from pyro_genmodels.training import TrainingSettings
 
 _PREFIX = "--prior."
 # Where and how a first stage runs, the second does too, unless it is told otherwise.
@@ -162,8 +161,6 @@ def print_help() -> int:
 
 
 def _parser() -> Any:
-    parser = new_parser("prior RUN")
-    parser.add_class_arguments(TrainingSettings, sub_configs=False, instantiate=False)
-    parser.set_defaults(dict(models.AutoregressiveModel.training_defaults))
+    parser = training_parser("prior RUN", models.AutoregressiveModel)
     parser.add_function_arguments(models.learned_priors, "model", skip={"model"})
     return parser
