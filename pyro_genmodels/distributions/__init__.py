@@ -15,7 +15,7 @@ from pyro_genmodels.distributions.autoregressive.sequences import MADE, CharRNN,
 from pyro_genmodels.distributions.dequantization import UniformDequantization
 from pyro_genmodels.distributions.discretized_logistic import DiscretizedLogistic
 from pyro_genmodels.distributions.discretized_logistic_mixture import DiscretizedLogisticMixture
-from pyro_genmodels.distributions.gaussian import DiagonalNormal, MapNormal, StandardNormal
+from pyro_genmodels.distributions.gaussian import DiagonalNormal, StandardNormal
 from pyro_genmodels.distributions.rescaled import Rescaled
 from pyro_genmodels.distributions.uniform import ClosedUniform, UniformLevels
 
@@ -30,7 +30,6 @@ __all__ = [
     "DiscretizedLogisticMixture",
     "GatedPixelCNN",
     "HierarchicalVQPrior",
-    "MapNormal",
     "MultiScalePixelRNN",
     "NGram",
     "PixelCNN",

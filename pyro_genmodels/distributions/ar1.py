@@ -12,7 +12,7 @@ from torch.distributions import constraints, register_kl
 
 from pyro_genmodels._checks import check, integers_checked
 from pyro_genmodels._typing import Float, Tensor
-from pyro_genmodels.distributions.gaussian import DiagonalNormal
+from pyro_genmodels.distributions.gaussian import DiagonalNormal, check_same_rank
 
 # Logarithm of what the largest correlation lacks to one; beyond it rounding would set in.
 _LOG_MISSING = -30.0
@@ -124,6 +124,7 @@ class AR1Normal(TorchDistribution):
 @register_kl(DiagonalNormal, AR1Normal)  # type: ignore[untyped-decorator]
 def _kl_diagonal_ar1(q: DiagonalNormal, p: AR1Normal) -> Tensor:
     """The cross-entropy of the innovations, whose moments are those of independent entries."""
+    check_same_rank(q, p)
     loc, variance = p.steps_of(q.loc), p.steps_of(q.scale.square())
     moment = loc[..., 0, :].square() + variance[..., 0, :]
     shift = loc[..., 1:, :] - p.correlation * loc[..., :-1, :]

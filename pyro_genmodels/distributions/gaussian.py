@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 from pyro.distributions import Normal, TorchDistribution
+from pyro.distributions.util import sum_rightmost
 from torch.distributions import (
     Independent,
     MultivariateNormal,
@@ -23,46 +24,57 @@ from torch.distributions import (
 )
 from torch.distributions.utils import lazy_property
 
-from pyro_genmodels._checks import check
+from pyro_genmodels._checks import check, integers_checked
 from pyro_genmodels._typing import Float, Tensor
 
 _LOG_2_PI = math.log(2 * math.pi)
 
 
 class DiagonalNormal(TorchDistribution):
-    """Gaussian over vectors with independent entries, given by the logarithms of its scales.
+    """Gaussian with independent elements, over vectors, maps or events of any rank.
 
     Args:
-        loc: Means ``(*batch, D)``.
+        loc: Means ``(*batch, *event)``.
         log_scale: Logarithms of the standard deviations, of the same shape.
         scale: The standard deviations, in the place of their logarithms.
+        event_dim: Rank of the event: 1 for vectors ``(D,)``, 3 for maps ``(C, H, W)``.
         validate_args: Whether parameters and values are checked.
 
     Raises:
-        ValueError: If neither or both of ``log_scale`` and ``scale`` are given. Under validation,
-            if a mean is NaN or a standard deviation not positive.
+        ValueError: If neither or both of ``log_scale`` and ``scale`` are given, or ``loc`` has
+            fewer dimensions than the event. Under validation, if a mean is NaN or a standard
+            deviation not positive.
 
     Example:
         >>> noise = DiagonalNormal(torch.zeros(2, 3), torch.zeros(2, 3))
         >>> noise.sample((5,)).shape, noise.log_prob(torch.zeros(2, 3)).shape
         (torch.Size([5, 2, 3]), torch.Size([2]))
+        >>> maps = torch.ones(2, 1, 4, 4)
+        >>> DiagonalNormal(maps, scale=maps, event_dim=3).event_shape
+        torch.Size([1, 4, 4])
     """
 
+    # Pyro's reparameterisers make a distribution again from the names here. The event's rank is
+    # one of them; `dependent` keeps torch from checking it as a tensor.
     arg_constraints: ClassVar[dict[str, Any]] = {
-        "loc": constraints.real_vector,
-        "scale": constraints.independent(constraints.positive, 1),
+        "loc": constraints.real,
+        "scale": constraints.positive,
+        "event_dim": constraints.dependent,
     }
-    support = constraints.real_vector
     has_rsample = True
 
+    @integers_checked
     def __init__(
         self,
-        loc: Float[Tensor, "*batch D"],
-        log_scale: Float[Tensor, "*batch D"] | None = None,
+        loc: Float[Tensor, "*batch_event"],
+        log_scale: Float[Tensor, "*batch_event"] | None = None,
         *,
-        scale: Float[Tensor, "*batch D"] | None = None,
+        scale: Float[Tensor, "*batch_event"] | None = None,
+        event_dim: int = 1,
         validate_args: bool | None = None,
     ) -> None:
+        rank = loc.dim()
+        check(0 <= event_dim <= rank, "event_dim", f"lie between 0 and {rank}", event_dim)
         self.loc = loc
         if log_scale is not None:
             check(scale is None, "scale", "be left out with `log_scale`", "both")
@@ -70,8 +82,21 @@ class DiagonalNormal(TorchDistribution):
         else:
             check(scale is not None, "scale", "be given without `log_scale`", None)
             assert scale is not None  # narrows the type for the checker
-            self.log_scale, self.scale = scale.log(), scale
-        super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args=validate_args)
+            self.scale = scale
+        # Of a tensor that TraceGraph_ELBO follows, a part of the shape is a plain tuple.
+        batch = torch.Size(loc.shape[: rank - event_dim])
+        event = torch.Size(loc.shape[rank - event_dim :])
+        super().__init__(batch, event, validate_args=validate_args)
+
+    @property
+    def support(self) -> Any:
+        """All real numbers, with the event's rank."""
+        return constraints.independent(constraints.real, self.event_dim)
+
+    @lazy_property
+    def log_scale(self) -> Float[Tensor, "*batch_event"]:
+        """Logarithms of the standard deviations."""
+        return self.scale.log()
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> DiagonalNormal:
         """Return the same distribution with the parameters broadcast to ``batch_shape``."""
@@ -79,46 +104,53 @@ class DiagonalNormal(TorchDistribution):
             return self  # a plate expands whatever it meets, and it is immutable
         new = self._get_checked_instance(DiagonalNormal, _instance)
         shape = torch.Size(batch_shape) + self.event_shape
-        for name in ("loc", "log_scale", "scale"):
-            setattr(new, name, getattr(self, name).expand(shape))
-        super(DiagonalNormal, new).__init__(shape[:-1], shape[-1:], validate_args=False)
+        for name in ("loc", "scale", "log_scale"):
+            if name in self.__dict__:
+                setattr(new, name, getattr(self, name).expand(shape))
+        super(DiagonalNormal, new).__init__(
+            torch.Size(batch_shape), self.event_shape, validate_args=False
+        )
         new._validate_args = self._validate_args
         return new  # type: ignore[no-any-return]
 
-    def rsample(self, sample_shape: Any = ()) -> Float[Tensor, "*shape D"]:
-        """Draw vectors, differentiably."""
+    def rsample(self, sample_shape: Any = ()) -> Float[Tensor, "*shape_event"]:
+        """Draw events, differentiably."""
         shape = self._extended_shape(torch.Size(sample_shape))
         noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
         return torch.addcmul(self.loc, self.scale, noise)
 
-    def log_prob(self, value: Float[Tensor, "*value D"]) -> Float[Tensor, "*shape"]:
+    def log_prob(self, value: Float[Tensor, "*value_event"]) -> Float[Tensor, "*shape"]:
         """Return the log-density in nats."""
         if self._validate_args:
             self._validate_sample(value)
         standardised = (value - self.loc) / self.scale
-        constant = 0.5 * _LOG_2_PI * self.event_shape[0]
-        return -(0.5 * standardised.square() + self.log_scale).sum(-1) - constant
+        constant = 0.5 * _LOG_2_PI * self.event_shape.numel()
+        terms = 0.5 * standardised.square() + self.log_scale
+        nats: Tensor = -sum_rightmost(terms, self.event_dim) - constant
+        return nats
 
     @property
-    def mean(self) -> Float[Tensor, "*batch D"]:
+    def mean(self) -> Float[Tensor, "*batch_event"]:
         """The location."""
         return self.loc
 
     mode = mean
 
     @property
-    def stddev(self) -> Float[Tensor, "*batch D"]:
+    def stddev(self) -> Float[Tensor, "*batch_event"]:
         """The scale."""
         return self.scale
 
     @property
-    def variance(self) -> Float[Tensor, "*batch D"]:
+    def variance(self) -> Float[Tensor, "*batch_event"]:
         """The square of the scale."""
         return self.scale.square()
 
     def entropy(self) -> Float[Tensor, "*batch"]:
         """Return the entropy in nats."""
-        return self.log_scale.sum(-1) + 0.5 * (1 + _LOG_2_PI) * self.event_shape[0]
+        constant = 0.5 * (1 + _LOG_2_PI) * self.event_shape.numel()
+        nats: Tensor = sum_rightmost(self.log_scale, self.event_dim) + constant
+        return nats
 
 
 class StandardNormal(TorchDistribution):
@@ -211,17 +243,27 @@ class StandardNormal(TorchDistribution):
 @register_kl(StandardNormal, DiagonalNormal)  # type: ignore[untyped-decorator]
 @register_kl(DiagonalNormal, DiagonalNormal)  # type: ignore[untyped-decorator]
 def _kl_diagonal_diagonal(q: Any, p: Any) -> Tensor:
-    spread = ((q.loc - p.loc).square() + q.scale.square()) / p.scale.square()
-    nats: Tensor = (0.5 * (spread - 1) + p.log_scale - q.log_scale).sum(-1)
+    """Vahdat and Kautz (2020), NVAE, eq. 2, of which this is the general form."""
+    check_same_rank(q, p)
+    ratio, distance = q.scale / p.scale, (q.loc - p.loc) / p.scale
+    terms = 0.5 * (ratio.square() + distance.square() - 1) + p.log_scale - q.log_scale
+    nats: Tensor = sum_rightmost(terms, q.event_dim)
     return nats
 
 
 @register_kl(DiagonalNormal, StandardNormal)  # type: ignore[untyped-decorator]
 def _kl_diagonal_standard(q: DiagonalNormal, p: StandardNormal) -> Tensor:
     """Kingma and Welling (2014), appendix B."""
+    check_same_rank(q, p)
     spread = torch.addcmul(q.loc.square(), q.scale, q.scale)
     nats = (0.5 * spread - q.log_scale).sum(-1) - 0.5 * q.event_shape[0]
     return _broadcast(nats, p.batch_shape)
+
+
+def check_same_rank(q: Any, p: Any) -> None:
+    """Raise ``NotImplementedError``, as torch does, for a KL divergence between other events."""
+    if q.event_dim != p.event_dim:
+        raise NotImplementedError(f"events of ranks {q.event_dim} and {p.event_dim}")
 
 
 def _broadcast(nats: Tensor, batch_shape: torch.Size) -> Tensor:
@@ -230,120 +272,17 @@ def _broadcast(nats: Tensor, batch_shape: torch.Size) -> Tensor:
     return nats.expand(torch.broadcast_shapes(nats.shape, batch_shape))
 
 
-_CLAMP = 5.0
-_MIN_SCALE = 1e-2
-
-
-def softly_clamped(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Keep values between -5 and 5, smoothly: ``5 tanh(x / 5)``."""
-    return _CLAMP * torch.tanh(x / _CLAMP)
-
-
-class MapNormal(TorchDistribution):
-    """Gaussian over maps ``(C, H, W)`` with independent elements.
-
-    Args:
-        loc: Means ``(*batch, C, H, W)``.
-        scale: Standard deviations, of the same shape.
-        validate_args: Whether parameters and values are checked.
-
-    Example:
-        >>> MapNormal(torch.zeros(2, 1, 3, 3), torch.ones(2, 1, 3, 3)).batch_shape
-        torch.Size([2])
-    """
-
-    arg_constraints: ClassVar[dict[str, Any]] = {
-        "loc": constraints.independent(constraints.real, 3),
-        "scale": constraints.independent(constraints.positive, 3),
-    }
-    support = constraints.independent(constraints.real, 3)
-    has_rsample = True
-
-    def __init__(
-        self,
-        loc: Float[Tensor, "*batch C H W"],
-        scale: Float[Tensor, "*batch C H W"],
-        *,
-        validate_args: bool | None = None,
-    ) -> None:
-        self.loc, self.scale = loc, scale
-        # Of a tensor that TraceGraph_ELBO follows, a part of the shape is a plain tuple.
-        batch, event = torch.Size(loc.shape[:-3]), torch.Size(loc.shape[-3:])
-        super().__init__(batch, event, validate_args=validate_args)
-
-    @classmethod
-    def from_numbers(cls, loc: Tensor, log_scale: Tensor, *, temperature: float = 1.0) -> MapNormal:
-        """Make one of a network's numbers, softly clamped, with a floor under the scale."""
-        scale = softly_clamped(log_scale).exp() + _MIN_SCALE
-        return cls(softly_clamped(loc), scale if temperature == 1 else scale * temperature)
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> MapNormal:
-        """Return the same distribution with the parameters broadcast to ``batch_shape``."""
-        if _instance is None and torch.Size(batch_shape) == self.batch_shape:
-            return self  # a plate expands whatever it meets, and it is immutable
-        new = self._get_checked_instance(MapNormal, _instance)
-        shape = torch.Size(batch_shape) + self.event_shape
-        new.loc, new.scale = self.loc.expand(shape), self.scale.expand(shape)
-        super(MapNormal, new).__init__(shape[:-3], shape[-3:], validate_args=False)
-        new._validate_args = self._validate_args
-        return new  # type: ignore[no-any-return]
-
-    def rsample(self, sample_shape: Any = ()) -> Float[Tensor, "*shape C H W"]:
-        """Draw maps, differentiably."""
-        shape = self._extended_shape(torch.Size(sample_shape))
-        noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
-        return torch.addcmul(self.loc, self.scale, noise)
-
-    def log_prob(self, value: Float[Tensor, "*value C H W"]) -> Float[Tensor, "*shape"]:
-        """Return the log-density in nats."""
-        if self._validate_args:
-            self._validate_sample(value)
-        standardised = (value - self.loc) / self.scale
-        terms = 0.5 * standardised.square() + self.scale.log()
-        return -terms.sum((-3, -2, -1)) - 0.5 * _LOG_2_PI * self.event_shape.numel()
-
-    @property
-    def mean(self) -> Float[Tensor, "*batch C H W"]:
-        """The location."""
-        return self.loc
-
-    mode = mean
-
-    @property
-    def stddev(self) -> Float[Tensor, "*batch C H W"]:
-        """The scale."""
-        return self.scale
-
-    @property
-    def variance(self) -> Float[Tensor, "*batch C H W"]:
-        """The square of the scale."""
-        return self.scale.square()
-
-    def entropy(self) -> Float[Tensor, "*batch"]:
-        """Return the entropy in nats."""
-        constant = 0.5 * (1 + _LOG_2_PI) * self.event_shape.numel()
-        return self.scale.log().sum((-3, -2, -1)) + constant
-
-
-@register_kl(MapNormal, MapNormal)  # type: ignore[untyped-decorator]
-def _kl_of_maps(q: MapNormal, p: MapNormal) -> Tensor:
-    """Vahdat and Kautz (2020), eq. 2, of which this is the general form."""
-    ratio, distance = q.scale / p.scale, (q.loc - p.loc) / p.scale
-    terms = 0.5 * (ratio.square() + distance.square() - 1) - ratio.log()
-    return terms.sum((-3, -2, -1))
-
-
 def _plain(normal: Any) -> Any:
     """Return Pyro's own form of one of these distributions."""
     return Normal(normal.loc, normal.scale).to_event(normal.event_dim)
 
 
-def _register_plain_kl(*kinds: type) -> None:
-    for kind in kinds:
-        register_kl(kind, Independent)(lambda q, p: kl_divergence(_plain(q), p))
-        register_kl(Independent, kind)(lambda q, p: kl_divergence(q, _plain(p)))
-        if kind is not MapNormal:
-            register_kl(kind, MultivariateNormal)(lambda q, p: kl_divergence(_plain(q), p))
+def _register_plain_kl(kind: type) -> None:
+    for other in (Independent, Normal):
+        register_kl(kind, other)(lambda q, p: kl_divergence(_plain(q), p))
+        register_kl(other, kind)(lambda q, p: kl_divergence(q, _plain(p)))
+    register_kl(kind, MultivariateNormal)(lambda q, p: kl_divergence(_plain(q), p))
 
 
-_register_plain_kl(DiagonalNormal, StandardNormal, MapNormal)
+_register_plain_kl(DiagonalNormal)
+_register_plain_kl(StandardNormal)

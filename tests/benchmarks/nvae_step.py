@@ -26,8 +26,8 @@ from pyro.optim import PyroOptim
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from pyro_genmodels.distributions.gaussian import MapNormal
 from pyro_genmodels.models import NVAE, ELBOLoss, NVAENetwork, NVAEObjective
+from pyro_genmodels.models.nvae.hierarchy import clamped_normal
 from pyro_genmodels.models.nvae.objective import balancing_coefficients, group_weights
 from pyro_genmodels.optim import JointOptim
 from tests.grouped import grouped
@@ -53,13 +53,13 @@ class HandWritten(nn.Module):
             if group:
                 state = decoder.advance(group, decoder.combine(group - 1, state, z))
                 numbers = decoder.prior(group, state)
-                p = MapNormal.from_numbers(*numbers.chunk(2, -3))
+                p = clamped_normal(*numbers.chunk(2, -3))
             else:
                 zeros = state.new_zeros(nets.sizes.latent_shape(0))
-                p = MapNormal.from_numbers(zeros, zeros)
+                p = clamped_normal(zeros, zeros)
             change = decoder.posterior(group, features[group], state)
             both = change if numbers is None else change + numbers
-            q = MapNormal.from_numbers(*both.chunk(2, -3))
+            q = clamped_normal(*both.chunk(2, -3))
             z = q.loc + q.scale * torch.randn_like(q.scale)
             rates.append(kl_divergence(q, p))
         state = decoder.combine(group, state, z)

@@ -32,6 +32,12 @@ DISTRIBUTIONS: Cases = {
         distributions.AR1Normal(torch.zeros((), dtype=torch.float64), 6, 0.8, num_steps=3)
     ),
     "DiagonalNormal": lambda: Case(distributions.DiagonalNormal(features(3), features(3) - 1)),
+    "DiagonalNormal/maps": lambda: Case(
+        distributions.DiagonalNormal(features(1, 2, 3), scale=features(1, 2, 3).exp(), event_dim=3)
+    ),
+    "DiagonalNormal/numbers": lambda: Case(
+        distributions.DiagonalNormal(features(3), features(3) - 1, event_dim=0)
+    ),
     "DiscretizedLogistic": lambda: Case(
         distributions.DiscretizedLogistic(features(3), features(3) - 1, 256)
     ),
@@ -164,7 +170,6 @@ DISTRIBUTIONS: Cases = {
     "PixelSNAIL/map": lambda: Case(
         distributions.PixelSNAIL(snail_net(1, 2, 2, context_shape=(2, 2, 2)), features(2, 2, 2))
     ),
-    "MapNormal": lambda: Case(distributions.MapNormal(features(1, 2, 3), features(1, 2, 3).exp())),
     "Rescaled": lambda: Case(
         distributions.Rescaled(
             distributions.DiagonalNormal(features(3), features(3) - 1, validate_args=False),

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from pyro_genmodels import models, testing
-from pyro_genmodels.distributions.gaussian import MapNormal
+from pyro_genmodels.distributions.gaussian import DiagonalNormal
 from pyro_genmodels.models import NVAE, ELBOLoss, LogisticMixtureLikelihood
 from pyro_genmodels.models.base.mean_field_elbo import MeanFieldELBO
+from pyro_genmodels.models.nvae.hierarchy import clamped_normal
 from pyro_genmodels.models.nvae.objective import balancing_coefficients, group_weights
 from pyro_genmodels.models.nvae.posterior_flow import AutoregressiveShifts
 from pyro_genmodels.nets.nvae.cells import DecoderCell, EncoderCell
@@ -72,8 +73,8 @@ def loss_and_gradients_of(model: NVAE, estimator: Any, x: Tensor, seed: int = 1)
 def test_kl_of_residual_normals() -> None:
     numbers = torch.randn(4, 3, 2, 2, 2)
     loc, log_scale, shift, stretch = numbers.unsqueeze(1) * 3
-    q = MapNormal.from_numbers(loc + shift, log_scale + stretch)
-    p = MapNormal.from_numbers(loc, log_scale)
+    q = clamped_normal(loc + shift, log_scale + stretch)
+    p = clamped_normal(loc, log_scale)
     both = [
         Normal(5 * torch.tanh(a / 5), torch.exp(5 * torch.tanh(b / 5)) + 0.01)
         for a, b in ((loc + shift, log_scale + stretch), (loc, log_scale))
@@ -88,8 +89,8 @@ def test_kl_of_residual_normals() -> None:
 def test_residual_kl_is_that_of_the_paper() -> None:
     """Eq. 2, in which neither clamp nor floor stands."""
     loc, log_scale, shift, stretch = torch.randn(4, 1, 2, 2, 2)
-    p = MapNormal(loc, log_scale.exp())
-    q = MapNormal(loc + shift, (log_scale + stretch).exp())
+    p = DiagonalNormal(loc, log_scale, event_dim=3)
+    q = DiagonalNormal(loc + shift, log_scale + stretch, event_dim=3)
     ratio = (2 * stretch).exp()
     expected = 0.5 * (shift.square() / (2 * log_scale).exp() + ratio - ratio.log() - 1)
     torch.testing.assert_close(kl_divergence(q, p), expected.sum((-3, -2, -1)), atol=1e-9, rtol=0)
@@ -126,7 +127,7 @@ def test_shifts_are_a_flow_that_keeps_volumes(num_pairs: int) -> None:
     z = torch.randn(2, 2, 2, 3)
     testing.check_inverse(flow.eval(), z)
     testing.check_log_det(flow, z)
-    noise = MapNormal(torch.zeros(2, 2, 3), torch.ones(2, 2, 3))
+    noise = DiagonalNormal(torch.zeros(2, 2, 3), torch.zeros(2, 2, 3), event_dim=3)
     density = pyro.distributions.TransformedDistribution(noise, [flow])
     calls = Counter[str]()
     flow.shifts[0].register_forward_hook(lambda *_: calls.update(["shift"]))

@@ -151,6 +151,19 @@ def test_scales_that_reparameterisers_cannot_set(monkeypatch: pytest.MonkeyPatch
     assert_caught(law, mutate, monkeypatch, "`scale` must", error=ValueError)
 
 
+def test_kl_between_other_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Summed over the first one's rank, whatever the second one's is."""
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr("pyro_genmodels.distributions.gaussian.check_same_rank", lambda q, p: None)
+
+    def law() -> None:
+        kl_law("DiagonalNormal", "DiagonalNormal/rank 3")
+
+    message, error = "DID NOT RAISE", pytest.fail.Exception
+    assert_caught(law, mutate, monkeypatch, message, error=error)
+
+
 def test_kl_to_plain_normals_of_variances(monkeypatch: pytest.MonkeyPatch) -> None:
     def mutate(patch: pytest.MonkeyPatch) -> None:
         plain = lambda d: dist.Normal(d.loc, d.variance).to_event(d.event_dim)  # noqa: E731

@@ -10,10 +10,36 @@ import torch.nn.functional as F
 from torch import nn
 
 from pyro_genmodels._typing import Float, Tensor
-from pyro_genmodels.distributions.gaussian import MapNormal
+from pyro_genmodels.distributions.gaussian import DiagonalNormal
 from pyro_genmodels.models.nvae.posterior_flow import AutoregressiveShifts
 from pyro_genmodels.nets.nvae import DecoderTower, EncoderTower, NVAENetwork
 from pyro_genmodels.transforms.interop import FlowDensity
+
+_CLAMP = 5.0
+_MIN_SCALE = 1e-2
+
+
+def softly_clamped(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Keep values between -5 and 5, smoothly: ``5 tanh(x / 5)``."""
+    return _CLAMP * torch.tanh(x / _CLAMP)
+
+
+def clamped_normal(
+    loc: Float[Tensor, "*batch D H W"],
+    log_scale: Float[Tensor, "*batch D H W"],
+    *,
+    temperature: float = 1.0,
+) -> DiagonalNormal:
+    """Return a group's Gaussian: a network's outputs softly clamped, a floor under the scale.
+
+    Args:
+        loc: Means before clamping.
+        log_scale: Log-scales before clamping.
+        temperature: Factor of the scale.
+    """
+    scale = softly_clamped(log_scale).exp() + _MIN_SCALE
+    scale = scale if temperature == 1 else scale * temperature
+    return DiagonalNormal(softly_clamped(loc), scale=scale, event_dim=3)
 
 
 class Step(NamedTuple):
@@ -21,7 +47,7 @@ class Step(NamedTuple):
 
     state: Tensor
     numbers: Tensor | None
-    prior: MapNormal
+    prior: DiagonalNormal
 
 
 class Hierarchy(nn.Module):
@@ -79,7 +105,7 @@ class Hierarchy(nn.Module):
         """Return what is known before anything is drawn."""
         state = self.decoder.begin(context)
         zeros = state.new_zeros(self.latent_shapes[0], dtype=self.dtype)
-        return Step(state, None, MapNormal.from_numbers(zeros, zeros, temperature=temperature))
+        return Step(state, None, clamped_normal(zeros, zeros, temperature=temperature))
 
     def next_step(
         self, group: int, before: Step, z: Float[Tensor, "*batch D H W"], temperature: float = 1.0
@@ -88,14 +114,14 @@ class Hierarchy(nn.Module):
         state = self.decoder.advance(group, self.decoder.combine(group - 1, before.state, z))
         # Under autocast a network's output has few digits; the KL needs more.
         numbers = self.decoder.prior(group, state).to(self.dtype)
-        prior = MapNormal.from_numbers(*numbers.chunk(2, -3), temperature=temperature)
+        prior = clamped_normal(*numbers.chunk(2, -3), temperature=temperature)
         return Step(state, numbers, prior)
 
     def posterior(self, group: int, features: Tensor, step: Step) -> Any:
         """Return a group's posterior: the prior's numbers and what the encoder adds to them."""
         numbers = self.decoder.posterior(group, features, step.state).to(self.dtype)
         numbers = numbers if step.numbers is None else numbers + step.numbers
-        gaussian = MapNormal.from_numbers(*numbers.chunk(2, -3))
+        gaussian = clamped_normal(*numbers.chunk(2, -3))
         return FlowDensity(gaussian, [self.flows[group]]) if len(self.flows) else gaussian
 
     def decoded(self, last: Step, z: Float[Tensor, "*batch D H W"]) -> Tensor:

@@ -15,7 +15,7 @@ from torch.distributions import kl_divergence
 from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._configuration import ArgumentGroup
 from pyro_genmodels._typing import Float, Tensor
-from pyro_genmodels.distributions.gaussian import MapNormal
+from pyro_genmodels.distributions.gaussian import DiagonalNormal
 from pyro_genmodels.models.base.latent_scale import LatentScale
 from pyro_genmodels.nets.nvae import BatchNormScales, SpectralNorms
 
@@ -104,7 +104,7 @@ def balancing_coefficients(
 
 
 def divergence(
-    posterior: Any, prior: MapNormal, z: Float[Tensor, "*batch C H W"]
+    posterior: Any, prior: DiagonalNormal, z: Float[Tensor, "*batch C H W"]
 ) -> Float[Tensor, "*batch"]:
     """Return a group's KL term where there is a form of it, elsewhere its estimate from the draw.
 
@@ -113,7 +113,7 @@ def divergence(
         prior: The group's prior.
         z: The draw.
     """
-    if isinstance(posterior, MapNormal):
+    if isinstance(posterior, DiagonalNormal):
         return kl_divergence(posterior, prior)
     estimate: Tensor = posterior.log_prob(z) - prior.log_prob(z)
     return estimate
