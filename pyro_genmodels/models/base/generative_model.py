@@ -35,7 +35,7 @@ from pyro_genmodels.models.base.random_weights import (
     run_with_random_weights,
     run_without_random_weights,
 )
-from pyro_genmodels.models.base.shared_pass import SharedPass
+from pyro_genmodels.models.base.shared_pass import SharedPass, note_source
 from pyro_genmodels.models.base.standardization import Standardization, StandardizedModel
 
 
@@ -211,7 +211,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
         self._check_estimator()
         self.register_with_pyro()
         self.remember_parameters()
-        seen, context, batch = self._checked(x, context, self._take_seen)
+        seen, context, batch = self._checked(x, context, self._seen)
         self._check_first_batch(x)
         return self._run(seen, context, batch, x)
 
@@ -238,7 +238,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
         self.remember_parameters()
         if observations:
             x = observations["x"]
-        checked, context, batch = self._checked(x, context, self._see)
+        checked, context, batch = self._checked(x, context, self._seen)
         self._check_first_batch(x)
         check(checked is not None, "x", "be given to the guide, which conditions on it", None)
         assert checked is not None  # narrows the type for the checker
@@ -402,6 +402,11 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
         """Run :meth:`generate` on what it sees of the data ``x``, with ``"x"`` in their units."""
         with self.standardization.observing(x, self.dtype):
             return self.generate(seen, context)
+
+    def _seen(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        seen = self.standardization.standardized(x, dtype)
+        note_source(seen, x)
+        return seen
 
     @contextmanager
     def bounding(self) -> Iterator[None]:

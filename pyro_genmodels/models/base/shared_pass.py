@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from pyro.ops.provenance import detach_provenance
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from pyro_genmodels._changes import Unchanged
 
-Convert: TypeAlias = Callable[[Tensor, torch.dtype], Tensor]
+# What the casts of inputs were made from.
+_sources: MutableMapping[Tensor, Tensor] = WeakIdKeyDictionary()
+
+
+def note_source(cast: Tensor, x: Tensor) -> None:
+    """Let a :class:`SharedPass` know two casts of one tensor, guide's and model's, as one input."""
+    if cast is not x:
+        _sources[cast] = x
 
 
 @dataclass
@@ -43,9 +51,9 @@ class SharedPass:
     A hierarchy's top-down pass is the same in guide and model as long as the model is replayed
     with the guide's own latents, which Pyro hands over as the very same tensors. So the guide
     records each step here, and the model takes the record and looks each step up. A step matches
-    only if input and every earlier latent are identical objects that hold what they held, whatever
-    else it was computed from is equal, and the grad mode the same; on a miss the model computes the
-    step itself.
+    only if input (before its cast to the model's dtype) and every earlier latent are identical
+    objects that hold what they held, whatever else it was computed from is equal, and the grad mode
+    the same; on a miss the model computes the step itself.
 
     The slot is emptied when taken, holds input and latents weakly, and is left behind by
     deepcopy and pickle.
@@ -65,34 +73,8 @@ class SharedPass:
 
     def __init__(self) -> None:
         self._pass: Pass | None = None
-        self._cast: tuple[Unchanged, tuple[bool, bool], Tensor] | None = None
         self.hits = 0
         self.misses = 0
-
-    def cast(self, x: Tensor, dtype: torch.dtype, convert: Convert = Tensor.to) -> Tensor:
-        """Return the guide's ``x`` in that dtype, and keep it for the model's next call.
-
-        Guide and model cast their input each; only one tensor for both lets the model see that it
-        is run on what the guide was.
-
-        Args:
-            x: The input.
-            dtype: The dtype.
-            convert: Casts, and does whatever else becomes of the input on the way.
-        """
-        result = convert(x, dtype)
-        if result is not x:
-            self._cast = Unchanged(x), _modes(), result
-        return result
-
-    def take_cast(self, x: Tensor, dtype: torch.dtype, convert: Convert = Tensor.to) -> Tensor:
-        """Return the model's ``x`` in that dtype: the guide's very tensor, once, if it fits."""
-        kept, self._cast = self._cast, None
-        if kept is not None and kept[1] == _modes() and kept[0].fits(x):
-            result = kept[2]
-            if result.dtype == dtype:
-                return result
-        return convert(x, dtype)
 
     def begin(self, x: Tensor | None, *given: Any) -> Pass:
         """Start recording a guide execution for input ``x``; forgets the one before.
@@ -101,7 +83,7 @@ class SharedPass:
             x: The input.
             given: What else steps are computed from: a context, a temperature.
         """
-        known = None if x is None else Unchanged(x)
+        known = None if x is None else Unchanged(_sources.get(x, x))
         contents = [Unchanged(detach_provenance(v)) for v in given if isinstance(v, Tensor)]
         self._pass = Pass(known, given, contents, torch.is_grad_enabled())
         return self._pass
@@ -113,7 +95,7 @@ class SharedPass:
             return None
         known = record.input
         # Of an input that is no more, a record is still not what was made without one.
-        fits = x is None if known is None else x is not None and known.fits(x)
+        fits = x is None if known is None else x is not None and known.fits(_sources.get(x, x))
         pairs = zip(record.given, given, strict=True)
         fits = fits and all(_is_equal(a, b) for a, b in pairs)
         tensors = [detach_provenance(v) for v in record.given if isinstance(v, Tensor)]
@@ -137,10 +119,10 @@ class SharedPass:
 
     def clear(self) -> None:
         """Forget the record, if there is one."""
-        self._pass = self._cast = None
+        self._pass = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_pass": None, "_cast": None, "hits": 0, "misses": 0}
+        return {"_pass": None, "hits": 0, "misses": 0}
 
 
 def _is_equal(a: Any, b: Any) -> bool:
@@ -151,8 +133,3 @@ def _is_equal(a: Any, b: Any) -> bool:
         return bool(a == b)
     a, b = detach_provenance(a), detach_provenance(b)
     return a is b or (a.dtype == b.dtype and a.device == b.device and torch.equal(a, b))
-
-
-def _modes() -> tuple[bool, bool]:
-    """Return what a tensor that is made of another now depends on, besides its values."""
-    return torch.is_grad_enabled(), torch.is_inference_mode_enabled()
