@@ -1,6 +1,6 @@
 """Layers that several families of networks are built of."""
 
-from pyro_genmodels.nets.layers.checkpointing import checkpointed, checkpointed_method
+from pyro_genmodels.nets.layers.checkpointing import checkpointed
 from pyro_genmodels.nets.layers.context import (
     ContextEmbedding,
     check_context,
@@ -30,7 +30,6 @@ __all__ = [
     "check_context",
     "check_finite_context",
     "checkpointed",
-    "checkpointed_method",
     "context_event_dim",
     "expect_no_data",
     "full_precision",

@@ -9,7 +9,7 @@ pass (``retain_graph=True``) and in a gradient of a gradient (``create_graph=Tru
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeAlias, TypeVar
 
 import torch
@@ -19,52 +19,32 @@ from torch.utils.checkpoint import checkpoint
 ResultT = TypeVar("ResultT")
 
 
-def checkpointed(function: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
-    """Call a module, or a function that changes nothing, keeping its arguments only.
+def checkpointed(function: Callable[..., ResultT], *arguments: Tensor | None) -> ResultT:
+    """Call a module, or a method of one, and keep its arguments only.
 
-    Random numbers are preserved for the dropout of a module; a function must draw none.
+    Random numbers are preserved for the dropout of the module; it must draw no others.
 
     Args:
-        function: What to call.
+        function: The module, or its bound method.
         arguments: Its tensors.
 
     Returns:
-        The function's result.
+        The result.
     """
-    part = function if isinstance(function, nn.Module) else None
-    return _checkpointed(part, function, *arguments)
-
-
-Evaluation = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
-
-
-def checkpointed_method(
-    part: nn.Module, function: Evaluation, x: Tensor, context: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Call ``function(x, context)``, a method of ``part``, without keeping what happens inside."""
-    return _checkpointed(part, function, x, context)
-
-
-def _checkpointed(
-    part: nn.Module | None, function: Callable[..., ResultT], *arguments: Tensor | None
-) -> ResultT:
     if not torch.is_grad_enabled():
         return function(*arguments)
-    first = None if part is None else _FirstEvaluation(part)
+    part = function if isinstance(function, nn.Module) else function.__self__  # type: ignore[attr-defined]
+    first = _FirstEvaluation(part)
     result: ResultT = checkpoint(
         function,
         *arguments,
         use_reentrant=False,
         # Only dropout draws numbers; to save and restore the generator costs as much as a layer.
-        preserve_rng_state=first is not None and first.drops,
+        preserve_rng_state=first.drops,
         determinism_check="none",
-        context_fn=_no_contexts if first is None else first.contexts,
+        context_fn=first.contexts,
     )
     return result
-
-
-def _no_contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), nullcontext()
 
 
 class _FirstEvaluation:

@@ -12,7 +12,7 @@ from torch.distributions import Transform
 from pyro_genmodels._changes import in_functorch
 from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Float, Num
-from pyro_genmodels.nets.layers import checkpointed_method
+from pyro_genmodels.nets.layers import checkpointed
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform, as_flow
 
 
@@ -93,7 +93,7 @@ class Chain(FlowTransform):
         context = context_for(part, context)
         anew = self.checkpoint and torch.is_grad_enabled() and not in_functorch()
         if anew and not _saves_memory_itself(part):
-            return checkpointed_method(part, function, x, context)
+            return checkpointed(function, x, context)
         return function(x, context)
 
     def _parts(self) -> list[FlowTransform]:
