@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from pyro import poutine
@@ -65,9 +65,10 @@ class LatentScale(nn.Module):
 
     def forward(self) -> AbstractContextManager[object]:
         """Return the handler that scales the latent sites inside it."""
-        value = self.value if self.is_on else 1.0
-        # At a constant one the handler would only cost time.
-        return nullcontext() if isinstance(value, float | int) and value == 1 else _scaled(value)
+        handler: AbstractContextManager[object] = poutine.scale(
+            scale=self.value if self.is_on else 1.0
+        )
+        return handler
 
     @contextmanager
     def off(self) -> Iterator[None]:
@@ -77,8 +78,3 @@ class LatentScale(nn.Module):
             yield
         finally:
             self.is_on = before
-
-
-def _scaled(value: Tensor | float) -> AbstractContextManager[object]:
-    handler: AbstractContextManager[object] = poutine.scale(scale=value)
-    return handler

@@ -46,10 +46,7 @@ def _outer_plates() -> tuple[dict[int, int], set[int]]:
 
     The others reach no site here, as the call is hidden from them by ``poutine.block``.
     """
-    # Asked first, since a message through all handlers costs as much as a plate.
     dims = {handler.dim for handler in _PYRO_STACK if isinstance(handler, IndepMessenger)}
-    if not dims:
-        return {}, set()
     sizes = {frame.dim: frame.size for frame in get_plates() if frame.dim is not None}
     return sizes, {dim for dim in dims if dim is not None and dim not in sizes}
 
@@ -57,7 +54,7 @@ def _outer_plates() -> tuple[dict[int, int], set[int]]:
 class _BatchPlate(pyro.plate):
     """A plate over a whole batch dimension: ``pyro.plate`` without its site for subsampling.
 
-    That site, drawn and pruned again in guide and model, is a fifth of Pyro's cost per step. What
+    That site, drawn and pruned again in guide and model, is 5 to 7 % of a small VAE's step. What
     looks for a ``pyro.plate``, as ``NeuTraReparam`` does, finds this one.
     """
 

@@ -75,14 +75,13 @@ class Standardization(nn.Module):
     @property
     def is_set(self) -> bool:
         """Whether data are standardised."""
-        return self._buffers["shift"] is not None
+        return self.shift is not None
 
     def standardized(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """Return what the networks see of data ``(*batch, *event)``, in their dtype."""
-        shift, scale = self._buffers["shift"], self._buffers["scale"]  # sooner than as attributes
-        if shift is None or scale is None:
+        if self.shift is None or self.scale is None:
             return x.to(dtype)
-        return ((x.double() - shift) / scale).to(dtype)
+        return ((x.double() - self.shift) / self.scale).to(dtype)
 
     def in_data_units(self, law: Any, dtype: torch.dtype, *, flat: bool = False) -> Any:
         """Return the distribution of data, given that of what the networks see.

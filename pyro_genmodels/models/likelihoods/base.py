@@ -60,8 +60,7 @@ class Likelihood(Configured, nn.Module, Abstract):
             ValueError: If the trailing shape is another.
         """
         rank = len(self.event_shape)
-        if decoded.shape[-rank:] != self.parameter_shape:
-            check_trailing("decoded", decoded, self.parameter_shape)
+        check_trailing("decoded", decoded, self.parameter_shape)
         # Log-likelihoods summed over an image need float32, also under autocast.
         decoded = decoded.float() if decoded.dtype in (torch.half, torch.bfloat16) else decoded
         return self._elementwise(decoded).to_event(rank)

@@ -71,8 +71,7 @@ class LogisticMixtureLikelihood(Likelihood):
         Raises:
             ValueError: If the trailing shape is another.
         """
-        if decoded.shape[-3:] != self.parameter_shape:
-            check_trailing("decoded", decoded, self.parameter_shape)
+        check_trailing("decoded", decoded, self.parameter_shape)
         wide = torch.promote_types(decoded.dtype, torch.float32)
         return LinkedMixture(
             decoded.to(wide).movedim(-3, -1),

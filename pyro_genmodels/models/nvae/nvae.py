@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 import pyro
-import torch
 from pyro import poutine
 
 from pyro_genmodels._checks import check, check_positive, check_trailing
@@ -124,11 +123,6 @@ class NVAE(GenerativeModel):
         if likelihood == "auto" and levels is not None and levels > 2:
             return LogisticMixtureLikelihood(self.event_shape, levels)
         return make_likelihood(likelihood, self.event_shape, levels)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Floating dtype in which the model computes."""
-        return self.hierarchy.dtype  # the base looks for a parameter, several times a step
 
     @property
     def standardization_scale(self) -> ScaleName | None:
