@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.distributions import kl_divergence
 
@@ -15,8 +17,19 @@ def unit_kl(posterior: object, prior: object, z: Tensor) -> Float[Tensor, "*batc
         spread = torch.addcmul(posterior.loc.square(), posterior.scale, posterior.scale)
         units: Tensor = 0.5 * (spread - 1) - posterior.log_scale
         return units
+    return divergence(posterior, prior, z).unsqueeze(-1)
+
+
+def divergence(posterior: Any, prior: Any, z: Tensor) -> Float[Tensor, "*batch"]:
+    """Return the KL divergence where there is a form of it, elsewhere its estimate from a draw.
+
+    Args:
+        posterior: What ``z`` was drawn from.
+        prior: The prior.
+        z: The draw.
+    """
     try:
-        nats: Tensor = kl_divergence(posterior, prior)  # type: ignore[arg-type]
+        return kl_divergence(posterior, prior)
     except NotImplementedError:
-        nats = posterior.log_prob(z) - prior.log_prob(z)  # type: ignore[attr-defined]
-    return nats.unsqueeze(-1)
+        nats: Tensor = posterior.log_prob(z) - prior.log_prob(z)
+        return nats

@@ -13,6 +13,7 @@ from pyro import poutine
 from pyro_genmodels._checks import check, check_positive, check_trailing
 from pyro_genmodels._typing import EventShape, Float, ScaleName, Tensor
 from pyro_genmodels.models.base.generative_model import GenerativeModel
+from pyro_genmodels.models.base.kl import divergence
 from pyro_genmodels.models.likelihoods.elementwise import (
     Likelihood,
     LikelihoodName,
@@ -21,12 +22,7 @@ from pyro_genmodels.models.likelihoods.elementwise import (
 from pyro_genmodels.models.likelihoods.logistic_mixture import LogisticMixtureLikelihood
 from pyro_genmodels.models.nvae.batch_norm import reestimate
 from pyro_genmodels.models.nvae.hierarchy import Hierarchy, Step
-from pyro_genmodels.models.nvae.objective import (
-    NVAEObjective,
-    WeightRegularizer,
-    add_divergences,
-    divergence,
-)
+from pyro_genmodels.models.nvae.objective import NVAEObjective, WeightRegularizer, add_divergences
 from pyro_genmodels.nets.nvae import NVAENetwork
 
 

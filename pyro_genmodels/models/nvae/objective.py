@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
 
 import pyro
 import torch
 from torch import nn
-from torch.distributions import kl_divergence
 
 from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._configuration import ArgumentGroup
 from pyro_genmodels._typing import Float, Tensor
-from pyro_genmodels.distributions.gaussian import DiagonalNormal
 from pyro_genmodels.models.base.latent_scale import LatentScale
 from pyro_genmodels.nets.nvae import BatchNormScales, SpectralNorms
 
@@ -101,22 +98,6 @@ def balancing_coefficients(
     means = torch.stack([each.detach().abs().mean() for each in divergences])
     shares = (means + _OFFSET) / means.new_tensor(weights)
     return shares * (len(weights) / shares.sum())
-
-
-def divergence(
-    posterior: Any, prior: DiagonalNormal, z: Float[Tensor, "*batch C H W"]
-) -> Float[Tensor, "*batch"]:
-    """Return a group's KL term where there is a form of it, elsewhere its estimate from the draw.
-
-    Args:
-        posterior: What ``z`` was drawn from.
-        prior: The group's prior.
-        z: The draw.
-    """
-    if isinstance(posterior, DiagonalNormal):
-        return kl_divergence(posterior, prior)
-    estimate: Tensor = posterior.log_prob(z) - prior.log_prob(z)
-    return estimate
 
 
 def add_divergences(
