@@ -12,6 +12,7 @@ from torch.distributions import constraints, register_kl
 
 from pyro_genmodels._checks import check, integers_checked
 from pyro_genmodels._typing import Float, Tensor
+from pyro_genmodels.distributions.expansion import expanded
 from pyro_genmodels.distributions.gaussian import DiagonalNormal, check_same_rank
 
 # Logarithm of what the largest correlation lacks to one; beyond it rounding would set in.
@@ -62,14 +63,7 @@ class AR1Normal(TorchDistribution):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> AR1Normal:
         """Return the same distribution with another batch shape."""
-        new = self._get_checked_instance(AR1Normal, _instance)
-        for name in ("like", "correlation", "num_steps"):
-            setattr(new, name, getattr(self, name))
-        super(AR1Normal, new).__init__(
-            torch.Size(batch_shape), self.event_shape, validate_args=False
-        )
-        new._validate_args = self._validate_args
-        return new  # type: ignore[no-any-return]
+        return expanded(self, batch_shape, _instance)
 
     def steps_of(self, z: Float[Tensor, "*value D"]) -> Float[Tensor, "*value T F"]:
         """Give the steps a dimension of their own."""

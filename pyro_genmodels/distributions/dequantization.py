@@ -9,6 +9,7 @@ from pyro.distributions import TorchDistribution
 from torch.distributions import constraints
 
 from pyro_genmodels._typing import Float, Tensor
+from pyro_genmodels.distributions.expansion import expanded
 
 
 class UniformDequantization(TorchDistribution):
@@ -77,8 +78,5 @@ class UniformDequantization(TorchDistribution):
         self, batch_shape: torch.Size | list[int] | tuple[int, ...], _instance: Any = None
     ) -> UniformDequantization:
         """Return the same law with a larger batch shape."""
-        new: UniformDequantization = self._get_checked_instance(UniformDequantization, _instance)
-        new.x = self.x.expand(torch.Size(batch_shape))
-        super(UniformDequantization, new).__init__(new.x.shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
+        x = self.x.expand(torch.Size(batch_shape))
+        return expanded(self, batch_shape, _instance, x=x)

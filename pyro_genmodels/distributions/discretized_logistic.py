@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from pyro.distributions import TorchDistribution
 from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 
 from pyro_genmodels._checks import check, integers_checked
 from pyro_genmodels._logistic_mixture import LOG_SCALE_BOUND, logistic_log_mass
 from pyro_genmodels._typing import Float, Num, Tensor
+from pyro_genmodels.distributions.discretized import DiscretizedDistribution
+from pyro_genmodels.distributions.expansion import expanded
 
 
-class DiscretizedLogistic(TorchDistribution):
+class DiscretizedLogistic(DiscretizedDistribution):
     r"""Integers 0 to K - 1 under a logistic density on [-1, 1], the edge bins taking the tails.
 
     Level v is the bin of half-width h = 1 / (K - 1) around 2 v h - 1. With a and b the bin's
@@ -49,7 +50,6 @@ class DiscretizedLogistic(TorchDistribution):
         "loc": constraints.real,
         "log_scale": constraints.interval(-LOG_SCALE_BOUND, LOG_SCALE_BOUND),
     }
-    has_enumerate_support = True
 
     @integers_checked
     def __init__(
@@ -65,20 +65,10 @@ class DiscretizedLogistic(TorchDistribution):
         self.loc, self.log_scale = broadcast_all(loc, log_scale)
         super().__init__(self.loc.shape, validate_args=validate_args)
 
-    @constraints.dependent_property(is_discrete=True, event_dim=0)
-    def support(self) -> Any:
-        """Integers from 0 to ``num_levels - 1``."""
-        return constraints.integer_interval(0, self.num_levels - 1)
-
     def expand(self, batch_shape: Any, _instance: Any = None) -> DiscretizedLogistic:
         """Return the same distribution with the parameters broadcast to ``batch_shape``."""
-        new = self._get_checked_instance(DiscretizedLogistic, _instance)
-        new.num_levels = self.num_levels
-        new.loc = self.loc.expand(batch_shape)
-        new.log_scale = self.log_scale.expand(batch_shape)
-        super(DiscretizedLogistic, new).__init__(new.loc.shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new  # type: ignore[no-any-return]
+        loc, log_scale = self.loc.expand(batch_shape), self.log_scale.expand(batch_shape)
+        return expanded(self, batch_shape, _instance, loc=loc, log_scale=log_scale)
 
     def log_prob(self, value: Num[Tensor, "*value"]) -> Float[Tensor, "*shape"]:
         """Return the log-mass of each level, in nats."""
@@ -90,19 +80,7 @@ class DiscretizedLogistic(TorchDistribution):
     def sample(self, sample_shape: Any = ()) -> Float[Tensor, "*shape"]:
         """Draw levels, held in the dtype of ``loc``, by inverting the logistic's CDF."""
         shape = self._extended_shape(torch.Size(sample_shape))
-        uniform = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device)
-        # Zero would be minus infinity, times a scale that may have underflowed.
-        uniform = uniform.clamp(min=torch.finfo(uniform.dtype).tiny)
-        noise = uniform.log() - torch.log1p(-uniform)
-        position = self.loc + noise * self.log_scale.exp()
-        top = self.num_levels - 1
-        return ((position + 1) * (top / 2)).round().clamp(0, top)
-
-    def enumerate_support(self, expand: bool = True) -> Float[Tensor, "*shape"]:
-        """Return every level, along a new leading dimension."""
-        levels = torch.arange(self.num_levels, dtype=self.loc.dtype, device=self.loc.device)
-        levels = levels.reshape(-1, *[1] * len(self.batch_shape))
-        return levels.expand(-1, *self.batch_shape) if expand else levels
+        return self._logistic_levels(self.loc, self.log_scale.exp(), shape)
 
     @property
     def mean(self) -> Float[Tensor, "*batch"]:
@@ -121,9 +99,3 @@ class DiscretizedLogistic(TorchDistribution):
             edge = (2 * level - 1) / (self.num_levels - 1) - 1
             total = total + weight(level) * torch.sigmoid((self.loc - edge) * precision)
         return total
-
-    def entropy(self) -> Float[Tensor, "*batch"]:
-        """Return the entropy in nats."""
-        mass = self.log_prob(self.enumerate_support(expand=False)).exp()
-        nats: Tensor = torch.special.entr(mass).sum(0)
-        return nats

@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from pyro.distributions import TorchDistribution
 from torch.distributions import constraints
 
 from pyro_genmodels._checks import check, integers_checked
 from pyro_genmodels._logistic_mixture import LOG_SCALE_BOUND, mixture_log_mass
 from pyro_genmodels._typing import Float, Num, Tensor
+from pyro_genmodels.distributions.discretized import DiscretizedDistribution
+from pyro_genmodels.distributions.expansion import expanded
 
 
-class DiscretizedLogisticMixture(TorchDistribution):
+class DiscretizedLogisticMixture(DiscretizedDistribution):
     r"""Integers 0 to K - 1 under a mixture of logistic densities on [-1, 1], edges with the tails.
 
     The mixture of :class:`DiscretizedLogistic`: exact for every parameter, no threshold.
@@ -47,7 +48,6 @@ class DiscretizedLogisticMixture(TorchDistribution):
             constraints.interval(-LOG_SCALE_BOUND, LOG_SCALE_BOUND), 1
         ),
     }
-    has_enumerate_support = True
 
     @integers_checked
     def __init__(
@@ -67,21 +67,12 @@ class DiscretizedLogisticMixture(TorchDistribution):
         self.logits, self.loc, self.log_scale = parameters
         super().__init__(self.loc.shape[:-1], validate_args=validate_args)
 
-    @constraints.dependent_property(is_discrete=True, event_dim=0)
-    def support(self) -> Any:
-        """Integers from 0 to ``num_levels - 1``."""
-        return constraints.integer_interval(0, self.num_levels - 1)
-
     def expand(self, batch_shape: Any, _instance: Any = None) -> DiscretizedLogisticMixture:
         """Return the same distribution with the parameters broadcast to ``batch_shape``."""
-        new = self._get_checked_instance(DiscretizedLogisticMixture, _instance)
-        new.num_levels = self.num_levels
         shape = (*batch_shape, self.loc.shape[-1])
-        new.logits, new.loc = self.logits.expand(shape), self.loc.expand(shape)
-        new.log_scale = self.log_scale.expand(shape)
-        TorchDistribution.__init__(new, new.loc.shape[:-1], validate_args=False)
-        new._validate_args = self._validate_args
-        return new  # type: ignore[no-any-return]
+        names = ("logits", "loc", "log_scale")
+        parameters = {name: getattr(self, name).expand(shape) for name in names}
+        return expanded(self, batch_shape, _instance, **parameters)
 
     def log_prob(self, value: Num[Tensor, "*value"]) -> Float[Tensor, "*shape"]:
         """Return the log-mass of each level, in nats."""
@@ -98,19 +89,7 @@ class DiscretizedLogisticMixture(TorchDistribution):
         size = (*shape, self.loc.shape[-1])
         loc = self.loc.expand(size).gather(-1, index)[..., 0]
         scale = self.log_scale.expand(size).gather(-1, index)[..., 0].exp()
-        uniform = torch.rand(shape, dtype=loc.dtype, device=loc.device)
-        # Zero would be minus infinity, times a scale that may have underflowed.
-        uniform = uniform.clamp(min=torch.finfo(uniform.dtype).tiny)
-        position = loc + (uniform.log() - torch.log1p(-uniform)) * scale
-        top = self.num_levels - 1
-        levels: Tensor = ((position + 1) * (top / 2)).round().clamp(0, top)
-        return levels
-
-    def enumerate_support(self, expand: bool = True) -> Float[Tensor, "*shape"]:
-        """Return every level, along a new leading dimension."""
-        levels = torch.arange(self.num_levels, dtype=self.loc.dtype, device=self.loc.device)
-        levels = levels.reshape(-1, *[1] * len(self.batch_shape))
-        return levels.expand(-1, *self.batch_shape) if expand else levels
+        return self._logistic_levels(loc, scale, shape)
 
     @property
     def mean(self) -> Float[Tensor, "*batch"]:
@@ -121,12 +100,6 @@ class DiscretizedLogisticMixture(TorchDistribution):
     def variance(self) -> Float[Tensor, "*batch"]:
         """Variance of the level."""
         return self._moment(lambda levels: (levels - self.mean).square())
-
-    def entropy(self) -> Float[Tensor, "*batch"]:
-        """Return the entropy in nats."""
-        mass = self.log_prob(self.enumerate_support(expand=False)).exp()
-        nats: Tensor = torch.special.entr(mass).sum(0)
-        return nats
 
     def _moment(self, of: Any) -> Tensor:
         levels = self.enumerate_support(expand=False)

@@ -26,6 +26,7 @@ from torch.distributions.utils import lazy_property
 
 from pyro_genmodels._checks import check, integers_checked
 from pyro_genmodels._typing import Float, Tensor
+from pyro_genmodels.distributions.expansion import expanded
 
 _LOG_2_PI = math.log(2 * math.pi)
 
@@ -100,18 +101,10 @@ class DiagonalNormal(TorchDistribution):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> DiagonalNormal:
         """Return the same distribution with the parameters broadcast to ``batch_shape``."""
-        if _instance is None and torch.Size(batch_shape) == self.batch_shape:
-            return self  # a plate expands whatever it meets, and it is immutable
-        new = self._get_checked_instance(DiagonalNormal, _instance)
         shape = torch.Size(batch_shape) + self.event_shape
-        for name in ("loc", "scale", "log_scale"):
-            if name in self.__dict__:
-                setattr(new, name, getattr(self, name).expand(shape))
-        super(DiagonalNormal, new).__init__(
-            torch.Size(batch_shape), self.event_shape, validate_args=False
-        )
-        new._validate_args = self._validate_args
-        return new  # type: ignore[no-any-return]
+        names = [name for name in ("loc", "scale", "log_scale") if name in vars(self)]
+        parameters = {name: getattr(self, name).expand(shape) for name in names}
+        return expanded(self, batch_shape, _instance, **parameters)
 
     def rsample(self, sample_shape: Any = ()) -> Float[Tensor, "*shape_event"]:
         """Draw events, differentiably."""
@@ -188,13 +181,7 @@ class StandardNormal(TorchDistribution):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> StandardNormal:
         """Return the same distribution with another batch shape."""
-        new = self._get_checked_instance(StandardNormal, _instance)
-        new.like = self.like
-        super(StandardNormal, new).__init__(
-            torch.Size(batch_shape), self.event_shape, validate_args=False
-        )
-        new._validate_args = self._validate_args
-        return new  # type: ignore[no-any-return]
+        return expanded(self, batch_shape, _instance)
 
     def rsample(self, sample_shape: Any = ()) -> Float[Tensor, "*shape D"]:
         """Draw vectors."""
@@ -208,30 +195,19 @@ class StandardNormal(TorchDistribution):
         nats = -0.5 * value.square().sum(-1) - 0.5 * _LOG_2_PI * self.event_shape[0]
         return nats.expand(torch.broadcast_shapes(nats.shape, self.batch_shape))
 
-    # Lazy: made when they are asked for, and never validated.
-    @lazy_property
-    def loc(self) -> Float[Tensor, "*batch D"]:
-        """Zeros."""
-        return self.like.new_zeros(self.batch_shape + self.event_shape)
-
-    @lazy_property
-    def scale(self) -> Float[Tensor, "*batch D"]:
-        """Ones."""
-        return self.like.new_ones(self.batch_shape + self.event_shape)
-
     @property
     def mean(self) -> Float[Tensor, "*batch D"]:
         """Zeros."""
-        return self.loc
+        return self.like.new_zeros(self.batch_shape + self.event_shape)
 
-    mode = log_scale = mean
+    loc = mode = log_scale = mean
 
     @property
     def variance(self) -> Float[Tensor, "*batch D"]:
         """Ones."""
-        return self.scale
+        return self.like.new_ones(self.batch_shape + self.event_shape)
 
-    stddev = variance
+    scale = stddev = variance
 
     def entropy(self) -> Float[Tensor, "*batch"]:
         """Return the entropy in nats."""

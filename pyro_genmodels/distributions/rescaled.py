@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Float
+from pyro_genmodels.distributions.expansion import expanded
 
 
 class Rescaled(TorchDistribution):
@@ -70,12 +71,8 @@ class Rescaled(TorchDistribution):
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Rescaled:
         """Return the distribution with a larger batch shape."""
-        new: Any = type(self).__new__(type(self)) if _instance is None else _instance
-        new.base, new.dtype = self.base.expand(torch.Size(batch_shape)), self.dtype
-        new.shift, new.scale = self.shift, self.scale
-        TorchDistribution.__init__(new, new.base.batch_shape, self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new  # type: ignore[no-any-return]
+        base = self.base.expand(torch.Size(batch_shape))
+        return expanded(self, base.batch_shape, _instance, base=base)
 
     def log_prob(self, value: Float[Tensor, "*batch_event"]) -> Float[Tensor, "*batch"]:
         """Return the log-density in nats.

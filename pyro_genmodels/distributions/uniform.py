@@ -19,6 +19,7 @@ from pyro_genmodels._checks import (
     is_integer,
 )
 from pyro_genmodels._typing import Float, Int, Num
+from pyro_genmodels.distributions.expansion import expanded
 
 
 class ClosedUniform(Uniform):
@@ -97,12 +98,8 @@ class UniformLevels(TorchDistribution):
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> UniformLevels:
         """Return the distribution with a larger batch shape."""
-        new: Any = type(self).__new__(type(self)) if _instance is None else _instance
-        new.num_levels, new._nothing = self.num_levels, self._nothing
-        shape = torch.Size(torch.broadcast_shapes(self.batch_shape, tuple(batch_shape)))
-        TorchDistribution.__init__(new, shape, self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new  # type: ignore[no-any-return]
+        shape = torch.broadcast_shapes(self.batch_shape, tuple(batch_shape))
+        return expanded(self, shape, _instance)
 
     def log_prob(self, value: Num[Tensor, "*batch_event"]) -> Float[Tensor, "*batch"]:
         """Return minus the number of elements times the logarithm of the number of levels.

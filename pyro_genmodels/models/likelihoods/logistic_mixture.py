@@ -14,6 +14,7 @@ from pyro_genmodels._checks import check, check_positive, check_trailing
 from pyro_genmodels._logistic_mixture import channel_laws, link_count, linked_mixture
 from pyro_genmodels._typing import Float, Num, Tensor
 from pyro_genmodels.distributions import DiscretizedLogistic, DiscretizedLogisticMixture
+from pyro_genmodels.distributions.expansion import expanded
 from pyro_genmodels.models.likelihoods.elementwise import Likelihood
 
 _MIN_LOG_SCALE = -7.0
@@ -121,17 +122,8 @@ class LinkedMixture(TorchDistribution):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> LinkedMixture:
         """Return the same distribution with the numbers broadcast to ``batch_shape``."""
-        if _instance is None and torch.Size(batch_shape) == self.batch_shape:
-            return self
-        new = self._get_checked_instance(LinkedMixture, _instance)
-        new.raw = self.raw.expand(*batch_shape, *self.raw.shape[-3:])
-        new.num_channels, new.num_levels = self.num_channels, self.num_levels
-        new.min_log_scale = self.min_log_scale
-        super(LinkedMixture, new).__init__(
-            torch.Size(batch_shape), self.event_shape, validate_args=False
-        )
-        new._validate_args = self._validate_args
-        return new  # type: ignore[no-any-return]
+        raw = self.raw.expand(*batch_shape, *self.raw.shape[-3:])
+        return expanded(self, batch_shape, _instance, raw=raw)
 
     def _law(self, parameters: Tensor) -> DiscretizedLogisticMixture:
         logits, loc, log_scale = parameters.chunk(3, -1)
