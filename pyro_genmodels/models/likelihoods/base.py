@@ -59,11 +59,10 @@ class Likelihood(Configured, nn.Module, Abstract):
         Raises:
             ValueError: If the trailing shape is another.
         """
-        rank = len(self.event_shape)
         check_trailing("decoded", decoded, self.parameter_shape)
         # Log-likelihoods summed over an image need float32, also under autocast.
         decoded = decoded.float() if decoded.dtype in (torch.half, torch.bfloat16) else decoded
-        return self._elementwise(decoded).to_event(rank)
+        return self._distribution(decoded)
 
     @property
     def standardization_scale(self) -> ScaleName | None:
@@ -72,6 +71,10 @@ class Likelihood(Configured, nn.Module, Abstract):
         ``None`` of levels. A likelihood whose support is bounded need not say so.
         """
         return "per_dimension" if self.num_levels is None else None
+
+    def _distribution(self, decoded: Tensor) -> Any:
+        """Return the distribution over a data point, by default of independent dimensions."""
+        return self._elementwise(decoded).to_event(len(self.event_shape))
 
     @abstractmethod
     def _elementwise(self, decoded: Tensor) -> Any:

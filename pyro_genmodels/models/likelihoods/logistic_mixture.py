@@ -10,7 +10,7 @@ from pyro.distributions import TorchDistribution
 from torch.distributions import constraints
 
 from pyro_genmodels._batching import broadcast_shapes
-from pyro_genmodels._checks import check, check_positive, check_trailing
+from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._logistic_mixture import channel_laws, link_count, linked_mixture
 from pyro_genmodels._typing import Float, Num, Tensor
 from pyro_genmodels.distributions import DiscretizedLogistic, DiscretizedLogisticMixture
@@ -63,19 +63,9 @@ class LogisticMixtureLikelihood(Likelihood):
         channels, *size = self.event_shape
         self.parameter_shape = torch.Size((link_count(channels) * num_mixtures, *size))
 
-    def forward(self, decoded: Float[Tensor, "*batch_parameters"]) -> Any:
-        """Return the distribution over an image.
-
-        Args:
-            decoded: Decoder output ``(*batch, *parameter_shape)``.
-
-        Raises:
-            ValueError: If the trailing shape is another.
-        """
-        check_trailing("decoded", decoded, self.parameter_shape)
-        wide = torch.promote_types(decoded.dtype, torch.float32)
+    def _distribution(self, decoded: Tensor) -> Any:
         return LinkedMixture(
-            decoded.to(wide).movedim(-3, -1),
+            decoded.movedim(-3, -1),
             self.event_shape[0],
             self.num_levels or 2,
             min_log_scale=self.min_log_scale,
