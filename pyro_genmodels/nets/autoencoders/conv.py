@@ -14,8 +14,13 @@ from pyro_genmodels._batching import over_batch
 from pyro_genmodels._checks import check, check_event_shape
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import EventShape, Float, Num, Tensor
-from pyro_genmodels.nets.layers.context import ContextEmbedding, context_event_dim
+from pyro_genmodels.nets.layers.context import (
+    ContextEmbedding,
+    add_features,
+    context_event_dim,
+)
 from pyro_genmodels.nets.layers.mlp import make_activation
+from pyro_genmodels.nets.layers.residual import preactivation_block
 
 
 class ConvEncoder(Configured, nn.Module):
@@ -160,31 +165,12 @@ class _Level(nn.Module):
             channels, num_classes=num_classes, context_shape=context_shape
         )
         self.blocks = nn.Sequential(
-            *(_ResidualBlock(channels, activation, dropout) for _ in range(num_blocks))
+            *(preactivation_block(channels, activation, dropout) for _ in range(num_blocks))
         )
 
     def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
-        shift = self.context(context, size=h.shape[-2:])
-        if shift is not None:
-            h = h + (shift if shift.dim() == h.dim() else shift[..., None, None])
-        refined: Tensor = self.blocks(h)
+        refined: Tensor = self.blocks(add_features(h, self.context(context)))
         return refined
-
-
-class _ResidualBlock(nn.Module):
-    def __init__(self, channels: int, activation: str, dropout: float) -> None:
-        super().__init__()
-        self.branch = nn.Sequential(
-            make_activation(activation),
-            nn.Conv2d(channels, channels, 3, padding=1),
-            make_activation(activation),
-            nn.Dropout(dropout),
-            nn.Conv2d(channels, channels, 3, padding=1),
-        )
-
-    def forward(self, h: Tensor) -> Tensor:
-        branch: Tensor = self.branch(h)
-        return h + branch
 
 
 def _sizes(event_shape: Sequence[int], channels: Sequence[int]) -> list[tuple[int, int]]:

@@ -7,15 +7,12 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from pyro_genmodels._batching import over_batch
 from pyro_genmodels._checks import check, check_positive
-from pyro_genmodels._configuration import Configured
-from pyro_genmodels._typing import Float, Num
-from pyro_genmodels.nets.layers.context import ContextEmbedding
-from pyro_genmodels.nets.layers.residual import residual_blocks, shifted_by_context
+from pyro_genmodels.nets.layers.context import ConditionalNet, add_features
+from pyro_genmodels.nets.layers.residual import residual_blocks
 
 
-class MapEncoder(Configured, nn.Module):
+class MapEncoder(ConditionalNet):
     """Strided convolutions, then residual blocks: each stride halves height and width.
 
     Every ``strided_channels`` entry is a 4x4 convolution of stride 2 and a ReLU; a 3x3
@@ -33,6 +30,10 @@ class MapEncoder(Configured, nn.Module):
         projection: Whether there is the 3x3 convolution, as in Sonnet's code, not in the paper.
         num_classes: Condition on labels.
         context_shape: Condition on vectors or maps; the context enters before the blocks.
+
+    Shape:
+        ``(*batch, in_channels, H, W)`` to ``(*batch, out_channels, h, w)``; each halving rounds
+        down.
 
     Raises:
         ValueError: If a number is not positive, or widths differ without a projection.
@@ -75,28 +76,19 @@ class MapEncoder(Configured, nn.Module):
             )
         )
         self.projection = _projection(widths[-1], hidden_channels) if projection else nn.Identity()
-        self.context = ContextEmbedding(
-            hidden_channels, num_classes=num_classes, context_shape=context_shape
-        )
+        self._take_context(hidden_channels, num_classes, context_shape)
         self.blocks = residual_blocks(hidden_channels, residual_channels, num_blocks)
-        last = (
+        self.last = (
             nn.Identity() if out_channels is None else nn.Conv2d(hidden_channels, out_channels, 1)
         )
-        self.last = last
 
-    def forward(
-        self, x: Float[Tensor, "*batch C H W"], context: Num[Tensor, "*context"] | None = None
-    ) -> Float[Tensor, "*output C_out h w"]:
-        """Return feature maps ``(*batch, out_channels, h, w)``; a size is halved downwards."""
-        return over_batch(self._encode, (x, 3), (context, self.context.event_dim or 0))
-
-    def _encode(self, x: Tensor, context: Tensor | None) -> Tensor:
-        h = shifted_by_context(self.projection(self.strided(x)), self.context, context)
+    def _evaluate(self, x: Tensor, features: Tensor | None) -> Tensor:
+        h = add_features(self.projection(self.strided(x)), features)
         output: Tensor = self.last(self.blocks(h))
         return output
 
 
-class MapDecoder(Configured, nn.Module):
+class MapDecoder(ConditionalNet):
     """Residual blocks, then transposed convolutions: each doubles height and width.
 
     The mirror of :class:`MapEncoder`, with its arguments: a 3x3 convolution to
@@ -112,6 +104,9 @@ class MapDecoder(Configured, nn.Module):
         num_blocks: Number of blocks.
         num_classes: Condition on labels.
         context_shape: Condition on vectors or maps; the context enters before the blocks.
+
+    Shape:
+        ``(*batch, in_channels, h, w)`` to ``(*batch, out_channels, H, W)``.
 
     Raises:
         ValueError: If a number is not positive.
@@ -141,9 +136,7 @@ class MapDecoder(Configured, nn.Module):
         check_positive(in_channels=in_channels, out_channels=out_channels)
         check_positive(hidden_channels=hidden_channels)
         self.projection = _projection(in_channels, hidden_channels)
-        self.context = ContextEmbedding(
-            hidden_channels, num_classes=num_classes, context_shape=context_shape
-        )
+        self._take_context(hidden_channels, num_classes, context_shape)
         self.blocks = residual_blocks(hidden_channels, residual_channels, num_blocks)
         widths = (hidden_channels, *reversed(strided_channels[:-1]), out_channels)
         self.strided = nn.Sequential()
@@ -153,14 +146,8 @@ class MapDecoder(Configured, nn.Module):
         if not strided_channels:  # the sizes stay as they are
             self.strided = nn.Sequential(nn.Conv2d(hidden_channels, out_channels, 3, padding=1))
 
-    def forward(
-        self, z: Float[Tensor, "*batch C H W"], context: Num[Tensor, "*context"] | None = None
-    ) -> Float[Tensor, "*output C_out h w"]:
-        """Return maps ``(*batch, out_channels, h, w)``."""
-        return over_batch(self._decode, (z, 3), (context, self.context.event_dim or 0))
-
-    def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
-        h = shifted_by_context(self.projection(z), self.context, context)
+    def _evaluate(self, x: Tensor, features: Tensor | None) -> Tensor:
+        h = add_features(self.projection(x), features)
         output: Tensor = self.strided(self.blocks(h))
         return output
 

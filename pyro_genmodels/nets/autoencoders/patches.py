@@ -6,15 +6,12 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from pyro_genmodels._batching import over_batch
 from pyro_genmodels._checks import check_positive
-from pyro_genmodels._configuration import Configured
-from pyro_genmodels._typing import Float, Num
-from pyro_genmodels.nets.layers.context import ContextEmbedding
-from pyro_genmodels.nets.layers.residual import residual_blocks, shifted_by_context
+from pyro_genmodels.nets.layers.context import ConditionalNet, add_features
+from pyro_genmodels.nets.layers.residual import residual_blocks
 
 
-class PatchEncoder(Configured, nn.Module):
+class PatchEncoder(ConditionalNet):
     """One convolution whose kernel is its stride, then residual blocks of 1x1 convolutions.
 
     Each patch is encoded by itself, so equal patches have equal features wherever they stand:
@@ -31,6 +28,10 @@ class PatchEncoder(Configured, nn.Module):
         num_blocks: Number of blocks.
         num_classes: Condition on labels.
         context_shape: Condition on vectors or maps, of which a patch sees its surroundings.
+
+    Shape:
+        ``(*batch, in_channels, H, W)`` to ``(*batch, out_channels, h, w)``; pixels that fill no
+        patch are left out.
 
     Raises:
         ValueError: If a number is not positive.
@@ -62,27 +63,19 @@ class PatchEncoder(Configured, nn.Module):
         check_positive(patch_size=patch_size)
         self.out_channels = out_channels or hidden_channels
         self.patches = nn.Conv2d(in_channels, hidden_channels, patch_size, stride=patch_size)
-        self.context = ContextEmbedding(
-            hidden_channels, num_classes=num_classes, context_shape=context_shape
-        )
+        self._take_context(hidden_channels, num_classes, context_shape)
         self.blocks = residual_blocks(hidden_channels, residual_channels, num_blocks, kernel_size=1)
         self.last = (
             nn.Identity() if out_channels is None else nn.Conv2d(hidden_channels, out_channels, 1)
         )
 
-    def forward(
-        self, x: Float[Tensor, "*batch C H W"], context: Num[Tensor, "*context"] | None = None
-    ) -> Float[Tensor, "*output C_out h w"]:
-        """Return features ``(*batch, out_channels, h, w)``; pixels that fill no patch are left."""
-        return over_batch(self._encode, (x, 3), (context, self.context.event_dim or 0))
-
-    def _encode(self, x: Tensor, context: Tensor | None) -> Tensor:
-        h = shifted_by_context(self.patches(x), self.context, context)
+    def _evaluate(self, x: Tensor, features: Tensor | None) -> Tensor:
+        h = add_features(self.patches(x), features)
         output: Tensor = self.last(self.blocks(h))
         return output
 
 
-class PatchDecoder(Configured, nn.Module):
+class PatchDecoder(ConditionalNet):
     """The mirror of :class:`PatchEncoder`: each place of the map makes one patch by itself.
 
     Args:
@@ -94,6 +87,9 @@ class PatchDecoder(Configured, nn.Module):
         num_blocks: Number of blocks.
         num_classes: Condition on labels.
         context_shape: Condition on vectors or maps, of which a patch sees its surroundings.
+
+    Shape:
+        ``(*batch, in_channels, h, w)`` to ``(*batch, out_channels, H, W)``.
 
     Raises:
         ValueError: If a number is not positive.
@@ -120,21 +116,13 @@ class PatchDecoder(Configured, nn.Module):
         check_positive(in_channels=in_channels, out_channels=out_channels)
         check_positive(hidden_channels=hidden_channels, patch_size=patch_size)
         self.projection = nn.Conv2d(in_channels, hidden_channels, 1)
-        self.context = ContextEmbedding(
-            hidden_channels, num_classes=num_classes, context_shape=context_shape
-        )
+        self._take_context(hidden_channels, num_classes, context_shape)
         self.blocks = residual_blocks(hidden_channels, residual_channels, num_blocks, kernel_size=1)
         self.patches = nn.ConvTranspose2d(
             hidden_channels, out_channels, patch_size, stride=patch_size
         )
 
-    def forward(
-        self, z: Float[Tensor, "*batch C H W"], context: Num[Tensor, "*context"] | None = None
-    ) -> Float[Tensor, "*output C_out h w"]:
-        """Return maps ``(*batch, out_channels, h, w)``."""
-        return over_batch(self._decode, (z, 3), (context, self.context.event_dim or 0))
-
-    def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
-        h = shifted_by_context(self.projection(z), self.context, context)
+    def _evaluate(self, x: Tensor, features: Tensor | None) -> Tensor:
+        h = add_features(self.projection(x), features)
         output: Tensor = self.patches(self.blocks(h))
         return output

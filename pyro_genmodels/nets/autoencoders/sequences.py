@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from pyro_genmodels._batching import over_batch
 from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._configuration import Configured
-from pyro_genmodels._typing import Float, Num
-from pyro_genmodels.nets.layers.context import ContextEmbedding
-from pyro_genmodels.nets.layers.residual import residual_blocks, shifted_by_context
+from pyro_genmodels._typing import Float
+from pyro_genmodels.nets.layers.context import ConditionalNet, add_features
+from pyro_genmodels.nets.layers.residual import residual_blocks
 
 
 class SequenceEncoder(Configured, nn.Module):
@@ -73,7 +73,7 @@ class SequenceEncoder(Configured, nn.Module):
         return over_batch(lambda x: self.last(self.blocks(self.strided(x[:, None]))), (x, 1))
 
 
-class SequenceDecoder(Configured, nn.Module):
+class SequenceDecoder(ConditionalNet):
     """Residual blocks over a sequence, whose steps are then repeated: features for a WaveNet.
 
     A convolution of width 3, to whose output a context is added, the blocks of
@@ -102,6 +102,8 @@ class SequenceDecoder(Configured, nn.Module):
         torch.Size([2, 32, 640])
     """
 
+    input_event_dim = 2
+
     def __init__(
         self,
         in_channels: int,
@@ -119,19 +121,11 @@ class SequenceDecoder(Configured, nn.Module):
         check_positive(hidden_channels=hidden_channels)
         self.reduction = reduction
         self.projection = nn.Conv1d(in_channels, hidden_channels, 3, padding=1)
-        self.context = ContextEmbedding(
-            hidden_channels, num_classes=num_classes, context_shape=context_shape, ranks=(1, 2)
-        )
+        self._take_context(hidden_channels, num_classes, context_shape, ranks=(1, 2))
         self.blocks = residual_blocks(hidden_channels, residual_channels, num_blocks, rank=1)
         self.last = nn.Conv1d(hidden_channels, out_channels, 1)
 
-    def forward(
-        self, z: Float[Tensor, "*batch C t"], context: Num[Tensor, "*context"] | None = None
-    ) -> Float[Tensor, "*output C_out T"]:
-        """Return features for each step."""
-        return over_batch(self._decode, (z, 2), (context, self.context.event_dim or 0))
-
-    def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
-        h = shifted_by_context(self.projection(z), self.context, context)
+    def _evaluate(self, x: Tensor, features: Tensor | None) -> Tensor:
+        h = add_features(self.projection(x), features)
         output: Tensor = self.last(self.blocks(h))
         return output.repeat_interleave(self.reduction, -1)

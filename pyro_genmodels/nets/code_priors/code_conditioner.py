@@ -13,8 +13,8 @@ from pyro_genmodels._checks import check, check_positive, check_trailing
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets.autoregressive.levels import LevelInput, image_shape
-from pyro_genmodels.nets.layers.context import ContextEmbedding
-from pyro_genmodels.nets.layers.residual import residual_blocks, shifted_by_context
+from pyro_genmodels.nets.layers.context import ContextEmbedding, add_features
+from pyro_genmodels.nets.layers.residual import residual_blocks
 
 
 class CodeConditioner(Configured, nn.Module):
@@ -112,5 +112,5 @@ class CodeConditioner(Configured, nn.Module):
             if codes is not None
         ]
         h = self.projection(torch.cat(looked_up, 1))
-        output: Tensor = self.blocks(shifted_by_context(h, self.context, context))
+        output: Tensor = self.blocks(add_features(h, self.context(context)))
         return output

@@ -9,11 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyro_genmodels._batching import over_batch
 from pyro_genmodels._checks import check, check_positive
-from pyro_genmodels._configuration import Configured
-from pyro_genmodels._typing import Float, Num
-from pyro_genmodels.nets.layers.context import ContextEmbedding
+from pyro_genmodels.nets.layers.context import ConditionalNet, add_features
 from pyro_genmodels.nets.layers.data_dependent_init import (
     FirstData,
     is_frozen,
@@ -145,7 +142,7 @@ class ZeroConv2d(EdgeConv2d):
         return self._convolve(x, weight, self.edge, self.bias) * scale[:, None, None]
 
 
-class GlowNet(Configured, nn.Module):
+class GlowNet(ConditionalNet):
     """Three convolutions, 3x3, 1x1 and 3x3, as in Glow's couplings; the last starts at zero.
 
     The first two are normalised by the first data they see in training. Border pixels are told
@@ -165,6 +162,9 @@ class GlowNet(Configured, nn.Module):
     Raises:
         ValueError: If a size is not positive, both kinds of context are given, or one of them
             without hidden channels.
+
+    Shape:
+        ``(*batch, in_channels, H, W)`` to ``(*batch, out_channels, H, W)``.
 
     References:
         Kingma and Dhariwal (2018), Glow, section 3.3 and its code.
@@ -192,10 +192,7 @@ class GlowNet(Configured, nn.Module):
         conditional = num_classes is not None or context_shape is not None
         rule = "be positive in a conditional network"
         check(hidden_channels > 0 or not conditional, "hidden_channels", rule, hidden_channels)
-        self.context = ContextEmbedding(
-            max(hidden_channels, 1), num_classes=num_classes, context_shape=context_shape
-        )
-        self.num_classes, self.context_shape = num_classes, self.context.context_shape
+        self._take_context(max(hidden_channels, 1), num_classes, context_shape)
         factor = {"log_scale_factor": log_scale_factor}
         self.hidden = nn.ModuleList()
         if hidden_channels:
@@ -204,20 +201,11 @@ class GlowNet(Configured, nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.last = ZeroConv2d(hidden_channels or in_channels, out_channels, 3, **factor)
 
-    def forward(
-        self, x: Float[Tensor, "*batch C H W"], context: Num[Tensor, "*context"] | None = None
-    ) -> Float[Tensor, "*output K H W"]:
-        """Return ``(*batch, out_channels, H, W)``; the batch shapes broadcast."""
-        features = self.context(context, size=x.shape[-2:])
-        if features is not None and self.context.event_dim != 3:
-            features = features[..., None, None]
-        return over_batch(self._evaluate, (x, 3), (features, 3))
-
     def _evaluate(self, x: Tensor, features: Tensor | None) -> Tensor:
         if not len(self.hidden):
             return cast(Tensor, self.last(x))
         first, second = cast("list[NormalizedConv2d]", list(self.hidden))
-        h = first(x) if features is None else first(x) + features
+        h = add_features(first(x), features)
         # A positive scale passes a rectifier, and costs less in the last kernel than in this.
         h = second.rectified_without_scale(F.relu(h, inplace=True))
         if self.training and self.dropout.p > 0:

@@ -8,11 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyro_genmodels._batching import over_batch
 from pyro_genmodels._checks import check_positive
-from pyro_genmodels._configuration import Configured
-from pyro_genmodels._typing import Float, Num
-from pyro_genmodels.nets.layers.context import ContextEmbedding
+from pyro_genmodels.nets.layers.context import ConditionalNet, add_features
 from pyro_genmodels.nets.layers.mlp import set_to_zero
 from pyro_genmodels.nets.layers.weight_norm import WeightNormConv2d
 
@@ -30,7 +27,7 @@ class _Block(nn.Module):
         return h + branch
 
 
-class RealNVPNet(Configured, nn.Module):
+class RealNVPNet(ConditionalNet):
     """Residual network with batch norm, weight norm and skip connections to its output.
 
     It sees the input with both signs, and a channel that marks the checkerboard. The last layer
@@ -48,6 +45,9 @@ class RealNVPNet(Configured, nn.Module):
 
     Raises:
         ValueError: If a size is not positive, or both kinds of context are given.
+
+    Shape:
+        ``(*batch, in_channels, H, W)`` to ``(*batch, out_channels, H, W)``.
 
     References:
         Dinh et al. (2017), RealNVP, sections 3.7 and 4.1, and its code.
@@ -72,10 +72,7 @@ class RealNVPNet(Configured, nn.Module):
         check_positive(in_channels=in_channels, out_channels=out_channels)
         check_positive(hidden_channels=hidden_channels, num_blocks=num_blocks)
         channels = hidden_channels
-        self.context = ContextEmbedding(
-            channels, num_classes=num_classes, context_shape=context_shape
-        )
-        self.num_classes, self.context_shape = num_classes, self.context.context_shape
+        self._take_context(channels, num_classes, context_shape)
         self.norm = nn.BatchNorm2d(in_channels, affine=False)
         self.first = WeightNormConv2d(2 * in_channels + 1, channels, 3)
         self.blocks = nn.ModuleList(_Block(channels) for _ in range(num_blocks))
@@ -85,19 +82,10 @@ class RealNVPNet(Configured, nn.Module):
         self.last = nn.Conv2d(channels, out_channels, 1)
         set_to_zero(self.last)
 
-    def forward(
-        self, x: Float[Tensor, "*batch C H W"], context: Num[Tensor, "*context"] | None = None
-    ) -> Float[Tensor, "*output K H W"]:
-        """Return ``(*batch, out_channels, H, W)``; the batch shapes broadcast."""
-        features = self.context(context, size=x.shape[-2:])
-        if features is not None and self.context.event_dim != 3:
-            features = features[..., None, None]
-        return over_batch(self._evaluate, (x, 3), (features, 3))
-
     def _evaluate(self, x: Tensor, features: Tensor | None) -> Tensor:
         x = 2 * self.norm(x)
         h = self.first(F.relu(torch.cat([x, -x, _checkerboard(x)], dim=1)))
-        h = h if features is None else h + features
+        h = add_features(h, features)
         skipped = self.skips[0](h)
         for block, skip in zip(self.blocks, list(self.skips)[1:], strict=True):
             h = block(h)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import cast
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._batching import over_batch
 from pyro_genmodels._checks import (
     check,
@@ -84,6 +86,11 @@ class ContextEmbedding(Configured, nn.Module):
         self.context_shape = None if context_shape is None else torch.Size(context_shape)
         self.embed = self._make_embedding()
 
+    @property
+    def features_event_dim(self) -> int:
+        """Rank of one context's features: as the context's, but 1 for a label."""
+        return max(1, self.event_dim or 0)
+
     def _make_embedding(self) -> nn.Module | None:
         if self.num_classes is not None:
             return nn.Embedding(self.num_classes, self.features)
@@ -117,10 +124,8 @@ class ContextEmbedding(Configured, nn.Module):
         if self.event_dim == 0:
             return cast(Tensor, self.embed(context.long()))
         context = context.to(first_tensor(self.embed).dtype)
-        if self.event_dim == 1:
-            return cast(Tensor, self.embed(context))
-        features = over_batch(self.embed, (context, self.event_dim or 0))
-        return features if size is None else _resized(features, size)
+        features = over_batch(self.embed, (context, self.features_event_dim))
+        return features if self.event_dim == 1 or size is None else _resized(features, size)
 
     def check(self, context: Tensor | None) -> None:
         """Raise ``ValueError`` unless ``context`` is what this part was declared to take."""
@@ -134,7 +139,7 @@ def check_context(
     context_shape: Sequence[int] | None = None,
 ) -> None:
     """Raise ``ValueError`` unless ``context`` is what a part was declared to take."""
-    kind = describe_context(num_classes, context_shape)
+    kind = _described(num_classes, context_shape)
     wanted = num_classes is not None or context_shape is not None
     found = None if context is None else f"a tensor of shape {tuple(context.shape)}"
     check((context is not None) == wanted, "context", f"be {kind}", found)
@@ -155,8 +160,7 @@ def check_finite_context(context: Tensor | None) -> None:
         check_finite("context", context)
 
 
-def describe_context(num_classes: int | None, context_shape: Sequence[int] | None) -> str:
-    """Say what a context must be, for error messages."""
+def _described(num_classes: int | None, context_shape: Sequence[int] | None) -> str:
     if num_classes is not None:
         return f"labels from 0 to {num_classes - 1} of an integer dtype"
     if context_shape is not None:
@@ -187,9 +191,72 @@ def _is_readable(tensor: Tensor) -> bool:
 
 
 def _resized(features: Tensor, size: Sequence[int]) -> Tensor:
-    sizes = tuple(size)
-    if tuple(features.shape[-len(sizes) :]) == sizes:
+    rank = len(size)
+    if features.shape[-rank:] == tuple(size):
         return features
-    if len(sizes) == 1:
-        return over_batch(lambda x: F.adaptive_avg_pool1d(x, sizes[0]), (features, 2))
-    return over_batch(lambda x: F.adaptive_avg_pool2d(x, sizes), (features, 3))  # type: ignore[arg-type]
+    resample: Callable[..., Tensor] = F.adaptive_avg_pool1d if rank == 1 else F.adaptive_avg_pool2d
+    return over_batch(lambda flat: resample(flat, tuple(size)), (features, 1 + rank))
+
+
+def add_features(h: Tensor, features: Tensor | None) -> Tensor:
+    """Add a context's features to hidden ones, position by position or everywhere alike.
+
+    Args:
+        h: Maps ``(N, F, H, W)`` or sequences ``(N, F, L)``.
+        features: As many vectors ``(N, F)``, or maps or sequences, which are resampled to the size
+            of ``h`` by averaging; ``None`` adds nothing.
+    """
+    if features is None:
+        return h
+    if features.dim() == 2:
+        return h + features.reshape(*features.shape, *[1] * (h.dim() - 2))
+    return h + _resized(features, h.shape[2:])
+
+
+class ConditionalNet(Configured, nn.Module, Abstract):
+    """Base of networks from maps to maps, or sequences to sequences, that a context may shift.
+
+    Their inputs have any leading dimensions, which broadcast against the context's. A subclass
+    calls :meth:`_take_context` in its constructor, where the context's parameters shall come in the
+    order of all, and writes :meth:`_evaluate`.
+    """
+
+    input_event_dim: ClassVar[int] = 3
+    """Rank of one input: 3 for maps, 2 for sequences."""
+
+    def _take_context(
+        self,
+        features: int,
+        num_classes: int | None,
+        context_shape: Sequence[int] | None,
+        ranks: Iterable[int] = (1, 3),
+    ) -> None:
+        self.context = ContextEmbedding(
+            features, num_classes=num_classes, context_shape=context_shape, ranks=ranks
+        )
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of labels that the network is conditioned on, if it is."""
+        return self.context.num_classes
+
+    @property
+    def context_shape(self) -> torch.Size | None:
+        """Sizes of one vector, map or sequence that the network is conditioned on, if it is."""
+        return self.context.context_shape
+
+    def forward(
+        self, x: Float[Tensor, "*batch_event"], context: Num[Tensor, "*context"] | None = None
+    ) -> Float[Tensor, "*output"]:
+        """Return the output for inputs and contexts whose leading dimensions broadcast.
+
+        Raises:
+            ValueError: If the context is missing, unwanted, out of range or of another shape.
+        """
+        embedding = self.context
+        features = (embedding(context), embedding.features_event_dim)
+        return over_batch(self._evaluate, (x, self.input_event_dim), features)
+
+    @abstractmethod
+    def _evaluate(self, x: Tensor, features: Tensor | None) -> Tensor:
+        """Return the output for one batch dimension, calling :func:`add_features` somewhere."""

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from pyro_genmodels._abstract import Abstract
-from pyro_genmodels._batching import over_batch
 from pyro_genmodels._checks import check, check_positive
-from pyro_genmodels._configuration import Configured
-from pyro_genmodels._typing import Float, Num
-from pyro_genmodels.nets.layers.context import ContextEmbedding
+from pyro_genmodels.nets.layers.context import ConditionalNet, add_features
 from pyro_genmodels.nets.layers.mlp import make_activation, set_to_zero
+from pyro_genmodels.nets.layers.residual import preactivation_block
 
 
-class _ImageNet(Configured, nn.Module, Abstract):
+class _ImageNet(ConditionalNet, Abstract):
     """A first convolution, shifted by the context, and whatever a subclass puts behind it."""
+
+    rest: nn.Module
 
     def __init__(
         self,
@@ -32,23 +32,12 @@ class _ImageNet(Configured, nn.Module, Abstract):
         check_positive(in_channels=in_channels, out_channels=out_channels, hidden=first)
         odd = kernel_size > 0 and kernel_size % 2 == 1
         check(odd, "kernel_size", "be odd and positive", kernel_size)
-        self.context = ContextEmbedding(first, num_classes=num_classes, context_shape=context_shape)
-        self.num_classes = num_classes
-        self.context_shape = self.context.context_shape
-        self.context_event_dim = self.context.event_dim
+        self._take_context(first, num_classes, context_shape)
         self.first = nn.Conv2d(in_channels, first, kernel_size, padding="same")
-        self.rest: nn.Module = nn.Identity()
 
-    def forward(
-        self, x: Float[Tensor, "*batch C H W"], context: Num[Tensor, "*context"] | None = None
-    ) -> Float[Tensor, "*output K H W"]:
-        """Return ``(*batch, out_channels, H, W)``; the batch shapes broadcast."""
-        shift = self.context(context, size=x.shape[-2:])
-        if shift is None:
-            return over_batch(lambda flat: self.rest(self.first(flat)), (x, 3))
-        if self.context_event_dim != 3:
-            shift = shift[..., None, None]
-        return over_batch(lambda a, b: self.rest(self.first(a) + b), (x, 3), (shift, 3))
+    def _evaluate(self, x: Tensor, features: Tensor | None) -> Tensor:
+        output: Tensor = self.rest(add_features(self.first(x), features))
+        return output
 
 
 class ConvNet(_ImageNet):
@@ -59,12 +48,15 @@ class ConvNet(_ImageNet):
         out_channels: Channels of the output.
         hidden: Channels of the hidden layers, at least one.
         kernel_size: Odd size of every kernel.
-        activation: Name of the activation, one of ``nets.dense.ACTIVATIONS``.
+        activation: Name of the activation, one of ``nets.layers.mlp.ACTIVATIONS``.
         dropout: Probability of dropping a hidden unit in training.
         zero_init: Start with an output of zero.
         num_classes: Condition on labels.
         context_shape: Condition on vectors ``(D,)`` or maps ``(C, H, W)``; a map of another size
             is resampled by averaging.
+
+    Shape:
+        ``(*batch, in_channels, H, W)`` to ``(*batch, out_channels, H, W)``.
 
     Raises:
         ValueError: If a size is not positive, a kernel even, or both kinds of context are given.
@@ -101,21 +93,6 @@ class ConvNet(_ImageNet):
         self.rest = nn.Sequential(*layers)
 
 
-class _ResidualBlock(nn.Module):
-    def __init__(self, channels: int, kernel_size: int, activation: str, dropout: float) -> None:
-        super().__init__()
-        first = nn.Conv2d(channels, channels, kernel_size, padding="same")
-        second = nn.Conv2d(channels, channels, kernel_size, padding="same")
-        # Each block starts as the identity, so that depth costs nothing at the start.
-        set_to_zero(second)
-        self.branch = nn.Sequential(
-            make_activation(activation), first, make_activation(activation)
-        ).extend([nn.Dropout(dropout), second])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.branch(x)  # type: ignore[no-any-return]
-
-
 class ResNet(_ImageNet):
     """Residual network that keeps the image's size: pre-activation blocks, 1x1 output.
 
@@ -128,12 +105,15 @@ class ResNet(_ImageNet):
         hidden_channels: Channels of the blocks.
         num_blocks: Number of blocks of two convolutions.
         kernel_size: Odd size of every kernel.
-        activation: Name of the activation, one of ``nets.dense.ACTIVATIONS``.
+        activation: Name of the activation, one of ``nets.layers.mlp.ACTIVATIONS``.
         dropout: Probability of dropping a hidden unit in training.
         zero_init: Start with an output of zero.
         num_classes: Condition on labels.
         context_shape: Condition on vectors ``(D,)`` or maps ``(C, H, W)``; a map of another size
             is resampled by averaging.
+
+    Shape:
+        ``(*batch, in_channels, H, W)`` to ``(*batch, out_channels, H, W)``.
 
     Raises:
         ValueError: If a size is not positive, a kernel even, or both kinds of context are given.
@@ -164,9 +144,11 @@ class ResNet(_ImageNet):
             in_channels, out_channels, hidden_channels, kernel_size, num_classes, context_shape
         )
         blocks = [
-            _ResidualBlock(hidden_channels, kernel_size, activation, dropout)
+            preactivation_block(hidden_channels, activation, dropout, kernel_size=kernel_size)
             for _ in range(num_blocks)
         ]
+        for block in blocks:  # each starts as the identity, so that depth costs nothing at first
+            set_to_zero(block.branch[-1])
         last = nn.Conv2d(hidden_channels, out_channels, 1)
         if zero_init:
             set_to_zero(last)

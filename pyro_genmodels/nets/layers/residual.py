@@ -1,4 +1,4 @@
-"""Residual blocks of the convolutional autoencoders."""
+"""Residual blocks of convolutional networks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pyro_genmodels._batching import over_batch
 from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._typing import Float
-from pyro_genmodels.nets.layers.context import ContextEmbedding
+from pyro_genmodels.nets.layers.mlp import make_activation
 
 
 def padded(
@@ -22,6 +22,41 @@ def padded(
     return over_batch(lambda flat: F.pad(flat, after, mode="replicate"), (x, 1 + rank))
 
 
+class Residual(nn.Module):
+    """Layers whose output is added to their input.
+
+    Args:
+        layers: The layers, one after the other.
+
+    Example:
+        >>> import torch
+        >>> Residual(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3))(torch.zeros(2, 3)).shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(*layers)
+
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Return the input plus what the layers make of it."""
+        output: Tensor = x + self.branch(x)
+        return output
+
+
+def preactivation_block(
+    channels: int, activation: str, dropout: float, *, kernel_size: int = 3
+) -> Residual:
+    """Return a block of two convolutions, each after an activation; dropout before the second."""
+    return Residual(
+        make_activation(activation),
+        nn.Conv2d(channels, channels, kernel_size, padding="same"),
+        make_activation(activation),
+        nn.Dropout(dropout),
+        nn.Conv2d(channels, channels, kernel_size, padding="same"),
+    )
+
+
 def residual_blocks(
     channels: int,
     residual_channels: int,
@@ -33,30 +68,14 @@ def residual_blocks(
     """Return blocks of ReLU, 3x3, ReLU, 1x1, added to their input, and a last ReLU."""
     check_positive(residual_channels=residual_channels)
     check(num_blocks >= 0, "num_blocks", "not be negative", num_blocks)
-    sizes = (channels, residual_channels, kernel_size)
-    blocks = (_ResidualBlock(*sizes, rank) for _ in range(num_blocks))
-    return nn.Sequential(*blocks, nn.ReLU())
-
-
-def shifted_by_context(h: Tensor, embedding: ContextEmbedding, context: Tensor | None) -> Tensor:
-    """Add what an embedding makes of a context, place by place or everywhere alike."""
-    shift: Tensor | None = embedding(context, size=h.shape[2:])
-    if shift is None:
-        return h
-    return h + shift.reshape(*shift.shape, *[1] * (h.dim() - shift.dim()))
-
-
-class _ResidualBlock(nn.Module):
-    def __init__(self, channels: int, residual_channels: int, kernel_size: int, rank: int) -> None:
-        super().__init__()
-        convolution = nn.Conv2d if rank == 2 else nn.Conv1d
-        self.branch = nn.Sequential(
+    convolution = nn.Conv2d if rank == 2 else nn.Conv1d
+    blocks = (
+        Residual(
             nn.ReLU(),
             convolution(channels, residual_channels, kernel_size, padding=kernel_size // 2),
             nn.ReLU(),
             convolution(residual_channels, channels, 1),
         )
-
-    def forward(self, h: Tensor) -> Tensor:
-        branch: Tensor = self.branch(h)
-        return h + branch
+        for _ in range(num_blocks)
+    )
+    return nn.Sequential(*blocks, nn.ReLU())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pyro_genmodels._batching import over_batch
 from pyro_genmodels._typing import Float
 from pyro_genmodels.nets.layers.checkpointing import checkpointed
-from pyro_genmodels.nets.layers.context import ContextEmbedding
+from pyro_genmodels.nets.layers.context import ContextEmbedding, add_features
 from pyro_genmodels.nets.nvae.cells import DecoderCell, EncoderCell, PosteriorCombiner
 from pyro_genmodels.nets.nvae.layers import RegularizedConv2d
 from pyro_genmodels.nets.nvae.sizes import NVAENetwork
@@ -64,7 +64,7 @@ class EncoderTower(nn.Module):
     ) -> list[Float[Tensor, "*features"]]:
         """Return the features of each group, the top one first."""
         hidden = over_batch(self.stem, (x, 3))
-        hidden = _shifted(hidden, self.context(context, size=x.shape[-2:]), self.context.event_dim)
+        hidden = _with_context(hidden, self.context, context)
         batch = hidden.shape[:-3]
         hidden = hidden.reshape(-1, *hidden.shape[-3:])
         hidden = run_cells(self.blocks, hidden, self.checkpointing)
@@ -97,11 +97,8 @@ class DecoderTower(nn.Module):
         context_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.checkpointing, scales, latent = (
-            sizes.checkpointing,
-            sizes.scales,
-            sizes.latent_channels,
-        )
+        self.checkpointing = sizes.checkpointing
+        scales, latent = sizes.scales, sizes.latent_channels
         _, *top = sizes.latent_shape(0, image_shape)
         self.start = nn.Parameter(torch.rand(sizes.channels_at(0), *top))
         self.context = ContextEmbedding(
@@ -138,8 +135,7 @@ class DecoderTower(nn.Module):
 
     def begin(self, context: Tensor | None = None) -> Float[Tensor, "*start"]:
         """Return the state before the first group, of the context's batch shape."""
-        shift = self.context(context, size=self.start.shape[-2:])
-        return _shifted(self.start, shift, self.context.event_dim)
+        return _with_context(self.start, self.context, context)
 
     def advance(self, group: int, state: Float[Tensor, "*batch C H W"]) -> Tensor:
         """Run the cells before a group."""
@@ -188,9 +184,6 @@ def run_cells(cells: nn.ModuleList, x: Tensor, checkpointing: bool) -> Tensor:
     return x
 
 
-def _shifted(x: Tensor, shift: Tensor | None, event_dim: int | None) -> Tensor:
-    """Add a context's features."""
-    if shift is None:
-        return x
-    shift = shift if event_dim == 3 else shift[..., None, None]
-    return over_batch(torch.add, (x, 3), (shift, 3))
+def _with_context(maps: Tensor, embedding: ContextEmbedding, context: Tensor | None) -> Tensor:
+    features = (embedding(context), embedding.features_event_dim)
+    return over_batch(add_features, (maps, 3), features)
