@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
 from pyro_genmodels._checks import check_event_shape
-from pyro_genmodels._configuration import Configured
+from pyro_genmodels._configuration import Configured, takes_arguments_of
 from pyro_genmodels._typing import EventShape, Float, Num, Tensor
 from pyro_genmodels.nets.layers.mlp import MLP
 
@@ -31,28 +31,11 @@ class MLPEncoder(Configured, nn.Module):
         torch.Size([5, 2, 20])
     """
 
-    def __init__(
-        self,
-        event_shape: EventShape,
-        out_features: int,
-        *,
-        hidden: Sequence[int] = (400,),
-        activation: str = "relu",
-        dropout: float = 0.0,
-        num_classes: int | None = None,
-        context_shape: Sequence[int] | None = None,
-    ) -> None:
+    @takes_arguments_of(MLP, without=["in_features", "zero_init"])
+    def __init__(self, event_shape: EventShape, out_features: int, **options: Any) -> None:
         super().__init__()
         self.event_shape = check_event_shape(event_shape)
-        self.mlp = MLP(
-            math.prod(event_shape),
-            out_features,
-            hidden=hidden,
-            activation=activation,
-            dropout=dropout,
-            num_classes=num_classes,
-            context_shape=context_shape,
-        )
+        self.mlp = MLP(math.prod(event_shape), out_features, **options)
 
     def forward(
         self, x: Float[Tensor, "*batch_event"], context: Num[Tensor, "*context"] | None = None
@@ -80,28 +63,11 @@ class MLPDecoder(Configured, nn.Module):
         torch.Size([5, 2, 1, 8, 8])
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        event_shape: EventShape,
-        *,
-        hidden: Sequence[int] = (400,),
-        activation: str = "relu",
-        dropout: float = 0.0,
-        num_classes: int | None = None,
-        context_shape: Sequence[int] | None = None,
-    ) -> None:
+    @takes_arguments_of(MLP, without=["out_features", "zero_init"])
+    def __init__(self, in_features: int, event_shape: EventShape, **options: Any) -> None:
         super().__init__()
         self.event_shape = check_event_shape(event_shape)
-        self.mlp = MLP(
-            in_features,
-            math.prod(event_shape),
-            hidden=hidden,
-            activation=activation,
-            dropout=dropout,
-            num_classes=num_classes,
-            context_shape=context_shape,
-        )
+        self.mlp = MLP(in_features, math.prod(event_shape), **options)
 
     def forward(
         self, z: Float[Tensor, "*batch D"], context: Num[Tensor, "*context"] | None = None

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels._checks import check_choice, check_positive
-from pyro_genmodels._configuration import Configured
+from pyro_genmodels._checks import check, check_choice, check_positive
+from pyro_genmodels._configuration import Configured, takes_arguments_of
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets.layers.context import ContextEmbedding, context_event_dim
 
@@ -81,6 +81,8 @@ class MLP(Configured, nn.Module):
         torch.Size([7, 5, 2])
     """
 
+    has_input: ClassVar[bool] = True
+
     def __init__(
         self,
         in_features: int,
@@ -94,30 +96,13 @@ class MLP(Configured, nn.Module):
         context_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        check_positive(in_features=in_features)
-        self._build(
-            [in_features, *hidden, out_features],
-            activation=activation,
-            dropout=dropout,
-            zero_init=zero_init,
-            num_classes=num_classes,
-            context_shape=context_shape,
-        )
-
-    def _build(
-        self,
-        widths: Sequence[int],
-        *,
-        activation: str,
-        dropout: float,
-        zero_init: bool,
-        num_classes: int | None,
-        context_shape: Sequence[int] | None,
-    ) -> None:
-        check_positive(hidden=min([*widths[1:-1], 1]), out_features=widths[-1])
+        check(in_features > 0 or not self.has_input, "in_features", "be positive", in_features)
+        check_positive(hidden=min([*hidden, 1]), out_features=out_features)
         self.context_event_dim = context_event_dim(num_classes, context_shape)
         self.num_classes = num_classes
         self.context_shape = None if context_shape is None else torch.Size(context_shape)
+        is_constant = not self.has_input and self.context_event_dim is None
+        widths = [in_features, *(() if is_constant else hidden), out_features]
         flat = None if context_shape is None else (math.prod(context_shape),)
         self.context = ContextEmbedding(widths[1], num_classes=num_classes, context_shape=flat)
         pairs = itertools.pairwise(widths)
@@ -170,27 +155,11 @@ class NoInputMLP(MLP):
         torch.Size([7, 2])
     """
 
-    def __init__(
-        self,
-        out_features: int,
-        *,
-        hidden: Sequence[int] = (400,),
-        activation: str = "relu",
-        dropout: float = 0.0,
-        zero_init: bool = False,
-        num_classes: int | None = None,
-        context_shape: Sequence[int] | None = None,
-    ) -> None:
-        nn.Module.__init__(self)
-        is_constant = num_classes is None and context_shape is None
-        self._build(
-            [0, *([] if is_constant else hidden), out_features],
-            activation=activation,
-            dropout=dropout,
-            zero_init=zero_init,
-            num_classes=num_classes,
-            context_shape=context_shape,
-        )
+    has_input = False
+
+    @takes_arguments_of(MLP, without=["in_features"])
+    def __init__(self, out_features: int, **options: Any) -> None:
+        super().__init__(0, out_features, **options)
 
 
 def vector_net(in_features: int, out_features: int, **options: Any) -> MLP:
