@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -55,12 +56,45 @@ def causal_mask(
     return mask
 
 
-class MaskedConv2d(Configured, DerivedBuffers):
+class _MaskedConv(DerivedBuffers):
+    """A masked weight and a bias; what is convolved with them, a subclass says.
+
+    The mask multiplies the weight at each evaluation, so a network is causal whatever an optimizer
+    or a state dict writes into the weight.
+    """
+
+    mask: Tensor
+
+    def __init__(self, make_mask: Callable[[], Tensor], *, bias: bool = True) -> None:
+        super().__init__()
+        self.register_derived("mask", make_mask)
+        self.weight = nn.Parameter(torch.empty(self.mask.shape))
+        self.bias = nn.Parameter(torch.empty(len(self.mask))) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self, gain: float = 1.0) -> None:
+        """Draw the weight by :func:`draw_weight`, the bias from U(-b, b), b = 1/sqrt(inputs).
+
+        What counts is what an output really sees: a third of the inputs for the first of three
+        colours.
+        """
+        inputs = self.mask.sum((1, 2, 3)).clamp(min=1)
+        draw_weight(self.weight, inputs[:, None, None, None], gain=gain)
+        if self.bias is not None:
+            with torch.no_grad():
+                self.bias.uniform_(-1, 1).mul_(inputs.to(self.bias.dtype).rsqrt())
+
+    @property
+    def masked_weight(self) -> Float[Tensor, "out in rows columns"]:
+        """The weight with zeros where the mask forbids."""
+        return self.weight * self.mask
+
+
+class MaskedConv2d(Configured, _MaskedConv):
     r"""Convolution whose output at a sub-pixel depends on the sub-pixels before it only.
 
     Only the upper half of the kernel is stored, ``kernel_size // 2 + 1`` rows: the rows below the
-    centre would be all masked. The mask multiplies the weight at each evaluation, so a network is
-    causal whatever an optimizer or a state dict writes into the weight.
+    centre would be all masked.
 
     Args:
         in_channels: Channels of the input, in groups by colour.
@@ -84,8 +118,6 @@ class MaskedConv2d(Configured, DerivedBuffers):
         torch.Size([2, 8, 5, 6])
     """
 
-    mask: Tensor
-
     def __init__(
         self,
         in_channels: int,
@@ -95,35 +127,19 @@ class MaskedConv2d(Configured, DerivedBuffers):
         kind: str,
         num_groups: int = 1,
     ) -> None:
-        super().__init__()
         check_positive(kernel_size=kernel_size, num_groups=num_groups)
         check(kernel_size % 2 == 1, "kernel_size", "be odd", kernel_size)
         check_choice("kind", kind, ("A", "B"))
         for name, size in (("in_channels", in_channels), ("out_channels", out_channels)):
             check(size >= num_groups, name, f"be at least num_groups = {num_groups}", size)
+        sizes = (in_channels, out_channels, kernel_size)
+        super().__init__(partial(causal_mask, *sizes, kind=kind, num_groups=num_groups))
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size, self.kind, self.num_groups = kernel_size, kind, num_groups
-        sizes = (in_channels, out_channels, kernel_size)
-        self.register_derived(
-            "mask", partial(causal_mask, *sizes, kind=kind, num_groups=num_groups)
-        )
-        self.weight = nn.Parameter(torch.empty(self.mask.shape))
-        self.bias = nn.Parameter(torch.empty(out_channels))
-        self.reset_parameters()
 
-    def reset_parameters(self) -> None:
+    def reset_parameters(self, gain: float = 3**-0.5) -> None:
         """Draw weight and bias from U(-b, b), b = 1 / sqrt(number of unmasked inputs)."""
-        # torch's rule, but counting what an output really sees: a third of it for the first colour.
-        inputs = self.mask.sum((1, 2, 3)).clamp(min=1)
-        with torch.no_grad():
-            bound = inputs.to(self.weight.dtype).rsqrt()
-            self.weight.uniform_(-1, 1).mul_(bound[:, None, None, None])
-            self.bias.uniform_(-1, 1).mul_(bound)
-
-    @property
-    def masked_weight(self) -> Float[Tensor, "out in rows columns"]:
-        """The weight with zeros where the mask forbids."""
-        return self.weight * self.mask
+        super().reset_parameters(gain)
 
     def forward(
         self, x: Float[Tensor, "batch in height width"]
@@ -177,7 +193,7 @@ class VerticalConv2d(nn.Conv2d):
         return y[:, :, : x.shape[2]]
 
 
-class MaskedRowConv2d(DerivedBuffers):
+class MaskedRowConv2d(_MaskedConv):
     """Convolution over the pixels to the left, and of the own pixel the earlier colours.
 
     Args:
@@ -190,8 +206,6 @@ class MaskedRowConv2d(DerivedBuffers):
         bias: Whether to add one.
     """
 
-    mask: Tensor
-
     def __init__(
         self,
         in_channels: int,
@@ -203,26 +217,9 @@ class MaskedRowConv2d(DerivedBuffers):
         parts: int = 1,
         bias: bool = True,
     ) -> None:
-        super().__init__()
-        self.kind, self.num_groups = kind, num_groups
         sizes = (in_channels, out_channels, columns, parts)
-        self.register_derived("mask", partial(_row_mask, *sizes, kind=kind, num_groups=num_groups))
-        self.weight = nn.Parameter(torch.empty(self.mask.shape))
-        self.bias = nn.Parameter(torch.empty(parts * out_channels)) if bias else None
-        self.reset_parameters()
-
-    def reset_parameters(self, gain: float = 1.0) -> None:
-        """Draw the weight by :func:`draw_weight`, the bias from U(-b, b), b = 1/sqrt(inputs)."""
-        inputs = self.mask.sum((1, 2, 3)).clamp(min=1)
-        draw_weight(self.weight, inputs[:, None, None, None], gain=gain)
-        if self.bias is not None:
-            with torch.no_grad():
-                self.bias.uniform_(-1, 1).mul_(inputs.to(self.bias.dtype).rsqrt())
-
-    @property
-    def masked_weight(self) -> Float[Tensor, "out in 1 columns"]:
-        """The weight with zeros where the mask forbids."""
-        return self.weight * self.mask
+        super().__init__(partial(_row_mask, *sizes, kind=kind, num_groups=num_groups), bias=bias)
+        self.kind, self.num_groups = kind, num_groups
 
     def forward(
         self, x: Float[Tensor, "batch in height width"]
