@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_genmodels._typing import Bool, Float
+from pyro_genmodels.nets.layers.masked_conv import causal_mask
 from pyro_genmodels.nets.nvae.layers import (
     BatchNorm,
     FactorizedReduce,
@@ -135,13 +135,18 @@ class AutoregressiveShift(nn.Module):
         super().__init__()
         hidden = expansion * channels
 
-        def masked(inputs: int, outputs: int, size: int, groups: int = 1) -> RegularizedConv2d:
-            mask = partial(_past, channels, expansion, size, mirrored=mirrored)
+        def masked(
+            inputs: int, outputs: int, size: int, kind: str, groups: int = 1
+        ) -> RegularizedConv2d:
+            # In a depthwise layer a feature sees itself alone, at its own place too.
+            colours = channels if groups == 1 else 1
+            options = {"kind": kind, "num_groups": colours, "mirrored": mirrored}
+            mask = partial(_whole_mask, inputs // groups, outputs, size, **options)
             return RegularizedConv2d(inputs, outputs, size, groups=groups, mask=mask)
 
-        self.first = masked(channels, hidden, 3)
-        self.middle = masked(hidden, hidden, 5, groups=hidden)
-        self.last = masked(hidden, channels, 1)
+        self.first = masked(channels, hidden, 3, "A")
+        self.middle = masked(hidden, hidden, 5, "B", groups=hidden)
+        self.last = masked(hidden, channels, 1, "B")
 
     def forward(self, z: Float[Tensor, "batch C H W"]) -> Float[Tensor, "batch C H W"]:
         """Return the shifts."""
@@ -149,17 +154,8 @@ class AutoregressiveShift(nn.Module):
         return output
 
 
-def _past(
-    channels: int, expansion: int, size: int, *, mirrored: bool
-) -> Bool[Tensor, "out in rows columns"]:
-    """Return the taps of a shift's kernel of that size: those before its centre, and some there."""
-    inner, outer = torch.arange(expansion * channels) // expansion, torch.arange(channels)
-    centre = {
-        3: outer < inner[:, None],
-        5: (inner == inner)[:, None],  # depthwise: a feature sees itself, and its own before
-        1: inner <= outer[:, None],
-    }[size]
-    place = torch.arange(size * size).reshape(size, size)
-    middle = size * size // 2
-    mask = (place < middle) | ((place == middle) & centre[:, :, None, None])
+def _whole_mask(*sizes: int, kind: str, num_groups: int, mirrored: bool) -> Bool[Tensor, "..."]:
+    """Return a causal mask with the rows below the centre, none of which is seen."""
+    mask = causal_mask(*sizes, kind=kind, num_groups=num_groups)
+    mask = F.pad(mask, (0, 0, 0, mask.shape[2] - 1))
     return mask.flip(0, 1, 2, 3) if mirrored else mask
