@@ -80,33 +80,15 @@ class NormalizedConv2d(EdgeConv2d):
         self.shift = nn.Parameter(torch.zeros(out_channels))
         self.log_scale = nn.Parameter(torch.zeros(out_channels))
 
-    @property
-    def scale(self) -> Tensor:
-        """What each channel of the result is multiplied by."""
-        return torch.exp(self.log_scale_factor * self.log_scale)
-
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised convolution; the first data in training set its scale and shift."""
-        self._see(x)
-        scale = self.scale
+        if self.first_data.is_due and not is_frozen(self):
+            self._standardize(x)
+        scale = torch.exp(self.log_scale_factor * self.log_scale)
         # Scales go into the kernels, which are smaller than the image that they would pass.
         of_kernel = scale[:, None, None, None]
         edge = None if self.edge is None else self.edge * of_kernel
         return self._convolve(x, self.weight * of_kernel, edge, self.shift * scale)
-
-    def rectified_without_scale(self, x: Tensor) -> Tensor:
-        """Return the positive part of a normalised 1x1 convolution, divided by :attr:`scale`."""
-        self._see(x)
-        if x.device.type != "cpu" or x.dtype == torch.float64:  # see _channels_last
-            return F.relu(self._convolve(x, self.weight, self.edge, self.shift), inplace=True)
-        # One product for all pixels: torch's convolution may loop over the images of a small batch
-        # and return another layout in memory, which all that follows would pay for.
-        h = F.linear(x.movedim(1, -1), self.weight.flatten(1), self.shift)
-        return F.relu(h, inplace=True).movedim(-1, 1)
-
-    def _see(self, x: Tensor) -> None:
-        if self.first_data.is_due and not is_frozen(self):
-            self._standardize(x)
 
     @torch.no_grad()
     def _standardize(self, x: Tensor) -> None:
@@ -135,11 +117,10 @@ class ZeroConv2d(EdgeConv2d):
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.log_scale = nn.Parameter(torch.zeros(out_channels))
 
-    def forward(self, x: Tensor, *, input_scale: Tensor | None = None) -> Tensor:
-        """Return the scaled convolution of ``input_scale * x``."""
-        weight = self.weight if input_scale is None else self.weight * input_scale[:, None, None]
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the scaled convolution."""
         scale = torch.exp(self.log_scale_factor * self.log_scale)
-        return self._convolve(x, weight, self.edge, self.bias) * scale[:, None, None]
+        return self._convolve(x, self.weight, self.edge, self.bias) * scale[:, None, None]
 
 
 class GlowNet(ConditionalNet):
@@ -204,10 +185,7 @@ class GlowNet(ConditionalNet):
     def _evaluate(self, x: Tensor, features: Tensor | None) -> Tensor:
         if not len(self.hidden):
             return cast(Tensor, self.last(x))
-        first, second = cast("list[NormalizedConv2d]", list(self.hidden))
-        h = add_features(first(x), features)
-        # A positive scale passes a rectifier, and costs less in the last kernel than in this.
-        h = second.rectified_without_scale(F.relu(h, inplace=True))
-        if self.training and self.dropout.p > 0:
-            h = self.dropout(h)
-        return cast(Tensor, self.last(h, input_scale=second.scale))
+        first, second = self.hidden
+        h = F.relu(add_features(first(x), features), inplace=True)
+        h = F.relu(second(h), inplace=True)
+        return cast(Tensor, self.last(self.dropout(h)))
