@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -38,16 +37,16 @@ class EncoderTower(nn.Module):
         context_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.checkpointing = sizes.checkpointing
         self.stem = RegularizedConv2d(image_shape[0], sizes.channels, 3)
         self.context = ContextEmbedding(
             sizes.channels, num_classes=num_classes, context_shape=context_shape
         )
-        self.blocks = nn.ModuleList(
+        blocks = (
             EncoderCell(sizes.channels * 2**block, halves=place == sizes.cells_per_block - 1)
             for block in range(sizes.num_blocks)
             for place in range(sizes.cells_per_block)
         )
+        self.blocks = _Cells(*blocks, checkpointing=sizes.checkpointing)
         self.groups = nn.ModuleList()
         for scale in reversed(range(sizes.num_scales)):
             channels = sizes.channels_at(scale)
@@ -55,7 +54,7 @@ class EncoderTower(nn.Module):
                 halves = group == 0 and scale < sizes.num_scales - 1
                 down = [EncoderCell(channels // 2, halves=True)] if halves else []
                 cells = [EncoderCell(channels) for _ in range(sizes.num_cells)]
-                self.groups.append(nn.ModuleList([*down, *cells]))
+                self.groups.append(_Cells(*down, *cells, checkpointing=sizes.checkpointing))
         top = sizes.channels_at(0)
         self.top = nn.Sequential(nn.ELU(), RegularizedConv2d(top, top, 1), nn.ELU())
 
@@ -66,11 +65,10 @@ class EncoderTower(nn.Module):
         hidden = over_batch(self.stem, (x, 3))
         hidden = _with_context(hidden, self.context, context)
         batch = hidden.shape[:-3]
-        hidden = hidden.reshape(-1, *hidden.shape[-3:])
-        hidden = run_cells(self.blocks, hidden, self.checkpointing)
+        hidden = self.blocks(hidden.reshape(-1, *hidden.shape[-3:]))
         features = []
         for group in self.groups:
-            hidden = run_cells(cast(nn.ModuleList, group), hidden, self.checkpointing)
+            hidden = group(hidden)
             features.append(hidden)
         features[-1] = self.top(hidden)
         return [each.reshape(batch + each.shape[1:]) for each in reversed(features)]
@@ -97,7 +95,6 @@ class DecoderTower(nn.Module):
         context_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.checkpointing = sizes.checkpointing
         scales, latent = sizes.scales, sizes.latent_channels
         _, *top = sizes.latent_shape(0, image_shape)
         self.start = nn.Parameter(torch.rand(sizes.channels_at(0), *top))
@@ -105,11 +102,11 @@ class DecoderTower(nn.Module):
             sizes.channels_at(0), num_classes=num_classes, context_shape=context_shape
         )
         # Nothing but the start stands before the first group.
-        self.groups = nn.ModuleList([nn.ModuleList()])
+        self.groups = nn.ModuleList([_Cells()])
         for above, scale in itertools.pairwise(scales):
             up = [DecoderCell(sizes.channels_at(above), doubles=True)] if scale > above else []
             cells = [DecoderCell(sizes.channels_at(scale)) for _ in range(sizes.num_cells)]
-            self.groups.append(nn.ModuleList([*up, *cells]))
+            self.groups.append(_Cells(*up, *cells, checkpointing=sizes.checkpointing))
         widths = [sizes.channels_at(scale) for scale in scales]
         self.priors = nn.ModuleList(
             nn.Sequential(nn.ELU(), RegularizedConv2d(width, 2 * latent, 1)) for width in widths[1:]
@@ -122,7 +119,7 @@ class DecoderTower(nn.Module):
         self.combiners = nn.ModuleList(
             RegularizedConv2d(width + latent, width, 1) for width in widths
         )
-        self.blocks = nn.ModuleList(
+        blocks = (
             DecoderCell(
                 sizes.channels * 2 ** (sizes.num_blocks - block - (place > 0)),
                 expansion=3,
@@ -131,6 +128,7 @@ class DecoderTower(nn.Module):
             for block in range(sizes.num_blocks)
             for place in range(sizes.cells_per_block)
         )
+        self.blocks = _Cells(*blocks, checkpointing=sizes.checkpointing)
         self.output = RegularizedConv2d(sizes.channels, out_channels, 3)
 
     def begin(self, context: Tensor | None = None) -> Float[Tensor, "*start"]:
@@ -139,8 +137,7 @@ class DecoderTower(nn.Module):
 
     def advance(self, group: int, state: Float[Tensor, "*batch C H W"]) -> Tensor:
         """Run the cells before a group."""
-        cells = cast(nn.ModuleList, self.groups[group])
-        return over_batch(lambda x: run_cells(cells, x, self.checkpointing), (state, 3))
+        return over_batch(self.groups[group], (state, 3))
 
     def prior(self, group: int, state: Float[Tensor, "*batch C H W"]) -> Tensor:
         """Return the numbers of the prior of a group, one after the first, which has none."""
@@ -166,22 +163,22 @@ class DecoderTower(nn.Module):
 
     def decode(self, state: Float[Tensor, "*batch C H W"]) -> Tensor:
         """Return the numbers of the likelihood."""
-
-        def decoded(x: Tensor) -> Tensor:
-            x = run_cells(self.blocks, x, self.checkpointing)
-            return self.output(F.elu(x))  # type: ignore[no-any-return]
-
-        return over_batch(decoded, (state, 3))
+        return over_batch(lambda x: self.output(F.elu(self.blocks(x))), (state, 3))
 
 
-def run_cells(cells: nn.ModuleList, x: Tensor, checkpointing: bool) -> Tensor:
-    """Run one cell after the other."""
-    # Channels last: depthwise convolutions and their gradients take a third of the time so.
-    x = x.contiguous(memory_format=torch.channels_last)
-    for cell in cells:
-        run: Callable[..., Tensor] = cell
-        x = checkpointed(run, x) if checkpointing else run(x)
-    return x
+class _Cells(nn.Sequential):
+    """Cells one after the other, each of which may keep no activations."""
+
+    def __init__(self, *cells: nn.Module, checkpointing: bool = False) -> None:
+        super().__init__(*cells)
+        self.checkpointing = checkpointing
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Channels last: depthwise convolutions and their gradients take a third of the time so.
+        x = x.contiguous(memory_format=torch.channels_last)
+        for cell in self:
+            x = checkpointed(cell, x) if self.checkpointing else cell(x)
+        return x
 
 
 def _with_context(maps: Tensor, embedding: ContextEmbedding, context: Tensor | None) -> Tensor:
