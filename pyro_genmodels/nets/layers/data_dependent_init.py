@@ -73,36 +73,28 @@ def is_frozen(owner: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def moments(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of each feature, over all data of all ranks.
+def standardizing(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Return the shift and the log-scale that give each feature mean zero and deviation one.
 
-    In two passes and in float64: a sum of squares loses what distinguishes a narrow feature far
-    from zero. All ranks take part and get the same.
+    Over the data of all ranks, which all take part and get the same. A feature that does not vary
+    beyond rounding is only shifted.
 
     Args:
         x: Data.
         dim: The features' dimension.
 
     Returns:
-        Two tensors ``(features,)`` in float64.
-    """
-    x = x.movedim(dim, -1).reshape(-1, x.shape[dim]).double()
-    count = x.new_tensor([float(x.shape[0])])
-    total = sum_over_ranks(torch.cat([x.sum(0), count]))
-    mean, count = total[:-1] / total[-1], total[-1]
-    squares = sum_over_ranks((x - mean).square().sum(0))
-    return mean, (squares / count).sqrt()
-
-
-def standardizing(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Return the shift and the log-scale that give each feature mean zero and deviation one.
-
-    A feature that does not vary beyond rounding is only shifted.
+        Two tensors ``(features,)``.
 
     Raises:
         ValueError: If the data are not finite: they would set parameters that nothing could mend.
     """
-    mean, deviation = moments(x, dim)
+    # In two passes and in float64: a sum of squares loses what distinguishes a narrow feature far
+    # from zero.
+    wide = x.movedim(dim, -1).reshape(-1, x.shape[dim]).double()
+    total = sum_over_ranks(torch.cat([wide.sum(0), wide.new_tensor([float(len(wide))])]))
+    mean, count = total[:-1] / total[-1], total[-1]
+    deviation = (sum_over_ranks((wide - mean).square().sum(0)) / count).sqrt()
     if deviation.device.type != "meta":
         finite = bool(torch.isfinite(deviation).all())
         check(finite, "y", "be finite where it sets first values", "inf or nan")
