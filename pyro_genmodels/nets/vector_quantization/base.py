@@ -159,16 +159,6 @@ def straight_through(
     return vectors.detach() + (z - z.detach())
 
 
-def code_counts(codes: Int[Tensor, "*codes"], num_codes: int) -> Int[Tensor, " K"]:
-    """Return how often each code occurs.
-
-    Example:
-        >>> code_counts(torch.tensor([[0, 2], [2, 2]]), 4)
-        tensor([1, 0, 3, 0])
-    """
-    return torch.bincount(codes.flatten(), minlength=num_codes)
-
-
 def code_perplexity(codes: Int[Tensor, "*codes"], num_codes: int) -> float:
     """Return the effective number of codes used: the exponential of their entropy.
 
@@ -176,5 +166,6 @@ def code_perplexity(codes: Int[Tensor, "*codes"], num_codes: int) -> float:
         >>> code_perplexity(torch.tensor([0, 1, 2, 3]), 512)
         4.0
     """
-    share = code_counts(codes, num_codes).double() / max(1, codes.numel())
+    counts = torch.bincount(codes.flatten(), minlength=num_codes)
+    share = counts.double() / max(1, codes.numel())
     return cast(float, torch.special.entr(share).sum().exp().item())

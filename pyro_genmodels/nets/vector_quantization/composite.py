@@ -83,7 +83,8 @@ class ProductQuantizer(_CompositeQuantizer):
         made = [part(piece, update=update) for part, piece in pieces]
         values = torch.cat([each.values for each in made], -1)
         weighted = [m.loss * p.dim / self.dim for m, p in zip(made, self._parts, strict=True)]
-        return Quantized(values, self._joined([m.codes for m in made]), sum_of(weighted))
+        loss = torch.stack(weighted).sum(0)
+        return Quantized(values, self._joined([m.codes for m in made]), loss)
 
     def lookup(self, codes: Num[Tensor, "*codes"]) -> Float[Tensor, "*vectors"]:
         """Return the pieces of the codes, side by side."""
@@ -123,13 +124,13 @@ class ResidualQuantizer(_CompositeQuantizer):
             made.append(part(rest, update=update))
             rest = rest - made[-1].values.detach()
         # One straight-through for all: theirs would add up to as many gradients as parts.
-        values = straight_through(z, sum_of([each.values for each in made]))
-        loss = sum_of([each.loss for each in made])
+        values = straight_through(z, torch.stack([each.values for each in made]).sum(0))
+        loss = torch.stack([each.loss for each in made]).sum(0)
         return Quantized(values, self._joined([each.codes for each in made]), loss)
 
     def lookup(self, codes: Num[Tensor, "*codes"]) -> Float[Tensor, "*vectors"]:
         """Return the sum of the parts' vectors."""
-        return sum_of(self._vectors(codes))
+        return torch.stack(self._vectors(codes)).sum(0)
 
 
 class MultiHeadQuantizer(Quantizer):
@@ -165,22 +166,14 @@ class MultiHeadQuantizer(Quantizer):
     def lookup(self, codes: Num[Tensor, "*codes"]) -> Float[Tensor, "*vectors"]:
         """Return the pieces of the codes, side by side."""
         check_trailing("codes", codes, self.code_shape)
-        vectors: Tensor = self.quantizer.lookup(codes)
-        return vectors.flatten(-2)
+        return self.quantizer.lookup(codes).flatten(-2)
 
     @property
     def perplexity(self) -> Tensor:
         """The shared quantiser's, for each head."""
-        shared: Tensor = self.quantizer.perplexity
-        return shared.expand(self.code_shape)
+        return self.quantizer.perplexity.expand(self.code_shape)
 
     @property
     def usage(self) -> Tensor:
         """The shared quantiser's, for each head."""
-        shared: Tensor = self.quantizer.usage
-        return shared.expand(self.code_shape)
-
-
-def sum_of(tensors: Sequence[Tensor]) -> Tensor:
-    """Add tensors of one shape."""
-    return torch.stack(list(tensors)).sum(0)
+        return self.quantizer.usage.expand(self.code_shape)
