@@ -177,8 +177,4 @@ def _sizes(event_shape: Sequence[int], channels: Sequence[int]) -> list[tuple[in
     """Heights and widths from full size downwards, one for each entry of ``channels``."""
     check(len(channels) > 0, "channels", "name at least one number of channels", channels)
     _, height, width = event_shape
-    sizes = [(height, width)]
-    for _ in channels[1:]:
-        height, width = (height + 1) // 2, (width + 1) // 2
-        sizes.append((height, width))
-    return sizes
+    return [(-(-height // 2**level), -(-width // 2**level)) for level in range(len(channels))]

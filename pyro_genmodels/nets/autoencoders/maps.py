@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels.nets.layers.context import ConditionalNet, add_features
-from pyro_genmodels.nets.layers.residual import residual_blocks
+from pyro_genmodels.nets.layers.residual import residual_blocks, strided_layers
 
 
 class MapEncoder(ConditionalNet):
@@ -68,19 +67,11 @@ class MapEncoder(ConditionalNet):
         check(fits, "hidden_channels", f"be {widths[-1]} without a projection", hidden_channels)
         check(min(widths) > 0, "strided_channels", "be positive", list(strided_channels))
         self.out_channels = out_channels or hidden_channels
-        self.strided = nn.Sequential(
-            *(
-                layer
-                for a, b in itertools.pairwise(widths)
-                for layer in (nn.Conv2d(a, b, 4, stride=2, padding=1), nn.ReLU())
-            )
-        )
+        self.strided = strided_layers(nn.Conv2d, widths)
         self.projection = _projection(widths[-1], hidden_channels) if projection else nn.Identity()
         self._take_context(hidden_channels, num_classes, context_shape)
         self.blocks = residual_blocks(hidden_channels, residual_channels, num_blocks)
-        self.last = (
-            nn.Identity() if out_channels is None else nn.Conv2d(hidden_channels, out_channels, 1)
-        )
+        self.last = nn.Conv2d(hidden_channels, out_channels, 1) if out_channels else nn.Identity()
 
     def _evaluate(self, x: Tensor, features: Tensor | None) -> Tensor:
         h = add_features(self.projection(self.strided(x)), features)
@@ -139,10 +130,7 @@ class MapDecoder(ConditionalNet):
         self._take_context(hidden_channels, num_classes, context_shape)
         self.blocks = residual_blocks(hidden_channels, residual_channels, num_blocks)
         widths = (hidden_channels, *reversed(strided_channels[:-1]), out_channels)
-        self.strided = nn.Sequential()
-        for a, b in itertools.pairwise(widths):
-            self.strided.extend([nn.ConvTranspose2d(a, b, 4, stride=2, padding=1), nn.ReLU()])
-        del self.strided[-1]
+        self.strided = strided_layers(nn.ConvTranspose2d, widths)[:-1]
         if not strided_channels:  # the sizes stay as they are
             self.strided = nn.Sequential(nn.Conv2d(hidden_channels, out_channels, 3, padding=1))
 

@@ -65,9 +65,7 @@ class PatchEncoder(ConditionalNet):
         self.patches = nn.Conv2d(in_channels, hidden_channels, patch_size, stride=patch_size)
         self._take_context(hidden_channels, num_classes, context_shape)
         self.blocks = residual_blocks(hidden_channels, residual_channels, num_blocks, kernel_size=1)
-        self.last = (
-            nn.Identity() if out_channels is None else nn.Conv2d(hidden_channels, out_channels, 1)
-        )
+        self.last = nn.Conv2d(hidden_channels, out_channels, 1) if out_channels else nn.Identity()
 
     def _evaluate(self, x: Tensor, features: Tensor | None) -> Tensor:
         h = add_features(self.patches(x), features)

@@ -11,7 +11,7 @@ from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import Float
 from pyro_genmodels.nets.layers.context import ConditionalNet, add_features
-from pyro_genmodels.nets.layers.residual import residual_blocks
+from pyro_genmodels.nets.layers.residual import residual_blocks, strided_layers
 
 
 class SequenceEncoder(Configured, nn.Module):
@@ -58,11 +58,7 @@ class SequenceEncoder(Configured, nn.Module):
         halvings = reduction.bit_length() - 1
         power = reduction >= 1 and 2**halvings == reduction
         check(power, "reduction", "be a power of two", reduction)
-        self.strided = nn.Sequential()
-        for layer in range(halvings):
-            channels = hidden_channels if layer else 1
-            convolution = nn.Conv1d(channels, hidden_channels, 4, stride=2, padding=1)
-            self.strided.extend([convolution, nn.ReLU()])
+        self.strided = strided_layers(nn.Conv1d, [1, *[hidden_channels] * halvings])
         if not halvings:  # the length stays as it is
             self.strided.extend([nn.Conv1d(1, hidden_channels, 3, padding=1), nn.ReLU()])
         self.blocks = residual_blocks(hidden_channels, residual_channels, num_blocks, rank=1)

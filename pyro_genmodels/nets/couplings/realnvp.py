@@ -71,15 +71,14 @@ class RealNVPNet(ConditionalNet):
         super().__init__()
         check_positive(in_channels=in_channels, out_channels=out_channels)
         check_positive(hidden_channels=hidden_channels, num_blocks=num_blocks)
-        channels = hidden_channels
-        self._take_context(channels, num_classes, context_shape)
+        self._take_context(hidden_channels, num_classes, context_shape)
         self.norm = nn.BatchNorm2d(in_channels, affine=False)
-        self.first = WeightNormConv2d(2 * in_channels + 1, channels, 3)
-        self.blocks = nn.ModuleList(_Block(channels) for _ in range(num_blocks))
-        count = num_blocks + 1
-        self.skips = nn.ModuleList(WeightNormConv2d(channels, channels, 1) for _ in range(count))
-        self.last_norm = nn.BatchNorm2d(channels)
-        self.last = nn.Conv2d(channels, out_channels, 1)
+        self.first = WeightNormConv2d(2 * in_channels + 1, hidden_channels, 3)
+        self.blocks = nn.ModuleList(_Block(hidden_channels) for _ in range(num_blocks))
+        sizes = (hidden_channels, hidden_channels, 1)
+        self.skips = nn.ModuleList(WeightNormConv2d(*sizes) for _ in range(num_blocks + 1))
+        self.last_norm = nn.BatchNorm2d(hidden_channels)
+        self.last = nn.Conv2d(hidden_channels, out_channels, 1)
         set_to_zero(self.last)
 
     def _evaluate(self, x: Tensor, features: Tensor | None) -> Tensor:

@@ -236,6 +236,11 @@ class ConditionalNet(Configured, nn.Module, Abstract):
         )
 
     @property
+    def context_event_dim(self) -> int | None:
+        """Rank of one context: label 0, vector 1, sequence 2, map 3; ``None`` if there is none."""
+        return self.context.event_dim
+
+    @property
     def num_classes(self) -> int | None:
         """Number of labels that the network is conditioned on, if it is."""
         return self.context.num_classes

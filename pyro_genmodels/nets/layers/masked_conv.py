@@ -118,6 +118,8 @@ class MaskedConv2d(Configured, _MaskedConv):
         torch.Size([2, 8, 5, 6])
     """
 
+    bias: nn.Parameter
+
     def __init__(
         self,
         in_channels: int,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -55,6 +58,16 @@ def preactivation_block(
         nn.Dropout(dropout),
         nn.Conv2d(channels, channels, kernel_size, padding="same"),
     )
+
+
+def strided_layers(
+    convolution: type[nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d], widths: Sequence[int]
+) -> nn.Sequential:
+    """Return convolutions of width 4 and stride 2 from each width to the next, each with a ReLU."""
+    layers = nn.Sequential()
+    for inputs, outputs in itertools.pairwise(widths):
+        layers.extend([convolution(inputs, outputs, 4, stride=2, padding=1), nn.ReLU()])
+    return layers
 
 
 def residual_blocks(

@@ -140,8 +140,8 @@ class AutoregressiveShift(nn.Module):
         ) -> RegularizedConv2d:
             # In a depthwise layer a feature sees itself alone, at its own place too.
             colours = channels if groups == 1 else 1
-            options = {"kind": kind, "num_groups": colours, "mirrored": mirrored}
-            mask = partial(_whole_mask, inputs // groups, outputs, size, **options)
+            make = partial(_whole_mask, kind=kind, num_groups=colours, mirrored=mirrored)
+            mask = partial(make, inputs // groups, outputs, size)
             return RegularizedConv2d(inputs, outputs, size, groups=groups, mask=mask)
 
         self.first = masked(channels, hidden, 3, "A")
