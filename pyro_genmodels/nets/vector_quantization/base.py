@@ -167,5 +167,11 @@ def code_perplexity(codes: Int[Tensor, "*codes"], num_codes: int) -> float:
         4.0
     """
     counts = torch.bincount(codes.flatten(), minlength=num_codes)
-    share = counts.double() / max(1, codes.numel())
-    return cast(float, torch.special.entr(share).sum().exp().item())
+    return float(perplexity_of(counts.double()))
+
+
+def perplexity_of(counts: Float[Tensor, " K"]) -> Float[Tensor, ""]:
+    """Return the exponential of the entropy of counts' shares; 1 if there are no counts."""
+    total = counts.sum()
+    share = counts / total.clamp_min(torch.finfo(total.dtype).tiny)
+    return cast(Tensor, torch.special.entr(share).sum().exp())

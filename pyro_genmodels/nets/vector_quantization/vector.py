@@ -22,6 +22,7 @@ from pyro_genmodels.nets.layers.distributed import copy_from_first_rank, sum_ove
 from pyro_genmodels.nets.vector_quantization.base import (
     Quantized,
     Quantizer,
+    perplexity_of,
     straight_through,
 )
 from pyro_genmodels.nets.vector_quantization.codebook import kmeans, nearest, split, totals
@@ -211,10 +212,7 @@ class VectorQuantizer(Quantizer):
     @property
     def perplexity(self) -> Tensor:
         """Exponential of the entropy of how often codes were chosen, averaged as codes are."""
-        total = self.frequencies.sum()
-        share = self.frequencies / total.clamp_min(torch.finfo(total.dtype).tiny)
-        entropy: Tensor = torch.special.entr(share).sum()
-        return entropy.exp()
+        return perplexity_of(self.frequencies)
 
     @property
     def usage(self) -> Tensor:
