@@ -352,12 +352,6 @@ class StandardizedModel(nn.Module):
         if self.standardization.awaits_batch and x is not None and in_svi_step():
             self.check_first_batch(x)
 
-    def _see(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        return self.shared_pass.cast(x, dtype, self.standardization.standardized)
-
-    def _take_seen(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        return self.shared_pass.take_cast(x, dtype, self.standardization.standardized)
-
 
 def _some_of(module: nn.Module) -> dict[str, Tensor]:
     """Return up to about a hundred elements of each parameter, the same on any device."""
