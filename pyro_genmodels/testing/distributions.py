@@ -12,7 +12,13 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_genmodels.testing.probes import near_ends, seeded
-from pyro_genmodels.testing.report import require_close, require_law, require_limit, tolerance
+from pyro_genmodels.testing.report import (
+    require_close,
+    require_law,
+    require_limit,
+    require_shape,
+    tolerance,
+)
 from pyro_genmodels.testing.sampling import integer_range
 
 
@@ -58,17 +64,12 @@ def check_batch_shapes(distribution: Any) -> None:
     for leading in [(), (2,), (2, 1), (3, 1, 2)]:
         value = distribution.sample(torch.Size(leading))
         shape = torch.Size(leading) + batch_shape
-        _same_shape(f"sample({leading})", value.shape, shape + event_shape)
+        require_shape(f"sample({leading})", value.shape, shape + event_shape)
         scores = distribution.log_prob(value)
-        _same_shape(f"log_prob over {leading}", scores.shape, shape)
+        require_shape(f"log_prob over {leading}", scores.shape, shape)
         flat = value.reshape(-1, *batch_shape, *event_shape)
         alone = torch.stack([distribution.log_prob(v) for v in flat]).reshape(shape)
         require_close(f"log_prob over {leading} = one by one", scores, alone)
-
-
-def _same_shape(law: str, actual: torch.Size, expected: torch.Size) -> None:
-    problem = f"shape {tuple(actual)} where {tuple(expected)} was due"
-    require_law(tuple(actual) == tuple(expected), law, problem)
 
 
 def check_expand(distribution: Any) -> None:
@@ -83,10 +84,10 @@ def check_expand(distribution: Any) -> None:
     """
     shape = torch.Size((4, 3)) + distribution.batch_shape
     wide = distribution.expand(shape[1:]).expand(shape)
-    _same_shape("expand's batch_shape", wide.batch_shape, shape)
-    _same_shape("expand's event_shape", wide.event_shape, distribution.event_shape)
+    require_shape("expand's batch_shape", wide.batch_shape, shape)
+    require_shape("expand's event_shape", wide.event_shape, distribution.event_shape)
     value = wide.sample()
-    _same_shape("a sample of expand", value.shape, shape + distribution.event_shape)
+    require_shape("a sample of expand", value.shape, shape + distribution.event_shape)
     expected = distribution.log_prob(value)
     require_close("expand scores alike", wide.log_prob(value), expected)
     require_close("to_event sums", wide.to_event(1).log_prob(value), expected.sum(-1))
@@ -120,7 +121,7 @@ def check_plates(distribution: Any) -> None:
             return pyro.sample("x", distribution, obs=value)
 
     value = program()
-    _same_shape("a sample in plates", value.shape, shape + distribution.event_shape)
+    require_shape("a sample in plates", value.shape, shape + distribution.event_shape)
     trace = poutine.trace(program).get_trace(value)
     trace.compute_log_prob()
     expected = distribution.log_prob(value)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pyro_genmodels._modules import evaluating
 from pyro_genmodels.models import ELBOLoss
 from pyro_genmodels.testing.probes import clean_copy, seeded
-from pyro_genmodels.testing.report import require_close, require_equal, require_law
+from pyro_genmodels.testing.report import require_close, require_equal, require_law, require_shape
 
 
 def check_trains(
@@ -308,10 +308,10 @@ def check_model_shapes(model: Any, x: Tensor, context: Tensor | None = None) -> 
         many = x.expand((*batch, *x.shape))
         contexts = None if context is None else context.expand((*batch, *context.shape))
         weights = model.log_weights(many, contexts, num_particles=4)
-        _same_shape("log_weights", weights, (4, *batch))
+        require_shape("log_weights", weights.shape, (4, *batch))
         program = poutine.trace(model.model).get_trace(many, contexts)
-        _same_shape("site x", program.nodes["x"]["value"], (*batch, *x.shape))
-    _same_shape("sample", model.sample(5, context), (5, *x.shape))
+        require_shape("site x", program.nodes["x"]["value"].shape, (*batch, *x.shape))
+    require_shape("sample", model.sample(5, context).shape, (5, *x.shape))
 
 
 def check_half_precision(module: nn.Module, use: Callable[[nn.Module], Tensor]) -> None:
@@ -422,11 +422,6 @@ def _shapes_over(shape: torch.Size, batch: tuple[int, ...]) -> list[tuple[int, .
     """Shapes with the batch in the place of one dimension, in front of which particles may be."""
     places = [place for place, size in enumerate(shape[:2]) if size == math.prod(batch)]
     return [shape[:place] + batch + shape[place + 1 :] for place in places] or [tuple(shape)]
-
-
-def _same_shape(method: str, actual: Tensor, expected: tuple[int, ...]) -> None:
-    problem = f"{tuple(actual.shape)} where {expected} was due"
-    require_law(tuple(actual.shape) == expected, f"shape of {method}", problem)
 
 
 def check_standardization(

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from pyro_genmodels.testing.probes import clean_copy, seeded
-from pyro_genmodels.testing.report import require_close, require_equal, require_law, tolerance
+from pyro_genmodels.testing.report import (
+    require_close,
+    require_equal,
+    require_law,
+    require_shape,
+    tolerance,
+)
 
 _Loss: TypeAlias = "Callable[[Any], Tensor]"
 
@@ -59,9 +65,8 @@ def _check_batch(
 ) -> None:
     rank = len(batch_shape)
     together = _output(network, x, *contexts)
-    problem = f"shape {tuple(together.shape)}"
     law = f"a batch of shape {tuple(batch_shape)} keeps its shape"
-    require_law(together.shape[:rank] == batch_shape, law, problem)
+    require_shape(law, together.shape[:rank], batch_shape)
     flat = [t.reshape(batch_shape.numel(), *t.shape[rank:]) for t in (x, *contexts)]
     alone = torch.stack([_output(network, *arguments) for arguments in zip(*flat, strict=True)])
     law = f"each example of a batch of shape {tuple(batch_shape)} is mapped as if alone"

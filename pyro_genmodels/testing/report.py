@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -30,6 +32,12 @@ def require_law(holds: bool, law: str, problem: str) -> None:
     """Raise ``AssertionError`` with the law and what was seen, unless it holds."""
     if not holds:
         raise AssertionError(f"{law}: {problem}.")
+
+
+def require_shape(law: str, actual: Sequence[int], expected: Sequence[int]) -> None:
+    """Raise ``AssertionError`` unless a shape is the expected one."""
+    problem = f"shape {tuple(actual)} where {tuple(expected)} was due"
+    require_law(tuple(actual) == tuple(expected), law, problem)
 
 
 def require_within(law: str, measured: Tensor, bound: Tensor | float) -> None:
@@ -65,8 +73,7 @@ def require_within(law: str, measured: Tensor, bound: Tensor | float) -> None:
 
 def require_close(law: str, actual: Tensor, expected: Tensor) -> None:
     """Raise ``AssertionError`` unless tensors agree to ``tolerance(dtype) (1 + |expected|)``."""
-    problem = f"shape {tuple(actual.shape)} where {tuple(expected.shape)} was due"
-    require_law(actual.shape == expected.shape, law, problem)
+    require_shape(law, actual.shape, expected.shape)
     bound = tolerance(actual.dtype) * (1 + expected.detach().abs())
     # Infinities of one sign are equal, though their difference is NaN.
     error = torch.where(actual == expected, 0.0, (actual - expected).abs())
@@ -88,6 +95,5 @@ def require_limit(law: str, before: Tensor, near: Tensor, at: Tensor) -> None:
 
 def require_equal(law: str, actual: Tensor, expected: Tensor) -> None:
     """Raise ``AssertionError`` unless two tensors are the same, element for element."""
-    problem = f"shape {tuple(actual.shape)} where {tuple(expected.shape)} was due"
-    require_law(actual.shape == expected.shape, law, problem)
+    require_shape(law, actual.shape, expected.shape)
     require_within(law, (actual != expected).to(torch.float64), 0.0)

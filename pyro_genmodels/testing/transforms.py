@@ -12,6 +12,7 @@ from pyro_genmodels.testing.report import (
     require_close,
     require_law,
     require_limit,
+    require_shape,
     require_within,
     tolerance,
 )
@@ -81,8 +82,7 @@ def check_inverse(transform: Any, x: Tensor, *, y: Tensor | None = None, seed: i
 
 
 def _check_round_trip(law: str, condition: Tensor, before: Tensor, after: Tensor) -> None:
-    problem = f"shape {tuple(after.shape)} where {tuple(before.shape)} was due"
-    require_law(after.shape == before.shape, law, problem)
+    require_shape(law, after.shape, before.shape)
     require_law(bool(torch.isfinite(after).all()), law, "the round trip is not finite")
     bound = tolerance(before.dtype) * condition
     require_within(law, _largest(after - before, before.dim() - condition.dim()), bound)
@@ -224,20 +224,15 @@ def _is_real(constraint: Any) -> bool:
 def _check_batch(transform: Any, x: Tensor, batch_shape: torch.Size) -> None:
     event_shape = x.shape[len(batch_shape) :]
     y = transform(x)
-    _same_shape("forward_shape", transform.forward_shape(x.shape), y.shape)
-    _same_shape("inverse_shape", transform.inverse_shape(y.shape), x.shape)
+    require_shape("forward_shape", transform.forward_shape(x.shape), y.shape)
+    require_shape("inverse_shape", transform.inverse_shape(y.shape), x.shape)
     log_det = transform.log_abs_det_jacobian(x, y)
     event_dim = transform.domain.event_dim
-    _same_shape("log-det's shape", x.shape[: x.dim() - event_dim], log_det.shape)
+    require_shape("log-det's shape", x.shape[: x.dim() - event_dim], log_det.shape)
     for index, event in enumerate(x.reshape(-1, *event_shape)):
         alone, output_shape = transform(event), y.shape[len(batch_shape) :]
         law = f"event {index} of batch {tuple(batch_shape)} is mapped as if alone"
         require_close(law, y.reshape(-1, *output_shape)[index], alone)
-
-
-def _same_shape(law: str, declared: torch.Size, actual: torch.Size) -> None:
-    problem = f"declared {tuple(declared)}, was {tuple(actual)}"
-    require_law(tuple(declared) == tuple(actual), law, problem)
 
 
 def check_precision(transform: Any, x: Tensor, *, single: Any = None) -> None:
