@@ -15,9 +15,11 @@ from typing import Any, TypeAlias
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.distributions import biject_to
 
 from pyro_genmodels.testing.probes import clean_copy, counted_calls, draw, modules_of, seeded
 from pyro_genmodels.testing.report import require_close, require_equal, require_law
+from pyro_genmodels.transforms.interop import is_real
 
 Interference: TypeAlias = "Callable[[list[nn.Module], Tensor], None]"
 
@@ -34,17 +36,10 @@ def flow_distribution(transform: Any, x: Tensor) -> Any:
     """
     event_dim = transform.domain.event_dim
     zeros = torch.zeros(x.shape[x.dim() - event_dim :], dtype=x.dtype, device=x.device)
-    into_domain = torch.distributions.biject_to(transform.domain)
     base = dist.Normal(zeros, torch.ones_like(zeros), validate_args=False).to_event(event_dim)
-    bounded = bool(getattr(into_domain, "parts", [into_domain])) and not _is_identity(into_domain)
-    transforms = [into_domain, transform] if bounded else [transform]
+    bounded = not is_real(transform.domain)
+    transforms = [biject_to(transform.domain), transform] if bounded else [transform]
     return dist.TransformedDistribution(base, transforms)
-
-
-def _is_identity(transform: Any) -> bool:
-    while isinstance(transform, torch.distributions.IndependentTransform):
-        transform = transform.base_transform
-    return bool(transform == torch.distributions.transforms.identity_transform)
 
 
 def check_single_evaluation(

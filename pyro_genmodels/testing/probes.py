@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import biject_to, constraints
+from torch.distributions import biject_to
 
 LawT = TypeVar("LawT", bound=Callable[..., None])
 
@@ -40,20 +40,24 @@ def confirmed(law: LawT) -> LawT:
     return cast(LawT, confirmed_law)
 
 
+def base_of(constraint: Any) -> Any:
+    """Return what a constraint asks of each element, whatever the dimensions of its event."""
+    while hasattr(constraint, "base_constraint"):
+        constraint = constraint.base_constraint
+    return constraint
+
+
 def draw(constraint: Any, shape: Sequence[int], *, like: Tensor, seed: int) -> Tensor:
     """Draw a tensor of that shape that satisfies a constraint, spread as a normal would be."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(*shape, generator=generator, dtype=torch.float64).to(like)
-    while isinstance(constraint, constraints.independent):
-        constraint = constraint.base_constraint
-    return noise if constraint is constraints.real else biject_to(constraint)(noise)
+    satisfying: Tensor = biject_to(constraint)(noise)
+    return satisfying
 
 
 def ends(constraint: Any, like: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
     """Return the finite ends that an interval includes, and the directions in, like a tensor."""
-    while isinstance(constraint, constraints.independent):
-        constraint = constraint.base_constraint
-    found = {}
+    constraint, found = base_of(constraint), {}
     for name, direction in (("lower", 1.0), ("upper", -1.0)):
         bound = getattr(constraint, f"{name}_bound", None)
         if bound is None:

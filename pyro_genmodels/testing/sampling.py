@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_genmodels._checks import check
-from pyro_genmodels.testing.probes import seeded
+from pyro_genmodels.testing.probes import base_of, seeded
 from pyro_genmodels.testing.report import require_equal, require_law, require_within
 
 _MAX_OUTCOMES = 2**20
@@ -27,9 +27,7 @@ def integer_range(distribution: Any) -> tuple[int, int]:
         >>> integer_range(torch.distributions.Bernoulli(0.5))
         (0, 1)
     """
-    support = distribution.support
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
+    support = base_of(distribution.support)
     if support is torch.distributions.constraints.boolean:
         return 0, 1
     bounds = [getattr(support, f"{side}_bound", None) for side in ("lower", "upper")]

@@ -16,6 +16,7 @@ from pyro_genmodels.testing.report import (
     require_within,
     tolerance,
 )
+from pyro_genmodels.transforms.interop import is_real
 
 
 def condition_number(transform: Any, x: Tensor) -> Tensor:
@@ -211,14 +212,8 @@ def check_shapes(transform: Any, x: Tensor) -> None:
     for batch_shape in [(), (1,), (3,), (2, 1), (2, 1, 3)]:
         offsets = torch.linspace(-0.1, 0.1, torch.Size(batch_shape).numel(), dtype=x.dtype)
         offsets = offsets.reshape((*batch_shape, *(1,) * x.dim()))
-        low_risk = x + offsets if _is_real(transform.domain) else x.expand(*batch_shape, *x.shape)
+        low_risk = x + offsets if is_real(transform.domain) else x.expand(*batch_shape, *x.shape)
         _check_batch(transform, low_risk.clone(), torch.Size(batch_shape))
-
-
-def _is_real(constraint: Any) -> bool:
-    while isinstance(constraint, torch.distributions.constraints.independent):
-        constraint = constraint.base_constraint
-    return constraint is torch.distributions.constraints.real
 
 
 def _check_batch(transform: Any, x: Tensor, batch_shape: torch.Size) -> None:
