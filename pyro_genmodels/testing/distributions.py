@@ -11,12 +11,20 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_genmodels.testing.probes import near_ends, seeded
+from pyro_genmodels.testing.probes import (
+    BATCH_SHAPES,
+    error_of,
+    near_ends,
+    one_by_one,
+    seeded,
+    under_seed,
+)
 from pyro_genmodels.testing.report import (
     require_close,
     require_law,
     require_limit,
     require_shape,
+    require_within,
     tolerance,
 )
 from pyro_genmodels.testing.sampling import integer_range
@@ -61,15 +69,14 @@ def check_batch_shapes(distribution: Any) -> None:
         >>> check_batch_shapes(torch.distributions.Normal(torch.zeros(2), 1.0))
     """
     batch_shape, event_shape = distribution.batch_shape, distribution.event_shape
-    for leading in [(), (2,), (2, 1), (3, 1, 2)]:
-        value = distribution.sample(torch.Size(leading))
-        shape = torch.Size(leading) + batch_shape
-        require_shape(f"sample({leading})", value.shape, shape + event_shape)
+    for leading in BATCH_SHAPES:
+        value = distribution.sample(leading)
+        shape = leading + batch_shape
+        require_shape(f"sample({tuple(leading)})", value.shape, shape + event_shape)
         scores = distribution.log_prob(value)
-        require_shape(f"log_prob over {leading}", scores.shape, shape)
-        flat = value.reshape(-1, *batch_shape, *event_shape)
-        alone = torch.stack([distribution.log_prob(v) for v in flat]).reshape(shape)
-        require_close(f"log_prob over {leading} = one by one", scores, alone)
+        require_shape(f"log_prob over {tuple(leading)}", scores.shape, shape)
+        alone = one_by_one(distribution.log_prob, value, batch_shape=leading)
+        require_close(f"log_prob over {tuple(leading)} = one by one", scores, alone)
 
 
 def check_expand(distribution: Any) -> None:
@@ -145,14 +152,9 @@ def check_validation(distribution: Any) -> None:
     distribution._validate_args = True
     value = distribution.sample()
     for name, bad in _bad_values(distribution, value).items():
-        outcome = "it passed"
-        try:
-            distribution.log_prob(bad)
-        except ValueError:
-            continue
-        except Exception as error:
-            outcome = f"it raised {type(error).__name__}: {error}"
-        require_law(False, f"log_prob of {name} is a ValueError", outcome)
+        error = error_of(distribution.log_prob, bad)
+        outcome = "it passed" if error is None else f"it raised {type(error).__name__}: {error}"
+        require_law(isinstance(error, ValueError), f"log_prob of {name} is a ValueError", outcome)
 
 
 def _bad_values(distribution: Any, value: Tensor) -> dict[str, Tensor]:
@@ -195,12 +197,10 @@ def check_context_validation(call: Callable[[Tensor], Any], context: Tensor) -> 
     """
     call(context)
     for wrong in (torch.nan, torch.inf, -torch.inf):
-        outcome = "it passed"
-        try:
-            call(_spoilt(context, wrong))
-        except ValueError as error:
-            outcome = str(error)
-        named = outcome.startswith("`context` must be finite; got 1 NaN or infinite elements.")
+        error = error_of(call, _spoilt(context, wrong))
+        start = "`context` must be finite; got 1 NaN or infinite elements."
+        named = isinstance(error, ValueError) and str(error).startswith(start)
+        outcome = "it passed" if error is None else str(error)
         require_law(named, f"a context with one element {wrong} is an error", outcome)
 
 
@@ -222,15 +222,12 @@ def check_ends(distribution: Any, *, seed: int = 0) -> None:
     """
     distribution = distribution.expand(distribution.batch_shape)
     distribution._validate_args = False
-    with seeded(seed):
-        value = distribution.sample((3,))
+    value = under_seed(seed, distribution.sample, (3,))
     if distribution.support.is_discrete:
         for level in integer_range(distribution):
             nats = distribution.log_prob(torch.full_like(value, level))
-            law = f"a probability of all elements at {level}"
-            require_law(
-                bool((nats <= tolerance(nats.dtype)).all()), law, f"its logarithm is {nats}"
-            )
+            law = f"logarithm of the probability of all elements at {level}"
+            require_within(law, nats, tolerance(nats.dtype))
         return
     for where, points in near_ends(distribution.support, value):
         densities = [distribution.log_prob(point) for point in points]
@@ -250,6 +247,5 @@ def check_vmap(distribution: Any, *, seed: int = 0) -> None:
     """
     distribution = distribution.expand(distribution.batch_shape)
     distribution._validate_args = False
-    with seeded(seed):
-        value = distribution.sample(torch.Size((3,)))
+    value = under_seed(seed, distribution.sample, torch.Size((3,)))
     require_close("vmap", torch.vmap(distribution.log_prob)(value), distribution.log_prob(value))

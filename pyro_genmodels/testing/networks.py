@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels.testing.probes import clean_copy, seeded
+from pyro_genmodels.testing.probes import BATCH_SHAPES, clean_copy, one_by_one, under_seed
 from pyro_genmodels.testing.report import (
     require_close,
     require_equal,
     require_law,
     require_shape,
+    require_within,
     tolerance,
 )
 
@@ -39,38 +41,29 @@ def check_network(network: Callable[..., Any], x: Tensor, context: Tensor | None
     """
     given = () if context is None else (context,)
     expected = _output(network, x, *given)
-    for batch_shape in [(), (1,), (3,), (2, 1), (2, 1, 3)]:
-        scale = torch.linspace(0.5, 1, torch.Size(batch_shape).numel(), dtype=x.dtype)
+    for batch_shape in BATCH_SHAPES:
+        scale = torch.linspace(0.5, 1, batch_shape.numel(), dtype=x.dtype)
         many = scale.reshape((*batch_shape, *(1,) * x.dim())) * x
-        contexts = [c.expand((*batch_shape, *c.shape)) for c in given]
-        _check_batch(network, many, contexts, torch.Size(batch_shape))
+        arguments = many, *(c.expand((*batch_shape, *c.shape)) for c in given)
+        together = _output(network, *arguments)
+        law = f"a batch of shape {tuple(batch_shape)} keeps its shape"
+        require_shape(law, together.shape[: len(batch_shape)], batch_shape)
+        alone = one_by_one(partial(_output, network), *arguments, batch_shape=batch_shape)
+        law = f"each example of a batch of shape {tuple(batch_shape)} is mapped as if alone"
+        require_close(law, together, alone)
     if isinstance(network, nn.Module):
         single = clean_copy(network).float()
         floats = [c.float() if c.is_floating_point() else c for c in given]
         output = _output(single, x.float(), *floats)
         require_law(output.dtype == torch.float32, "float32 stays", f"it became {output.dtype}")
-        bound = tolerance(torch.float32) * (1 + float(expected.detach().abs().max()))
-        error = float((output.double() - expected).detach().abs().max())
-        require_law(error <= bound, "float32 = float64", f"measured {error:.4g}, bound {bound:.4g}")
+        bound = tolerance(torch.float32) * (1 + expected.detach().abs().amax())
+        require_within("float32 = float64", (output.double() - expected).abs(), bound)
 
 
 def _output(network: Callable[..., Any], *arguments: Tensor) -> Tensor:
     output = network(*arguments)
     first: Tensor = output[0] if isinstance(output, tuple) else output
     return first
-
-
-def _check_batch(
-    network: Callable[..., Any], x: Tensor, contexts: list[Tensor], batch_shape: torch.Size
-) -> None:
-    rank = len(batch_shape)
-    together = _output(network, x, *contexts)
-    law = f"a batch of shape {tuple(batch_shape)} keeps its shape"
-    require_shape(law, together.shape[:rank], batch_shape)
-    flat = [t.reshape(batch_shape.numel(), *t.shape[rank:]) for t in (x, *contexts)]
-    alone = torch.stack([_output(network, *arguments) for arguments in zip(*flat, strict=True)])
-    law = f"each example of a batch of shape {tuple(batch_shape)} is mapped as if alone"
-    require_close(law, together, alone.reshape(together.shape))
 
 
 def check_checkpointing(module: nn.Module, loss: Callable[[Any], Tensor], *, seed: int = 0) -> None:
@@ -98,14 +91,14 @@ def check_checkpointing(module: nn.Module, loss: Callable[[Any], Tensor], *, see
     require_law(
         bool(_switches(module)), "checkpointing can be switched", "no part has an attribute for it"
     )
-    for way, gradients in _BACKWARD_PASSES.items():
+    for way, differentiate in _BACKWARD_PASSES.items():
         found = []
         for on in (False, True):
             copied = clean_copy(module).train()
             for part, name in _switches(copied):
                 setattr(part, name, on)
-            with seeded(seed):
-                found.append((gradients(copied, loss), dict(copied.named_buffers())))
+            gradients = under_seed(seed, differentiate, copied, loss)
+            found.append((gradients, dict(copied.named_buffers())))
         (expected, buffers), (actual, own_buffers) = found
         law = f"checkpointing changes nothing after {way}"
         for name, gradient in expected.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import pickle
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar, cast
@@ -45,6 +46,40 @@ def base_of(constraint: Any) -> Any:
     while hasattr(constraint, "base_constraint"):
         constraint = constraint.base_constraint
     return constraint
+
+
+def error_of(call: Callable[..., Any], *arguments: Any) -> Exception | None:
+    """Return the exception that a call raises, if it does."""
+    try:
+        call(*arguments)
+    except Exception as error:
+        return error
+    return None
+
+
+def pickled(part: Any) -> Any:
+    """Return what pickle makes of a part."""
+    return pickle.loads(pickle.dumps(part))
+
+
+def under_seed(seed: int, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Return what a call gives under a seed; the global random state is given back."""
+    with seeded(seed):
+        return call(*arguments, **options)
+
+
+BATCH_SHAPES = tuple(map(torch.Size, [(), (1,), (3,), (2, 1), (2, 1, 3)]))
+"""Leading shapes that a law tries: none, one or several dimensions, ones among them."""
+
+
+def one_by_one(
+    function: Callable[..., Tensor], *arguments: Tensor, batch_shape: torch.Size
+) -> Tensor:
+    """Return what a function gives each example of a batch alone, as a batch again."""
+    number, rank = batch_shape.numel(), len(batch_shape)
+    flat = [t.reshape(number, *t.shape[rank:]) for t in arguments]
+    results = torch.stack([function(*example) for example in zip(*flat, strict=True)])
+    return results.reshape(*batch_shape, *results.shape[1:])
 
 
 def draw(constraint: Any, shape: Sequence[int], *, like: Tensor, seed: int) -> Tensor:

@@ -7,7 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels.testing.probes import clean_copy, draw, jacobian, modules_of, near_ends
+from pyro_genmodels.testing.probes import (
+    BATCH_SHAPES,
+    clean_copy,
+    draw,
+    jacobian,
+    modules_of,
+    near_ends,
+    one_by_one,
+)
 from pyro_genmodels.testing.report import (
     require_close,
     require_law,
@@ -209,25 +217,22 @@ def check_shapes(transform: Any, x: Tensor) -> None:
     Example:
         >>> check_shapes(torch.distributions.ExpTransform(), torch.zeros(()))
     """
-    for batch_shape in [(), (1,), (3,), (2, 1), (2, 1, 3)]:
-        offsets = torch.linspace(-0.1, 0.1, torch.Size(batch_shape).numel(), dtype=x.dtype)
+    for batch_shape in BATCH_SHAPES:
+        offsets = torch.linspace(-0.1, 0.1, batch_shape.numel(), dtype=x.dtype)
         offsets = offsets.reshape((*batch_shape, *(1,) * x.dim()))
         low_risk = x + offsets if is_real(transform.domain) else x.expand(*batch_shape, *x.shape)
-        _check_batch(transform, low_risk.clone(), torch.Size(batch_shape))
+        _check_batch(transform, low_risk.clone(), batch_shape)
 
 
 def _check_batch(transform: Any, x: Tensor, batch_shape: torch.Size) -> None:
-    event_shape = x.shape[len(batch_shape) :]
     y = transform(x)
     require_shape("forward_shape", transform.forward_shape(x.shape), y.shape)
     require_shape("inverse_shape", transform.inverse_shape(y.shape), x.shape)
     log_det = transform.log_abs_det_jacobian(x, y)
     event_dim = transform.domain.event_dim
-    require_shape("log-det's shape", x.shape[: x.dim() - event_dim], log_det.shape)
-    for index, event in enumerate(x.reshape(-1, *event_shape)):
-        alone, output_shape = transform(event), y.shape[len(batch_shape) :]
-        law = f"event {index} of batch {tuple(batch_shape)} is mapped as if alone"
-        require_close(law, y.reshape(-1, *output_shape)[index], alone)
+    require_shape("log-det's shape", log_det.shape, x.shape[: x.dim() - event_dim])
+    law = f"each event of a batch of shape {tuple(batch_shape)} is mapped as if alone"
+    require_close(law, y, one_by_one(transform, x, batch_shape=batch_shape))
 
 
 def check_precision(transform: Any, x: Tensor, *, single: Any = None) -> None:
