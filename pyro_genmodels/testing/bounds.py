@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 from torch import Tensor
-from torch.distributions import constraints
 
-from pyro_genmodels.testing.probes import confirmed, seeded
+from pyro_genmodels.testing.probes import confirmed, seeded, under_seed
 from pyro_genmodels.testing.report import require_law, require_within
-from pyro_genmodels.testing.sampling import outcomes
+from pyro_genmodels.testing.sampling import all_levels, count_levels, standard_error
 
 _STANDARD_ERRORS = 3.0
 _LEAST_EFFECTIVE = 20.0
@@ -75,35 +73,17 @@ def check_bounds(
 
 
 def _check_at_most(law: str, lower: Tensor, upper: Tensor) -> None:
-    spread = _standard_error(lower) ** 2 + _standard_error(upper) ** 2
+    spread = standard_error(lower) ** 2 + standard_error(upper) ** 2
     excess = (lower.mean() - upper.mean()) / (spread.sqrt() + 1e-9 * (1 + upper.mean().abs()))
     require_within(f"{law}, in standard errors", excess, _STANDARD_ERRORS)
 
 
-def _standard_error(values: Tensor) -> Tensor:
-    if len(values) < 2:
-        return torch.zeros((), dtype=values.dtype)
-    return values.std(0) / math.sqrt(len(values))
-
-
 def _check_mean_one(law: str, ratios: Tensor) -> None:
     """Check means over the first dimension; the errors of a batch are joined by their number."""
-    deviation = (ratios.mean(0) - 1).abs() / (_standard_error(ratios) + 1e-6)
+    deviation = (ratios.mean(0) - 1).abs() / (standard_error(ratios) + 1e-6)
     # A batch of n means has its largest deviation near sqrt(2 log n).
     bound = math.sqrt(_STANDARD_ERRORS**2 + 2 * math.log(max(1, deviation.numel())))
     require_within(f"{law}, in standard errors", deviation, bound)
-
-
-def data_outcomes(model: Any) -> Tensor:
-    """Return every possible data point of a discrete model, ``(count, *event)``.
-
-    Raises:
-        ValueError: If there are more than 2**20.
-    """
-    support = constraints.independent(
-        constraints.integer_interval(0, model.num_levels - 1), len(model.event_shape)
-    )
-    return outcomes(SimpleNamespace(support=support, event_shape=model.event_shape))
 
 
 @confirmed
@@ -135,7 +115,7 @@ def check_evidence_normalized(
 
 
 def _table(model: Any, context: Tensor | None, num_particles: int, seed: int) -> Tensor:
-    x = data_outcomes(model)
+    x = all_levels("model", model.num_levels, model.event_shape)
     contexts = None if context is None else context.expand((len(x), *context.shape))
     with seeded(seed), torch.no_grad():
         weights: Tensor = model.log_weights(x, contexts, num_particles=num_particles)
@@ -180,16 +160,9 @@ def check_model_sampler(
         >>> check_model_sampler(model, num_samples=5000)
     """
     weights = _table(model, context, num_particles, seed)
-    expected, error = weights.mean(0), _standard_error(weights)
-    with seeded(seed + 1):
-        samples = model.sample(num_samples, context)
-    levels, size = model.num_levels, model.event_shape.numel()
-    places = levels ** torch.arange(size - 1, -1, -1)
-    values = samples.reshape(num_samples, size)
-    integral = bool(((values == values.floor()) & (values >= 0) & (values < levels)).all())
-    require_law(integral, "samples are levels", f"they are not all integers 0 to {levels - 1}")
-    codes = (values.long() * places).sum(1)
-    share = torch.bincount(codes, minlength=levels**size) / num_samples
+    expected, error = weights.mean(0), standard_error(weights)
+    samples = under_seed(seed + 1, model.sample, num_samples, context)
+    share = count_levels(samples, model.num_levels, model.event_shape) / num_samples
     noise = (expected * (1 - expected).clamp_min(0) / num_samples + error**2).sqrt()
     # Where a count of one is rare the normal bound is too tight: allow a few counts.
     deviation = (share - expected).abs() / (noise + 1 / num_samples)
@@ -243,7 +216,7 @@ def check_estimators_agree(
 
 
 def _check_equal_means(law: str, first: Tensor, second: Tensor) -> None:
-    spread = (_standard_error(first) ** 2 + _standard_error(second) ** 2).sqrt()
+    spread = (standard_error(first) ** 2 + standard_error(second) ** 2).sqrt()
     scale = spread + 1e-6 * (1 + first.mean().abs())
     deviation = (first.mean() - second.mean()).abs() / scale
     require_within(f"{law}, in standard errors", deviation, _STANDARD_ERRORS)

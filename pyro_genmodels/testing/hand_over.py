@@ -8,7 +8,6 @@ older than the parameters, the sample, or the grad mode.
 from __future__ import annotations
 
 import copy
-import pickle
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -17,7 +16,17 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import biject_to
 
-from pyro_genmodels.testing.probes import clean_copy, counted_calls, draw, modules_of, seeded
+from pyro_genmodels.testing.probes import (
+    PARAMETER_CHANGES,
+    Change,
+    clean_copy,
+    counted_calls,
+    draw,
+    modules_of,
+    pickled,
+    seeded,
+    under_seed,
+)
 from pyro_genmodels.testing.report import require_close, require_equal, require_law
 from pyro_genmodels.transforms.interop import is_real
 
@@ -103,14 +112,13 @@ def check_no_stale_value(transform: Any, x: Tensor) -> None:
     for name, interfere in _INTERFERENCES.items():
         subject = clean_copy(transform)
         flow = flow_distribution(subject, x)
-        for way, prepare in _PREPARATIONS.items():
-            with seeded(0):
-                y = prepare(subject, flow, x)
+        batch_shape = x.shape[: x.dim() - subject.domain.event_dim]
+        for way in ("log_prob", "inverse", "rsample"):
+            y = under_seed(0, _used_draw, way, subject, flow, batch_shape)
             interfere(modules_of(subject), y)
             law = f"{way}, then {name}: log_prob is fresh"
             require_close(law, flow.log_prob(y), flow.log_prob(y.clone()))
-        with seeded(0):
-            y = flow.sample(x.shape[: x.dim() - subject.domain.event_dim])
+        y = under_seed(0, flow.sample, batch_shape)
         preimage = subject.inv(y)
         interfere(modules_of(subject), y)
         # After the edit the pair no longer belongs together; only the parameters' law is left.
@@ -124,50 +132,34 @@ def _check_pair(law: str, transform: Any, x: Tensor, y: Tensor) -> None:
     require_close(law, actual, fresh)
 
 
-def _scored(transform: Any, flow: Any, x: Tensor) -> Tensor:
-    y = flow.sample(x.shape[: x.dim() - transform.domain.event_dim])
-    flow.log_prob(y)
-    return y  # type: ignore[no-any-return]
-
-
-def _inverted(transform: Any, flow: Any, x: Tensor) -> Tensor:
-    y = flow.sample(x.shape[: x.dim() - transform.domain.event_dim])
-    transform.inv(y)
-    return y  # type: ignore[no-any-return]
-
-
-def _sampled(transform: Any, flow: Any, x: Tensor) -> Tensor:
-    return flow.rsample(x.shape[: x.dim() - transform.domain.event_dim])  # type: ignore[no-any-return]
-
-
-_PREPARATIONS = {"log_prob": _scored, "inverse": _inverted, "rsample": _sampled}
+def _used_draw(way: str, transform: Any, flow: Any, batch_shape: torch.Size) -> Tensor:
+    y: Tensor = flow.rsample(batch_shape) if way == "rsample" else flow.sample(batch_shape)
+    if way == "log_prob":
+        flow.log_prob(y)
+    if way == "inverse":
+        transform.inv(y)
+    return y
 
 
 def _parameters(modules: list[nn.Module]) -> list[nn.Parameter]:
     return [p for m in modules for p in m.parameters() if p.requires_grad]
 
 
-def _step(optimizer: Callable[..., torch.optim.Optimizer], **options: Any) -> Interference:
+def _changing(change: Change) -> Interference:
     def interfere(modules: list[nn.Module], y: Tensor) -> None:
         parameters = _parameters(modules)
+        for parameter in parameters:
+            parameter.grad = torch.ones_like(parameter)
         if parameters:
-            for parameter in parameters:
-                parameter.grad = torch.ones_like(parameter)
-            optimizer(parameters, **options).step()
+            change(parameters)
 
     return interfere
 
 
-def _write_through_data(modules: list[nn.Module], y: Tensor) -> None:
-    for parameter in _parameters(modules):
-        parameter.data.mul_(0.9)
-
-
 def _load_state(modules: list[nn.Module], y: Tensor) -> None:
     for module in modules:
-        state = {k: v * 0.9 if v.is_floating_point() else v for k, v in module.state_dict().items()}
-        parameters = dict(module.named_parameters())
-        module.load_state_dict(module.state_dict() | {k: state[k] for k in parameters})
+        changed = {name: p.detach() * 0.9 for name, p in module.named_parameters()}
+        module.load_state_dict(module.state_dict() | changed)
 
 
 def _edit_sample(modules: list[nn.Module], y: Tensor) -> None:
@@ -181,9 +173,7 @@ def _switch_mode(modules: list[nn.Module], y: Tensor) -> None:
 
 
 _INTERFERENCES: dict[str, Interference] = {
-    "an SGD step": _step(torch.optim.SGD, lr=0.02),
-    "a fused Adam step": _step(torch.optim.Adam, lr=0.02, fused=True),
-    "a write through .data": _write_through_data,
+    **{name: _changing(change) for name, change in PARAMETER_CHANGES.items()},
     "load_state_dict": _load_state,
     "an in-place edit of the sample": _edit_sample,
     "a switch to the other mode and back": _switch_mode,
@@ -219,14 +209,10 @@ def check_gradients_survive(transform: Any, x: Tensor) -> None:
         _check_gradient(f"one tensor for the {time} time", flow, y, parameters)
     flow.rsample(batch_shape)
     expected = flow.log_prob(y.clone())
-    copies: dict[str, Callable[[Any], Any]] = {"deepcopy": copy.deepcopy, "pickle": _pickled}
+    copies: dict[str, Callable[[Any], Any]] = {"deepcopy": copy.deepcopy, "pickle": pickled}
     for way, again in copies.items():
         copied = flow_distribution(again(transform), x)
         require_equal(f"{way} after rsample scores alike", copied.log_prob(y), expected)
-
-
-def _pickled(part: Any) -> Any:
-    return pickle.loads(pickle.dumps(part))
 
 
 def _check_gradient(what: str, flow: Any, y: Tensor, parameters: list[nn.Parameter]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import io
 import math
-import pickle
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +16,14 @@ from torch import Tensor, nn
 
 from pyro_genmodels._modules import evaluating
 from pyro_genmodels.models import ELBOLoss
-from pyro_genmodels.testing.probes import clean_copy, seeded
+from pyro_genmodels.testing.probes import (
+    PARAMETER_CHANGES,
+    clean_copy,
+    error_of,
+    pickled,
+    seeded,
+    under_seed,
+)
 from pyro_genmodels.testing.report import require_close, require_equal, require_law, require_shape
 
 
@@ -74,9 +80,9 @@ def _moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[str]:
 def _check_moves(name: str, model: Any, x: Tensor, context: Tensor | None, steps: int) -> None:
     before = _parameters(model)
     require_law(bool(before), f"{name} trains", "it has no trainable parameter")
-    svi = SVI(model.model, model.guide, PyroAdam({"lr": 1e-2}), Trace_ELBO())
+    step = _svi_step(model, Trace_ELBO())
     for _ in range(steps):
-        svi.step(x, context)
+        step(x, context)
     moved = _moved(before, _parameters(model))
     still = sorted(set(before) - set(moved))
     require_law(not still, f"{name} trains", f"after {steps} steps these stand still: {still}")
@@ -101,8 +107,8 @@ def check_copies(model: Any, x: Tensor, context: Tensor | None = None, *, seed: 
     """
     copies: dict[str, Callable[[Any], Any]] = {
         "deepcopy": copy.deepcopy,
-        "pickle": lambda m: pickle.loads(pickle.dumps(m)),
-        "torch.save": _saved_and_loaded,
+        "pickle": pickled,
+        "torch.save": lambda m: _saved_and_loaded(m, weights_only=False),
         "load_state_dict": _reloaded,
     }
     expected = _log_weights(model, x, context, seed)
@@ -111,23 +117,20 @@ def check_copies(model: Any, x: Tensor, context: Tensor | None = None, *, seed: 
         require_equal(f"{name} keeps the log-weights", actual, expected)
 
 
-def _saved_and_loaded(model: Any) -> Any:
+def _saved_and_loaded(part: Any, *, weights_only: bool) -> Any:
     file = io.BytesIO()
-    torch.save(model, file)
+    torch.save(part, file)
     file.seek(0)
     # The file was written just above: nothing foreign can be in it.
-    return torch.load(file, weights_only=False)
+    return torch.load(file, weights_only=weights_only)
 
 
 def _reloaded(model: Any) -> Any:
-    file = io.BytesIO()
-    torch.save(model.state_dict(), file)
-    file.seek(0)
     other = copy.deepcopy(model)
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.add_(1.0)
-    other.load_state_dict(torch.load(file, weights_only=True))
+    other.load_state_dict(_saved_and_loaded(model.state_dict(), weights_only=True))
     return other
 
 
@@ -170,8 +173,8 @@ def check_freezes(
     with seeded(seed):
         new = make()
         trained = copy.deepcopy(new)
-        for train in (_svi_step(new), _loss_step(trained)):
-            train(x, context)  # both ways work on this model
+        for step in (_svi_step(new, new.make_elbo()), _loss_step(trained)):
+            step(x, context)  # both ways work on this model
         for steps_before, evaluates in ((0, True), (num_steps, True), (0, False)):
             for name in _freezable(new):
                 _check_frozen(make(), name, x, context, (steps_before, num_steps), evaluates)
@@ -194,7 +197,7 @@ def _check_frozen(
     num_steps: tuple[int, int],
     evaluates: bool,
 ) -> None:
-    step = _svi_step(model)
+    step = _svi_step(model, model.make_elbo())
     for _ in range(num_steps[0]):
         step(x, context)
     part = model.get_submodule(name).requires_grad_(False)
@@ -217,9 +220,8 @@ def _entries(part: nn.Module, evaluates: bool) -> dict[str, Tensor]:
     return part.state_dict() if evaluates else dict(part.named_parameters())
 
 
-def _svi_step(model: Any) -> Callable[..., Any]:
-    svi = SVI(model.model, model.guide, PyroAdam({"lr": 1e-2}), model.make_elbo())
-    step: Callable[..., Any] = svi.step
+def _svi_step(model: Any, elbo: Any) -> Callable[..., Any]:
+    step: Callable[..., Any] = SVI(model.model, model.guide, PyroAdam({"lr": 1e-2}), elbo).step
     return step
 
 
@@ -258,34 +260,15 @@ def check_no_stale_weights(
         >>> check_no_stale_weights(VAE((3,), latent_dim=1, hidden=(4,)), torch.randn(5, 3))
     """
     model = copy.deepcopy(model)
-    for name, change in _CHANGES.items():
+    for name, change in PARAMETER_CHANGES.items():
         before = _log_weights(model, x, context, seed)
-        with seeded(seed):
-            loss = -model.log_weights(x, context).mean()
-        loss.backward()
+        under_seed(seed, model.log_weights, x, context).mean().neg().backward()
         change([p for p in model.parameters() if p.requires_grad])
         model.zero_grad()
-        fresh = _log_weights(pickle.loads(pickle.dumps(model)), x.clone(), context, seed)
+        fresh = _log_weights(pickled(model), x.clone(), context, seed)
         actual = _log_weights(model, x, context, seed)
         require_law(not torch.equal(before, fresh), f"{name} changes the model", "it did not")
         require_equal(f"log-weights after {name} are fresh", actual, fresh)
-
-
-def _with(optimizer: Callable[..., torch.optim.Optimizer], **options: Any) -> Callable[..., None]:
-    return lambda parameters: optimizer(parameters, **options).step()
-
-
-def _scale_data(parameters: list[Tensor]) -> None:
-    for parameter in parameters:
-        parameter.data.mul_(0.95)
-
-
-_CHANGES: dict[str, Callable[[list[Tensor]], None]] = {
-    "an SGD step": _with(torch.optim.SGD, lr=1e-2),
-    "a foreach Adam step": _with(torch.optim.Adam, lr=1e-2, foreach=True),
-    "a fused Adam step": _with(torch.optim.Adam, lr=1e-2, fused=True),
-    "a write through .data": _scale_data,
-}
 
 
 def check_model_shapes(model: Any, x: Tensor, context: Tensor | None = None) -> None:
@@ -335,17 +318,17 @@ def check_half_precision(module: nn.Module, use: Callable[[nn.Module], Tensor]) 
     for name, convert in _TO_HALF.items():
         for held in (False, True):
             copied = clean_copy(module)
-            try:
-                convert(nn.ModuleList([copied]) if held else copied)
-            except ValueError as error:
-                named = str(error).startswith("`dtype` must be float32 or float64 for weights (")
-                require_law(named, f"{name} is refused in one sentence", str(error))
-                for key, value in copied.state_dict().items():
-                    require_equal(f"{key} after a refused {name}", value, before[key])
-                copied.double().to("cpu").float()
-            else:
+            error = error_of(convert, nn.ModuleList([copied]) if held else copied)
+            if error is None:
                 finite = bool(use(copied).isfinite().all())
                 require_law(finite, f"{name} works", "there are NaN or infinite numbers")
+                continue
+            sentence = "ValueError: `dtype` must be float32 or float64 for weights ("
+            outcome = f"{type(error).__name__}: {error}"
+            require_law(outcome.startswith(sentence), f"{name} is refused in one sentence", outcome)
+            for key, value in copied.state_dict().items():
+                require_equal(f"{key} after a refused {name}", value, before[key])
+            copied.double().to("cpu").float()
 
 
 _TO_HALF: Mapping[str, Callable[[nn.Module], nn.Module]] = {
@@ -381,10 +364,7 @@ def check_any_batch_shape(
         number = math.prod(batch)
         first = {name: _reshaped(value, number, (number,)) for name, value in arguments.items()}
         given = {name: _reshaped(value, number, batch) for name, value in arguments.items()}
-        with seeded(seed):
-            expected = call(**first)
-        with seeded(seed):
-            actual = call(**given)
+        actual, expected = (under_seed(seed, call, **each) for each in (given, first))
         _compare_batches(f"over batch shape {batch}", actual, expected, batch, seed)
 
 
@@ -403,10 +383,7 @@ def _compare_batches(
         for one, other in zip(actual, expected, strict=True):
             _compare_batches(law, one, other, batch, seed)
     elif hasattr(expected, "log_prob"):
-        draws = []
-        for distribution in (actual, expected):
-            with seeded(seed):
-                draws.append(distribution.sample())
+        draws = [under_seed(seed, each.sample) for each in (actual, expected)]
         _compare_batches(f"samples {law}", draws[0], draws[1], batch, seed)
         scores = (actual.log_prob(draws[0]), expected.log_prob(draws[1]))
         _compare_batches(f"log_prob {law}", *scores, batch, seed)
@@ -462,10 +439,8 @@ def check_standardization(
     scores = _log_weights(standard, data, context, seed)
     require_close("log-weights are in the data's units", scores, expected - log_det)
     for name, draw in _draws(seen, data, context).items():
-        with seeded(seed):
-            values = draw(plain, seen)
-        with seeded(seed):
-            actual = draw(standard, data)
+        values = under_seed(seed, draw, plain, seen)
+        actual = under_seed(seed, draw, standard, data)
         require_close(f"{name} in the data's units", actual, shift + scale * values)
     _check_sites(plain, standard, context, log_det, seed)
     _check_settled(model, standard, x, context, seed)
@@ -505,11 +480,12 @@ def _draws(seen: Tensor, data: Tensor, context: Tensor | None) -> dict[str, Call
 def _check_sites(
     plain: Any, standard: Any, context: Tensor | None, log_det: Tensor, seed: int
 ) -> None:
-    traces = []
-    for model in (plain, standard):
-        with seeded(seed):
-            traces.append(poutine.trace(model.model).get_trace(None, context))
-        traces[-1].compute_log_prob()
+    traces = [
+        under_seed(seed, poutine.trace(model.model).get_trace, None, context)
+        for model in (plain, standard)
+    ]
+    for trace in traces:
+        trace.compute_log_prob()
     before, after = (trace.nodes["x"] for trace in traces)
     require_close(
         "a draw's density is in the data's units",
@@ -538,11 +514,7 @@ def _check_settled(model: Any, standard: Any, x: Tensor, context: Tensor | None,
     standard.load_state_dict(model.state_dict())
     actual = _log_weights(standard, x, context, seed)
     require_equal("weights without a scale unset it", actual, expected)
+    refused = isinstance(error_of(standard.standardize, x), ValueError)
     law = "weights that were loaded without a scale get none"
-    try:
-        standard.standardize(x)
-    except ValueError:
-        pass
-    else:
-        require_law(False, law, f"{type(model).__name__}.standardize set one")
+    require_law(refused, law, f"{type(model).__name__}.standardize set one")
     standard.load_state_dict(state)

@@ -8,12 +8,13 @@ import functools
 import pickle
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import biject_to
 
+Change: TypeAlias = Callable[[list[nn.Parameter]], None]
 LawT = TypeVar("LawT", bound=Callable[..., None])
 
 
@@ -68,6 +69,23 @@ def under_seed(seed: int, call: Callable[..., Any], *arguments: Any, **options: 
         return call(*arguments, **options)
 
 
+def _step(optimizer: Callable[..., torch.optim.Optimizer], **options: Any) -> Change:
+    return lambda parameters: optimizer(parameters, **options).step()
+
+
+def _write_through_data(parameters: list[nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.data.mul_(0.9)
+
+
+PARAMETER_CHANGES: dict[str, Change] = {
+    "an SGD step": _step(torch.optim.SGD, lr=0.02),
+    "a foreach Adam step": _step(torch.optim.Adam, lr=0.02, foreach=True),
+    "a fused Adam step": _step(torch.optim.Adam, lr=0.02, fused=True),
+    "a write through .data": _write_through_data,
+}
+"""Ways in which parameters change, given their gradients."""
+
 BATCH_SHAPES = tuple(map(torch.Size, [(), (1,), (3,), (2, 1), (2, 1, 3)]))
 """Leading shapes that a law tries: none, one or several dimensions, ones among them."""
 
@@ -79,7 +97,7 @@ def one_by_one(
     number, rank = batch_shape.numel(), len(batch_shape)
     flat = [t.reshape(number, *t.shape[rank:]) for t in arguments]
     results = torch.stack([function(*example) for example in zip(*flat, strict=True)])
-    return results.reshape(*batch_shape, *results.shape[1:])
+    return results.reshape(batch_shape + results.shape[1:])
 
 
 def draw(constraint: Any, shape: Sequence[int], *, like: Tensor, seed: int) -> Tensor:
@@ -188,19 +206,11 @@ def counted_calls(modules: Sequence[nn.Module]) -> Iterator[Counter[str]]:
     """Count the calls of every submodule that has parameters of its own."""
     calls: Counter[str] = Counter()
     with contextlib.ExitStack() as hooks:
-        for name, module in _with_own_parameters(modules).items():
-            handle = module.register_forward_pre_hook(_counting(calls, name))
-            hooks.callback(handle.remove)
+        for name, module in nn.ModuleList(modules).named_modules():
+            if list(module.parameters(recurse=False)):
+                handle = module.register_forward_pre_hook(_counting(calls, name))
+                hooks.callback(handle.remove)
         yield calls
-
-
-def _with_own_parameters(modules: Sequence[nn.Module]) -> dict[str, nn.Module]:
-    named = {
-        f"{index}.{name}": module
-        for index, root in enumerate(modules)
-        for name, module in root.named_modules()
-    }
-    return {n: m for n, m in named.items() if any(True for _ in m.parameters(recurse=False))}
 
 
 def _counting(calls: Counter[str], name: str) -> Callable[..., None]:

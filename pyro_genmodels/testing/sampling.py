@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_genmodels._checks import check
-from pyro_genmodels.testing.probes import base_of, seeded
+from pyro_genmodels.testing.probes import base_of, under_seed
 from pyro_genmodels.testing.report import require_equal, require_law, require_within
 
 _MAX_OUTCOMES = 2**20
@@ -51,12 +51,44 @@ def outcomes(distribution: Any) -> Tensor:
         [0, 1, 2]
     """
     low, high = integer_range(distribution)
-    event_shape = distribution.event_shape
-    count, levels = (high - low + 1) ** event_shape.numel(), high - low + 1
-    check(count <= _MAX_OUTCOMES, "distribution", f"have at most {_MAX_OUTCOMES} values", count)
-    places = levels ** torch.arange(event_shape.numel() - 1, -1, -1)
-    digits = torch.arange(count)[:, None].div(places, rounding_mode="floor") % levels
-    return (low + digits).reshape(count, *event_shape)
+    return low + all_levels("distribution", high - low + 1, distribution.event_shape)
+
+
+def all_levels(argument: str, num_levels: int, event_shape: torch.Size) -> Tensor:
+    """Return every event of some levels ``0 .. num_levels - 1``, in lexicographic order.
+
+    Raises:
+        ValueError: Naming the argument, if there are more than 2**20.
+    """
+    count = num_levels ** event_shape.numel()
+    check(count <= _MAX_OUTCOMES, argument, f"have at most {_MAX_OUTCOMES} values", count)
+    digits = torch.arange(count)[:, None] // _places(num_levels, event_shape) % num_levels
+    return digits.reshape(count, *event_shape)
+
+
+def count_levels(levels: Tensor, num_levels: int, event_shape: torch.Size) -> Tensor:
+    """Count how often each of :func:`all_levels` is among levels ``(number, *event)``.
+
+    Raises:
+        AssertionError: If some are no levels.
+    """
+    digits = levels.reshape(len(levels), -1).double()
+    integral = bool(((digits == digits.floor()) & (digits >= 0) & (digits < num_levels)).all())
+    problem = f"they do not hold {num_levels} successive integers only"
+    require_law(integral, "samples lie in the support", problem)
+    codes = (digits.long() * _places(num_levels, event_shape)).sum(1)
+    return torch.bincount(codes, minlength=num_levels ** event_shape.numel())
+
+
+def _places(num_levels: int, event_shape: torch.Size) -> Tensor:
+    return num_levels ** torch.arange(event_shape.numel() - 1, -1, -1)
+
+
+def standard_error(values: Tensor) -> Tensor:
+    """Return the standard error of means over the first dimension; zero of a single value."""
+    if len(values) < 2:
+        return torch.zeros((), dtype=values.dtype)
+    return values.std(0) / math.sqrt(len(values))
 
 
 def log_table(distribution: Any, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -117,26 +149,17 @@ def check_sampler(
     Example:
         >>> check_sampler(torch.distributions.Bernoulli(torch.tensor([0.2, 0.9])))
     """
-    with seeded(seed):
-        samples = distribution.sample((num_samples,), **options).detach()
-    if distribution.support.is_discrete:
-        tables = log_table(distribution).exp()
-        tables = tables.reshape(len(tables), -1)
-        flat = samples.reshape(num_samples, -1, *distribution.event_shape)
-        for index in range(tables.shape[1]):
-            _check_counts(_counts(distribution, flat[:, index]), tables[:, index], index)
-    else:
+    samples = under_seed(seed, distribution.sample, (num_samples,), **options).detach()
+    if not distribution.support.is_discrete:
         check_stein_identity(distribution, samples)
-
-
-def _counts(distribution: Any, samples: Tensor) -> Tensor:
+        return
     low, high = integer_range(distribution)
-    digits = samples.reshape(len(samples), -1).double() - low
-    integral = bool(((digits == digits.floor()) & (digits >= 0) & (digits <= high - low)).all())
-    require_law(integral, "samples lie in the support", f"they do not hold {low} to {high} only")
-    levels = high - low + 1
-    places = levels ** torch.arange(digits.shape[1] - 1, -1, -1)
-    return torch.bincount((digits.long() * places).sum(1), minlength=levels ** digits.shape[1])
+    event_shape = distribution.event_shape
+    tables = log_table(distribution).exp()
+    flat = (samples - low).reshape(num_samples, -1, *event_shape)
+    for index, probabilities in enumerate(tables.reshape(len(tables), -1).unbind(1)):
+        counts = count_levels(flat[:, index], high - low + 1, event_shape)
+        _check_counts(counts, probabilities, index)
 
 
 def _check_counts(counts: Tensor, probabilities: Tensor, index: int) -> None:
@@ -152,14 +175,14 @@ def _check_counts(counts: Tensor, probabilities: Tensor, index: int) -> None:
 
 def _chi_square_deviate(counts: Tensor, expected: Tensor) -> Tensor:
     order = expected.argsort(descending=True)
-    counts, expected = counts[order], expected[order]
     # The rare cells together make one, so that each term is near its chi-square law.
     kept = int((expected >= 5).sum())
-    counts = torch.cat([counts[:kept], counts[kept:].sum()[None]])
-    expected = torch.cat([expected[:kept], expected[kept:].sum()[None]])
-    if expected[-1] < 5 and kept > 0:
-        counts = torch.cat([counts[: kept - 1], counts[kept - 1 :].sum()[None]])
-        expected = torch.cat([expected[: kept - 1], expected[kept - 1 :].sum()[None]])
+    if expected[order[kept:]].sum() < 5 and kept > 0:
+        kept -= 1
+    counts, expected = (
+        torch.cat([cells[order[:kept]], cells[order[kept:]].sum()[None]])
+        for cells in (counts, expected)
+    )
     freedom = len(expected) - 1
     if freedom < 1:
         return torch.zeros((), dtype=expected.dtype)
@@ -194,8 +217,8 @@ def check_stein_identity(distribution: Any, samples: Tensor) -> None:
     score, x = (t.detach().double().reshape(-1, dimension) for t in (score, x))
     moments = torch.cat([x, torch.ones_like(x[:, :1])], 1)
     products = score[:, :, None] * moments[:, None, :]
-    mean, error = products.mean(0), products.std(0) / math.sqrt(len(products))
-    deviation = (mean + torch.eye(dimension, dimension + 1)).abs() / error.clamp_min(1e-12)
+    error = (products.mean(0) + torch.eye(dimension, dimension + 1)).abs()
+    deviation = error / standard_error(products).clamp_min(1e-12)
     require_within("Stein's identity of samples and log_prob, in standard errors", deviation, 5.0)
 
 
@@ -223,10 +246,9 @@ def check_sampling_methods_agree(
         ...         return super().sample(sample_shape)
         >>> check_sampling_methods_agree(Coin(0.5))
     """
-    draws = {}
-    for method in methods:
-        with seeded(seed):
-            draws[method] = distribution.sample(torch.Size(sample_shape), method=method)
-    first = methods[0]
-    for method in methods[1:]:
-        require_equal(f"method={method!r} draws as {first!r} does", draws[method], draws[first])
+    first, *others = methods
+    shape = torch.Size(sample_shape)
+    expected = under_seed(seed, distribution.sample, shape, method=first)
+    for method in others:
+        actual = under_seed(seed, distribution.sample, shape, method=method)
+        require_equal(f"method={method!r} draws as {first!r} does", actual, expected)
