@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyro_genmodels._configuration import takes_arguments_of
 from pyro_genmodels._typing import Bool, Int
 from pyro_genmodels.testing.probes import jacobian, seeded
 from pyro_genmodels.testing.report import require_law, tolerance
@@ -106,15 +108,13 @@ def raster_order(event_shape: Sequence[int]) -> Int[Tensor, " elements"]:
     return places.permute(2, 0, 1).flatten()
 
 
+@takes_arguments_of(dependencies, without=["outputs"])
 def check_autoregressive(
     network: Callable[[Tensor], Tensor],
     event_shape: Sequence[int],
     *,
-    num_levels: int,
     order: Tensor | None = None,
-    num_probes: int = 3,
-    dtype: torch.dtype = torch.float64,
-    seed: int = 0,
+    **options: Any,
 ) -> None:
     """Check, over all pairs of sub-pixels, that none sees itself or its future.
 
@@ -124,12 +124,9 @@ def check_autoregressive(
         network: Map of levels ``(*batch, *event)`` to ``(*batch, *event, parameters)``; to check a
             conditional network, close over the context.
         event_shape: ``(C, H, W)`` or ``(D,)``.
-        num_levels: Levels of a sub-pixel.
         order: Place of each flattened element in the order of generation; the raster order with
             channels of a pixel in turn if not given.
-        num_probes: Number of random images.
-        dtype: The network's dtype.
-        seed: Seed of the images.
+        options: As for :func:`dependencies`.
 
     Raises:
         AssertionError: With the number of leaks and the first of them.
@@ -140,9 +137,7 @@ def check_autoregressive(
         ...
         AssertionError: no sub-pixel sees itself or its future: 3 leaks, ... (0,) sees (0,).
     """
-    found = dependencies(
-        network, event_shape, num_levels=num_levels, num_probes=num_probes, dtype=dtype, seed=seed
-    )
+    found = dependencies(network, event_shape, **options)
     order = raster_order(event_shape) if order is None else order
     leaks = found & (order[:, None] <= order[None, :])
     law = "no sub-pixel sees itself or its future"
@@ -162,16 +157,14 @@ def _first(
     return f"{int(pairs.sum())} {what}, the first: {output} sees {source}"
 
 
+@takes_arguments_of(dependencies)
 def check_receptive_field(
     network: Callable[[Tensor], Tensor],
     event_shape: Sequence[int],
     expected: Bool[Tensor, "outputs inputs"],
     *,
-    num_levels: int,
-    num_probes: int = 3,
-    dtype: torch.dtype = torch.float64,
-    seed: int = 0,
     outputs: Sequence[int] | None = None,
+    **options: Any,
 ) -> None:
     """Check that each sub-pixel sees exactly what it should: no more, and no less.
 
@@ -179,11 +172,8 @@ def check_receptive_field(
         network: As for :func:`check_autoregressive`.
         event_shape: ``(C, H, W)`` or ``(D,)``.
         expected: The published receptive field, see :func:`raster_field`.
-        num_levels: Levels of a sub-pixel.
-        num_probes: Number of random images.
-        dtype: The network's dtype.
-        seed: Seed of the images.
         outputs: Indices of the flattened sub-pixels to check; all if not given.
+        options: As for :func:`dependencies`.
 
     Raises:
         AssertionError: With the number of missing and of unexpected pairs, and the first.
@@ -193,15 +183,7 @@ def check_receptive_field(
         >>> shifted = lambda x: torch.nn.functional.pad(x, (1, -1)).cumsum(-1)[..., None]
         >>> check_receptive_field(shifted, (3,), past, num_levels=2)
     """
-    found = dependencies(
-        network,
-        event_shape,
-        num_levels=num_levels,
-        num_probes=num_probes,
-        dtype=dtype,
-        seed=seed,
-        outputs=outputs,
-    )
+    found = dependencies(network, event_shape, outputs=outputs, **options)
     if outputs is not None:
         expected = expected[list(outputs)]
     extra, missing = found & ~expected, expected & ~found
