@@ -222,14 +222,10 @@ def _check_gradient(what: str, flow: Any, y: Tensor, parameters: list[nn.Paramet
     if not fresh.requires_grad:
         return
     require_law(score.requires_grad, f"log_prob of {what} has a gradient", "it has none")
-    pairs = zip(_gradient(score, parameters), _gradient(fresh, parameters), strict=True)
-    for index, (actual, expected) in enumerate(pairs):
+    gradients = [
+        torch.autograd.grad(each.sum(), parameters, materialize_grads=True)
+        for each in (score, fresh)
+    ]
+    for index, (actual, expected) in enumerate(zip(*gradients, strict=True)):
         law = f"gradient of {what} = that of its clone, parameter {index}"
         require_close(law, actual, expected)
-
-
-def _gradient(score: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
-    gradients = torch.autograd.grad(score.sum(), parameters, allow_unused=True)
-    return [
-        torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)
-    ]

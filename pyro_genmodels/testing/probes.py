@@ -7,7 +7,7 @@ import copy
 import functools
 import pickle
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias, TypeVar, cast
 
 import torch
@@ -108,31 +108,25 @@ def draw(constraint: Any, shape: Sequence[int], *, like: Tensor, seed: int) -> T
     return satisfying
 
 
-def ends(constraint: Any, like: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return the finite ends that an interval includes, and the directions in, like a tensor."""
-    constraint, found = base_of(constraint), {}
-    for name, direction in (("lower", 1.0), ("upper", -1.0)):
-        bound = getattr(constraint, f"{name}_bound", None)
-        if bound is None:
-            continue
-        end = torch.as_tensor(bound).to(like).expand(like.shape)
-        if bool((constraint.check(end) & end.isfinite()).all()):
-            found[name] = end, torch.full_like(like, direction)
-    return found
-
-
 def near_ends(constraint: Any, x: Tensor) -> Iterator[tuple[str, list[Tensor]]]:
-    """Yield points that approach an end, for each end that a constraint includes.
+    """Yield points that approach an end, for each finite end that a constraint includes.
 
     The last of a list of three lies at the end, the first two ten steps and one step before it:
     once with all elements there, and once with the last element of each event alone.
     """
-    step = torch.finfo(x.dtype).eps ** 0.5
+    constraint = base_of(constraint)
     last = torch.zeros(x.shape[-1:] if x.dim() else (), dtype=torch.bool)
     last[..., -1:] = True
-    for name, (end, inwards) in ends(constraint, x).items():
+    for name, inwards in (("lower", 1.0), ("upper", -1.0)):
+        bound = getattr(constraint, f"{name}_bound", None)
+        if bound is None:
+            continue
+        end = torch.as_tensor(bound).to(x)
+        if not bool((constraint.check(end) & end.isfinite()).all()):
+            continue
+        step = inwards * torch.finfo(x.dtype).eps ** 0.5
         for which, moves in (("all elements", torch.ones_like(last)), ("one element", last)):
-            at = [torch.where(moves, end + k * step * inwards, x) for k in (10, 1, 0)]
+            at = [torch.where(moves, end + k * step, x) for k in (10, 1, 0)]
             yield f"{which} at the {name} end", at
 
 
@@ -162,8 +156,7 @@ def jacobian(
     one_hot = torch.eye(size, dtype=y.dtype, device=y.device)
     one_hot = one_hot.reshape(size, *(1,) * len(batch_shape), size)
     cotangent = one_hot.expand(size, *batch_shape, size).reshape(y.shape)
-    (gradient,) = torch.autograd.grad(y, copies, cotangent, allow_unused=True)
-    gradient = torch.zeros_like(copies) if gradient is None else gradient
+    (gradient,) = torch.autograd.grad(y, copies, cotangent, materialize_grads=True)
     return gradient.reshape(size, *batch_shape, -1).movedim(0, -2)
 
 
@@ -172,26 +165,22 @@ def modules_of(part: Any) -> list[nn.Module]:
 
     Transforms and distributions hold networks in attributes, lists and parts of parts.
     """
-    found: dict[int, nn.Module] = {}
+    found: list[nn.Module] = []
     seen: set[int] = set()
-    _collect(part, found, seen)
-    return list(found.values())
-
-
-_HOLDERS = (list, tuple, nn.Module, torch.distributions.Transform)
-
-
-def _collect(part: Any, found: dict[int, nn.Module], seen: set[int]) -> None:
-    if id(part) in seen:
-        return
-    seen.add(id(part))
-    if isinstance(part, nn.Module):
-        found[id(part)] = part
-        return
-    held_parts: Iterable[Any] = part if isinstance(part, list | tuple) else vars(part).values()
-    for held in held_parts:
-        if isinstance(held, _HOLDERS) or hasattr(held, "log_prob"):
-            _collect(held, found, seen)
+    waiting = [part]
+    while waiting:
+        held = waiting.pop(0)
+        if id(held) in seen:
+            continue
+        seen.add(id(held))
+        has_parts = isinstance(held, torch.distributions.Transform) or hasattr(held, "log_prob")
+        if isinstance(held, nn.Module):
+            found.append(held)
+        elif isinstance(held, list | tuple):
+            waiting = [*held, *waiting]
+        elif has_parts or held is part:
+            waiting = [*vars(held).values(), *waiting]
+    return found
 
 
 def clean_copy(part: Any) -> Any:
