@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial, reduce
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -54,8 +53,7 @@ def elbo(
     Raises:
         ValueError: If there is no example, or the context does not fit.
     """
-    total_of = partial(torch.sum, dim=0)
-    total = _over_chunks(model, x, context, num_particles, chunk_size, total_of, torch.add)
+    total = _over_chunks(model, x, context, num_particles, chunk_size, Tensor.sum)
     return total / num_particles
 
 
@@ -93,8 +91,7 @@ def importance_weighted_bound(
         Burda et al. (2016), Importance Weighted Autoencoders, eq. 8.
         https://arxiv.org/abs/1509.00519
     """
-    total_of = partial(torch.logsumexp, dim=0)
-    total = _over_chunks(model, x, context, num_particles, chunk_size, total_of, torch.logaddexp)
+    total = _over_chunks(model, x, context, num_particles, chunk_size, Tensor.logsumexp)
     return total - math.log(num_particles)
 
 
@@ -104,23 +101,24 @@ def _over_chunks(
     context: Tensor | None,
     num_particles: int,
     chunk_size: int,
-    total_of: Callable[[Tensor], Tensor],
-    join: Callable[[Tensor, Tensor], Tensor],
+    reduce: Callable[[Tensor, int], Tensor],
 ) -> Tensor:
-    """Reduce the log-weights over particles, at most ``chunk_size`` of them at a time."""
+    """Reduce the log-weights over particles, at most ``chunk_size`` of them at a time.
+
+    What the parts of an example's particles give is reduced again.
+    """
     check_positive(num_particles=num_particles, chunk_size=chunk_size)
     batch, x, context = _flattened(model, x, context)
     particles = min(num_particles, chunk_size)
-    counts = [min(particles, num_particles - n) for n in range(0, num_particles, particles)]
+    counts = [min(particles, num_particles - i) for i in range(0, num_particles, particles)]
     rows = max(1, chunk_size // particles)
     results = []
     with torch.no_grad(), evaluating(model):
         for start in range(0, len(x), rows):
             part = slice(start, start + rows)
             given = None if context is None else context[part]
-            # One after the other: only the weights of one count are in memory.
-            weights = (model.log_weights(x[part], given, num_particles=count) for count in counts)
-            results.append(reduce(join, (total_of(each.double()) for each in weights)))
+            weights = (model.log_weights(x[part], given, num_particles=n) for n in counts)
+            results.append(reduce(torch.stack([reduce(w.double(), 0) for w in weights]), 0))
     return torch.cat(results).reshape(batch)
 
 
