@@ -5,9 +5,10 @@ Needs the ``train`` extra (matplotlib). Files are replaced whole, never half wri
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -106,17 +107,16 @@ def save_samples(
         columns: Images a row.
     """
     if samples.dim() >= 3:
-        return _save_image(image_grid(samples, num_levels, columns=columns), path)
-    figure = _figure()
-    axes = figure.subplots()
+        _save_image(image_grid(samples, num_levels, columns=columns), path)
+        return
     points = samples.detach().cpu().reshape(-1, samples.shape[-1])
-    if points.shape[1] == 1:
-        axes.hist(points[:, 0].numpy(), bins="auto", density=True)
-    else:
-        axes.scatter(points[:, 0].numpy(), points[:, 1].numpy(), s=4, alpha=0.6)
-        axes.set_aspect("equal", adjustable="datalim")
-        axes.set(xlabel="x[0]", ylabel="x[1]")
-    return _save_figure(figure, path)
+    with _saved_axes(path) as axes:
+        if points.shape[1] == 1:
+            axes.hist(points[:, 0].numpy(), bins="auto", density=True)
+        else:
+            axes.scatter(points[:, 0].numpy(), points[:, 1].numpy(), s=4, alpha=0.6)
+            axes.set_aspect("equal", adjustable="datalim")
+            axes.set(xlabel="x[0]", ylabel="x[1]")
 
 
 @integers_checked
@@ -137,12 +137,11 @@ def save_reconstructions(
     if x.dim() >= 3:
         both = torch.stack([x.to(reconstructed), reconstructed], -4)
         columns = 2 * max(1, math.ceil(math.sqrt(both.shape[:-3].numel() / 4)))
-        return _save_image(image_grid(both, num_levels, columns=columns), path)
-    figure = _figure()
-    axes = figure.subplots()
-    axes.scatter(x.flatten().cpu(), reconstructed.detach().flatten().cpu(), s=4, alpha=0.6)
-    axes.set(xlabel="x", ylabel="reconstruction")
-    return _save_figure(figure, path)
+        _save_image(image_grid(both, num_levels, columns=columns), path)
+        return
+    with _saved_axes(path) as axes:
+        axes.scatter(x.flatten().cpu(), reconstructed.detach().flatten().cpu(), s=4, alpha=0.6)
+        axes.set(xlabel="x", ylabel="reconstruction")
 
 
 @integers_checked
@@ -200,21 +199,17 @@ def save_curves(history: Sequence[Mapping[str, float]], path: str | os.PathLike[
     if not history:
         return
     unit = "bits_per_dim" if "validation_bits_per_dim" in history[0] else "nats"
-    figure = _figure()
-    axes = figure.subplots()
     epochs = [row["epoch"] for row in history]
-    curves = {part: [row[f"{part}_{unit}"] for row in history] for part in _PARTS}
-    for part, values in curves.items():
-        axes.plot(epochs, values, label=part, marker="." if len(epochs) < 30 else None)
-    axes.set(xlabel="epoch", ylabel=unit.replace("bits_per_dim", "bits/dim"))
-    axes.set_ylim(*_limits([v for values in curves.values() for v in values]))
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    _save_figure(figure, path)
-
-
-_PARTS = ("training", "validation")
+    parts = ("training", "validation")
+    with _saved_axes(path) as axes:
+        for part in parts:
+            losses = [row[f"{part}_{unit}"] for row in history]
+            axes.plot(epochs, losses, label=part, marker="." if len(epochs) < 30 else None)
+        axes.set(xlabel="epoch", ylabel=unit.replace("bits_per_dim", "bits/dim"))
+        axes.set_ylim(*_limits([row[f"{part}_{unit}"] for row in history for part in parts]))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend()
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:
@@ -225,14 +220,12 @@ def _limits(values: Sequence[float]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _figure() -> Any:
+@contextlib.contextmanager
+def _saved_axes(path: str | os.PathLike[str]) -> Iterator[Any]:
     # Figure itself, not pyplot: no display, no global state, no figure left open.
-    return require("matplotlib.figure", extra="train").Figure(
-        figsize=(5.5, 4), layout="constrained"
-    )
-
-
-def _save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
+    module = require("matplotlib.figure", extra="train")
+    figure = module.Figure(figsize=(5.5, 4), layout="constrained")
+    yield figure.subplots()
     with written_whole(path) as temporary:
         figure.savefig(temporary, dpi=120)
 
