@@ -100,10 +100,6 @@ def check_expand(distribution: Any) -> None:
     require_close("to_event sums", wide.to_event(1).log_prob(value), expected.sum(-1))
     mask = torch.arange(shape.numel()).reshape(shape) % 2 == 0
     require_close("mask", wide.mask(mask).log_prob(value), expected * mask)
-    _check_flag(distribution)
-
-
-def _check_flag(distribution: Any) -> None:
     for flag in (True, False):
         subject = copy.copy(distribution)
         subject._validate_args = flag

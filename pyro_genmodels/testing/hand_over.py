@@ -87,8 +87,7 @@ def check_single_evaluation(
 
 
 def _same_calls(law: str, actual: Any, allowed: Any) -> None:
-    excess = {name: (count, allowed[name]) for name, count in actual.items()}
-    excess = {name: pair for name, pair in excess.items() if pair[0] > pair[1]}
+    excess = {n: (count, allowed[n]) for n, count in actual.items() if count > allowed[n]}
     require_law(not excess, law, f"calls (measured, allowed) {excess}")
 
 
@@ -123,13 +122,10 @@ def check_no_stale_value(transform: Any, x: Tensor) -> None:
         interfere(modules_of(subject), y)
         # After the edit the pair no longer belongs together; only the parameters' law is left.
         if name != "an in-place edit of the sample":
-            _check_pair(f"inverse, then {name}: log-det is fresh", subject, preimage, y)
-
-
-def _check_pair(law: str, transform: Any, x: Tensor, y: Tensor) -> None:
-    actual = transform.log_abs_det_jacobian(x, y)  # first: a pair never seen empties a slot
-    fresh = transform.log_abs_det_jacobian(x.detach().clone(), y.clone())
-    require_close(law, actual, fresh)
+            # First: a pair never seen empties a slot.
+            actual = subject.log_abs_det_jacobian(preimage, y)
+            fresh = subject.log_abs_det_jacobian(preimage.detach().clone(), y.clone())
+            require_close(f"inverse, then {name}: log-det is fresh", actual, fresh)
 
 
 def _used_draw(way: str, transform: Any, flow: Any, batch_shape: torch.Size) -> Tensor:
