@@ -37,13 +37,19 @@ class Coder(ABC):
         # Both options are spelled out: their defaults changed between versions.
         self._categorical = self._library.model.Categorical(lazy=True, perfect=False)
 
-    @abstractmethod
     def code(self, weights: np.ndarray, symbols: np.ndarray | None) -> np.ndarray:
         """Code a symbol for each row of weights."""
+        return self._code(symbols, self._categorical, weights)
 
-    @abstractmethod
     def code_uniform(self, size: int, count: int, symbols: np.ndarray | None) -> np.ndarray:
         """Code symbols all of which are equally likely."""
+        if size == 1:  # the library has no model of a single symbol
+            return np.zeros(count, dtype=np.int32)
+        return self._code(symbols, self._library.model.Uniform(size), count)
+
+    @abstractmethod
+    def _code(self, symbols: np.ndarray | None, model: Any, rows: np.ndarray | int) -> np.ndarray:
+        """Code symbols by a model, one for each row of its weights, or so many without weights."""
 
 
 class Writer(Coder):
@@ -53,17 +59,10 @@ class Writer(Coder):
         super().__init__()
         self._coder = self._library.queue.RangeEncoder()
 
-    def code(self, weights: np.ndarray, symbols: np.ndarray | None) -> np.ndarray:
-        """Write a symbol for each row of weights."""
+    def _code(self, symbols: np.ndarray | None, model: Any, rows: np.ndarray | int) -> np.ndarray:
         assert symbols is not None  # who writes knows them
-        self._coder.encode(symbols.astype(np.int32), self._categorical, weights)
-        return symbols
-
-    def code_uniform(self, size: int, count: int, symbols: np.ndarray | None) -> np.ndarray:
-        """Write symbols all of which are equally likely."""
-        assert symbols is not None  # who writes knows them
-        if size > 1:
-            self._coder.encode(symbols.astype(np.int32), self._library.model.Uniform(size))
+        weights = [] if isinstance(rows, int) else [rows]
+        self._coder.encode(symbols.astype(np.int32), model, *weights)
         return symbols
 
     def payload(self) -> bytes:
@@ -85,19 +84,9 @@ class Reader(Coder):
         words = np.frombuffer(payload, dtype="<u4").astype(np.uint32)
         self._coder = self._library.queue.RangeDecoder(words)
 
-    def code(self, weights: np.ndarray, symbols: np.ndarray | None) -> np.ndarray:
-        """Read a symbol for each row of weights."""
-        return self._decode(self._categorical, weights)
-
-    def code_uniform(self, size: int, count: int, symbols: np.ndarray | None) -> np.ndarray:
-        """Read symbols all of which are equally likely."""
-        if size == 1:
-            return np.zeros(count, dtype=np.int32)
-        return self._decode(self._library.model.Uniform(size), count)
-
-    def _decode(self, *model: Any) -> np.ndarray:
+    def _code(self, symbols: np.ndarray | None, model: Any, rows: np.ndarray | int) -> np.ndarray:
         try:
-            found: np.ndarray = self._coder.decode(*model)
+            found: np.ndarray = self._coder.decode(model, rows)
         except AssertionError as error:  # the library's word for it
             raise AstrayError from error
         return found

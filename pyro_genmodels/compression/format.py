@@ -13,10 +13,10 @@ from pyro_genmodels._typing import EventShape
 MAGIC = b"PGMZ"
 VERSION = 1
 DEVICES = ("cpu", "cuda", "mps", "another device")
-_CRC = struct.Struct("<I")
+SEAL_SIZE = 4
 # Of these sizes nothing but the shapes and the payload's length varies; those follow.
 _FIXED = struct.Struct("<BBB3B2BHI8s4s8s")
-_PREFIX = len(MAGIC) + _CRC.size
+_PREFIX = len(MAGIC) + SEAL_SIZE
 # A damaged length must not be taken for a number of any size.
 _LONGEST_NUMBER, _HIGHEST_RANK = 9, 32
 
@@ -95,7 +95,19 @@ def pack(header: Header, payload: bytes) -> bytes:
     for shape in (header.batch_shape, header.event_shape):
         body += b"".join(map(_number, (len(shape), *shape)))
     body += _number(len(payload)) + payload
-    return MAGIC + _CRC.pack(zlib.crc32(body)) + body
+    return MAGIC + sealed(body)
+
+
+def sealed(body: bytes) -> bytes:
+    """Return bytes behind their checksum."""
+    return zlib.crc32(body).to_bytes(SEAL_SIZE, "little") + body
+
+
+def check_seal(data: bytes, start: int, end: int) -> None:
+    """Raise ``ValueError`` unless what lies there is what :func:`sealed` made."""
+    body = start + SEAL_SIZE
+    intact = zlib.crc32(data[body:end]) == int.from_bytes(data[start:body], "little")
+    check(intact, "data", "be as it was written", "another checksum: it is damaged")
 
 
 def unpack(data: bytes, start: int = 0) -> tuple[Header, bytes, int]:
@@ -120,15 +132,9 @@ def unpack(data: bytes, start: int = 0) -> tuple[Header, bytes, int]:
     threads, *versions, chunk_size, num_levels = numbers
     shapes = reader.shape(), reader.shape()
     payload = reader.bytes(reader.number())
-    (crc,) = _CRC.unpack_from(data, start + len(MAGIC))
-    found = zlib.crc32(data[start + _PREFIX : reader.position])
-    check(crc == found, "data", "be as it was written", "another checksum: it is damaged")
-    made_by = Environment(
-        tuple(versions[:3]),
-        tuple(versions[3:]),
-        DEVICES[min(device, len(DEVICES) - 1)],
-        threads,
-    )
+    check_seal(data, start + len(MAGIC), reader.position)
+    where = DEVICES[min(device, len(DEVICES) - 1)]
+    made_by = Environment(tuple(versions[:3]), tuple(versions[3:]), where, threads)
     header = Header(
         *shapes,
         num_levels,
@@ -201,5 +207,4 @@ class _Reader:
         return tuple(self.number() for _ in range(rank))
 
     def _fail(self, found: str) -> NoReturn:
-        check(False, "data", "be whole and as it was written", found)
-        raise AssertionError
+        raise ValueError(f"`data` must be whole and as it was written; got {found}.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import struct
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +18,14 @@ from pyro_genmodels.compression.deterministic_evaluation import (
     one_path,
     plain_digest,
 )
-from pyro_genmodels.compression.format import Header, check_end, unpack
+from pyro_genmodels.compression.format import (
+    SEAL_SIZE,
+    Header,
+    check_end,
+    check_seal,
+    sealed,
+    unpack,
+)
 from pyro_genmodels.compression.sources import source_of
 from pyro_genmodels.compression.streams import (
     check_options,
@@ -34,8 +40,8 @@ from pyro_genmodels.nets.layers import check_finite_context
 
 MAGIC = b"PGMV"
 VERSION = 1
-_CRC, _FIXED = struct.Struct("<I"), struct.Struct("<BB8s")
-_PREFIX = len(MAGIC) + _CRC.size + _FIXED.size
+_FIXED = struct.Struct("<BB8s")
+_PREFIX = len(MAGIC) + SEAL_SIZE + _FIXED.size
 
 
 @integers_checked
@@ -82,7 +88,7 @@ def compress_codes(
         for index, each in enumerate(maps):
             source = source_of(_law(priors[index], maps[:index], context))
             streams.append(write_stream(source, each, chunk_size, threads, _mark(context)))
-    return MAGIC + _CRC.pack(zlib.crc32(body)) + body + b"".join(streams)
+    return MAGIC + sealed(body) + b"".join(streams)
 
 
 def decompress_codes(
@@ -104,8 +110,8 @@ def decompress_codes(
     """
     streams = _streams(data)
     (header, _), *_ = streams
+    _, _, mark = _FIXED.unpack_from(data, _PREFIX - _FIXED.size)
     rule = "be written with this model"
-    _, _, mark = _FIXED.unpack(data[_PREFIX - _FIXED.size : _PREFIX])
     check(mark == fingerprint(model), "data", rule, "the mark of another")
     maps: list[Tensor] = []
     with one_path(model, header.environment.threads):
@@ -231,12 +237,8 @@ def _streams(data: bytes) -> list[tuple[Header, bytes]]:
         check_end(data, end)
         return [(header, payload)]
     check(len(data) >= _PREFIX, "data", "be whole", f"{len(data)} bytes")
-    body = data[_PREFIX - _FIXED.size : _PREFIX]
-    (crc,) = _CRC.unpack_from(data, len(MAGIC))
-    check(
-        crc == zlib.crc32(body), "data", "be as it was written", "another checksum: it is damaged"
-    )
-    version, number, _ = _FIXED.unpack(body)
+    check_seal(data, len(MAGIC), _PREFIX)
+    version, number, _ = _FIXED.unpack_from(data, _PREFIX - _FIXED.size)
     check(version == VERSION, "data", f"be of format {VERSION}", f"format {version}")
     found, end = list[tuple[Header, bytes]](), _PREFIX
     for _ in range(number):

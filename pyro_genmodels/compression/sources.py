@@ -25,10 +25,14 @@ from pyro_genmodels.nets.layers import check_finite_context
 
 
 class Source(ABC):
-    """A distribution as the coder sees it: arrays of data points, each a row of elements."""
+    """A distribution as the coder sees it: arrays of data points, each a row of elements.
 
-    def __init__(self, distribution: Any, num_levels: int) -> None:
-        self.distribution, self.num_levels = distribution, num_levels
+    Attributes:
+        device: Where levels are decoded.
+    """
+
+    def __init__(self, distribution: Any, num_levels: int, device: torch.device) -> None:
+        self.distribution, self.num_levels, self.device = distribution, num_levels, device
         self.event_shape = tuple(distribution.event_shape)
 
     def check(self, x: Num[Tensor, ...]) -> tuple[int, ...]:
@@ -54,11 +58,6 @@ class Source(ABC):
     def network(self) -> torch.nn.Module:
         """What is evaluated; without parameters there is nothing that could round."""
         return torch.nn.Identity()
-
-    @property
-    @abstractmethod
-    def device(self) -> torch.device:
-        """Where levels are decoded."""
 
     @abstractmethod
     def fingerprint(self) -> bytes:
@@ -91,13 +90,7 @@ class UniformSource(Source):
     """Elements that are uniform over their levels: a number of bits each that is the same."""
 
     def __init__(self, distribution: UniformLevels) -> None:
-        super().__init__(distribution, distribution.num_levels)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the distribution draws."""
-        found: torch.device = self.distribution._nothing.device
-        return found
+        super().__init__(distribution, distribution.num_levels, distribution._nothing.device)
 
     def fingerprint(self) -> bytes:
         """Return what says that nothing was learned."""
@@ -126,7 +119,7 @@ class NetworkSource(Source):
     """
 
     def __init__(self, distribution: AutoregressiveDistribution) -> None:
-        super().__init__(distribution, distribution.net.num_levels)
+        super().__init__(distribution, distribution.net.num_levels, distribution.net.device)
         check_finite_context(distribution.context)
 
     @property
@@ -134,12 +127,6 @@ class NetworkSource(Source):
         """The distribution's own."""
         net: torch.nn.Module = self.distribution.net
         return net
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        found: torch.device = self.distribution.net.device
-        return found
 
     def fingerprint(self) -> bytes:
         """Return a digest of names and values of the parameters, and of the classes."""

@@ -105,7 +105,9 @@ def write(
         ValueError: As :func:`compress` does.
         OSError: If the file cannot be written.
     """
-    write_bytes(path, compress(distribution, x, **options))
+    data = compress(distribution, x, **options)
+    with written_whole(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def read(path: str | os.PathLike[str], distribution: Any) -> Int[Tensor, ...]:
@@ -116,12 +118,6 @@ def read(path: str | os.PathLike[str], distribution: Any) -> Int[Tensor, ...]:
         OSError: If the file cannot be read.
     """
     return decompress(distribution, Path(path).read_bytes())
-
-
-def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file whole or not at all."""
-    with written_whole(path) as temporary:
-        temporary.write_bytes(data)
 
 
 def write_stream(source: Source, x: Tensor, chunk_size: int, threads: int, context: bytes) -> bytes:
@@ -162,15 +158,12 @@ def read_stream(source: Source, header: Header, payload: bytes, context: bytes) 
 
 
 def _check_fits(source: Source, header: Header, context: bytes) -> None:
-    given = tuple(header.event_shape), header.num_levels
-    own = source.event_shape, source.num_levels
-    rule = "hold {1} levels of shape {0}, as the distribution does"
-    found = f"{given[1]} levels of shape {given[0]}"
-    check(given == own, "data", rule.format(*own), found)
+    own = f"{source.num_levels} levels of shape {source.event_shape}"
+    found = f"{header.num_levels} levels of shape {tuple(header.event_shape)}"
+    check(found == own, "data", f"hold {own}, as the distribution does", found)
     source.check_batch("data", header.batch_shape)
-    own_network = source.fingerprint()
     rule = "be written with this distribution's network and parameters"
-    check(header.network == own_network, "data", rule, "the mark of another")
+    check(header.network == source.fingerprint(), "data", rule, "the mark of another")
     rule = "be written with this distribution's context"
     check(header.context == context, "data", rule, "the mark of another")
     check(header.chunk_size > 0 and header.environment.threads > 0, "data", "be as written", "zero")
@@ -190,12 +183,8 @@ def check_options(*, threads: int, chunk_size: int) -> None:
 def _here(device: torch.device, threads: int) -> Environment:
     require("constriction", extra="compression")
     kind = device.type if device.type in DEVICES else DEVICES[-1]
-    return Environment(
-        _version(torch.__version__, 3),
-        _version(metadata.version("constriction"), 2),
-        kind,
-        threads,
-    )
+    coder = metadata.version("constriction")
+    return Environment(_version(torch.__version__, 3), _version(coder, 2), kind, threads)
 
 
 def _version(text: str, length: int) -> Any:
