@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d, MaskedRowConv2d, group_bounds
 
@@ -63,6 +64,11 @@ class RowCache:
         windows = self._windows.reshape(batch * width, -1)
         self.base.view(batch * width, out).addmm_(windows, self._upper)
 
+    def evaluate(self, column: int, colour: int, *, out: Tensor) -> Tensor:
+        """Write a sub-pixel's output ``(batch, features)``, and return it."""
+        above, seen = self.bases[column][colour], self.inputs[column][colour]
+        return torch.addmm(above, seen, self.weights[colour], out=out)
+
 
 def group_views(x: Tensor, num_groups: int) -> list[Tensor]:
     """Return the features of each colour."""
@@ -84,7 +90,8 @@ def dense_groups(layer: MaskedConv2d, x: Tensor) -> list[tuple[Tensor, Tensor, T
 class OutputEvaluation:
     """The 1x1 layers at the end, at one sub-pixel after another."""
 
-    def __init__(self, layers: Sequence[MaskedConv2d], residual: Tensor) -> None:
+    def __init__(self, outputs: Iterable[nn.Module], residual: Tensor) -> None:
+        layers = [cast(MaskedConv2d, layer) for layer in outputs]
         groups = layers[0].num_groups
         self._residual = group_views(residual, groups)
         actives = [residual.new_empty(len(residual), layer.in_channels) for layer in layers]

@@ -1,25 +1,23 @@
-"""What networks of gated layers share: how levels enter, how logits leave, how all is sampled."""
+"""What networks of gated layers share."""
 
 from __future__ import annotations
 
-import itertools
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from pyro_genmodels._abstract import Abstract
-from pyro_genmodels._checks import check, check_positive
+from pyro_genmodels._checks import check
 from pyro_genmodels._typing import EventShape, Float
-from pyro_genmodels.nets.autoregressive.base import AutoregressiveNet, IncrementalEvaluation
-from pyro_genmodels.nets.autoregressive.levels import LevelInput, image_shape
+from pyro_genmodels.nets.autoregressive.base import IncrementalEvaluation
+from pyro_genmodels.nets.autoregressive.image_net import SoftmaxImageNet
 from pyro_genmodels.nets.gated_pixelcnn.attention import CausalAttention
 from pyro_genmodels.nets.gated_pixelcnn.incremental import StackEvaluation
 from pyro_genmodels.nets.gated_pixelcnn.layers import GatedLayer
-from pyro_genmodels.nets.gated_pixelcnn.output_layers import output_stack
-from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d
+from pyro_genmodels.nets.gated_pixelcnn.output_layers import ResidualOutput, output_stack
 
 
-class GatedStackNet(AutoregressiveNet, Abstract):
+class GatedStackNet(SoftmaxImageNet, Abstract):
     """A vertical and a horizontal stack; the skip connections' sum through two 1x1 layers.
 
     A subclass adds layers by :meth:`add_gated` and ``self.layers.append``.
@@ -51,37 +49,32 @@ class GatedStackNet(AutoregressiveNet, Abstract):
         residual_channels: int | None = None,
         num_output_layers: int = 0,
     ) -> None:
-        check_positive(hidden_channels=hidden_channels)
-        check(0 <= dropout < 1, "dropout", "be in [0, 1)", dropout)
-        image = image_shape(event_shape)
         super().__init__(
             event_shape,
             num_levels,
-            context_features=hidden_channels,
+            hidden_channels=hidden_channels,
+            embedding_size=embedding_size,
+            dropout=dropout,
             num_classes=num_classes,
             context_shape=context_shape,
         )
-        groups = image[0]
+        groups = self.levels.num_groups
         outputs = hidden_channels if output_channels is None else output_channels
         inner = outputs if residual_channels is None else residual_channels
-        sized = {"hidden_channels": hidden_channels, "output_channels": outputs}
-        for name, size in (sized | {"residual_channels": inner}).items():
-            check(size >= groups, name, f"be at least the image's channels, {groups}", size)
+        self.check_features(
+            hidden_channels=hidden_channels, output_channels=outputs, residual_channels=inner
+        )
         check(num_output_layers >= 0, "num_output_layers", "not be negative", num_output_layers)
         self._common: dict[str, Any] = {
             "skip_channels": outputs,
             "num_groups": groups,
             "dropout": dropout,
-            "context": None if self.context_event_dim is None else hidden_channels,
+            "context": self.context_channels,
         }
         self._channels, self._residual_channels = hidden_channels, residual_channels
-        self.levels = LevelInput(num_levels, groups, embedding_size=embedding_size)
         self.layers = nn.ModuleList()
         self.output_stack = output_stack(num_output_layers, outputs, inner, num_groups=groups)
-        sizes = (outputs, outputs, groups * num_levels)
-        self.outputs = nn.ModuleList(
-            MaskedConv2d(a, b, 1, kind="B", num_groups=groups) for a, b in itertools.pairwise(sizes)
-        )
+        self.add_outputs(outputs, outputs)
 
     def add_gated(self, kernel_size: int, *, last: bool = False) -> None:
         """Add a gated layer; the first one is shifted."""
@@ -90,21 +83,12 @@ class GatedStackNet(AutoregressiveNet, Abstract):
         options["residual_channels"] = self._residual_channels
         self.layers.append(GatedLayer(inputs, self._channels, kernel_size, **options))
 
-    def as_map(self, features: Tensor | None, batch_size: int) -> Tensor | None:
-        """Return the context's features ``(batch, F, rows, columns)``, sizes 1 if all alike."""
-        del batch_size
-        if features is None or features.dim() == 4:
-            return features
-        return features[:, :, None, None]
-
-    def evaluate(
-        self, x: Float[Tensor, "batch ..."], features: Float[Tensor, "batch ..."] | None
-    ) -> Float[Tensor, "batch ..."]:
-        """Return the logits ``(batch, *event_shape, K)``."""
-        features = self.as_map(features, len(x))
-        x = x if x.dim() == 4 else x[:, None]
-        v = h = levels = self.levels(x)
-        y = x.new_zeros(())
+    def hidden(
+        self, levels: Float[Tensor, "batch levels height width"], features: Tensor | None
+    ) -> Float[Tensor, "batch hidden height width"]:
+        """Return the sum of the skip connections, behind the residual 1x1 layers."""
+        v = h = levels
+        y = levels.new_zeros(())
         for layer in self.layers:
             if isinstance(layer, CausalAttention):
                 h, skip = layer(levels, h, features)
@@ -113,21 +97,13 @@ class GatedStackNet(AutoregressiveNet, Abstract):
             y = y + skip
         for layer in self.output_stack:
             y = layer(y)
-        for layer in self.outputs:
-            y = layer(y.relu())
-        logits: Tensor = y.unflatten(1, (self.levels.num_groups, self.num_levels)).movedim(2, -1)
-        return logits.reshape(len(x), *self.event_shape, self.num_levels)
+        return y
 
     def incremental(
         self, batch_size: int, features: Float[Tensor, "batch ..."] | None
     ) -> IncrementalEvaluation:
         """Return an evaluation that makes the vertical stack a row at a time."""
-        return StackEvaluation(
-            self.levels,
-            self.layers,
-            self.outputs,
-            stack=self.output_stack,
-            width=self.event_shape[-1],
-            batch_size=batch_size,
-            features=self.as_map(features, batch_size),
-        )
+        layers = [cast("GatedLayer | CausalAttention", layer) for layer in self.layers]
+        stack = [cast(ResidualOutput, layer) for layer in self.output_stack]
+        features = self.as_map(features, batch_size)
+        return StackEvaluation(self, layers, stack, batch_size, features)

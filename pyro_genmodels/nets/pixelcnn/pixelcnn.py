@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels._checks import check, check_positive
-from pyro_genmodels._typing import EventShape, Float, Num
-from pyro_genmodels.nets.autoregressive.base import AutoregressiveNet, IncrementalEvaluation
-from pyro_genmodels.nets.autoregressive.levels import LevelInput, image_shape
+from pyro_genmodels._checks import check
+from pyro_genmodels._typing import EventShape, Float
+from pyro_genmodels.nets.autoregressive.base import IncrementalEvaluation
+from pyro_genmodels.nets.autoregressive.image_net import RasterEvaluation, SoftmaxImageNet
 from pyro_genmodels.nets.autoregressive.row_cache import (
     OutputEvaluation,
     RowCache,
@@ -50,7 +49,7 @@ class MaskedResidualBlock(nn.Module):
         return cast(Tensor, x + self.expand(y.relu()))
 
 
-class PixelCNNNet(AutoregressiveNet):
+class PixelCNNNet(SoftmaxImageNet):
     r"""The original PixelCNN: masked convolutions in residual blocks, a softmax over levels.
 
     A 7x7 convolution with mask A, ``num_blocks`` residual blocks with mask B, two 1x1 layers and
@@ -107,22 +106,20 @@ class PixelCNNNet(AutoregressiveNet):
         num_classes: int | None = None,
         context_shape: EventShape | None = None,
     ) -> None:
-        check_positive(hidden_channels=hidden_channels)
         check(num_blocks >= 0, "num_blocks", "not be negative", num_blocks)
-        check(0 <= dropout < 1, "dropout", "be in [0, 1)", dropout)
-        groups, width = image_shape(event_shape)[0], 2 * hidden_channels
         super().__init__(
             event_shape,
             num_levels,
-            context_features=hidden_channels,
+            hidden_channels=hidden_channels,
+            embedding_size=embedding_size,
+            dropout=dropout,
             num_classes=num_classes,
             context_shape=context_shape,
         )
-        context = None if self.context_event_dim is None else hidden_channels
-        outputs = width if output_channels is None else output_channels
-        self.levels = LevelInput(num_levels, groups, embedding_size=embedding_size)
-        inputs = self.levels.channels
-        self.first = MaskedConv2d(inputs, width, kernel_size, kind="A", num_groups=groups)
+        groups, width, context = self.levels.num_groups, 2 * hidden_channels, self.context_channels
+        self.first = MaskedConv2d(
+            self.levels.channels, width, kernel_size, kind="A", num_groups=groups
+        )
         self.first_context = None if context is None else nn.Conv2d(context, width, 1, bias=False)
         self.blocks = nn.ModuleList(
             MaskedResidualBlock(
@@ -130,35 +127,28 @@ class PixelCNNNet(AutoregressiveNet):
             )
             for _ in range(num_blocks)
         )
-        sizes = (width, outputs, outputs, groups * num_levels)
-        self.outputs = nn.ModuleList(
-            MaskedConv2d(a, b, 1, kind="B", num_groups=groups) for a, b in itertools.pairwise(sizes)
-        )
+        outputs = width if output_channels is None else output_channels
+        self.add_outputs(width, outputs, outputs)
 
-    def evaluate(
-        self, x: Float[Tensor, "batch ..."], features: Float[Tensor, "batch ..."] | None
-    ) -> Float[Tensor, "batch ..."]:
-        """Return the logits ``(batch, *event_shape, K)``."""
-        if features is not None and features.dim() == 2:
-            features = features[:, :, None, None]
-        y = self.first(self.levels(x if x.dim() == 4 else x[:, None]))
+    def hidden(
+        self, levels: Float[Tensor, "batch levels height width"], features: Tensor | None
+    ) -> Float[Tensor, "batch hidden height width"]:
+        """Return the residual stream."""
+        y = self.first(levels)
         if self.first_context is not None:
             y = y + self.first_context(features)
         for block in self.blocks:
             y = block(y, features)
-        for layer in self.outputs:
-            y = layer(y.relu())
-        logits: Tensor = y.unflatten(1, (self.levels.num_groups, self.num_levels)).movedim(2, -1)
-        return logits.reshape(len(x), *self.event_shape, self.num_levels)
+        return cast(Tensor, y)
 
     def incremental(
         self, batch_size: int, features: Float[Tensor, "batch ..."] | None
     ) -> IncrementalEvaluation:
         """Return an evaluation that keeps the last rows of each convolution's input."""
-        return PixelCNNEvaluation(self, batch_size, features)
+        return PixelCNNEvaluation(self, batch_size, self.as_map(features, batch_size))
 
 
-class PixelCNNEvaluation(IncrementalEvaluation):
+class PixelCNNEvaluation(RasterEvaluation):
     """Evaluates a :class:`PixelCNNNet` sub-pixel by sub-pixel, each multiplication done once.
 
     In a pixel, each colour's turn computes its own group of features from its own and the earlier
@@ -166,47 +156,30 @@ class PixelCNNEvaluation(IncrementalEvaluation):
     """
 
     def __init__(self, net: PixelCNNNet, batch_size: int, features: Tensor | None) -> None:
-        self._levels = net.levels
-        self._colours, self._width = net.levels.num_groups, net.event_shape[-1]
-        self._row = self._column = self._colour = 0
-        if features is not None and features.dim() == 2:
-            features = features[:, :, None, None]
+        super().__init__(net)
         self._first = RowCache(net.first, batch_size, self._width)
+        self.targets = self._first.targets
         self._rows = [(self._first, _context_rows(net.first_context, features))]
-        self._residual = net.first.weight.new_empty(batch_size, net.first.out_channels)
+        residual = net.first.weight.new_empty(batch_size, net.first.out_channels)
         self._blocks = []
         for layer in (cast(MaskedResidualBlock, layer) for layer in net.blocks):
-            block = BlockEvaluation(layer, self._residual, self._width)
+            block = BlockEvaluation(layer, residual, self._width)
             self._blocks.append(block)
             self._rows.append((block.spatial, _context_rows(layer.context, features)))
-        outputs = [cast(MaskedConv2d, layer) for layer in net.outputs]
-        self._output = OutputEvaluation(outputs, self._residual)
-        self._split = group_views(self._residual, self._colours)
+        self._output = OutputEvaluation(net.outputs, residual)
+        self._residual = group_views(residual, net.levels.num_groups)
 
-    def parameters(self) -> Float[Tensor, "batch parameters"]:
-        """Return the logits of the next sub-pixel."""
-        if self._column == self._colour == 0:
-            self._start_row()
-        j, c = self._column, self._colour
-        first = self._first
-        torch.addmm(first.bases[j][c], first.inputs[j][c], first.weights[c], out=self._split[c])
-        for block in self._blocks:
-            block.step(j, c)
-        return self._output.step(c)
-
-    def append(self, level: Num[Tensor, " batch"]) -> None:
-        """Take the value of the sub-pixel."""
-        target = self._first.targets[self._column][self._colour]
-        self._levels.write(level, self._colour, target)
-        self._colour = (self._colour + 1) % self._colours
-        if self._colour == 0:
-            self._column = (self._column + 1) % self._width
-
-    def _start_row(self) -> None:
+    def start_row(self, row: int) -> None:
+        """Make what each convolution reads of the rows above, and what the context adds."""
         for cache, context in self._rows:
-            rows = None if context is None else context[:, min(self._row, context.shape[1] - 1)]
-            cache.start_row(rows)
-        self._row += 1
+            cache.start_row(None if context is None else context[:, min(row, context.shape[1] - 1)])
+
+    def step(self, column: int, channel: int) -> Float[Tensor, "batch parameters"]:
+        """Return the logits of a sub-pixel."""
+        self._first.evaluate(column, channel, out=self._residual[channel])
+        for block in self._blocks:
+            block.step(column, channel)
+        return self._output.step(channel)
 
 
 class BlockEvaluation:
@@ -233,10 +206,7 @@ class BlockEvaluation:
         x, weight, bias = self._reduce[c]
         target = self.spatial.targets[j][c]
         torch.addmm(bias, x, weight, out=target).relu_()
-        spatial, hidden = self.spatial, self._spatial_out[c]
-        torch.addmm(
-            spatial.bases[j][c], spatial.inputs[j][c], spatial.weights[c], out=hidden
-        ).relu_()
+        self.spatial.evaluate(j, c, out=self._spatial_out[c]).relu_()
         self._residual[c].addmm_(*self._expand[c])
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels._typing import Float, Num
-from pyro_genmodels.nets.autoregressive.base import IncrementalEvaluation
-from pyro_genmodels.nets.autoregressive.levels import LevelInput
+from pyro_genmodels._typing import Float
+from pyro_genmodels.nets.autoregressive.image_net import RasterEvaluation, SoftmaxImageNet
 from pyro_genmodels.nets.autoregressive.row_cache import (
     OutputEvaluation,
     RowCache,
@@ -37,80 +36,62 @@ def _evaluation_of(layer: LSTMLayer) -> type[LayerEvaluation]:
     return next(kind for of, kind in _LAYERS.items() if isinstance(layer, of))
 
 
-class PixelRNNEvaluation(IncrementalEvaluation):
+class PixelRNNEvaluation(RasterEvaluation):
     """Evaluates a PixelRNN sub-pixel by sub-pixel, each multiplication done once.
 
     Args:
-        levels: How levels enter.
-        first: The first convolution.
-        layers: The LSTM layers.
-        outputs: The 1x1 layers at the end.
-        width: Number of pixels in a row.
+        net: The network.
+        first: Its first convolution.
+        layers: Its LSTM layers.
         batch_size: Number of images.
         features: Features of the context, ``(pixels or 1, batch, F)``.
     """
 
     def __init__(
         self,
-        levels: LevelInput,
+        net: SoftmaxImageNet,
         first: MaskedConv2d,
-        layers: Iterable[nn.Module],
-        outputs: Iterable[nn.Module],
-        *,
-        width: int,
+        layers: Sequence[LSTMLayer],
         batch_size: int,
         features: Tensor | None,
     ) -> None:
-        self._levels, self._width = levels, width
-        self._row = self._column = self._colour = 0
-        chain = [cast(LSTMLayer, layer) for layer in layers]
-        self._first = RowCache(first, batch_size, width)
-        states = first.weight.new_empty(batch_size, len(chain), chain[0].channels)
+        super().__init__(net)
+        self._first = RowCache(first, batch_size, self._width)
+        self.targets = self._first.targets
+        states = first.weight.new_empty(batch_size, len(layers), layers[0].channels)
         last = first.weight.new_empty(batch_size, first.out_channels)
         self._layers = [
             _evaluation_of(layer)(layer, state, first.out_channels, features)
-            for layer, state in zip(chain, states.unbind(1), strict=True)
+            for layer, state in zip(layers, states.unbind(1), strict=True)
         ]
         self._right: RightWay | None = None
-        if isinstance(chain[0], DiagonalLSTMLayer):
-            self._right = RightWay(chain, self._layers, self._first.targets, features)
-        self._targets = self._layers[0].targets
+        if isinstance(layers[0], DiagonalLSTMLayer):
+            self._right = RightWay(layers, self._layers, self.targets, features)
+        self._inputs = self._layers[0].targets
         rows = [layer.targets for layer in self._layers[1:]]
-        ends = [group_views(last, levels.num_groups)] * width
+        ends = [group_views(last, net.levels.num_groups)] * self._width
         for layer, following in zip(self._layers, [*rows, ends], strict=True):
             layer.feed(following)
-        self._skips = skip_products(chain, states, last)
-        self._output = OutputEvaluation([cast(MaskedConv2d, x) for x in outputs], last)
+        self._skips = skip_products(layers, states, last)
+        self._output = OutputEvaluation(net.outputs, last)
 
-    def parameters(self) -> Float[Tensor, "batch parameters"]:
-        """Return the logits of the next sub-pixel."""
-        j, c = self._column, self._colour
-        if j == c == 0:
-            self._start_row()
-        first = self._first
-        target = self._targets[j][c]
-        torch.addmm(first.bases[j][c], first.inputs[j][c], first.weights[c], out=target)
-        for layer in self._layers:
-            layer.step(j, c)
-        if self._skips:
-            states, weight, into = self._skips[c]
-            into.addmm_(states.flatten(1), weight)
-        return self._output.step(c)
-
-    def append(self, level: Num[Tensor, " batch"]) -> None:
-        """Take the value of the sub-pixel."""
-        self._levels.write(level, self._colour, self._first.targets[self._column][self._colour])
-        self._colour = (self._colour + 1) % self._levels.num_groups
-        if self._colour == 0:
-            self._column = (self._column + 1) % self._width
-
-    def _start_row(self) -> None:
+    def start_row(self, row: int) -> None:
+        """Make what each layer reads of the row above."""
         self._first.start_row()
         if self._right is not None:
-            self._right.start_row(self._row)
+            self._right.start_row(row)
         for layer in self._layers:
-            layer.start_row(self._row)
-        self._row += 1
+            layer.start_row(row)
+
+    def step(self, column: int, channel: int) -> Float[Tensor, "batch parameters"]:
+        """Return the logits of a sub-pixel."""
+        self._first.evaluate(column, channel, out=self._inputs[column][channel])
+        for layer in self._layers:
+            layer.step(column, channel)
+        if self._skips:
+            states, weight, into = self._skips[channel]
+            into.addmm_(states.flatten(1), weight)
+        return self._output.step(channel)
 
 
 class RightWay:

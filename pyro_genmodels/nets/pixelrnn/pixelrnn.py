@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import cast
 
 from torch import Tensor, nn
 
-from pyro_genmodels._checks import check, check_choice, check_event_shape, check_positive
+from pyro_genmodels._checks import check_choice, check_event_shape, check_positive
 from pyro_genmodels._typing import EventShape, Float
-from pyro_genmodels.nets.autoregressive.base import AutoregressiveNet, IncrementalEvaluation
-from pyro_genmodels.nets.autoregressive.levels import LevelInput
+from pyro_genmodels.nets.autoregressive.base import IncrementalEvaluation
+from pyro_genmodels.nets.autoregressive.image_net import SoftmaxImageNet
 from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d
 from pyro_genmodels.nets.pixelrnn.incremental import PixelRNNEvaluation
-from pyro_genmodels.nets.pixelrnn.layers import LAYERS, pointwise
+from pyro_genmodels.nets.pixelrnn.layers import LAYERS, LSTMLayer
 
 
-class PixelRNNNet(AutoregressiveNet):
+class PixelRNNNet(SoftmaxImageNet):
     r"""PixelRNN: layers of two-dimensional LSTMs behind a masked convolution.
 
     .. math:: [o, f, i, g] = [\sigma, \sigma, \sigma, \tanh](K^{is} * x + K^{ss} * h'), \qquad
@@ -85,20 +84,19 @@ class PixelRNNNet(AutoregressiveNet):
         context_shape: EventShape | None = None,
     ) -> None:
         check_choice("layer", layer, LAYERS)
-        check_positive(hidden_channels=hidden_channels, num_layers=num_layers)
-        check(0 <= dropout < 1, "dropout", "be in [0, 1)", dropout)
+        check_positive(num_layers=num_layers)
         super().__init__(
             check_event_shape(event_shape, ranks=(3,)),
             num_levels,
-            context_features=hidden_channels,
+            hidden_channels=hidden_channels,
+            embedding_size=embedding_size,
+            dropout=dropout,
             num_classes=num_classes,
             context_shape=context_shape,
         )
-        groups, width = self.event_shape[0], (1 + residual) * hidden_channels
+        groups, width = self.levels.num_groups, (1 + residual) * hidden_channels
         outputs = width if output_channels is None else output_channels
-        for name, size in (("hidden_channels", hidden_channels), ("output_channels", outputs)):
-            check(size >= groups, name, f"be at least the image's channels, {groups}", size)
-        self.levels = LevelInput(num_levels, groups, embedding_size=embedding_size)
+        self.check_features(hidden_channels=hidden_channels, output_channels=outputs)
         self.first = MaskedConv2d(
             self.levels.channels, width, kernel_size, kind="A", num_groups=groups
         )
@@ -110,61 +108,36 @@ class PixelRNNNet(AutoregressiveNet):
                 residual=residual,
                 skip_channels=width if skip else None,
                 dropout=dropout,
-                context=None if self.context_event_dim is None else hidden_channels,
+                context=self.context_channels,
                 level_channels=self.levels.channels if (layer, index) == ("diagonal", 0) else None,
             )
             for index in range(num_layers)
         )
-        sizes = (width, outputs, outputs, groups * num_levels)
-        self.outputs = nn.ModuleList(
-            MaskedConv2d(a, b, 1, kind="B", num_groups=groups) for a, b in itertools.pairwise(sizes)
-        )
+        self.add_outputs(width, outputs, outputs)
 
-    def evaluate(
-        self, x: Float[Tensor, "batch ..."], features: Float[Tensor, "batch ..."] | None
-    ) -> Float[Tensor, "batch ..."]:
-        """Return the logits ``(batch, C, H, W, K)``."""
-        places = as_places(features)
+    def hidden(
+        self, levels: Float[Tensor, "batch levels height width"], features: Tensor | None
+    ) -> Float[Tensor, "batch hidden height width"]:
+        """Return the last layer's features, and the sum of the skip connections."""
         # Pixels first, features last: a step of the recurrence is then one piece of memory.
-        levels = self.levels(x)
-        y, levels = pixels_first(self.first(levels)), pixels_first(levels)
-        skips = None
+        places = None if features is None else pixels_first(features)
+        y, seen = pixels_first(self.first(levels)), pixels_first(levels)
+        skips = []
         for layer in self.layers:
-            y, skip = layer(y, places, levels)
-            skips = skip if skips is None else skips + skip
-        y = y if skips is None else y + skips
-        for layer in self.outputs:
-            y = pointwise(cast(MaskedConv2d, layer), y.relu())
-        channels, height, width = self.event_shape
-        logits: Tensor = y.unflatten(0, (height, width)).unflatten(-1, (channels, self.num_levels))
-        return logits.permute(2, 3, 0, 1, 4)
+            y, skip = layer(y, places, seen)
+            if skip is not None:
+                skips.append(skip)
+        y = sum(skips, start=y)
+        return cast(Tensor, y.unflatten(0, self.event_shape[1:]).permute(2, 3, 0, 1))
 
     def incremental(
         self, batch_size: int, features: Float[Tensor, "batch ..."] | None
     ) -> IncrementalEvaluation:
         """Return an evaluation that keeps one row of states a layer."""
-        return PixelRNNEvaluation(
-            self.levels,
-            self.first,
-            self.layers,
-            self.outputs,
-            width=self.event_shape[2],
-            batch_size=batch_size,
-            features=as_places(features),
-        )
-
-
-def as_places(features: Tensor | None) -> Tensor | None:
-    """Return a context's features ``(places, batch, F)``: of each pixel, or of one for all.
-
-    Example:
-        >>> import torch
-        >>> as_places(torch.zeros(5, 4, 2, 3)).shape, as_places(torch.zeros(5, 4)).shape
-        (torch.Size([6, 5, 4]), torch.Size([1, 5, 4]))
-    """
-    if features is None:
-        return None
-    return features[None] if features.dim() == 2 else pixels_first(features)
+        features = self.as_map(features, batch_size)
+        places = None if features is None else pixels_first(features)
+        layers = [cast(LSTMLayer, layer) for layer in self.layers]
+        return PixelRNNEvaluation(self, self.first, layers, batch_size, places)
 
 
 def pixels_first(x: Float[Tensor, "batch features h w"]) -> Float[Tensor, "pixels batch features"]:
