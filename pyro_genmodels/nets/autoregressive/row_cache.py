@@ -3,13 +3,43 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
-from typing import cast
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 
+from pyro_genmodels._typing import Float
 from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d, MaskedRowConv2d, group_bounds
+
+MaskedConv: TypeAlias = "MaskedConv2d | MaskedRowConv2d"
+
+
+class PixelRow:
+    """The row of pixels that a convolution reads, and is written in turn.
+
+    Args:
+        layer: The convolution.
+        batch_size: Number of images.
+        width: Number of pixels in a row.
+        margins: Numbers of empty pixels before and behind the row.
+    """
+
+    def __init__(
+        self, layer: MaskedConv, batch_size: int, width: int, margins: tuple[int, int]
+    ) -> None:
+        size, groups, left = layer.weight.shape[1], layer.num_groups, margins[0]
+        # Each image's row lies in one piece, so that a window of pixels is a view of it.
+        self.row = layer.weight.new_zeros(batch_size, (width + sum(margins)) * size)
+        inner = self.row[:, left * size : (left + width) * size]
+        self.pixels = inner.view(batch_size, width, size).transpose(0, 1)
+        ins = group_bounds(size, groups)
+        self.stops = [left * size + end for end in (ins[1:] if layer.kind == "B" else ins[:-1])]
+        starts = [j * size for j in range(width)]
+        self.windows = [
+            [self.row[:, start : start + stop] for stop in self.stops] for start in starts
+        ]
+        self.targets = [group_views(pixel, groups) for pixel in self.pixels]
 
 
 class RowCache:
@@ -26,35 +56,24 @@ class RowCache:
 
     def __init__(self, layer: MaskedConv2d, batch_size: int, width: int) -> None:
         weight, half, size = layer.masked_weight, layer.kernel_size // 2, layer.in_channels
-        self._half, self._width, self._bias = half, width, layer.bias
+        self._half, self._bias = half, layer.bias
         self._upper = weight[:, :, :half].permute(2, 3, 1, 0).reshape(-1, layer.out_channels)
         lower = weight[:, :, half, : half + 1].permute(2, 1, 0).reshape(-1, layer.out_channels)
-        # Each image's row lies in one piece, so that a window of pixels is a view of it.
-        self._row = weight.new_zeros(batch_size, (width + 2 * half) * size)
-        self._above = weight.new_zeros(batch_size, half, (width + 2 * half) * size)
+        pixels = PixelRow(layer, batch_size, width, (half, half))
+        self._row, self.inputs, self.targets = pixels.row, pixels.windows, pixels.targets
+        self._above = weight.new_zeros(batch_size, half, self._row.shape[1])
         self._windows = self._above.as_strided(
             (batch_size, width, half, layer.kernel_size * size),
-            (self._above.stride(0), size, (width + 2 * half) * size, 1),
+            (self._above.stride(0), size, self._row.shape[1], 1),
         )
         self.base = weight.new_zeros(batch_size, width, layer.out_channels)
-        ins = group_bounds(size, layer.num_groups)
+        self.bases = [group_views(base, layer.num_groups) for base in self.base.unbind(1)]
         outs = group_bounds(layer.out_channels, layer.num_groups)
-        seen = ins[1:] if layer.kind == "B" else ins[:-1]
-        stop = [half * size + end for end in seen]
-        colours = range(layer.num_groups)
-        self.weights = [lower[: stop[c], outs[c] : outs[c + 1]].contiguous() for c in colours]
-        self.inputs = [
-            [self._row[:, j * size : j * size + stop[c]] for c in colours] for j in range(width)
-        ]
-        self.bases = [
-            [self.base[:, j, outs[c] : outs[c + 1]] for c in colours] for j in range(width)
-        ]
-        at = [(j + half) * size for j in range(width)]
-        self.targets = [[self._row[:, a + ins[c] : a + ins[c + 1]] for c in colours] for a in at]
+        self.weights = colour_weights(lower, pixels.stops, outs)
 
-    def start_row(self, extra: Tensor | None = None) -> None:
-        """Move down a row; ``extra`` (batch, width or 1, out) is added to its outputs."""
-        self.base.copy_(self._bias if extra is None else extra + self._bias)
+    def start_row(self, bias: Float[Tensor, "columns images out"] | None = None) -> None:
+        """Move down a row; ``bias`` stands in for the layer's own, of each pixel or one for all."""
+        self.base.copy_(self._bias if bias is None else bias.transpose(0, 1))
         if self._half == 0:
             return
         # Through a copy: the source and the target of the move overlap.
@@ -70,21 +89,126 @@ class RowCache:
         return torch.addmm(above, seen, self.weights[colour], out=out)
 
 
+def row_biases(
+    bias: Float[Tensor, " out"],
+    weight: Float[Tensor, "F out"] | None,
+    features: Float[Tensor, "batch F height width"] | None,
+) -> Iterator[Float[Tensor, "columns images out"]]:
+    """Yield for each row a bias and what a context adds to it.
+
+    Sizes are 1 where columns, or images, are all alike.
+
+    Args:
+        bias: The bias.
+        weight: Weight of the context's features; ``None`` for no context.
+        features: Features of the context, for each pixel, or one for all.
+    """
+    everywhere = bias.expand(1, 1, -1)
+    if weight is None or features is None:
+        return itertools.repeat(everywhere)
+    rows = features.permute(2, 3, 0, 1)
+    if len(rows) == 1:
+        return itertools.repeat(everywhere + rows[0] @ weight)
+    return (everywhere + row @ weight for row in rows)
+
+
 def group_views(x: Tensor, num_groups: int) -> list[Tensor]:
     """Return the features of each colour."""
     bounds = group_bounds(x.shape[1], num_groups)
     return [x[:, a:b] for a, b in itertools.pairwise(bounds)]
 
 
-def dense_groups(layer: MaskedConv2d, x: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Return for each colour what a 1x1 layer sees of ``x``, its weight and its bias."""
-    weight = layer.masked_weight[:, :, 0, 0].t()
-    ins = group_bounds(layer.in_channels, layer.num_groups)
-    outs = group_bounds(layer.out_channels, layer.num_groups)
+def matrix(layer: MaskedConv | nn.Conv2d) -> Float[Tensor, "in out"]:
+    """Return what a 1x1 layer multiplies features by."""
+    weight = layer.weight if isinstance(layer, nn.Conv2d) else layer.masked_weight
+    return weight[:, :, 0, 0].t()
+
+
+def part_order(bounds: Sequence[int], parts: int) -> Tensor:
+    """Return the columns of so many parts, such as gates, colour by colour.
+
+    Example:
+        >>> part_order([0, 1, 3], 2)
+        tensor([0, 3, 1, 2, 4, 5])
+    """
+    columns = torch.arange(parts * bounds[-1]).view(parts, -1)
+    return torch.cat([columns[:, a:b].flatten() for a, b in itertools.pairwise(bounds)])
+
+
+def colour_weights(
+    weight: Tensor, stops: Sequence[int], outs: Sequence[int], parts: int = 1
+) -> list[Tensor]:
+    """Return for each colour the rows and columns of a weight that its products read."""
     return [
-        (x[:, : ins[c + 1]], weight[: ins[c + 1], a:b].contiguous(), layer.bias[a:b])
-        for c, (a, b) in enumerate(itertools.pairwise(outs))
+        weight[:stop, parts * a : parts * b].contiguous()
+        for stop, (a, b) in zip(stops, itertools.pairwise(outs), strict=True)
     ]
+
+
+def colour_products(
+    conv: MaskedConv, x: Tensor, *, scale: float = 1.0
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Return for each colour what a 1x1 layer sees of ``x``, its weight and its bias.
+
+    Args:
+        conv: The layer; without a bias, zeros stand in for it.
+        x: Features of a pixel, ``(batch, channels)``.
+        scale: Factor of the weight.
+    """
+    weight, groups = matrix(conv) * scale, conv.num_groups
+    bias = weight.new_zeros(weight.shape[1]) if conv.bias is None else conv.bias
+    stops = group_bounds(x.shape[1], groups)[1:]
+    weights = colour_weights(weight, stops, group_bounds(weight.shape[1], groups))
+    biases = [part[0] for part in group_views(bias[None], groups)]
+    return [(x[:, :s], w, b) for s, w, b in zip(stops, weights, biases, strict=True)]
+
+
+def skip_products(
+    convs: Sequence[MaskedConv], x: Tensor, sums: Tensor, *, scale: float = 1.0
+) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Return for each colour the factors, the bias and the target of the sum of all layers' skips.
+
+    Args:
+        convs: The layers' 1x1 convolutions.
+        x: Their inputs, ``(batch, layers, channels)``.
+        sums: Where the sum goes.
+        scale: Factor of the weights.
+    """
+    per_layer = [
+        colour_products(conv, y, scale=scale) for conv, y in zip(convs, x.unbind(1), strict=True)
+    ]
+    colours = zip(zip(*per_layer, strict=True), group_views(sums, convs[0].num_groups), strict=True)
+    return [
+        (
+            x[..., : parts[0][0].shape[1]],
+            torch.cat([weight for _, weight, _ in parts]),
+            torch.stack([bias for _, _, bias in parts]).sum(0),
+            target,
+        )
+        for parts, target in colours
+    ]
+
+
+class PixelLayer:
+    """A masked 1x1 layer at one pixel, evaluated colour by colour.
+
+    Args:
+        conv: The layer; its weight is masked and laid out once, here.
+        x: Its input ``(batch, channels)``, filled colour by colour.
+        outputs: Where each colour's output goes.
+        scale: Factor of the weight.
+    """
+
+    def __init__(
+        self, conv: MaskedConv, x: Tensor, outputs: Sequence[Tensor], *, scale: float = 1.0
+    ) -> None:
+        self._products = colour_products(conv, x, scale=scale)
+        self._outputs = outputs
+
+    def step(self, colour: int) -> Tensor:
+        """Write a colour's output, and return it."""
+        seen, weight, bias = self._products[colour]
+        return torch.addmm(bias, seen, weight, out=self._outputs[colour])
 
 
 class OutputEvaluation:
@@ -96,44 +220,13 @@ class OutputEvaluation:
         self._residual = group_views(residual, groups)
         actives = [residual.new_empty(len(residual), layer.in_channels) for layer in layers]
         self._first = group_views(actives[0], groups)
-        self._logits = residual.new_empty(len(residual), layers[-1].out_channels // groups)
-        self._steps = []
-        for layer, x, y in zip(layers, actives, [*actives[1:], None], strict=True):
-            targets = [self._logits] * groups if y is None else group_views(y, groups)
-            self._steps.append(list(zip(dense_groups(layer, x), targets, strict=True)))
+        logits = residual.new_empty(len(residual), layers[-1].out_channels // groups)
+        targets = [*(group_views(x, groups) for x in actives[1:]), [logits] * groups]
+        *self._hidden, self._last = map(PixelLayer, layers, actives, targets)
 
-    def step(self, c: int) -> Tensor:
-        """Return the logits for colour ``c``."""
-        torch.clamp_min(self._residual[c], 0, out=self._first[c])
-        *hidden, last = self._steps
-        for step in hidden:
-            (x, weight, bias), target = step[c]
-            torch.addmm(bias, x, weight, out=target).relu_()
-        (x, weight, bias), target = last[c]
-        return torch.addmm(bias, x, weight, out=target)
-
-
-def colour_products(
-    conv: MaskedRowConv2d, gated: Tensor, *, doubled: bool = True
-) -> list[tuple[Tensor, Tensor, Tensor | None]]:
-    """Return for each colour what a 1x1 layer sees of gated features, its weight and its bias.
-
-    Gated features are ``doubled``, but for those that went through a layer of their own.
-    """
-    size, groups = gated.shape[1], conv.num_groups
-    stops = group_bounds(size, groups)[1:]
-    outs = group_bounds(conv.weight.shape[0], groups)
-    weight = conv.masked_weight[:, :, 0, 0].t()
-    weights = colour_weights(0.5 * weight if doubled else weight, stops, outs)
-    biases = [None] * groups if conv.bias is None else group_views(conv.bias[None], groups)
-    return [(gated[:, :s], w, b) for s, w, b in zip(stops, weights, biases, strict=True)]
-
-
-def colour_weights(
-    weight: Tensor, stops: Sequence[int], outs: Sequence[int], parts: int = 1
-) -> list[Tensor]:
-    """Return for each colour the rows and columns of a weight that its products read."""
-    return [
-        weight[:stop, parts * a : parts * b].contiguous()
-        for stop, (a, b) in zip(stops, itertools.pairwise(outs), strict=True)
-    ]
+    def step(self, colour: int) -> Tensor:
+        """Return a colour's logits."""
+        torch.clamp_min(self._residual[colour], 0, out=self._first[colour])
+        for layer in self._hidden:
+            layer.step(colour).relu_()
+        return self._last.step(colour)

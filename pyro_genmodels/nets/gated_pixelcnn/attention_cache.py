@@ -6,11 +6,17 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_genmodels.nets.autoregressive.row_cache import colour_weights, group_views
+from pyro_genmodels.nets.autoregressive.row_cache import (
+    colour_weights,
+    group_views,
+    matrix,
+    part_order,
+    row_biases,
+)
 from pyro_genmodels.nets.gated_pixelcnn.attention import CausalAttention
-from pyro_genmodels.nets.gated_pixelcnn.products import branches, gate_order, gate_scale
+from pyro_genmodels.nets.gated_pixelcnn.products import branches, gate_scale
 from pyro_genmodels.nets.layers.masked_conv import MaskedRowConv2d, group_bounds
 
 
@@ -30,44 +36,40 @@ class AttentionEvaluation:
         self._layer, self._gated, self._pixels = layer, gated, pixels
         self._own = torch.zeros_like(gated)  # the horizontal features of the pixel
         self.targets = [group_views(self._own, layer.num_groups)] * len(pixels)
-        self._context = features.permute(2, 3, 0, 1).flatten(1, 2)
         self._branches: list[list[tuple[Tensor, ...]]] | None = None
-        self._lay_out_products()
+        self._lay_out_products(features)
         # The start token lies at place 0.
         places = (len(gated), layer.num_heads, 1 + features[0, 0].numel(), layer.head_size)
         self._keys, self._values = gated.new_zeros(2, *places).unbind()
         self._seen = 1
 
-    def _lay_out_products(self) -> None:
+    def _lay_out_products(self, features: Tensor) -> None:
         layer, size = self._layer, self._layer.num_heads * self._layer.head_size
         outs = self._outs = group_bounds(layer.channels, layer.num_groups)
         sizes = self._sizes = list(range(0, (layer.num_groups + 1) * size, size))
-        scale, order = gate_scale(self._gated, 2 * layer.channels), gate_order(outs)
-        own, found = ((_matrix(x) * scale)[:, order] for x in (layer.own, layer.attended))
+        scale, order = gate_scale(self._gated, 2 * layer.channels), part_order(outs, 2)
+        own, found = ((matrix(x) * scale)[:, order] for x in (layer.own, layer.attended))
         self._own_weights = colour_weights(own, outs[1:], outs, parts=2)
         self._found_weights = colour_weights(found, sizes[1:], outs, parts=2)
-        self._query_weights = colour_weights(_matrix(layer.query), outs[1:], sizes)
+        self._query_weights = colour_weights(matrix(layer.query), outs[1:], sizes)
         self._found = self._gated.new_empty(len(self._gated), sizes[-1])
-        bias, weight = cast(Tensor, layer.context.bias), _matrix(layer.context)
+        bias, weight = cast(Tensor, layer.context.bias), matrix(layer.context)
         gates = sizes[-1] + order
-        self._to_queries = bias[: sizes[-1]], weight[:, : sizes[-1]].contiguous()
-        self._to_gates = bias[gates] * scale[order], weight[:, gates] * scale[order]
-        split = [self._pixels.shape[2], layer.channels, self._context.shape[2]]
-        *self._memory_weights, context = _matrix(layer.memory).split(split)
-        self._to_memory = cast(Tensor, layer.memory.bias), context
+        queries = row_biases(bias[: sizes[-1]], weight[:, : sizes[-1]], features)
+        to_gates = bias[gates] * scale[order], weight[:, gates] * scale[order]
+        split = [self._pixels.shape[2], layer.channels, features.shape[1]]
+        *self._memory_weights, context = matrix(layer.memory).split(split)
+        memory = row_biases(cast(Tensor, layer.memory.bias), context, features)
+        self._rows = zip(queries, row_biases(*to_gates, features), memory, strict=False)
 
     def feed(self, beside: list[list[Tensor]]) -> None:
         """Have the features written where the next layer reads them."""
         conv = cast(MaskedRowConv2d, self._layer.residual)
         self._branches = branches(conv, self._gated, self.targets, beside)
 
-    def start_row(self, row: int) -> None:
+    def start_row(self) -> None:
         """Make what the context adds in a row."""
-        shape, context = self._pixels.shape[:2], self._context[row]
-        self._queries, self._gates, self._memory = (
-            torch.addmm(bias, context, weight).unflatten(0, shape)
-            for bias, weight in (self._to_queries, self._to_gates, self._to_memory)
-        )
+        self._queries, self._gates, self._memory = next(self._rows)
 
     def step(self, j: int, c: int) -> None:
         """Make colour ``c``'s features of pixel ``j``."""
@@ -97,8 +99,3 @@ class AttentionEvaluation:
         key, value = memory.unflatten(1, (2, self._layer.num_heads, -1)).unbind(1)
         self._keys[:, :, self._seen], self._values[:, :, self._seen] = key, value
         self._seen += 1
-
-
-def _matrix(conv: MaskedRowConv2d | nn.Conv2d) -> Tensor:
-    weight = conv.masked_weight if isinstance(conv, MaskedRowConv2d) else conv.weight
-    return weight[:, :, 0, 0].t()

@@ -11,13 +11,12 @@ from torch import Tensor
 
 from pyro_genmodels._typing import Float
 from pyro_genmodels.nets.autoregressive.image_net import RasterEvaluation, SoftmaxImageNet
-from pyro_genmodels.nets.autoregressive.row_cache import OutputEvaluation
+from pyro_genmodels.nets.autoregressive.row_cache import OutputEvaluation, skip_products
 from pyro_genmodels.nets.gated_pixelcnn.attention import CausalAttention
 from pyro_genmodels.nets.gated_pixelcnn.attention_cache import AttentionEvaluation
 from pyro_genmodels.nets.gated_pixelcnn.layer_cache import LayerEvaluation
 from pyro_genmodels.nets.gated_pixelcnn.layers import GatedLayer
 from pyro_genmodels.nets.gated_pixelcnn.output_layers import ResidualOutput, stack_evaluations
-from pyro_genmodels.nets.gated_pixelcnn.products import skip_products
 
 
 class StackEvaluation(RasterEvaluation):
@@ -54,7 +53,7 @@ class StackEvaluation(RasterEvaluation):
         self.targets = self._layers[0].targets
         self._connect()
         sums = skip.new_empty(batch_size, skip.shape[0])
-        self._skips = skip_products([layer.skip for layer in layers], gated, sums)
+        self._skips = skip_products([layer.skip for layer in layers], gated, sums, scale=0.5)
         self._stack = stack_evaluations(stack, sums)
         last = self._stack[-1].result if self._stack else sums
         self._output = OutputEvaluation(net.outputs, last)
@@ -82,13 +81,13 @@ class StackEvaluation(RasterEvaluation):
             first.vertical.make_room()
             first.vertical.newest.copy_(first.row.pixels)
         for part in self._parts:
-            part.start_row(row)
+            part.start_row()
 
     def step(self, column: int, channel: int) -> Float[Tensor, "batch parameters"]:
         """Return the logits of a sub-pixel."""
         for part in self._parts:
             part.step(column, channel)
-        bias, gated, weight, target = self._skips[channel]
+        gated, weight, bias, target = self._skips[channel]
         # Of the last colour a view, of the others a copy.
         torch.addmm(bias, gated.flatten(1), weight, out=target)
         for layer in self._stack:

@@ -7,19 +7,23 @@ before it, the 2 of its value out of the weights behind it.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 from typing import cast
 
 import torch
 from torch import Tensor
 
 from pyro_genmodels.nets.autoregressive.row_cache import (
-    colour_products,
+    PixelLayer,
+    PixelRow,
     colour_weights,
     group_views,
+    matrix,
+    part_order,
+    row_biases,
 )
 from pyro_genmodels.nets.gated_pixelcnn.layers import GatedLayer
-from pyro_genmodels.nets.gated_pixelcnn.products import branches, gate_order, gate_scale
+from pyro_genmodels.nets.gated_pixelcnn.products import branches, gate_scale
 from pyro_genmodels.nets.layers.masked_conv import MaskedRowConv2d, VerticalConv2d, group_bounds
 
 
@@ -60,28 +64,6 @@ class VerticalCache:
             out.addmm_(column, tap)
 
 
-class PixelRow:
-    """The row of pixels that a horizontal convolution reads, and is written in turn.
-
-    Args:
-        conv: The convolution.
-        batch_size: Number of images.
-        width: Number of pixels in a row.
-    """
-
-    def __init__(self, conv: MaskedRowConv2d, batch_size: int, width: int) -> None:
-        _, size, _, columns = conv.weight.shape
-        left, groups = columns - 1, conv.num_groups
-        # Each image's row lies in one piece, so that a window of pixels is a view of it.
-        row = conv.weight.new_zeros(batch_size, (left + width) * size)
-        self.pixels = row[:, left * size :].view(batch_size, width, size).transpose(0, 1)
-        ins = group_bounds(size, groups)
-        self.stops = [left * size + end for end in (ins[1:] if conv.kind == "B" else ins[:-1])]
-        starts = [j * size for j in range(width)]
-        self.windows = [[row[:, start : start + stop] for stop in self.stops] for start in starts]
-        self.targets = [group_views(self.pixels[j], groups) for j in range(width)]
-
-
 class LayerEvaluation:
     """One gated layer of a batch of images.
 
@@ -95,23 +77,24 @@ class LayerEvaluation:
     def __init__(
         self, layer: GatedLayer, gated: Tensor, width: int, features: Tensor | None
     ) -> None:
-        batch, groups = len(gated), layer.horizontal.num_groups
+        batch, horizontal = len(gated), layer.horizontal
+        groups, columns = horizontal.num_groups, horizontal.weight.shape[3]
         self._layer, self._gated = layer, gated
         self.vertical = VerticalCache(layer.vertical, batch, width)
-        self.row = PixelRow(layer.horizontal, batch, width)
+        self.row = PixelRow(horizontal, batch, width, (columns - 1, 0))
         self._bounds = group_bounds(layer.channels, groups)
-        scale, order = gate_scale(gated, 2 * layer.channels), gate_order(self._bounds)
-        link = layer.link.weight[:, :, 0, 0].t() * scale / scale[:, None]
-        window = layer.horizontal.masked_weight[:, :, 0].permute(2, 1, 0).flatten(0, 1) * scale
+        scale, order = gate_scale(gated, 2 * layer.channels), part_order(self._bounds, 2)
+        link = matrix(layer.link) * scale / scale[:, None]
+        window = horizontal.masked_weight[:, :, 0].permute(2, 1, 0).flatten(0, 1) * scale
         self._link = link[:, order].contiguous()
         self._weights = colour_weights(window[:, order], self.row.stops, self._bounds, parts=2)
-        self._constants = _Constants(layer, scale, order, width, features)
+        self._biases = self._constants(scale, order, features)
         above = gated.new_empty(width, batch, len(scale))
         self._above, self._halves = above.flatten(0, 1), above.chunk(2, -1)
         self._gates = torch.empty_like(above)
         self._above_to: VerticalCache | None = None
         self._branches: list[list[tuple[Tensor, ...]]] | None = None
-        self._wide: list[tuple[Tensor, ...]] | None = None
+        self._wide: PixelLayer | None = None
         self.targets = self.row.targets
         self._steps = [[self._gate_step(j, c) for c in range(groups)] for j in range(width)]
 
@@ -121,20 +104,18 @@ class LayerEvaluation:
 
     def feed(self, beside: list[list[Tensor]]) -> None:
         """Have the horizontal features written where the next layer reads them."""
-        conv, seen = cast(MaskedRowConv2d, self._layer.residual), self._gated
+        conv, seen, scale = cast(MaskedRowConv2d, self._layer.residual), self._gated, 0.5
         if self._layer.wide is not None:
-            products = colour_products(self._layer.wide, seen)
-            seen = seen.new_empty(len(seen), conv.weight.shape[1])
-            targets = group_views(seen, conv.num_groups)
-            self._wide = [
-                (x, weight, cast(Tensor, bias), target)
-                for (x, weight, bias), target in zip(products, targets, strict=True)
-            ]
-        self._branches = branches(conv, seen, self.targets, beside, doubled=self._wide is None)
+            wide = seen.new_empty(len(seen), conv.weight.shape[1])
+            targets = group_views(wide, conv.num_groups)
+            self._wide = PixelLayer(self._layer.wide, seen, targets, scale=0.5)
+            seen, scale = wide, 1.0
+        self._branches = branches(conv, seen, self.targets, beside, scale=scale)
 
-    def start_row(self, row: int) -> None:
+    def start_row(self) -> None:
         """Make the vertical stack's share of a row."""
-        above, beside = self._constants.at(row)
+        biases = next(self._biases).expand(*self._gates.shape[:2], -1).flatten(0, 1)
+        above, beside = biases.chunk(2, -1)
         self.vertical.evaluate(above, self._above)
         torch.addmm(beside, self._above, self._link, out=self._gates.flatten(0, 1))
         if self._above_to is not None:
@@ -148,40 +129,22 @@ class LayerEvaluation:
         gates.addmm_(window, weight).tanh_()
         torch.addcmul(tanh, tanh, sigmoid, out=gated)
         if self._wide is not None:
-            seen, weight, bias, target = self._wide[c]
-            torch.addmm(bias, seen, weight, out=target).relu_()
+            self._wide.step(c).relu_()
         if self._branches is not None:
             past, seen, weight, target = self._branches[j][c]
             torch.addmm(past, seen, weight, out=target)
+
+    def _constants(self, scale: Tensor, order: Tensor, features: Tensor | None) -> Iterator[Tensor]:
+        """Yield biases and what a context adds, for a row's gates of both stacks."""
+        layer, columns = self._layer, torch.cat([torch.arange(len(order)), len(order) + order])
+        biases = [cast(Tensor, layer.vertical.bias), cast(Tensor, layer.horizontal.bias)]
+        bias = (torch.cat(biases) * scale.repeat(2))[columns]
+        if layer.context is None:
+            return row_biases(bias, None, None)
+        return row_biases(bias, (matrix(layer.context) * scale.repeat(2))[:, columns], features)
 
     def _gate_step(self, j: int, c: int) -> tuple[Tensor, ...]:
         start, stop = self._bounds[c : c + 2]
         gates = self._gates[j, :, 2 * start : 2 * stop]
         gated = self._gated[:, start:stop]
         return gates, self.row.windows[j][c], self._weights[c], *gates.chunk(2, 1), gated
-
-
-class _Constants:
-    """Biases and what a context adds, for a row's gates of both stacks."""
-
-    def __init__(
-        self, layer: GatedLayer, scale: Tensor, order: Tensor, width: int, features: Tensor | None
-    ) -> None:
-        columns = torch.cat([torch.arange(len(order), device=order.device), len(order) + order])
-        scale = scale.repeat(2)
-        biases = [cast(Tensor, layer.vertical.bias), cast(Tensor, layer.horizontal.bias)]
-        self._bias = (torch.cat(biases) * scale)[columns]
-        self._rows: Tensor | None = None
-        if layer.context is not None and features is not None:
-            self._weight = (layer.context.weight[:, :, 0, 0].t() * scale)[:, columns]
-            if math.prod(features.shape[2:]) == 1:  # the same everywhere
-                everywhere = torch.addmm(self._bias, features.flatten(1), self._weight)
-                self._bias = everywhere.repeat(width, 1)
-            else:
-                self._rows = features.permute(2, 3, 0, 1).flatten(1, 2)
-
-    def at(self, row: int) -> tuple[Tensor, ...]:
-        """Return those of the vertical and of the horizontal gates."""
-        if self._rows is None:
-            return self._bias.chunk(2, -1)
-        return torch.addmm(self._bias, self._rows[row], self._weight).chunk(2, -1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_genmodels._typing import Float
-from pyro_genmodels.nets.autoregressive.row_cache import dense_groups, group_views
+from pyro_genmodels.nets.autoregressive.row_cache import PixelLayer, group_views
 from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d
 
 
@@ -50,22 +50,17 @@ class ResidualOutputEvaluation:
         groups = layer.wide.num_groups
         active, wide = torch.empty_like(y), y.new_empty(len(y), layer.wide.out_channels)
         self.result = torch.empty_like(y)
-        self._inputs = list(
-            zip(*(group_views(x, groups) for x in (y, active, self.result)), strict=True)
+        self._y, self._active, self._result = (
+            group_views(x, groups) for x in (y, active, self.result)
         )
-        self._wide = list(
-            zip(dense_groups(layer.wide, active), group_views(wide, groups), strict=True)
-        )
-        self._back = dense_groups(layer.back, wide)
+        self._wide = PixelLayer(layer.wide, active, group_views(wide, groups))
+        self._back = PixelLayer(layer.back, wide, self._result)
 
     def step(self, c: int) -> None:
         """Make the features of colour ``c``."""
-        y, active, result = self._inputs[c]
-        torch.clamp_min(y, 0, out=active)
-        (seen, weight, bias), target = self._wide[c]
-        torch.addmm(bias, seen, weight, out=target).relu_()
-        seen, weight, bias = self._back[c]
-        torch.add(y, bias, out=result).addmm_(seen, weight)
+        torch.clamp_min(self._y[c], 0, out=self._active[c])
+        self._wide.step(c).relu_()
+        self._back.step(c).add_(self._y[c])
 
 
 def output_stack(

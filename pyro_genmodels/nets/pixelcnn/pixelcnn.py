@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import cast
 
 import torch
@@ -14,8 +15,10 @@ from pyro_genmodels.nets.autoregressive.image_net import RasterEvaluation, Softm
 from pyro_genmodels.nets.autoregressive.row_cache import (
     OutputEvaluation,
     RowCache,
-    dense_groups,
+    colour_products,
     group_views,
+    matrix,
+    row_biases,
 )
 from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d
 
@@ -159,20 +162,20 @@ class PixelCNNEvaluation(RasterEvaluation):
         super().__init__(net)
         self._first = RowCache(net.first, batch_size, self._width)
         self.targets = self._first.targets
-        self._rows = [(self._first, _context_rows(net.first_context, features))]
+        self._rows = [(self._first, _biases(net.first, net.first_context, features))]
         residual = net.first.weight.new_empty(batch_size, net.first.out_channels)
         self._blocks = []
         for layer in (cast(MaskedResidualBlock, layer) for layer in net.blocks):
             block = BlockEvaluation(layer, residual, self._width)
             self._blocks.append(block)
-            self._rows.append((block.spatial, _context_rows(layer.context, features)))
+            self._rows.append((block.spatial, _biases(layer.spatial, layer.context, features)))
         self._output = OutputEvaluation(net.outputs, residual)
         self._residual = group_views(residual, net.levels.num_groups)
 
     def start_row(self, row: int) -> None:
         """Make what each convolution reads of the rows above, and what the context adds."""
-        for cache, context in self._rows:
-            cache.start_row(None if context is None else context[:, min(row, context.shape[1] - 1)])
+        for cache, biases in self._rows:
+            cache.start_row(next(biases))
 
     def step(self, column: int, channel: int) -> Float[Tensor, "batch parameters"]:
         """Return the logits of a sub-pixel."""
@@ -193,11 +196,11 @@ class BlockEvaluation:
         active, self._hidden = torch.empty_like(residual), residual.new_ones(batch, 1 + half)
         self._active = group_views(active, groups)
         self._spatial_out = group_views(self._hidden[:, 1:], groups)
-        self._reduce = dense_groups(block.reduce, active)
+        self._reduce = colour_products(block.reduce, active)
         # A column of ones carries the last bias, for the residual takes addmm's place for one.
         self._expand = [
             (self._hidden[:, : 1 + x.shape[1]], torch.cat([bias[None], weight]))
-            for x, weight, bias in dense_groups(block.expand, self._hidden[:, 1:])
+            for x, weight, bias in colour_products(block.expand, self._hidden[:, 1:])
         ]
 
     def step(self, j: int, c: int) -> None:
@@ -210,6 +213,7 @@ class BlockEvaluation:
         self._residual[c].addmm_(*self._expand[c])
 
 
-def _context_rows(layer: nn.Module | None, features: Tensor | None) -> Tensor | None:
-    """Return what a context adds: ``(batch, rows, columns, channels)``, sizes 1 if all alike."""
-    return None if layer is None else layer(features).permute(0, 2, 3, 1)
+def _biases(
+    layer: MaskedConv2d, context: nn.Conv2d | None, features: Tensor | None
+) -> Iterator[Tensor]:
+    return row_biases(layer.bias, None if context is None else matrix(context), features)
