@@ -13,15 +13,16 @@ from pyro_genmodels.nets.autoregressive.image_net import RasterEvaluation, Softm
 from pyro_genmodels.nets.autoregressive.row_cache import (
     OutputEvaluation,
     RowCache,
-    colour_weights,
     group_views,
+    matrix,
+    skip_products,
 )
-from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d, group_bounds
-from pyro_genmodels.nets.pixelrnn.gate_bias import GateBias
+from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d
 from pyro_genmodels.nets.pixelrnn.layer_cache import (
     DiagonalLayerEvaluation,
     LayerEvaluation,
     RowLayerEvaluation,
+    gate_biases,
 )
 from pyro_genmodels.nets.pixelrnn.layers import DiagonalLSTMLayer, LSTMLayer, RowLSTMLayer
 
@@ -44,7 +45,7 @@ class PixelRNNEvaluation(RasterEvaluation):
         first: Its first convolution.
         layers: Its LSTM layers.
         batch_size: Number of images.
-        features: Features of the context, ``(pixels or 1, batch, F)``.
+        features: Features of the context, as a map.
     """
 
     def __init__(
@@ -72,7 +73,8 @@ class PixelRNNEvaluation(RasterEvaluation):
         ends = [group_views(last, net.levels.num_groups)] * self._width
         for layer, following in zip(self._layers, [*rows, ends], strict=True):
             layer.feed(following)
-        self._skips = skip_products(layers, states, last)
+        skips = [layer.skip for layer in layers if layer.skip is not None]
+        self._skips = skip_products(skips, states, last) if skips else []
         self._output = OutputEvaluation(net.outputs, last)
 
     def start_row(self, row: int) -> None:
@@ -81,7 +83,7 @@ class PixelRNNEvaluation(RasterEvaluation):
         if self._right is not None:
             self._right.start_row(row)
         for layer in self._layers:
-            layer.start_row(row)
+            layer.start_row()
 
     def step(self, column: int, channel: int) -> Float[Tensor, "batch parameters"]:
         """Return the logits of a sub-pixel."""
@@ -89,7 +91,7 @@ class PixelRNNEvaluation(RasterEvaluation):
         for layer in self._layers:
             layer.step(column, channel)
         if self._skips:
-            states, weight, into = self._skips[channel]
+            states, weight, _, into = self._skips[channel]
             into.addmm_(states.flatten(1), weight)
         return self._output.step(channel)
 
@@ -115,12 +117,11 @@ class RightWay:
         self._channels, self._width = layers[0].channels, layers[0].width
         self._levels, self._see = levels, cast(nn.Linear, layers[0].levels)
         gates = 4 * self._channels
-        enter = [layer.enter.masked_weight[gates:, :, 0, 0].t() for layer in layers]
+        self._enter = torch.stack([matrix(layer.enter)[:, gates:] for layer in layers])
         recur = torch.stack([layer.recur[1] for layer in layers])
-        self._enter = torch.stack(enter)
         self._beside, self._above = recur.split(self._channels, 1)
-        columns = torch.arange(gates, 2 * gates, device=recur.device)
-        self._biases = [GateBias(layer, columns, features) for layer in layers]
+        columns = slice(gates, 2 * gates)
+        self._biases = [gate_biases(layer, columns, features) for layer in layers]
         batch = len(evaluations[0].cells)
         self._states = recur.new_zeros(len(layers), self._width, batch, self._channels)
         for layer, states in zip(self._evaluations, self._states, strict=True):
@@ -137,7 +138,7 @@ class RightWay:
                 for layer in self._evaluations
             ]
         )
-        gates = torch.stack([x.at(row - 1) for x in self._biases])
+        gates = torch.stack([next(biases) for biases in self._biases])
         gates = gates.expand(*inputs.shape[:3], -1).flatten(1, 2)
         gates = torch.baddbmm(gates, inputs.flatten(1, 2), self._enter)
         gates = gates.baddbmm_(self._states.flatten(1, 2), self._above)
@@ -155,21 +156,3 @@ class RightWay:
             o, f, i, g = gate.chunk(4, -1)
             memory.mul_(f).addcmul_(i, g.tanh_())
             torch.mul(o, memory.tanh(), out=self._states[:, j])
-
-
-def skip_products(
-    layers: Sequence[LSTMLayer], states: Float[Tensor, "batch layers h"], sums: Tensor
-) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Return for each colour the factors and the target of the sum of all layers' skips."""
-    convs = [layer.skip for layer in layers if layer.skip is not None]
-    if not convs:
-        return []
-    groups, size, channels = convs[0].num_groups, states.shape[2], sums.shape[1]
-    stops, outs = group_bounds(size, groups)[1:], group_bounds(channels, groups)
-    each = [colour_weights(conv.masked_weight[:, :, 0, 0].t(), stops, outs) for conv in convs]
-    return [
-        (states[..., :stop], torch.cat(weights), target)
-        for stop, weights, target in zip(
-            stops, zip(*each, strict=True), group_views(sums, groups), strict=True
-        )
-    ]

@@ -7,14 +7,21 @@ product with the pixel to the left and the pixel itself.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from pyro_genmodels.nets.autoregressive.row_cache import colour_weights, group_views
+from pyro_genmodels.nets.autoregressive.row_cache import (
+    colour_products,
+    colour_weights,
+    group_views,
+    matrix,
+    part_order,
+    row_biases,
+)
 from pyro_genmodels.nets.layers.masked_conv import group_bounds
-from pyro_genmodels.nets.pixelrnn.gate_bias import GateBias, gate_columns
 from pyro_genmodels.nets.pixelrnn.layers import LSTMLayer
 
 
@@ -29,7 +36,6 @@ class SubPixel(NamedTuple):
     kept: Tensor
     beside: Tensor | None
     state: Tensor
-    seen: Tensor
     target: Tensor
     following: Tensor
 
@@ -44,7 +50,7 @@ class LayerEvaluation(ABC):
         layer: The layer; its weights are laid out once, here.
         state: Where a pixel's state goes, ``(batch, channels)``.
         in_channels: Features of the input.
-        features: Features of the context, ``(pixels or 1, batch, F)``.
+        features: Features of the context, as a map.
     """
 
     def __init__(
@@ -54,8 +60,7 @@ class LayerEvaluation(ABC):
         batch, self.channels = state.shape
         self._groups = layer.enter.num_groups
         self._bounds = group_bounds(self.channels, self._groups)
-        columns = torch.arange(4 * self.channels, device=state.device)
-        columns = gate_columns(columns, self._bounds)
+        columns = part_order(self._bounds, 4)
         beside, own = self.weights()
         self._before = len(beside)
         self._size = self.cell_size(in_channels)
@@ -67,7 +72,7 @@ class LayerEvaluation(ABC):
         window = torch.cat([beside, own])[:, columns]
         self._products = colour_weights(window, stops, self._bounds, parts=4)
         self._above = layer.recur[0][:, columns]
-        self._bias = GateBias(layer, columns, features)
+        self._biases = gate_biases(layer, columns, features)
         self._gates = state.new_empty(self.width, batch, 4 * self.channels)
         self._stops = stops
         self.start()
@@ -112,11 +117,8 @@ class LayerEvaluation(ABC):
             [self._step(j, c, following[j][c]) for c in range(self._groups)]
             for j in range(self.width)
         ]
-        stops, outs = self._bounds[1:], None
-        if self._layer.up is not None:
-            weight = self._layer.up.masked_weight[:, :, 0, 0].t()
-            outs = colour_weights(weight, stops, group_bounds(weight.shape[1], self._groups))
-        self._up = outs
+        up = self._layer.up
+        self._up = None if up is None else colour_products(up, self._state)
 
     def _step(self, j: int, c: int, following: Tensor) -> SubPixel:
         start, stop = self._bounds[c : c + 2]
@@ -131,14 +133,13 @@ class LayerEvaluation(ABC):
             kept=self.state_at(j)[:, start:stop],
             beside=None if beside is None else beside[:, start:stop],
             state=self._state[:, start:stop],
-            seen=self._state[:, :stop],
             target=self.targets[j][c],
             following=following,
         )
 
-    def start_row(self, row: int) -> None:
+    def start_row(self) -> None:
         """Make what a row's gates see of the row above."""
-        self._gates.copy_(self._bias.at(row))
+        self._gates.copy_(next(self._biases))
         self.read_above()
 
     def step(self, j: int, c: int) -> None:
@@ -156,7 +157,8 @@ class LayerEvaluation(ABC):
         if self._up is None:
             at.following.copy_(at.state)
         else:
-            torch.addmm(at.target, at.seen, self._up[c], out=at.following)
+            seen, weight, _ = self._up[c]
+            torch.addmm(at.target, seen, weight, out=at.following)
 
 
 class RowLayerEvaluation(LayerEvaluation):
@@ -198,8 +200,7 @@ class DiagonalLayerEvaluation(LayerEvaluation):
     def weights(self) -> tuple[Tensor, Tensor]:
         """Return the weights of the state to the left, and of the input."""
         gates = 4 * self.channels
-        own = self._layer.enter.masked_weight[:gates, :, 0, 0].t()
-        return self._layer.recur[0, : self.channels], own
+        return self._layer.recur[0, : self.channels], matrix(self._layer.enter)[:, :gates]
 
     def cell_size(self, in_channels: int) -> int:
         """Return the size of a state and an input."""
@@ -228,3 +229,11 @@ class DiagonalLayerEvaluation(LayerEvaluation):
         states = torch.stack([self.state_at(j) for j in range(self.width)])
         self._gates.flatten(0, 1).addmm_(states.flatten(0, 1), self._above[self.channels :])
         self._memory.zero_()
+
+
+def gate_biases(
+    layer: LSTMLayer, columns: Tensor | slice, features: Tensor | None
+) -> Iterator[Tensor]:
+    """Yield for each row the biases of some gates, and what a context adds to them."""
+    weight = None if layer.context is None else layer.context.weight[columns].t()
+    return row_biases(cast(Tensor, layer.enter.bias)[columns], weight, features)

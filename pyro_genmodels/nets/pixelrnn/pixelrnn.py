@@ -134,10 +134,9 @@ class PixelRNNNet(SoftmaxImageNet):
         self, batch_size: int, features: Float[Tensor, "batch ..."] | None
     ) -> IncrementalEvaluation:
         """Return an evaluation that keeps one row of states a layer."""
-        features = self.as_map(features, batch_size)
-        places = None if features is None else pixels_first(features)
         layers = [cast(LSTMLayer, layer) for layer in self.layers]
-        return PixelRNNEvaluation(self, self.first, layers, batch_size, places)
+        features = self.as_map(features, batch_size)
+        return PixelRNNEvaluation(self, self.first, layers, batch_size, features)
 
 
 def pixels_first(x: Float[Tensor, "batch features h w"]) -> Float[Tensor, "pixels batch features"]:
