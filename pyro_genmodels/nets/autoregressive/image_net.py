@@ -5,15 +5,19 @@ from __future__ import annotations
 import itertools
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from torch import Tensor, nn
 
 from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._typing import EventShape, Float, Num
-from pyro_genmodels.nets.autoregressive.base import AutoregressiveNet, IncrementalEvaluation
+from pyro_genmodels.nets.autoregressive.base import AutoregressiveNet, Batch, IncrementalEvaluation
 from pyro_genmodels.nets.autoregressive.levels import LevelInput, image_shape
 from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d
+
+Maps: TypeAlias = Float[Tensor, "batch _ height width"]
+"""Features of a batch of images."""
 
 
 class ImageNet(AutoregressiveNet, Abstract):
@@ -65,7 +69,7 @@ class ImageNet(AutoregressiveNet, Abstract):
         for name, width in widths.items():
             check(width >= channels, name, f"be at least the image's channels, {channels}", width)
 
-    def as_map(self, features: Tensor | None, batch_size: int) -> Tensor | None:
+    def as_map(self, features: Batch | None, batch_size: int) -> Float[Tensor, "_ F _ _"] | None:
         """Return the context's features ``(batch, F, rows, columns)``, sizes 1 if all alike."""
         del batch_size
         if features is None or features.dim() == 4:
@@ -90,9 +94,7 @@ class SoftmaxImageNet(ImageNet, Abstract):
         )
 
     @abstractmethod
-    def hidden(
-        self, levels: Float[Tensor, "batch levels height width"], features: Tensor | None
-    ) -> Float[Tensor, "batch hidden height width"]:
+    def hidden(self, levels: Maps, features: Maps | None) -> Maps:
         """Return the features that enter the last layers.
 
         Args:
@@ -100,9 +102,7 @@ class SoftmaxImageNet(ImageNet, Abstract):
             features: Features of the context, from :meth:`as_map`.
         """
 
-    def evaluate(
-        self, x: Float[Tensor, "batch ..."], features: Float[Tensor, "batch ..."] | None
-    ) -> Float[Tensor, "batch ..."]:
+    def evaluate(self, x: Batch, features: Batch | None) -> Batch:
         """Return the logits ``(batch, *event_shape, K)``."""
         levels = self.levels(x if x.dim() == 4 else x[:, None])
         y = self.hidden(levels, self.as_map(features, len(x)))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from torch import Tensor, nn
+from torch import nn
 
 from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check
-from pyro_genmodels._typing import EventShape, Float
-from pyro_genmodels.nets.autoregressive.base import IncrementalEvaluation
-from pyro_genmodels.nets.autoregressive.image_net import SoftmaxImageNet
+from pyro_genmodels._typing import EventShape
+from pyro_genmodels.nets.autoregressive.base import Batch, IncrementalEvaluation
+from pyro_genmodels.nets.autoregressive.image_net import Maps, SoftmaxImageNet
 from pyro_genmodels.nets.gated_pixelcnn.attention import CausalAttention
 from pyro_genmodels.nets.gated_pixelcnn.incremental import StackEvaluation
 from pyro_genmodels.nets.gated_pixelcnn.layers import GatedLayer
@@ -83,9 +83,7 @@ class GatedStackNet(SoftmaxImageNet, Abstract):
         options["residual_channels"] = self._residual_channels
         self.layers.append(GatedLayer(inputs, self._channels, kernel_size, **options))
 
-    def hidden(
-        self, levels: Float[Tensor, "batch levels height width"], features: Tensor | None
-    ) -> Float[Tensor, "batch hidden height width"]:
+    def hidden(self, levels: Maps, features: Maps | None) -> Maps:
         """Return the sum of the skip connections, behind the residual 1x1 layers."""
         v = h = levels
         y = levels.new_zeros(())
@@ -99,9 +97,7 @@ class GatedStackNet(SoftmaxImageNet, Abstract):
             y = layer(y)
         return y
 
-    def incremental(
-        self, batch_size: int, features: Float[Tensor, "batch ..."] | None
-    ) -> IncrementalEvaluation:
+    def incremental(self, batch_size: int, features: Batch | None) -> IncrementalEvaluation:
         """Return an evaluation that makes the vertical stack a row at a time."""
         layers = [cast("GatedLayer | CausalAttention", layer) for layer in self.layers]
         stack = [cast(ResidualOutput, layer) for layer in self.output_stack]

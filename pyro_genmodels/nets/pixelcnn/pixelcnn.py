@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from pyro_genmodels._checks import check
 from pyro_genmodels._typing import EventShape, Float
-from pyro_genmodels.nets.autoregressive.base import IncrementalEvaluation
-from pyro_genmodels.nets.autoregressive.image_net import RasterEvaluation, SoftmaxImageNet
+from pyro_genmodels.nets.autoregressive.base import Batch, IncrementalEvaluation
+from pyro_genmodels.nets.autoregressive.image_net import Maps, RasterEvaluation, SoftmaxImageNet
 from pyro_genmodels.nets.autoregressive.row_cache import (
     OutputEvaluation,
     RowCache,
@@ -133,9 +133,7 @@ class PixelCNNNet(SoftmaxImageNet):
         outputs = width if output_channels is None else output_channels
         self.add_outputs(width, outputs, outputs)
 
-    def hidden(
-        self, levels: Float[Tensor, "batch levels height width"], features: Tensor | None
-    ) -> Float[Tensor, "batch hidden height width"]:
+    def hidden(self, levels: Maps, features: Maps | None) -> Maps:
         """Return the residual stream."""
         y = self.first(levels)
         if self.first_context is not None:
@@ -144,9 +142,7 @@ class PixelCNNNet(SoftmaxImageNet):
             y = block(y, features)
         return cast(Tensor, y)
 
-    def incremental(
-        self, batch_size: int, features: Float[Tensor, "batch ..."] | None
-    ) -> IncrementalEvaluation:
+    def incremental(self, batch_size: int, features: Batch | None) -> IncrementalEvaluation:
         """Return an evaluation that keeps the last rows of each convolution's input."""
         return PixelCNNEvaluation(self, batch_size, self.as_map(features, batch_size))
 

@@ -7,13 +7,20 @@ left for a pixel (``step``) is one product with the pixel to its left and itself
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_genmodels.nets.pixelcnn_pp.layers import GatedResidual, ShiftedConv2d, StreamPair
+from pyro_genmodels.nets.autoregressive.row_cache import row_biases
+from pyro_genmodels.nets.pixelcnn_pp.layers import (
+    GatedPair,
+    GatedResidual,
+    Resizing,
+    ShiftedConv2d,
+)
 
 
 def _concat_elu(x: Tensor) -> Tensor:
@@ -91,49 +98,49 @@ class PixelConv:
         return torch.addmm(self._base[:, column], x, self._lower)
 
 
-class GatedRow:
-    """A gated block of the stream of the rows above."""
+class GatedPairCache:
+    """A gated block of each stream.
 
-    def __init__(self, block: GatedResidual, batch_size: int, width: int) -> None:
-        self._first = RowConv(block.first, batch_size, width)
-        self._second = RowConv(block.second, batch_size, width)
-        self._beside = None if block.beside is None else _matrix(block.beside)
-        self._context = block.context
+    Args:
+        pair: The blocks.
+        batch_size: Number of images.
+        width: Width of this size.
+        features: The context's features for this size.
+    """
 
-    def __call__(self, x: Tensor, beside: Tensor | None, features: Tensor | None) -> Tensor:
-        """Return a row of the block's output."""
-        y = self._first(_concat_elu(x))
-        if self._beside is not None and beside is not None:
-            weight, bias = self._beside
-            y = y + (_concat_elu(beside) @ weight + bias)
-        y = self._second(_concat_elu(y))
-        if self._context is not None:
-            y = y + _row_of(self._context, features)
-        value, gate = y.chunk(2, -1)
-        return x + value * gate.sigmoid()
-
-
-class GatedPixel:
-    """A gated block of the stream of pixels above and to the left."""
-
-    def __init__(self, block: GatedResidual, batch_size: int, width: int) -> None:
-        self._first = PixelConv(block.first, batch_size, width)
-        self._second = PixelConv(block.second, batch_size, width)
-        weight, self._bias = _matrix(cast(ShiftedConv2d, block.beside))
-        channels = block.first.direction.shape[0]
+    def __init__(
+        self, pair: GatedPair, batch_size: int, width: int, features: Tensor | None
+    ) -> None:
+        above, left = pair.up, pair.left
+        self._rows = [RowConv(x, batch_size, width) for x in (above.first, above.second)]
+        self._first, self._second = (
+            PixelConv(x, batch_size, width) for x in (left.first, left.second)
+        )
+        self._to_rows, self._to_pixels = (_context_biases(x, features) for x in (above, left))
+        self._row_shortcut = None if above.beside is None else matrix(above.beside)
+        weight, self._bias = matrix(cast(ShiftedConv2d, left.beside))
+        channels = left.first.direction.shape[0]
         # Rows for the other stream and, if there is one, the shortcut; then for their negatives.
         parts = weight.view(2, -1, channels, weight.shape[1])
         self._above = parts[:, 0].reshape(2 * channels, -1)
         self._shortcut = parts[:, 1:].reshape(-1, weight.shape[1])
-        self._context = block.context
 
-    def start_row(self, above: Tensor, features: Tensor | None) -> None:
-        """Move down a row, given the other stream's."""
-        self._first.start_row(_concat_elu(above) @ self._above + self._bias)
-        self._second.start_row(0.0 if self._context is None else _row_of(self._context, features))
+    def start_row(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
+        """Return a row of the first block's output, and have the second move down to it."""
+        first, second = self._rows
+        y = first(_concat_elu(x))
+        if self._row_shortcut is not None and shortcut is not None:
+            weight, bias = self._row_shortcut
+            y = y + (_concat_elu(shortcut) @ weight + bias)
+        y = second(_concat_elu(y)) + next(self._to_rows).transpose(0, 1)
+        value, gate = y.chunk(2, -1)
+        row = x + value * gate.sigmoid()
+        self._first.start_row(_concat_elu(row) @ self._above + self._bias)
+        self._second.start_row(next(self._to_pixels).transpose(0, 1))
+        return row
 
     def step(self, column: int, x: Tensor, shortcut: Tensor | None) -> Tensor:
-        """Return the block's output at the next column."""
+        """Return the second block's output at the next column."""
         self._first.put(column, _concat_elu(x))
         y = self._first(column)
         if shortcut is not None:
@@ -146,10 +153,8 @@ class GatedPixel:
 class Doubling:
     """The layer that doubles the size of both streams, which remembers a row to come."""
 
-    def __init__(self, pair: StreamPair, batch_size: int, width: int) -> None:
-        self._row = cast(ShiftedConv2d, pair.up)
-        left = cast(ShiftedConv2d, pair.left)
-        weight, self._bias = left.weight, left.bias
+    def __init__(self, pair: Resizing, batch_size: int, width: int) -> None:
+        self._row, weight, self._bias = pair.up, pair.left.weight, pair.left.bias
         self._weight = weight.permute(1, 2, 3, 0).reshape(weight.shape[1], -1)
         self._pixels = weight.new_empty(2, batch_size, width, 2, weight.shape[0])
 
@@ -169,10 +174,12 @@ class Doubling:
         return self._pixels[row, :, column // 2, column % 2]
 
 
-def _matrix(layer: ShiftedConv2d) -> tuple[Tensor, Tensor]:
+def matrix(layer: ShiftedConv2d) -> tuple[Tensor, Tensor]:
+    """Return the weight ``(in, out)`` and the bias of a 1x1 layer."""
     return layer.weight[:, :, 0, 0].t().contiguous(), layer.bias
 
 
-def _row_of(layer: nn.Module, features: Tensor | None) -> Tensor:
-    """Return what a context adds to a row: ``(batch, columns, channels)``, one column if alike."""
-    return cast(Tensor, layer(features))[:, :, 0].movedim(1, -1)
+def _context_biases(block: GatedResidual, features: Tensor | None) -> Iterator[Tensor]:
+    """Yield what a context adds to a row: ``(columns, batch, channels)``, one column if alike."""
+    weight = None if block.context is None else block.context.weight[:, :, 0, 0].t()
+    return row_biases(torch.zeros_like(block.second.bias), weight, features)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, cast
+from typing import Literal, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +16,8 @@ from pyro_genmodels.nets.layers.data_dependent_init import (
 )
 from pyro_genmodels.nets.layers.pointwise import pointwise_conv
 from pyro_genmodels.nets.layers.weight_norm import with_length
+
+Streams: TypeAlias = tuple[Tensor, Tensor]
 
 
 def concat_elu(x: Tensor) -> Tensor:
@@ -139,28 +140,38 @@ def pointwise(in_channels: int, out_channels: int) -> ShiftedConv2d:
     return ShiftedConv2d(in_channels, out_channels, (1, 1), left=True)
 
 
-class StreamPair(nn.Module):
-    """A layer of both streams: rows above (``up``), and pixels above and to the left (``left``)."""
-
-    def __init__(self, make: Callable[[bool], nn.Module]) -> None:
-        super().__init__()
-        self.up, self.left = make(False), make(True)
-
-
-def resize(channels: int, step: Literal["down", "up"]) -> StreamPair:
-    """Return the layer that halves or doubles the size of both streams."""
-    return StreamPair(
-        lambda left: ShiftedConv2d(channels, channels, kernel_of(left), left=left, step=step)
-    )
-
-
 def kernel_of(left: bool) -> tuple[int, int]:
     """Return the kernel's size: 2x3 for the rows above, 2x2 for up and left."""
     return (2, 2) if left else (2, 3)
 
 
-class GatedPair(StreamPair):
+class Resizing(nn.Module):
+    """Halves or doubles the size of both streams.
+
+    Args:
+        channels: Channels of a stream.
+        step: "down" or "up".
+    """
+
+    def __init__(self, channels: int, step: Literal["down", "up"]) -> None:
+        super().__init__()
+        self.up, self.left = (
+            ShiftedConv2d(channels, channels, kernel_of(left), left=left, step=step)
+            for left in (False, True)
+        )
+
+    def forward(
+        self, streams: Streams, shortcuts: Streams | None, features: Tensor | None
+    ) -> Streams:
+        """Return both streams; nothing else is read."""
+        del shortcuts, features
+        return self.up(streams[0]), self.left(streams[1])
+
+
+class GatedPair(nn.Module):
     """A gated residual block in each stream; the second sees the first.
+
+    The first stream, ``up``, sees the rows above; the second, ``left``, also pixels to the left.
 
     Args:
         channels: Channels of a stream.
@@ -172,8 +183,9 @@ class GatedPair(StreamPair):
     def __init__(
         self, channels: int, *, shortcut: int, dropout: float, context: int | None
     ) -> None:
-        super().__init__(
-            lambda left: GatedResidual(
+        super().__init__()
+        self.up, self.left = (
+            GatedResidual(
                 channels,
                 kernel_of(left),
                 left=left,
@@ -181,14 +193,12 @@ class GatedPair(StreamPair):
                 dropout=dropout,
                 context=context,
             )
+            for left in (False, True)
         )
 
     def forward(
-        self,
-        streams: tuple[Tensor, Tensor],
-        shortcuts: tuple[Tensor, Tensor] | None,
-        features: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
+        self, streams: Streams, shortcuts: Streams | None, features: Tensor | None
+    ) -> Streams:
         """Return both streams."""
         above, beside = (None, None) if shortcuts is None else shortcuts
         up = cast(Tensor, self.up(streams[0], above, features))

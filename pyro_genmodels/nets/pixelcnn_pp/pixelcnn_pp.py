@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any, cast
 
 import torch
@@ -9,25 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_genmodels._checks import check, check_event_shape, check_positive
-from pyro_genmodels._logistic_mixture import link_count, linked_mixture
-from pyro_genmodels._typing import EventShape, Float
-from pyro_genmodels.nets.autoregressive.base import AutoregressiveNet, IncrementalEvaluation
-from pyro_genmodels.nets.pixelcnn_pp.incremental import (
-    PixelCNNPlusPlusEvaluation,
-    PixelCNNPlusPlusLayers,
-)
-from pyro_genmodels.nets.pixelcnn_pp.layers import (
-    GatedPair,
-    ShiftedConv2d,
-    StreamPair,
-    pointwise,
-    resize,
-)
-
-Streams = tuple[Tensor, Tensor]
+from pyro_genmodels._logistic_mixture import channel_laws, link_count, linked_mixture
+from pyro_genmodels._typing import EventShape, Float, Num
+from pyro_genmodels.nets.autoregressive.base import Batch, IncrementalEvaluation
+from pyro_genmodels.nets.autoregressive.image_net import ImageNet, RasterEvaluation
+from pyro_genmodels.nets.pixelcnn_pp.incremental import ScaleEvaluation
+from pyro_genmodels.nets.pixelcnn_pp.layer_cache import PixelConv, RowConv, matrix
+from pyro_genmodels.nets.pixelcnn_pp.layers import GatedPair, Resizing, ShiftedConv2d, pointwise
 
 
-class PixelCNNPlusPlusNet(AutoregressiveNet):
+class PixelCNNPlusPlusNet(ImageNet):
     r"""PixelCNN++: two streams through several sizes with shortcuts, a mixture for each pixel.
 
     One stream sees the rows above, the other also the pixels to the left. Both go through
@@ -82,16 +74,14 @@ class PixelCNNPlusPlusNet(AutoregressiveNet):
         num_classes: int | None = None,
         context_shape: EventShape | None = None,
     ) -> None:
-        check_positive(
-            hidden_channels=hidden_channels, num_scales=num_scales, num_mixtures=num_mixtures
-        )
+        check_positive(num_scales=num_scales, num_mixtures=num_mixtures)
         check(num_resnets >= 0, "num_resnets", "not be negative", num_resnets)
-        check(0 <= dropout < 1, "dropout", "be in [0, 1)", dropout)
         check(-40 <= min_log_scale < 0, "min_log_scale", "be in [-40, 0)", min_log_scale)
         super().__init__(
             check_event_shape(event_shape, ranks=(3,)),
             num_levels,
-            context_features=hidden_channels,
+            hidden_channels=hidden_channels,
+            dropout=dropout,
             num_classes=num_classes,
             context_shape=context_shape,
         )
@@ -105,28 +95,23 @@ class PixelCNNPlusPlusNet(AutoregressiveNet):
 
     def _add_layers(self, width: int, resnets: int, scales: int, dropout: float) -> None:
         channels = self.event_shape[0]
-        context = None if self.context_event_dim is None else width
         # One more channel marks the image, whose borders are then seen.
         self.first_above = ShiftedConv2d(channels + 1, width, (2, 3), left=False)
         self.first_row = ShiftedConv2d(channels + 1, width, (1, 3), left=False)
         self.first_column = ShiftedConv2d(channels + 1, width, (2, 1), left=True)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        options: dict[str, Any] = {"dropout": dropout, "context": context}
+        options: dict[str, Any] = {"dropout": dropout, "context": self.context_channels}
         for scale in range(scales):
             if scale > 0:
-                self.down.append(resize(width, "down"))
-                self.up.append(resize(width, "up"))
-            blocks = [GatedPair(width, shortcut=0, **options) for _ in range(resnets)]
-            self.down.extend(blocks)
+                self.down.append(Resizing(width, "down"))
+                self.up.append(Resizing(width, "up"))
+            self.down.extend(GatedPair(width, shortcut=0, **options) for _ in range(resnets))
             # The way up takes each of the way down's results once, its last as the start.
             count = resnets if scale == 0 else resnets + 1
-            back = [GatedPair(width, shortcut=width, **options) for _ in range(count)]
-            self.up.extend(back)
+            self.up.extend(GatedPair(width, shortcut=width, **options) for _ in range(count))
         self.last = pointwise(width, link_count(channels) * self.num_mixtures)
 
-    def evaluate(
-        self, x: Float[Tensor, "batch ..."], features: Float[Tensor, "batch ..."] | None
-    ) -> Float[Tensor, "batch ..."]:
+    def evaluate(self, x: Batch, features: Batch | None) -> Batch:
         """Return the mixtures' parameters ``(batch, C, H, W, 3 * num_mixtures)``."""
         raw = self.pixel_parameters(x, features).movedim(1, -1)
         parameters = linked_mixture(
@@ -139,65 +124,102 @@ class PixelCNNPlusPlusNet(AutoregressiveNet):
     ) -> Float[Tensor, "batch K H W"]:
         """Return the numbers of each pixel's mixture, given the pixels before it."""
         by_height = self.features_by_height(features)
-        streams = self._first(x)
-        results = [streams]
+        results = [self._first(x)]
         for layer in self.down:
-            streams = self._step(layer, streams, None, by_height)
-            results.append(streams)
+            height = results[-1][0].shape[-2]
+            results.append(layer(results[-1], None, by_height[height]))
         streams = results.pop()
         for layer in self.up:
             shortcut = results.pop() if isinstance(layer, GatedPair) else None
-            streams = self._step(layer, streams, shortcut, by_height)
+            streams = layer(streams, shortcut, by_height[streams[0].shape[-2]])
         return cast(Tensor, self.last(F.elu(streams[1])))
 
-    def incremental(
-        self, batch_size: int, features: Float[Tensor, "batch ..."] | None
-    ) -> IncrementalEvaluation:
+    def incremental(self, batch_size: int, features: Batch | None) -> IncrementalEvaluation:
         """Return an evaluation that keeps one row of each layer's input."""
-        layers = PixelCNNPlusPlusLayers(
-            first_above=self.first_above,
-            first_row=self.first_row,
-            first_column=self.first_column,
-            down=self.down,
-            up=self.up,
-            last=self.last,
-            event_shape=self.event_shape,
-            num_levels=self.num_levels,
-            min_log_scale=self.min_log_scale,
-        )
-        return PixelCNNPlusPlusEvaluation(layers, batch_size, self.features_by_height(features))
+        return PixelCNNPlusPlusEvaluation(self, batch_size, self.features_by_height(features))
 
-    def _first(self, x: Tensor) -> Streams:
-        x = x * (2 / (self.num_levels - 1)) - 1
-        x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
+    def _first(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = torch.cat([self.levels(x), torch.ones_like(x[:, :1])], 1)
         above = _moved_down(self.first_above(x))
         left = F.pad(self.first_column(x), (1, -1))
         return above, _moved_down(self.first_row(x)) + left
 
     def features_by_height(self, features: Tensor | None) -> dict[int, Tensor | None]:
-        """Return the context's features for each size, keyed by its height."""
+        """Return the context's features for each size, keyed by its height, from large to small."""
         _, height, width = self.event_shape
-        if features is not None and features.dim() == 2:
-            features = features[:, :, None, None]
-        by_height = {height: features}
+        by_height = {height: self.as_map(features, 1)}
         for _ in range(self.num_scales - 1):
-            height, width = height // 2, width // 2
+            features, height, width = by_height[height], height // 2, width // 2
             if features is not None and self.context_event_dim == 3:
                 features = F.adaptive_avg_pool2d(features, (height, width))
             by_height[height] = features
         return by_height
 
-    def _step(
-        self,
-        layer: nn.Module,
-        streams: Streams,
-        shortcut: Streams | None,
-        by_height: dict[int, Tensor | None],
-    ) -> Streams:
-        if isinstance(layer, GatedPair):
-            return cast(Streams, layer(streams, shortcut, by_height[streams[0].shape[-2]]))
-        pair = cast(StreamPair, layer)
-        return pair.up(streams[0]), pair.left(streams[1])
+
+class PixelCNNPlusPlusEvaluation(RasterEvaluation):
+    """Evaluates a PixelCNN++ pixel by pixel, each multiplication done once.
+
+    The stream of the rows above is made a row at a time, with all that the other stream takes of
+    it and of its own row above; what is left for a pixel are the taps of its own row.
+
+    Args:
+        net: The network.
+        batch_size: Number of images.
+        by_height: The context's features for each size, from large to small.
+    """
+
+    def __init__(
+        self, net: PixelCNNPlusPlusNet, batch_size: int, by_height: dict[int, Tensor | None]
+    ) -> None:
+        super().__init__(net)
+        self._net = net
+        self._laws: Generator[Tensor, Tensor, None]
+        self._above = RowConv(net.first_above, batch_size, self._width)
+        self._beside = RowConv(net.first_row, batch_size, self._width)
+        self._left = PixelConv(net.first_column, batch_size, self._width)
+        channels = net.levels.num_groups
+        self._row_of_image = net.last.bias.new_ones(batch_size, self._width, channels + 1)
+        pixels = self._row_of_image.unbind(1)
+        self.targets = [[pixel[:, c : c + 1] for c in range(channels)] for pixel in pixels]
+        features = list(by_height.values())
+        self._scales = ScaleEvaluation(net.down, net.up, batch_size, self._width, features)
+        self._last = matrix(net.last)
+
+    def start_row(self, row: int) -> None:
+        """Make the first stream's row, and what the second takes of it and of its row above."""
+        if row == 0:
+            size = (*self._row_of_image.shape[:2], len(self._net.first_above.bias))
+            above = self._from_above = self._row_of_image.new_zeros(size)
+        else:
+            above = self._above(self._row_of_image)
+            self._from_above = self._beside(self._row_of_image)
+        self._left.start_row()
+        self._scales.start_row(above)
+
+    def step(self, column: int, channel: int) -> Float[Tensor, "batch parameters"]:
+        """Return the parameters of a sub-pixel."""
+        if channel > 0:
+            return self._laws.send(self._level)
+        x = self._from_above[:, column]
+        if column > 0:
+            x = x + self._left(column - 1)
+        weight, bias = self._last
+        self._laws = channel_laws(
+            torch.addmm(bias, F.elu(self._scales.step(column, x)), weight),
+            self._net.levels.num_groups,
+            self._net.num_levels,
+            min_log_scale=self._net.min_log_scale,
+        )
+        return next(self._laws)
+
+    def append(self, level: Num[Tensor, " batch"]) -> None:
+        """Take the value of the sub-pixel."""
+        self._level = level.to(self._row_of_image.dtype)
+        super().append(level)
+
+    def finish(self, column: int) -> None:
+        """Have a pixel read by those to its right."""
+        self._left.put(column, self._row_of_image[:, column])
 
 
 def _moved_down(x: Tensor) -> Tensor:

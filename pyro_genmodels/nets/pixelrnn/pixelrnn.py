@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from pyro_genmodels._checks import check_choice, check_event_shape, check_positive
 from pyro_genmodels._typing import EventShape, Float
-from pyro_genmodels.nets.autoregressive.base import IncrementalEvaluation
-from pyro_genmodels.nets.autoregressive.image_net import SoftmaxImageNet
+from pyro_genmodels.nets.autoregressive.base import Batch, IncrementalEvaluation
+from pyro_genmodels.nets.autoregressive.image_net import Maps, SoftmaxImageNet
 from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d
 from pyro_genmodels.nets.pixelrnn.incremental import PixelRNNEvaluation
 from pyro_genmodels.nets.pixelrnn.layers import LAYERS, LSTMLayer
@@ -115,9 +115,7 @@ class PixelRNNNet(SoftmaxImageNet):
         )
         self.add_outputs(width, outputs, outputs)
 
-    def hidden(
-        self, levels: Float[Tensor, "batch levels height width"], features: Tensor | None
-    ) -> Float[Tensor, "batch hidden height width"]:
+    def hidden(self, levels: Maps, features: Maps | None) -> Maps:
         """Return the last layer's features, and the sum of the skip connections."""
         # Pixels first, features last: a step of the recurrence is then one piece of memory.
         places = None if features is None else pixels_first(features)
@@ -130,9 +128,7 @@ class PixelRNNNet(SoftmaxImageNet):
         y = sum(skips, start=y)
         return cast(Tensor, y.unflatten(0, self.event_shape[1:]).permute(2, 3, 0, 1))
 
-    def incremental(
-        self, batch_size: int, features: Float[Tensor, "batch ..."] | None
-    ) -> IncrementalEvaluation:
+    def incremental(self, batch_size: int, features: Batch | None) -> IncrementalEvaluation:
         """Return an evaluation that keeps one row of states a layer."""
         layers = [cast(LSTMLayer, layer) for layer in self.layers]
         features = self.as_map(features, batch_size)
