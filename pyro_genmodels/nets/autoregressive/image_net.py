@@ -16,7 +16,7 @@ from pyro_genmodels.nets.autoregressive.base import AutoregressiveNet, Batch, In
 from pyro_genmodels.nets.autoregressive.levels import LevelInput, image_shape
 from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d
 
-Maps: TypeAlias = Float[Tensor, "batch _ height width"]
+Maps: TypeAlias = Float[Tensor, "batch _ _ _"]
 """Features of a batch of images."""
 
 

@@ -16,7 +16,10 @@ from pyro_genmodels.nets.gated_pixelcnn.attention import CausalAttention
 from pyro_genmodels.nets.gated_pixelcnn.attention_cache import AttentionEvaluation
 from pyro_genmodels.nets.gated_pixelcnn.layer_cache import LayerEvaluation
 from pyro_genmodels.nets.gated_pixelcnn.layers import GatedLayer
-from pyro_genmodels.nets.gated_pixelcnn.output_layers import ResidualOutput, stack_evaluations
+from pyro_genmodels.nets.gated_pixelcnn.output_layers import (
+    ResidualOutput,
+    ResidualOutputEvaluation,
+)
 
 
 class StackEvaluation(RasterEvaluation):
@@ -46,33 +49,27 @@ class StackEvaluation(RasterEvaluation):
         gated = skip.new_zeros(batch_size, len(layers), layers[0].channels)
         self._layers: list[LayerEvaluation] = []
         self._attentions: list[AttentionEvaluation] = []
-        self._parts = [
-            self._evaluation(layer, y, features)
-            for layer, y in zip(layers, gated.unbind(1), strict=True)
-        ]
-        self.targets = self._layers[0].targets
-        self._connect()
-        sums = skip.new_empty(batch_size, skip.shape[0])
-        self._skips = skip_products([layer.skip for layer in layers], gated, sums, scale=0.5)
-        self._stack = stack_evaluations(stack, sums)
-        last = self._stack[-1].result if self._stack else sums
-        self._output = OutputEvaluation(net.outputs, last)
-
-    def _evaluation(
-        self, layer: GatedLayer | CausalAttention, gated: Tensor, features: Tensor | None
-    ) -> LayerEvaluation | AttentionEvaluation:
-        if isinstance(layer, GatedLayer):
-            self._layers.append(LayerEvaluation(layer, gated, self._width, features))
-            return self._layers[-1]
-        pixels = self._layers[0].row.pixels
-        self._attentions.append(AttentionEvaluation(layer, gated, pixels, cast(Tensor, features)))
-        return self._attentions[-1]
-
-    def _connect(self) -> None:
-        for layer, following in itertools.pairwise(self._layers):
-            layer.feed_above(following.vertical)
+        self._parts: list[LayerEvaluation | AttentionEvaluation] = []
+        for layer, y in zip(layers, gated.unbind(1), strict=True):
+            if isinstance(layer, GatedLayer):
+                self._layers.append(LayerEvaluation(layer, y, self._width, features))
+                self._parts.append(self._layers[-1])
+            else:
+                pixels, maps = self._layers[0].row.pixels, cast(Tensor, features)
+                self._attentions.append(AttentionEvaluation(layer, y, pixels, maps))
+                self._parts.append(self._attentions[-1])
+        for above, below in itertools.pairwise(self._layers):
+            above.feed_above(below.vertical)
         for part, after in itertools.pairwise(self._parts):
             part.feed(after.targets)
+        self.targets = self._layers[0].targets
+        sums = skip.new_empty(batch_size, skip.shape[0])
+        self._skips = skip_products([layer.skip for layer in layers], gated, sums, scale=0.5)
+        self._stack: list[ResidualOutputEvaluation] = []
+        for output in stack:
+            self._stack.append(ResidualOutputEvaluation(output, sums))
+            sums = self._stack[-1].result
+        self._output = OutputEvaluation(net.outputs, sums)
 
     def start_row(self, row: int) -> None:
         """Make the vertical stack's share of a row."""

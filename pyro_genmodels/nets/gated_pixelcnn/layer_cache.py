@@ -98,7 +98,7 @@ class LayerEvaluation:
         self.targets = self.row.targets
         self._steps = [[self._gate_step(j, c) for c in range(groups)] for j in range(width)]
 
-    def feed_above(self, following: VerticalCache | None) -> None:
+    def feed_above(self, following: VerticalCache) -> None:
         """Have the vertical features written where the next gated layer reads them."""
         self._above_to = following
 

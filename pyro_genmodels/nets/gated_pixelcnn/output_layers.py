@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -23,9 +21,8 @@ class ResidualOutput(nn.Module):
 
     def __init__(self, channels: int, residual_channels: int, *, num_groups: int) -> None:
         super().__init__()
-        shared = {"kind": "B", "num_groups": num_groups}
-        self.wide = MaskedConv2d(channels, residual_channels, 1, **shared)  # type: ignore[arg-type]
-        self.back = MaskedConv2d(residual_channels, channels, 1, **shared)  # type: ignore[arg-type]
+        self.wide = MaskedConv2d(channels, residual_channels, 1, kind="B", num_groups=num_groups)
+        self.back = MaskedConv2d(residual_channels, channels, 1, kind="B", num_groups=num_groups)
 
     def forward(
         self, y: Float[Tensor, "batch channels height width"]
@@ -61,21 +58,3 @@ class ResidualOutputEvaluation:
         torch.clamp_min(self._y[c], 0, out=self._active[c])
         self._wide.step(c).relu_()
         self._back.step(c).add_(self._y[c])
-
-
-def output_stack(
-    number: int, channels: int, residual_channels: int, *, num_groups: int
-) -> nn.ModuleList:
-    """Return so many layers."""
-    sizes = (channels, residual_channels)
-    return nn.ModuleList(ResidualOutput(*sizes, num_groups=num_groups) for _ in range(number))
-
-
-def stack_evaluations(
-    layers: Sequence[ResidualOutput], y: Tensor
-) -> list[ResidualOutputEvaluation]:
-    """Return the layers' evaluations, each of what the one before makes."""
-    made: list[ResidualOutputEvaluation] = []
-    for layer in layers:
-        made.append(ResidualOutputEvaluation(layer, made[-1].result if made else y))
-    return made

@@ -14,7 +14,7 @@ from pyro_genmodels.nets.autoregressive.image_net import Maps, SoftmaxImageNet
 from pyro_genmodels.nets.gated_pixelcnn.attention import CausalAttention
 from pyro_genmodels.nets.gated_pixelcnn.incremental import StackEvaluation
 from pyro_genmodels.nets.gated_pixelcnn.layers import GatedLayer
-from pyro_genmodels.nets.gated_pixelcnn.output_layers import ResidualOutput, output_stack
+from pyro_genmodels.nets.gated_pixelcnn.output_layers import ResidualOutput
 
 
 class GatedStackNet(SoftmaxImageNet, Abstract):
@@ -73,7 +73,9 @@ class GatedStackNet(SoftmaxImageNet, Abstract):
         }
         self._channels, self._residual_channels = hidden_channels, residual_channels
         self.layers = nn.ModuleList()
-        self.output_stack = output_stack(num_output_layers, outputs, inner, num_groups=groups)
+        self.output_stack = nn.ModuleList(
+            ResidualOutput(outputs, inner, num_groups=groups) for _ in range(num_output_layers)
+        )
         self.add_outputs(outputs, outputs)
 
     def add_gated(self, kernel_size: int, *, last: bool = False) -> None:

@@ -24,17 +24,7 @@ from pyro_genmodels.nets.pixelrnn.layer_cache import (
     RowLayerEvaluation,
     gate_biases,
 )
-from pyro_genmodels.nets.pixelrnn.layers import DiagonalLSTMLayer, LSTMLayer, RowLSTMLayer
-
-_LAYERS: dict[type[LSTMLayer], type[LayerEvaluation]] = {
-    RowLSTMLayer: RowLayerEvaluation,
-    DiagonalLSTMLayer: DiagonalLayerEvaluation,
-}
-
-
-def _evaluation_of(layer: LSTMLayer) -> type[LayerEvaluation]:
-    # Not by the very type, which `to_pyro_module_` replaces by a subclass.
-    return next(kind for of, kind in _LAYERS.items() if isinstance(layer, of))
+from pyro_genmodels.nets.pixelrnn.layers import DiagonalLSTMLayer, LSTMLayer
 
 
 class PixelRNNEvaluation(RasterEvaluation):
@@ -61,12 +51,14 @@ class PixelRNNEvaluation(RasterEvaluation):
         self.targets = self._first.targets
         states = first.weight.new_empty(batch_size, len(layers), layers[0].channels)
         last = first.weight.new_empty(batch_size, first.out_channels)
-        self._layers = [
-            _evaluation_of(layer)(layer, state, first.out_channels, features)
+        is_diagonal = isinstance(layers[0], DiagonalLSTMLayer)
+        evaluation = DiagonalLayerEvaluation if is_diagonal else RowLayerEvaluation
+        self._layers: list[LayerEvaluation] = [
+            evaluation(layer, state, features)
             for layer, state in zip(layers, states.unbind(1), strict=True)
         ]
         self._right: RightWay | None = None
-        if isinstance(layers[0], DiagonalLSTMLayer):
+        if is_diagonal:
             self._right = RightWay(layers, self._layers, self.targets, features)
         self._inputs = self._layers[0].targets
         rows = [layer.targets for layer in self._layers[1:]]
@@ -113,7 +105,7 @@ class RightWay:
         levels: list[list[Tensor]],
         features: Tensor | None,
     ) -> None:
-        self._evaluations = [cast(DiagonalLayerEvaluation, layer) for layer in evaluations]
+        self._evaluations = evaluations
         self._channels, self._width = layers[0].channels, layers[0].width
         self._levels, self._see = levels, cast(nn.Linear, layers[0].levels)
         gates = 4 * self._channels
@@ -124,20 +116,14 @@ class RightWay:
         self._biases = [gate_biases(layer, columns, features) for layer in layers]
         batch = len(evaluations[0].cells)
         self._states = recur.new_zeros(len(layers), self._width, batch, self._channels)
-        for layer, states in zip(self._evaluations, self._states, strict=True):
+        for layer, states in zip(evaluations, self._states, strict=True):
             layer.from_right = states
 
     def start_row(self, row: int) -> None:
         """Make the states of the row above; of the first row there is none."""
         if row == 0:
             return
-        size = self._enter.shape[1]
-        inputs = torch.stack(
-            [
-                torch.stack([layer.input_at(j, size) for j in range(self._width)])
-                for layer in self._evaluations
-            ]
-        )
+        inputs = torch.stack([torch.stack(layer.inputs) for layer in self._evaluations])
         gates = torch.stack([next(biases) for biases in self._biases])
         gates = gates.expand(*inputs.shape[:3], -1).flatten(1, 2)
         gates = torch.baddbmm(gates, inputs.flatten(1, 2), self._enter)

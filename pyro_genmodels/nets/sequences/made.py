@@ -20,8 +20,8 @@ from pyro_genmodels.nets.autoregressive.base import (
 from pyro_genmodels.nets.layers.mlp import make_activation
 from pyro_genmodels.nets.sequences.base import context_layer, plus
 from pyro_genmodels.nets.sequences.masked_linear import (
-    MaskedEvaluation,
     MaskedLinear,
+    degree_bounds,
     ensemble,
     hidden_degrees,
 )
@@ -198,20 +198,8 @@ class MADEEvaluation(IncrementalEvaluation):
     """
 
     def __init__(self, net: MADENet, batch_size: int, features: Tensor | None) -> None:
-        shifts = None
-        if features is not None and net.first_context is not None:
-            shifts = net.first_context(features), net.last_context(features)
-        layers = [cast(MaskedLinear, layer) for layer in net.layers]
         self._passes = [
-            MaskedEvaluation(
-                layers,
-                net.degrees(mask),
-                batch_size,
-                activation=net.activation,
-                direct=net.direct,
-                shifts=shifts,
-            )
-            for mask in range(net.num_masks)
+            MaskedEvaluation(net, mask, batch_size, features) for mask in range(net.num_masks)
         ]
         self._encoded, self._size, self._position = net.encoded, net.num_levels, 0
         self._past = torch.zeros(net.num_masks, batch_size, dtype=net.dtype, device=net.device)
@@ -235,3 +223,60 @@ class MADEEvaluation(IncrementalEvaluation):
             index = level.long().expand(self._past.shape)[..., None]
             self._past = self._past + self._each.gather(-1, index)[..., 0]
         self._position += 1
+
+
+class MaskedEvaluation:
+    """Masked layers under one set of degrees, computed degree by degree.
+
+    The units are sorted by degree, so that those which an element completes are a slice.
+
+    Args:
+        net: The network.
+        mask: Index of the degrees.
+        batch_size: Number of examples.
+        features: Features of the context.
+    """
+
+    def __init__(self, net: MADENet, mask: int, batch_size: int, features: Tensor | None) -> None:
+        self._activation, size = net.activation, net.event_shape.numel()
+        layers, degrees = [cast(MaskedLinear, layer) for layer in net.layers], net.degrees(mask)
+        orders = [layer.argsort(stable=True) for layer in degrees]
+        self._bounds = [degree_bounds(layer, size) for layer in degrees[:-1]]
+        like = layers[0].weight
+        self._units = [like.new_zeros(batch_size, len(layer)) for layer in degrees[:-1]]
+        self._weights = [
+            layer.masked_weight(*pair)[after][:, before].t()
+            for layer, pair, (before, after) in zip(
+                layers, itertools.pairwise(degrees), itertools.pairwise(orders), strict=True
+            )
+        ]
+        self._biases = [
+            layer.bias[after].expand(batch_size, -1)
+            for layer, after in zip(layers, orders[1:], strict=True)
+        ]
+        self._direct = None
+        if net.direct is not None:
+            self._direct = net.direct.masked_weight(degrees[0], degrees[-1]).t()
+        if features is not None and net.first_context is not None:
+            self._biases[0] = self._biases[0] + net.first_context(features)[:, orders[1]]
+            self._biases[-1] = self._biases[-1] + net.last_context(features)
+
+    def outputs(self, degree: int, own: slice) -> Tensor:
+        """Return outputs that see the units below a degree."""
+        known = self._bounds[-1][degree]
+        weight = self._weights[-1][:known, own]
+        y = torch.addmm(self._biases[-1][:, own], self._units[-1][:, :known], weight)
+        if self._direct is None:
+            return y
+        seen = self._bounds[0][degree]
+        return y.addmm_(self._units[0][:, :seen], self._direct[:seen, own])
+
+    def append(self, degree: int, inputs: Tensor) -> None:
+        """Take the inputs of a degree, and compute the hidden units that waited for them."""
+        bounds = [layer[degree : degree + 2] for layer in self._bounds]
+        self._units[0][:, slice(*bounds[0])] = inputs
+        for index in range(1, len(self._units)):
+            seen, own = bounds[index - 1][1], slice(*bounds[index])
+            weight, x = self._weights[index - 1][:seen, own], self._units[index - 1][:, :seen]
+            y = torch.addmm(self._biases[index - 1][:, own], x, weight)
+            self._units[index][:, own] = self._activation(y)

@@ -1,4 +1,4 @@
-"""Linear layers masked by the degrees of their units, and their evaluation degree by degree."""
+"""Linear layers masked by the degrees of their units."""
 
 from __future__ import annotations
 
@@ -62,74 +62,7 @@ def ensemble(
     return (weights[..., None] + each).logsumexp(0)
 
 
-class MaskedEvaluation:
-    """Masked layers under one set of degrees, computed degree by degree.
-
-    The units are sorted by degree, so that those which an element completes are a slice.
-
-    Args:
-        layers: The layers.
-        degrees: Degrees of the units, from the input to the output.
-        batch_size: Number of examples.
-        activation: What stands between the layers.
-        direct: Connections from input to output.
-        shifts: What a context adds to the first layer and to the last.
-    """
-
-    def __init__(
-        self,
-        layers: Sequence[MaskedLinear],
-        degrees: Sequence[Tensor],
-        batch_size: int,
-        *,
-        activation: nn.Module,
-        direct: MaskedLinear | None,
-        shifts: tuple[Tensor, Tensor] | None,
-    ) -> None:
-        self._activation, size = activation, int(degrees[0].max()) + 1
-        orders = [layer.argsort(stable=True) for layer in degrees]
-        self._bounds = [_bounds(layer, size) for layer in degrees[:-1]]
-        like = layers[0].weight
-        self._units = [like.new_zeros(batch_size, len(layer)) for layer in degrees[:-1]]
-        self._weights = [
-            layer.masked_weight(*pair)[after][:, before].t()
-            for layer, pair, (before, after) in zip(
-                layers, itertools.pairwise(degrees), itertools.pairwise(orders), strict=True
-            )
-        ]
-        self._biases = [
-            layer.bias[after].expand(batch_size, -1)
-            for layer, after in zip(layers, orders[1:], strict=True)
-        ]
-        self._direct = None
-        if direct is not None:
-            self._direct = direct.masked_weight(degrees[0], degrees[-1]).t()
-        if shifts is not None:
-            self._biases[0] = self._biases[0] + shifts[0][:, orders[1]]
-            self._biases[-1] = self._biases[-1] + shifts[1]
-
-    def outputs(self, degree: int, own: slice) -> Tensor:
-        """Return outputs that see the units below a degree."""
-        known = self._bounds[-1][degree]
-        weight = self._weights[-1][:known, own]
-        y = torch.addmm(self._biases[-1][:, own], self._units[-1][:, :known], weight)
-        if self._direct is None:
-            return y
-        seen = self._bounds[0][degree]
-        return y.addmm_(self._units[0][:, :seen], self._direct[:seen, own])
-
-    def append(self, degree: int, inputs: Tensor) -> None:
-        """Take the inputs of a degree, and compute the hidden units that waited for them."""
-        bounds = [layer[degree : degree + 2] for layer in self._bounds]
-        self._units[0][:, slice(*bounds[0])] = inputs
-        for index in range(1, len(self._units)):
-            seen, own = bounds[index - 1][1], slice(*bounds[index])
-            weight, x = self._weights[index - 1][:seen, own], self._units[index - 1][:, :seen]
-            y = torch.addmm(self._biases[index - 1][:, own], x, weight)
-            self._units[index][:, own] = self._activation(y)
-
-
-def _bounds(degrees: Tensor, size: int) -> list[int]:
+def degree_bounds(degrees: Tensor, size: int) -> list[int]:
     """Return, for each degree, how many units have a smaller one; at last the number of units."""
     counts: list[int] = torch.bincount(degrees, minlength=size).tolist()
     return [0, *itertools.accumulate(counts)]
