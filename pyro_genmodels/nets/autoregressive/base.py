@@ -80,6 +80,11 @@ class AutoregressiveNet(Configured, nn.Module, Abstract):
         return self.context.event_dim
 
     @property
+    def context_channels(self) -> int | None:
+        """Number of the features that a context is brought to; ``None`` if there is none."""
+        return None if self.context_event_dim is None else self.context.features
+
+    @property
     def dtype(self) -> torch.dtype:
         """Floating dtype of the parameters, in which the network computes."""
         return first_tensor(self).dtype

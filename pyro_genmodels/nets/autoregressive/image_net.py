@@ -34,9 +34,6 @@ class ImageNet(AutoregressiveNet, Abstract):
         dropout: Share of features that the subclass drops, in training mode.
         num_classes: Contexts are labels.
         context_shape: Contexts are vectors or maps.
-
-    Attributes:
-        context_channels: Number of a context's features; ``None`` if there is no context.
     """
 
     def __init__(
@@ -60,7 +57,6 @@ class ImageNet(AutoregressiveNet, Abstract):
             num_classes=num_classes,
             context_shape=context_shape,
         )
-        self.context_channels = None if self.context_event_dim is None else hidden_channels
         self.levels = LevelInput(num_levels, channels, embedding_size=embedding_size)
 
     def check_features(self, **widths: int) -> None:
@@ -83,6 +79,23 @@ class SoftmaxImageNet(ImageNet, Abstract):
     The features are split between the channels, in order. A subclass adds its layers, then the
     last ones by :meth:`add_outputs`, and writes :meth:`hidden`; to be sampled fast also
     :meth:`incremental`, which returns a :class:`RasterEvaluation`.
+
+    Example:
+        >>> import torch
+        >>> class TwoLayerNet(SoftmaxImageNet):
+        ...     def __init__(self, event_shape, num_levels, *, hidden_channels=8):
+        ...         options = {"dropout": 0.0, "num_classes": None, "context_shape": None}
+        ...         super().__init__(
+        ...             event_shape, num_levels, hidden_channels=hidden_channels, **options
+        ...         )
+        ...         groups = self.levels.num_groups
+        ...         sizes = (self.levels.channels, hidden_channels)
+        ...         self.first = MaskedConv2d(*sizes, 5, kind="A", num_groups=groups)
+        ...         self.add_outputs(hidden_channels)
+        ...     def hidden(self, levels, features):
+        ...         return self.first(levels)
+        >>> TwoLayerNet((3, 8, 8), 16)(torch.zeros(2, 3, 8, 8)).shape
+        torch.Size([2, 3, 8, 8, 16])
     """
 
     def add_outputs(self, *widths: int) -> None:

@@ -18,27 +18,44 @@ MaskedConv: TypeAlias = "MaskedConv2d | MaskedRowConv2d"
 class PixelRow:
     """The row of pixels that a convolution reads, and is written in turn.
 
+    A pixel's window holds what is read before it, and its own features. Each image's row lies in
+    one piece, so that a window is a view of it.
+
     Args:
         layer: The convolution.
         batch_size: Number of images.
         width: Number of pixels in a row.
-        margins: Numbers of empty pixels before and behind the row.
+        before: Number of features before a pixel's own.
+        step: How far apart the pixels lie; by default one behind the other.
+        after: Number of features behind the last pixel.
+
+    Attributes:
+        row: The row, ``(batch, features)``.
+        pixels: The pixels' features, ``(width, batch, channels)``.
+        stops: How much of a window each colour sees.
+        windows: What each colour of each pixel sees.
+        targets: Where each colour of each pixel is written.
     """
 
     def __init__(
-        self, layer: MaskedConv, batch_size: int, width: int, margins: tuple[int, int]
+        self,
+        layer: MaskedConv,
+        batch_size: int,
+        width: int,
+        *,
+        before: int,
+        step: int | None = None,
+        after: int = 0,
     ) -> None:
-        size, groups, left = layer.weight.shape[1], layer.num_groups, margins[0]
-        # Each image's row lies in one piece, so that a window of pixels is a view of it.
-        self.row = layer.weight.new_zeros(batch_size, (width + sum(margins)) * size)
-        inner = self.row[:, left * size : (left + width) * size]
-        self.pixels = inner.view(batch_size, width, size).transpose(0, 1)
+        size, groups = layer.weight.shape[1], layer.num_groups
+        step = size if step is None else step
+        self.row = layer.weight.new_zeros(batch_size, before + width * step + after)
+        strides = (step, self.row.stride(0), 1)
+        self.pixels = self.row.as_strided((width, batch_size, size), strides, before)
         ins = group_bounds(size, groups)
-        self.stops = [left * size + end for end in (ins[1:] if layer.kind == "B" else ins[:-1])]
-        starts = [j * size for j in range(width)]
-        self.windows = [
-            [self.row[:, start : start + stop] for stop in self.stops] for start in starts
-        ]
+        self.stops = [before + end for end in (ins[1:] if layer.kind == "B" else ins[:-1])]
+        starts = range(0, width * step, step)
+        self.windows = [[self.row[:, a : a + stop] for stop in self.stops] for a in starts]
         self.targets = [group_views(pixel, groups) for pixel in self.pixels]
 
 
@@ -59,7 +76,7 @@ class RowCache:
         self._half, self._bias = half, layer.bias
         self._upper = weight[:, :, :half].permute(2, 3, 1, 0).reshape(-1, layer.out_channels)
         lower = weight[:, :, half, : half + 1].permute(2, 1, 0).reshape(-1, layer.out_channels)
-        pixels = PixelRow(layer, batch_size, width, (half, half))
+        pixels = PixelRow(layer, batch_size, width, before=half * size, after=half * size)
         self._row, self.inputs, self.targets = pixels.row, pixels.windows, pixels.targets
         self._above = weight.new_zeros(batch_size, half, self._row.shape[1])
         self._windows = self._above.as_strided(

@@ -78,10 +78,10 @@ class LayerEvaluation:
         self, layer: GatedLayer, gated: Tensor, width: int, features: Tensor | None
     ) -> None:
         batch, horizontal = len(gated), layer.horizontal
-        groups, columns = horizontal.num_groups, horizontal.weight.shape[3]
+        groups, (size, _, columns) = horizontal.num_groups, horizontal.weight.shape[1:]
         self._layer, self._gated = layer, gated
         self.vertical = VerticalCache(layer.vertical, batch, width)
-        self.row = PixelRow(horizontal, batch, width, (columns - 1, 0))
+        self.row = PixelRow(horizontal, batch, width, before=(columns - 1) * size)
         self._bounds = group_bounds(layer.channels, groups)
         scale, order = gate_scale(gated, 2 * layer.channels), part_order(self._bounds, 2)
         link = matrix(layer.link) * scale / scale[:, None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -113,13 +112,15 @@ class PixelSNAILNet(GatedStackNet, DerivedBuffers):
         for block in range(num_blocks):
             for _ in range(num_layers):
                 self.add_gated(layer_kernel_size)
-            self.add_attention(num_heads, head_size, last=block == num_blocks - 1)
-
-    def add_attention(self, num_heads: int, head_size: int, *, last: bool) -> None:
-        """Add causal attention."""
-        options: dict[str, Any] = {"num_heads": num_heads, "head_size": head_size, "last": last}
-        attention = CausalAttention(self.levels.channels, self._channels, **options, **self._common)
-        self.layers.append(attention)
+            attention = CausalAttention(
+                self.levels.channels,
+                hidden_channels,
+                num_heads=num_heads,
+                head_size=head_size,
+                last=block == num_blocks - 1,
+                **self._common,
+            )
+            self.layers.append(attention)
 
     def as_map(self, features: Tensor | None, batch_size: int) -> Tensor:
         """Return the coordinates, and behind them the context's features."""

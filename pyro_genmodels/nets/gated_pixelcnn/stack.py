@@ -81,9 +81,9 @@ class GatedStackNet(SoftmaxImageNet, Abstract):
     def add_gated(self, kernel_size: int, *, last: bool = False) -> None:
         """Add a gated layer; the first one is shifted."""
         inputs, kind = (self._channels, "B") if self.layers else (self.levels.channels, "A")
-        options: dict[str, Any] = {"kind": kind, "last": last, **self._common}
-        options["residual_channels"] = self._residual_channels
-        self.layers.append(GatedLayer(inputs, self._channels, kernel_size, **options))
+        options = {"residual_channels": self._residual_channels, **self._common}
+        layer = GatedLayer(inputs, self._channels, kernel_size, kind=kind, last=last, **options)
+        self.layers.append(layer)
 
     def hidden(self, levels: Maps, features: Maps | None) -> Maps:
         """Return the sum of the skip connections, behind the residual 1x1 layers."""

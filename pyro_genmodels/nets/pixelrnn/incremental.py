@@ -114,7 +114,7 @@ class RightWay:
         self._beside, self._above = recur.split(self._channels, 1)
         columns = slice(gates, 2 * gates)
         self._biases = [gate_biases(layer, columns, features) for layer in layers]
-        batch = len(evaluations[0].cells)
+        batch = evaluations[0].cells.pixels.shape[1]
         self._states = recur.new_zeros(len(layers), self._width, batch, self._channels)
         for layer, states in zip(evaluations, self._states, strict=True):
             layer.from_right = states
@@ -123,7 +123,7 @@ class RightWay:
         """Make the states of the row above; of the first row there is none."""
         if row == 0:
             return
-        inputs = torch.stack([torch.stack(layer.inputs) for layer in self._evaluations])
+        inputs = torch.stack([layer.cells.pixels for layer in self._evaluations])
         gates = torch.stack([next(biases) for biases in self._biases])
         gates = gates.expand(*inputs.shape[:3], -1).flatten(1, 2)
         gates = torch.baddbmm(gates, inputs.flatten(1, 2), self._enter)

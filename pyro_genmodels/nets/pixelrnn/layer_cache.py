@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from pyro_genmodels.nets.autoregressive.row_cache import (
+    PixelRow,
     colour_products,
     colour_weights,
-    group_views,
     matrix,
     part_order,
     row_biases,
@@ -55,8 +55,8 @@ class LayerEvaluation(ABC):
         cell_size: How far apart the pixels' windows start.
 
     Attributes:
-        inputs: Where each pixel's input lies.
-        targets: The same, colour by colour.
+        cells: What lies where in the row.
+        targets: Where each pixel's input lies, colour by colour.
         memory: The memory that each pixel finds and leaves.
         states: Where each pixel's state is kept.
         from_right: What is added to each pixel's state behind the layer.
@@ -77,19 +77,12 @@ class LayerEvaluation(ABC):
     ) -> None:
         self._layer, self._state, self.width = layer, state, layer.width
         batch, self.channels = state.shape
-        groups, before, in_channels = layer.enter.num_groups, len(beside), len(own)
-        self._bounds = group_bounds(self.channels, groups)
-        self.cells = state.new_zeros(batch, self.width * cell_size + before)
-        starts = [j * cell_size for j in range(self.width)]
-        self.inputs = [
-            self.cells[:, start + before : start + before + in_channels] for start in starts
-        ]
-        self.targets = [group_views(x, groups) for x in self.inputs]
-        stops = [before + x for x in group_bounds(in_channels, groups)[1:]]
-        self._windows = [[self.cells[:, start : start + x] for x in stops] for start in starts]
+        self._bounds = group_bounds(self.channels, layer.enter.num_groups)
+        self.cells = PixelRow(layer.enter, batch, self.width, before=len(beside), step=cell_size)
+        self.targets = self.cells.targets
         columns = part_order(self._bounds, 4)
         window = torch.cat([beside, own])[:, columns]
-        self._products = colour_weights(window, stops, self._bounds, parts=4)
+        self._products = colour_weights(window, self.cells.stops, self._bounds, parts=4)
         self._above = layer.recur[0][:, columns]
         self._biases = gate_biases(layer, columns, features)
         self._gates = state.new_empty(self.width, batch, 4 * self.channels)
@@ -111,7 +104,7 @@ class LayerEvaluation(ABC):
         start, stop = self._bounds[c : c + 2]
         gates = self._gates[j][:, 4 * start : 4 * stop]
         return SubPixel(
-            window=self._windows[j][c],
+            window=self.cells.windows[j][c],
             gates=gates,
             sigmoids=gates[:, : 3 * (stop - start)],
             parts=gates.split(stop - start, 1),
@@ -176,7 +169,7 @@ class DiagonalLayerEvaluation(LayerEvaluation):
         self._memory = torch.zeros_like(state)
         self.memory = [self._memory] * self.width
         starts = [(j + 1) * size for j in range(self.width)]
-        self.states = [self.cells[:, start : start + channels] for start in starts]
+        self.states = [self.cells.row[:, start : start + channels] for start in starts]
 
     def read_above(self) -> None:
         """Add what the left way reads of the row above, and forget its memory."""

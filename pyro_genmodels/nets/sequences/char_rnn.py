@@ -136,10 +136,9 @@ class CharRNNNet(SequenceNet):
             num_classes=num_classes,
             context_shape=context_shape,
         )
-        context = None if self.context_event_dim is None else inputs
         widths = (inputs, *(hidden_features for _ in range(num_layers)))
         self.embedding = nn.Embedding(num_levels + 1, inputs)
-        self.first_context = context_layer(context, inputs)
+        self.first_context = context_layer(self.context_channels, inputs)
         self.layers = nn.ModuleList(
             RecurrentLayer(cell, a, b) for a, b in itertools.pairwise(widths)
         )

@@ -118,10 +118,9 @@ class MADENet(AutoregressiveNet):
         for index, degrees in enumerate(hidden_degrees(size, hidden, num_masks, generator)):
             self.register_buffer(f"degrees_{index}", degrees.to(torch.get_default_device()))
         self.direct = MaskedLinear(inputs, outputs, bias=False) if direct else None
-        context = None if self.context_event_dim is None else hidden[0]
-        self.first_context = context_layer(context, hidden[0])
+        self.first_context = context_layer(self.context_channels, hidden[0])
         # The first element sees no hidden unit.
-        self.last_context = context_layer(context, outputs)
+        self.last_context = context_layer(self.context_channels, outputs)
         self.activation, self.dropout = make_activation(activation), nn.Dropout(dropout)
 
     def _ordering(self, order: str | Sequence[int], generator: torch.Generator) -> Tensor:

@@ -77,11 +77,10 @@ class NGramNet(SequenceNet):
             context_shape=context_shape,
         )
         self.memory = order
-        context = None if self.context_event_dim is None else hidden[0]
         window = order * embedding_features
         widths = (window, *hidden, num_levels)
         self.embedding = nn.Embedding(num_levels + 1, embedding_features)
-        self.first_context = context_layer(context, hidden[0])
+        self.first_context = context_layer(self.context_channels, hidden[0])
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         self.direct = nn.Linear(window, num_levels, bias=False) if direct else None
         self.activation, self.dropout = make_activation(activation), nn.Dropout(dropout)

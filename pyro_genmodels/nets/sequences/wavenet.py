@@ -154,7 +154,6 @@ class WaveNetNet(SequenceNet):
             num_classes=num_classes,
             context_shape=context_shape,
         )
-        context = None if self.context_event_dim is None else channels
         dilations = [2**layer for _ in range(num_blocks) for layer in range(layers_per_block)]
         self.num_mixtures = num_mixtures
         self.embedding = (
@@ -168,7 +167,7 @@ class WaveNetNet(SequenceNet):
                 skip_channels,
                 kernel_size,
                 dilation,
-                context=context,
+                context=self.context_channels,
                 residual=index + 1 < len(dilations),
                 dropout=dropout,
             )
