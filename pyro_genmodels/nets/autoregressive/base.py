@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +15,6 @@ from pyro_genmodels._configuration import Configured
 from pyro_genmodels._modules import first_tensor
 from pyro_genmodels._typing import EventShape, Float, Int, Num
 from pyro_genmodels.nets.layers.context import ContextEmbedding
-
-Batch: TypeAlias = Float[Tensor, "batch ..."]
-"""Tensors with one batch dimension."""
 
 _LONGEST_PART = 64
 
@@ -163,10 +159,14 @@ class AutoregressiveNet(Configured, nn.Module, Abstract):
         return max(1, self.context_event_dim or 0)
 
     @abstractmethod
-    def evaluate(self, x: Batch, features: Batch | None) -> Batch:
+    def evaluate(
+        self, x: Float[Tensor, "batch ..."], features: Float[Tensor, "batch ..."] | None
+    ) -> Float[Tensor, "batch ..."]:
         """Return the parameters for one batch dimension; ``x`` holds levels."""
 
-    def incremental(self, batch_size: int, features: Batch | None) -> IncrementalEvaluation:
+    def incremental(
+        self, batch_size: int, features: Float[Tensor, "batch ..."] | None
+    ) -> IncrementalEvaluation:
         """Return an evaluation that starts at the first element."""
         return WholeEvaluation(self, batch_size, features)
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._typing import EventShape, Float, Num
-from pyro_genmodels.nets.autoregressive.base import AutoregressiveNet, Batch, IncrementalEvaluation
+from pyro_genmodels.nets.autoregressive.base import AutoregressiveNet, IncrementalEvaluation
 from pyro_genmodels.nets.autoregressive.levels import LevelInput, image_shape
 from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d
 
-Maps: TypeAlias = Float[Tensor, "batch _ _ _"]
-"""Features of a batch of images."""
+Maps: TypeAlias = Float[Tensor, "_ _ _ _"]
+"""Features of images, ``(batch, features, height, width)``."""
 
 
 class ImageNet(AutoregressiveNet, Abstract):
@@ -65,7 +65,7 @@ class ImageNet(AutoregressiveNet, Abstract):
         for name, width in widths.items():
             check(width >= channels, name, f"be at least the image's channels, {channels}", width)
 
-    def as_map(self, features: Batch | None, batch_size: int) -> Float[Tensor, "_ F _ _"] | None:
+    def as_map(self, features: Tensor | None, batch_size: int) -> Tensor | None:
         """Return the context's features ``(batch, F, rows, columns)``, sizes 1 if all alike."""
         del batch_size
         if features is None or features.dim() == 4:
@@ -115,7 +115,9 @@ class SoftmaxImageNet(ImageNet, Abstract):
             features: Features of the context, from :meth:`as_map`.
         """
 
-    def evaluate(self, x: Batch, features: Batch | None) -> Batch:
+    def evaluate(
+        self, x: Float[Tensor, "batch ..."], features: Float[Tensor, "batch ..."] | None
+    ) -> Float[Tensor, "batch ..."]:
         """Return the logits ``(batch, *event_shape, K)``."""
         levels = self.levels(x if x.dim() == 4 else x[:, None])
         y = self.hidden(levels, self.as_map(features, len(x)))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyro_genmodels._checks import check, check_event_shape
 from pyro_genmodels._typing import EventShape, Float, Int, Num
-from pyro_genmodels.nets.autoregressive.base import AutoregressiveNet, Batch, IncrementalEvaluation
+from pyro_genmodels.nets.autoregressive.base import AutoregressiveNet, IncrementalEvaluation
 
 
 class MultiScaleNet(AutoregressiveNet):
@@ -126,7 +126,9 @@ class MultiScaleNet(AutoregressiveNet):
         y = self.enlarge(small * (2 / (self.num_levels - 1)) - 1)
         return self.large.context_features((y if own is None else y + own).relu())
 
-    def evaluate(self, x: Batch, features: Batch | None) -> Batch:
+    def evaluate(
+        self, x: Float[Tensor, "batch ..."], features: Float[Tensor, "batch ..."] | None
+    ) -> Float[Tensor, "batch ..."]:
         """Return each element's parameters, from the network that generates it."""
         small = self.reduced(x)
         own, of_small = self.split_features(features)
@@ -134,7 +136,9 @@ class MultiScaleNet(AutoregressiveNet):
         parameters[..., :: self.scale, :: self.scale, :] = self.small.evaluate(small, of_small)
         return parameters
 
-    def incremental(self, batch_size: int, features: Batch | None) -> IncrementalEvaluation:
+    def incremental(
+        self, batch_size: int, features: Float[Tensor, "batch ..."] | None
+    ) -> IncrementalEvaluation:
         """Return an evaluation of the small network, and then of the large one."""
         return MultiScaleEvaluation(self, batch_size, features)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check
-from pyro_genmodels._typing import EventShape
-from pyro_genmodels.nets.autoregressive.base import Batch, IncrementalEvaluation
+from pyro_genmodels._typing import EventShape, Float
+from pyro_genmodels.nets.autoregressive.base import IncrementalEvaluation
 from pyro_genmodels.nets.autoregressive.image_net import Maps, SoftmaxImageNet
 from pyro_genmodels.nets.gated_pixelcnn.attention import CausalAttention
 from pyro_genmodels.nets.gated_pixelcnn.incremental import StackEvaluation
@@ -99,7 +99,9 @@ class GatedStackNet(SoftmaxImageNet, Abstract):
             y = layer(y)
         return y
 
-    def incremental(self, batch_size: int, features: Batch | None) -> IncrementalEvaluation:
+    def incremental(
+        self, batch_size: int, features: Float[Tensor, "batch ..."] | None
+    ) -> IncrementalEvaluation:
         """Return an evaluation that makes the vertical stack a row at a time."""
         layers = [cast("GatedLayer | CausalAttention", layer) for layer in self.layers]
         stack = [cast(ResidualOutput, layer) for layer in self.output_stack]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyro_genmodels._checks import check
 from pyro_genmodels._typing import EventShape, Float
-from pyro_genmodels.nets.autoregressive.base import Batch, IncrementalEvaluation
+from pyro_genmodels.nets.autoregressive.base import IncrementalEvaluation
 from pyro_genmodels.nets.autoregressive.image_net import Maps, RasterEvaluation, SoftmaxImageNet
 from pyro_genmodels.nets.autoregressive.row_cache import (
     OutputEvaluation,
@@ -142,7 +142,9 @@ class PixelCNNNet(SoftmaxImageNet):
             y = block(y, features)
         return cast(Tensor, y)
 
-    def incremental(self, batch_size: int, features: Batch | None) -> IncrementalEvaluation:
+    def incremental(
+        self, batch_size: int, features: Float[Tensor, "batch ..."] | None
+    ) -> IncrementalEvaluation:
         """Return an evaluation that keeps the last rows of each convolution's input."""
         return PixelCNNEvaluation(self, batch_size, self.as_map(features, batch_size))
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pyro_genmodels._checks import check, check_event_shape, check_positive
 from pyro_genmodels._logistic_mixture import channel_laws, link_count, linked_mixture
 from pyro_genmodels._typing import EventShape, Float, Num
-from pyro_genmodels.nets.autoregressive.base import Batch, IncrementalEvaluation
+from pyro_genmodels.nets.autoregressive.base import IncrementalEvaluation
 from pyro_genmodels.nets.autoregressive.image_net import ImageNet, RasterEvaluation
 from pyro_genmodels.nets.pixelcnn_pp.incremental import ScaleEvaluation
 from pyro_genmodels.nets.pixelcnn_pp.layer_cache import PixelConv, RowConv, matrix
@@ -111,7 +111,9 @@ class PixelCNNPlusPlusNet(ImageNet):
             self.up.extend(GatedPair(width, shortcut=width, **options) for _ in range(count))
         self.last = pointwise(width, link_count(channels) * self.num_mixtures)
 
-    def evaluate(self, x: Batch, features: Batch | None) -> Batch:
+    def evaluate(
+        self, x: Float[Tensor, "batch ..."], features: Float[Tensor, "batch ..."] | None
+    ) -> Float[Tensor, "batch ..."]:
         """Return the mixtures' parameters ``(batch, C, H, W, 3 * num_mixtures)``."""
         raw = self.pixel_parameters(x, features).movedim(1, -1)
         parameters = linked_mixture(
@@ -134,7 +136,9 @@ class PixelCNNPlusPlusNet(ImageNet):
             streams = layer(streams, shortcut, by_height[streams[0].shape[-2]])
         return cast(Tensor, self.last(F.elu(streams[1])))
 
-    def incremental(self, batch_size: int, features: Batch | None) -> IncrementalEvaluation:
+    def incremental(
+        self, batch_size: int, features: Float[Tensor, "batch ..."] | None
+    ) -> IncrementalEvaluation:
         """Return an evaluation that keeps one row of each layer's input."""
         return PixelCNNPlusPlusEvaluation(self, batch_size, self.features_by_height(features))
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pyro_genmodels._checks import check_choice, check_event_shape, check_positive
 from pyro_genmodels._typing import EventShape, Float
-from pyro_genmodels.nets.autoregressive.base import Batch, IncrementalEvaluation
+from pyro_genmodels.nets.autoregressive.base import IncrementalEvaluation
 from pyro_genmodels.nets.autoregressive.image_net import Maps, SoftmaxImageNet
 from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d
 from pyro_genmodels.nets.pixelrnn.incremental import PixelRNNEvaluation
@@ -128,7 +128,9 @@ class PixelRNNNet(SoftmaxImageNet):
         y = sum(skips, start=y)
         return cast(Tensor, y.unflatten(0, self.event_shape[1:]).permute(2, 3, 0, 1))
 
-    def incremental(self, batch_size: int, features: Batch | None) -> IncrementalEvaluation:
+    def incremental(
+        self, batch_size: int, features: Float[Tensor, "batch ..."] | None
+    ) -> IncrementalEvaluation:
         """Return an evaluation that keeps one row of states a layer."""
         layers = [cast(LSTMLayer, layer) for layer in self.layers]
         features = self.as_map(features, batch_size)

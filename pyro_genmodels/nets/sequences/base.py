@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_genmodels._checks import check_event_shape
 from pyro_genmodels._typing import EventShape, Float, Int, Num
-from pyro_genmodels.nets.autoregressive.base import AutoregressiveNet, Batch, IncrementalEvaluation
+from pyro_genmodels.nets.autoregressive.base import AutoregressiveNet, IncrementalEvaluation
 
 
 class SequenceNet(AutoregressiveNet):
@@ -81,7 +81,9 @@ class SequenceNet(AutoregressiveNet):
         first = torch.full_like(symbols[:, :1], self.num_levels)
         return torch.cat([first, symbols[:, :-1]], 1)
 
-    def evaluate(self, x: Batch, features: Batch | None) -> Batch:
+    def evaluate(
+        self, x: Float[Tensor, "batch ..."], features: Float[Tensor, "batch ..."] | None
+    ) -> Float[Tensor, "batch ..."]:
         """Return the logits ``(batch, *event_shape, K)``."""
         symbols, in_order = x.flatten(1).long(), len(self.event_shape) == 1
         if not in_order:
@@ -91,7 +93,9 @@ class SequenceNet(AutoregressiveNet):
             logits = logits[:, self.order.argsort()]
         return logits.reshape(*x.shape, logits.shape[-1])
 
-    def incremental(self, batch_size: int, features: Batch | None) -> IncrementalEvaluation:
+    def incremental(
+        self, batch_size: int, features: Float[Tensor, "batch ..."] | None
+    ) -> IncrementalEvaluation:
         """Return an evaluation that goes one step at a time."""
         return SequenceEvaluation(self, batch_size, self._steps(features))
 

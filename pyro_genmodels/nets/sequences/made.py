@@ -13,7 +13,6 @@ from pyro_genmodels._checks import check, check_event_shape, check_positive
 from pyro_genmodels._typing import EventShape, Float, Int, Num
 from pyro_genmodels.nets.autoregressive.base import (
     AutoregressiveNet,
-    Batch,
     IncrementalEvaluation,
     raster_indices,
 )
@@ -163,7 +162,9 @@ class MADENet(AutoregressiveNet):
             return (levels[..., None] == each).to(self.dtype).flatten(1)
         return levels if self.num_levels == 2 else levels * (2 / (self.num_levels - 1)) - 1
 
-    def evaluate(self, x: Batch, features: Batch | None) -> Batch:
+    def evaluate(
+        self, x: Float[Tensor, "batch ..."], features: Float[Tensor, "batch ..."] | None
+    ) -> Float[Tensor, "batch ..."]:
         """Return the logits ``(batch, *event_shape, K)``."""
         levels = x.flatten(1)[:, self.ordering]
         if self.training and self.num_masks > 1:
@@ -185,7 +186,9 @@ class MADENet(AutoregressiveNet):
         y = plus(y, self.last_context, features)
         return cast(Tensor, y.unflatten(1, (-1, self.num_levels)))
 
-    def incremental(self, batch_size: int, features: Batch | None) -> IncrementalEvaluation:
+    def incremental(
+        self, batch_size: int, features: Float[Tensor, "batch ..."] | None
+    ) -> IncrementalEvaluation:
         """Return an evaluation that computes each hidden unit when all that it sees is known."""
         return MADEEvaluation(self, batch_size, features)
 
