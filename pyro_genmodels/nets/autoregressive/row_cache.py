@@ -76,8 +76,9 @@ class RowCache:
         self._half, self._bias = half, layer.bias
         self._upper = weight[:, :, :half].permute(2, 3, 1, 0).reshape(-1, layer.out_channels)
         lower = weight[:, :, half, : half + 1].permute(2, 1, 0).reshape(-1, layer.out_channels)
-        pixels = PixelRow(layer, batch_size, width, before=half * size, after=half * size)
-        self._row, self.inputs, self.targets = pixels.row, pixels.windows, pixels.targets
+        row = PixelRow(layer, batch_size, width, before=half * size, after=half * size)
+        self._row, self.pixels = row.row, row.pixels
+        self.inputs, self.targets = row.windows, row.targets
         self._above = weight.new_zeros(batch_size, half, self._row.shape[1])
         self._windows = self._above.as_strided(
             (batch_size, width, half, layer.kernel_size * size),
@@ -86,7 +87,7 @@ class RowCache:
         self.base = weight.new_zeros(batch_size, width, layer.out_channels)
         self.bases = [group_views(base, layer.num_groups) for base in self.base.unbind(1)]
         outs = group_bounds(layer.out_channels, layer.num_groups)
-        self.weights = colour_weights(lower, pixels.stops, outs)
+        self.weights = colour_weights(lower, row.stops, outs)
 
     def start_row(self, bias: Float[Tensor, "columns images out"] | None = None) -> None:
         """Move down a row; ``bias`` stands in for the layer's own, of each pixel or one for all."""

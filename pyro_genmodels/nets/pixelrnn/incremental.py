@@ -59,7 +59,7 @@ class PixelRNNEvaluation(RasterEvaluation):
         ]
         self._right: RightWay | None = None
         if is_diagonal:
-            self._right = RightWay(layers, self._layers, self.targets, features)
+            self._right = RightWay(layers, self._layers, self._first.pixels, features)
         self._inputs = self._layers[0].targets
         rows = [layer.targets for layer in self._layers[1:]]
         ends = [group_views(last, net.levels.num_groups)] * self._width
@@ -94,7 +94,7 @@ class RightWay:
     Args:
         layers: The layers.
         evaluations: Their left ways, whose inputs are read, and which are given the states.
-        levels: Where the levels of a row lie, pixel by pixel and colour by colour.
+        levels: Where the levels' features of a row lie, ``(width, batch, features)``.
         features: Features of the context.
     """
 
@@ -102,7 +102,7 @@ class RightWay:
         self,
         layers: Sequence[LSTMLayer],
         evaluations: Sequence[LayerEvaluation],
-        levels: list[list[Tensor]],
+        levels: Tensor,
         features: Tensor | None,
     ) -> None:
         self._evaluations = evaluations
@@ -128,8 +128,7 @@ class RightWay:
         gates = gates.expand(*inputs.shape[:3], -1).flatten(1, 2)
         gates = torch.baddbmm(gates, inputs.flatten(1, 2), self._enter)
         gates = gates.baddbmm_(self._states.flatten(1, 2), self._above)
-        levels = torch.stack([torch.cat(pixel, 1) for pixel in self._levels])
-        gates[0] += self._see(levels).flatten(0, 1)
+        gates[0] += self._see(self._levels).flatten(0, 1)
         self._run(gates.unflatten(1, (self._width, -1)))
 
     def _run(self, gates: Tensor) -> None:
