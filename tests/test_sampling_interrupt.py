@@ -19,7 +19,7 @@ from pyro_genmodels.cli import main
 CHILD = """
 import sys, time
 from pyro_genmodels.cli import main
-from pyro_genmodels.nets.pixelcnn import BlockEvaluation
+from pyro_genmodels.nets.pixelcnn.pixelcnn import BlockEvaluation
 step = BlockEvaluation.step
 def slow(*arguments):
     print("sampling", flush=True)
