@@ -121,13 +121,13 @@ def row_biases(
         weight: Weight of the context's features; ``None`` for no context.
         features: Features of the context, for each pixel, or one for all.
     """
-    everywhere = bias.expand(1, 1, -1)
     if weight is None or features is None:
-        return itertools.repeat(everywhere)
-    rows = features.permute(2, 3, 0, 1)
-    if len(rows) == 1:
-        return itertools.repeat(everywhere + rows[0] @ weight)
-    return (everywhere + row @ weight for row in rows)
+        return itertools.repeat(bias.expand(1, 1, -1))
+    rows = features.permute(2, 3, 0, 1).contiguous()
+    sums = (
+        torch.addmm(bias, row.flatten(0, 1), weight).unflatten(0, row.shape[:2]) for row in rows
+    )
+    return itertools.repeat(next(sums)) if len(rows) == 1 else sums
 
 
 def group_views(x: Tensor, num_groups: int) -> list[Tensor]:
@@ -176,8 +176,9 @@ def colour_products(
     weight, groups = matrix(conv) * scale, conv.num_groups
     bias = weight.new_zeros(weight.shape[1]) if conv.bias is None else conv.bias
     stops = group_bounds(x.shape[1], groups)[1:]
-    weights = colour_weights(weight, stops, group_bounds(weight.shape[1], groups))
-    biases = [part[0] for part in group_views(bias[None], groups)]
+    outs = group_bounds(weight.shape[1], groups)
+    weights = colour_weights(weight, stops, outs)
+    biases = [bias[a:b] for a, b in itertools.pairwise(outs)]
     return [(x[:, :s], w, b) for s, w, b in zip(stops, weights, biases, strict=True)]
 
 
