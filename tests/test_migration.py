@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from pyro_genmodels import _migration, training
+from pyro_genmodels import _configuration, _migration, training
 from pyro_genmodels._checks import require
 from pyro_genmodels.cli import main
 
@@ -77,6 +77,43 @@ def test_a_glow_of_before_keeps_its_map() -> None:
     assert _migration.migrated_options(written, "models.glow")["model"] == written["model"]
     coupling = training.load(SAVED / "glow").transforms[0].flow.parts[0].transform.parts[-1]
     assert {getattr(m, "max_amplification", None) for m in coupling.modules()} == {None}
+
+
+def test_cache_size_is_dropped_at_any_depth() -> None:
+    parts = [
+        {"class": "transforms.HalfMask", "arguments": {"inverted": True}},
+        {"class": "nets.MLP", "arguments": {"in_features": 2, "out_features": 4}},
+    ]
+    mask, net = parts
+    coupling = {"mask": mask, "net": net, "scale": "exp", "cache_size": 0}
+    chain = {"transforms": [{"class": "transforms.AffineCoupling", "arguments": coupling}]}
+    waiting = {"event_shape": [3], "num_classes": 2, "cache_size": 1, "width": 8}
+    outer = {
+        "class": "models.FlowModel",
+        "arguments": {
+            "event_shape": [3],
+            "num_classes": 2,
+            "transforms": [
+                {"class": "transforms.Chain", "arguments": {**chain, "cache_size": 1}},
+                {"class": "transforms.ConditionalRealNVP", "arguments": waiting},
+            ],
+        },
+    }
+    with pytest.raises(ValueError, match="cache_size"):
+        _configuration.build(outer)
+    for written in (1, 2):
+        found = _migration.migrated(outer, written)
+        assert "cache_size" not in str(found)
+        assert _configuration.configuration(_configuration.build(found)) == found
+    own = {"class": "my.Flow", "arguments": {"cache_size": 64}}
+    assert _migration.migrated(own, 2) is own
+
+
+@pytest.mark.parametrize("name", ["nice", "realnvp", "glow", "spline_flow"])
+def test_cache_size_is_dropped_of_options(name: str) -> None:
+    options = {"format": 2, "model": {"event_shape": [4], "cache_size": 0}}
+    found = _migration.migrated_options(options, f"models.{name}")["model"]
+    assert found == {"event_shape": [4]}
 
 
 def test_a_newer_configuration_is_refused(

@@ -202,7 +202,6 @@ def test_plates_and_masks():
             lambda: transforms.RealNVP(3, num_classes=2, context_shape=(2,)),
             "`context_shape` must be None beside num_classes",
         ),
-        (lambda: transforms.RealNVP(3, cache_size=2), "`cache_size` must be 0 or 1; got 2"),
         (lambda: transforms.RealNVP(3, activation="sine"), "`activation` must be one of"),
         (lambda: transforms.RealNVP(3, logit_margin=0.5), "`margin` must be in"),
         (lambda: transforms.ConditionalRealNVP(3), "must be given for a conditional flow"),

@@ -469,7 +469,7 @@ def test_with_cache_shares_parameters():
 
 
 def test_scoring_the_same_tensor_at_each_step_trains():
-    flow = small_flow(cache_size=1)
+    flow = small_flow().with_cache(1)
     distribution, data = flow_distribution(flow, (3,)), torch.randn(16, 3) * 2
     optimizer = torch.optim.Adam(flow.parameters(), lr=0.01, fused=True)
     losses = []

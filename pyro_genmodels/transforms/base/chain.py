@@ -26,7 +26,6 @@ class Chain(FlowTransform):
         transforms: Transforms of this package, from noise to data, of one event rank.
         checkpoint: In training, keep only what passes between the parts, and evaluate each part
             anew in the backward pass: memory for about a third more time.
-        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
         ValueError: If there are none, one is not of this package, or their event ranks or contexts
@@ -45,13 +44,12 @@ class Chain(FlowTransform):
         transforms: Sequence[Transform],
         *,
         checkpoint: bool = False,
-        cache_size: int = 0,
     ) -> None:
         check(len(transforms) > 0, "transforms", "have at least one transform", "none")
         flows = [as_flow("transforms", part) for part in transforms]
         ranks = sorted({t.domain.event_dim for t in flows})
         check(len(ranks) == 1, "transforms", "have one event rank", ranks)
-        super().__init__(ranks[0], cache_size=cache_size)
+        super().__init__(ranks[0])
         self.parts = nn.ModuleList(flows)
         self.checkpoint = checkpoint
         self.domain, self.codomain = flows[0].domain, flows[-1].codomain

@@ -30,8 +30,8 @@ class ConditionedFlow(HandOver):
         context: Labels, vectors or maps; the batch shape becomes that of the distribution.
     """
 
-    def __init__(self, flow: FlowTransform, context: Tensor, *, cache_size: int = 0) -> None:
-        super().__init__(cache_size=cache_size)
+    def __init__(self, flow: FlowTransform, context: Tensor) -> None:
+        super().__init__()
         self._shared = flow, context
         self.domain, self.codomain = flow.domain, flow.codomain
 
@@ -54,7 +54,6 @@ class ConditionalFlow(Configured, _Base):
 
     Args:
         flow: Flow that takes a context.
-        cache_size: Of the conditioned transforms; see :meth:`FlowTransform.with_cache`.
 
     Raises:
         ValueError: If the flow is not of this package, or takes no context.
@@ -66,13 +65,12 @@ class ConditionalFlow(Configured, _Base):
         torch.Size([2, 3])
     """
 
-    def __init__(self, flow: Transform, *, cache_size: int = 0) -> None:
+    def __init__(self, flow: Transform) -> None:
         super().__init__()
         flow = as_flow("flow", flow)
         takes = flow.context_event_dim is not None
         check(takes, "num_classes or context_shape", "be given for a conditional flow", None)
         self.flow = flow
-        self.cache_size = cache_size
 
     inv = ConditionalTransformModule.inv
 
@@ -97,7 +95,7 @@ class ConditionalFlow(Configured, _Base):
         check_context(context, num_classes=flow.num_classes, context_shape=flow.context_shape)
         if is_validation_enabled():
             check_finite_context(context)
-        return ConditionedFlow(self.flow, context, cache_size=self.cache_size)
+        return ConditionedFlow(flow, context)
 
     def clear_cache(self) -> None:
         """Drop the pending evaluations of every transform conditioned from here."""

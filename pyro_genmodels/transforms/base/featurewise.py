@@ -18,17 +18,16 @@ class FeaturewiseFlow(FlowTransform, Abstract):
     Args:
         num_features: Length of the vectors or number of channels.
         event_dim: 1 for vectors, 3 for images.
-        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
         ValueError: If there is no feature, or events are neither vectors nor images.
     """
 
-    def __init__(self, num_features: int, *, event_dim: int, cache_size: int) -> None:
+    def __init__(self, num_features: int, *, event_dim: int) -> None:
         check_positive(num_features=num_features)
         check_choice("event_dim", event_dim, (1, 3))
         event_shape = torch.Size([num_features]) if event_dim == 1 else None
-        super().__init__(event_dim, event_shape=event_shape, cache_size=cache_size)
+        super().__init__(event_dim, event_shape=event_shape)
         self.num_features = num_features
 
     def _check_features(self, x: Tensor) -> None:

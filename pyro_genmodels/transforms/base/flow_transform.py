@@ -45,10 +45,6 @@ class FlowTransform(Configured, HandOver, FullPrecisionWeights, TransformModule)
     Args:
         event_dim: Rank of an event: 1 for vectors, 3 for images.
         event_shape: Sizes of an event, if only these fit.
-        cache_size: 0 or 1, for torch's protocol; see :meth:`with_cache`.
-
-    Raises:
-        ValueError: If ``cache_size`` is neither 0 nor 1.
     """
 
     num_classes: int | None = None
@@ -63,9 +59,8 @@ class FlowTransform(Configured, HandOver, FullPrecisionWeights, TransformModule)
         event_dim: int,
         *,
         event_shape: torch.Size | None = None,
-        cache_size: int = 0,
     ) -> None:
-        super().__init__(cache_size=cache_size)
+        super().__init__()
         self.domain = constraints.independent(constraints.real, event_dim)
         self.codomain = constraints.independent(constraints.real, event_dim)
         self.event_shape = event_shape
@@ -235,8 +230,9 @@ class Inverse(FlowTransform):
 
     def __init__(self, flow: FlowTransform) -> None:
         rank = flow.codomain.event_dim
-        super().__init__(rank, event_shape=flow.event_shape, cache_size=flow._cache_size)
+        super().__init__(rank, event_shape=flow.event_shape)
         self.flow = flow
+        self._cache_size = flow._cache_size
         self.domain, self.codomain = flow.codomain, flow.domain
         self.num_classes, self.context_shape = flow.num_classes, flow.context_shape
         self.maps_everything = flow.maps_everything

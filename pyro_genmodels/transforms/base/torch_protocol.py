@@ -60,9 +60,8 @@ class HandOver(Transform, Abstract):
 
     bijective = True
 
-    def __init__(self, *, cache_size: int = 0) -> None:
-        check(cache_size in (0, 1), "cache_size", "be 0 or 1", cache_size)
-        super().__init__(cache_size=cache_size)
+    def __init__(self) -> None:
+        super().__init__()
         self._slot: Slot | None = None
         self._traced: tuple[Tensor, Tensor, Tensor] | None = None
 

@@ -31,13 +31,10 @@ class Coupling(FlowTransform, Abstract):
             ``num_parameters`` times as many as the second number of ``mask.sizes(event_shape)``.
             Its ``num_classes`` and ``context_shape`` say what context it takes, if any.
         num_parameters: Parameters of the elementwise map.
-        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
     """
 
-    def __init__(
-        self, mask: Mask, net: nn.Module, *, num_parameters: int, cache_size: int = 0
-    ) -> None:
-        super().__init__(mask.event_dim, cache_size=cache_size)
+    def __init__(self, mask: Mask, net: nn.Module, *, num_parameters: int) -> None:
+        super().__init__(mask.event_dim)
         self.mask = mask
         self.net = net
         self.num_parameters = num_parameters

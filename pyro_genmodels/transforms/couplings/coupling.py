@@ -34,7 +34,6 @@ class AdditiveCoupling(Coupling):
         mask: Which part passes unchanged.
         net: Network :math:`m`: returns one value for each feature that changes; see
             :class:`Coupling`.
-        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
         ValueError: If an event has too few dimensions for the mask, the mask leaves a part of it
@@ -50,8 +49,8 @@ class AdditiveCoupling(Coupling):
         torch.Size([4, 1, 8, 8])
     """
 
-    def __init__(self, mask: Mask, net: nn.Module, *, cache_size: int = 0) -> None:
-        super().__init__(mask, net, num_parameters=1, cache_size=cache_size)
+    def __init__(self, mask: Mask, net: nn.Module) -> None:
+        super().__init__(mask, net, num_parameters=1)
 
     def _to_noise(self, y: Tensor, parameters: Tensor) -> tuple[Tensor, None]:
         return y + self._split(parameters)[0], None
@@ -83,7 +82,6 @@ class AffineCoupling(Coupling):
             data. Then :math:`e^s` of ``"sigmoid"`` goes from its inverse to 1, :math:`s` of
             ``"exp"`` becomes :math:`b \tanh(h / b)` with its logarithm :math:`b`, and :math:`r` of
             ``"tanh"`` and, at 10,000, :math:`t` are clipped. ``None`` leaves the map as above.
-        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
         ValueError: If ``max_amplification`` is not above 1, an event has too few dimensions for
@@ -109,9 +107,8 @@ class AffineCoupling(Coupling):
         *,
         scale: ScaleName = "tanh",
         max_amplification: float | None = None,
-        cache_size: int = 0,
     ) -> None:
-        super().__init__(mask, net, num_parameters=2, cache_size=cache_size)
+        super().__init__(mask, net, num_parameters=2)
         check_choice("scale", scale, get_args(ScaleName))
         check_amplification(max_amplification)
         self.max_amplification = max_amplification

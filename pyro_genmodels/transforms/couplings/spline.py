@@ -43,7 +43,6 @@ class SplineCoupling(Coupling):
         num_bins: Number of bins.
         bound: :math:`B`.
         center: :math:`c`.
-        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
         ValueError: If ``num_bins`` or ``bound`` is impossible, an event has too few dimensions for
@@ -70,12 +69,11 @@ class SplineCoupling(Coupling):
         num_bins: int = 8,
         bound: float = 3.0,
         center: float = 0.0,
-        cache_size: int = 0,
     ) -> None:
         check(2 <= num_bins < 1 / LEAST_BIN, "num_bins", "be from 2 to 999", num_bins)
         check_positive(bound=bound)
         count = self.parameters_of(num_bins)
-        super().__init__(mask, net, num_parameters=count, cache_size=cache_size)
+        super().__init__(mask, net, num_parameters=count)
         self.num_bins, self.bound, self.center = num_bins, float(bound), float(center)
 
     @staticmethod

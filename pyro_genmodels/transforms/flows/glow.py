@@ -71,7 +71,6 @@ class Glow(WholeFlow):
         context_shape: Condition on vectors ``(D,)`` or, images only, on maps ``(C, H, W)``.
         condition: What the context enters: ``"all"`` couplings and the last prior, or, as
             published for labels, the ``"prior"`` alone.
-        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
         ValueError: If sizes are not positive, sides are not divisible as the scales need, both
@@ -109,11 +108,10 @@ class Glow(WholeFlow):
         num_classes: int | None = None,
         context_shape: Sequence[int] | None = None,
         condition: Literal["all", "prior"] = "all",
-        cache_size: int = 0,
     ) -> None:
         shape = check_event_shape(as_shape(event_shape))
         context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
-        super().__init__(shape, **context, cache_size=cache_size)
+        super().__init__(shape, **context)
         check_choice("coupling", coupling, get_args(CouplingName))
         check_choice("condition", condition, ("all", "prior"))
         conditional = self.context_event_dim is not None
@@ -149,7 +147,6 @@ class ConditionalGlow(ConditionalFlow):
 
     Args:
         event_shape: ``D`` or ``(D,)`` for vectors, ``(C, H, W)`` for images.
-        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
         options: ``num_classes`` or ``context_shape``, and others as for :class:`Glow`.
 
     Raises:
@@ -162,10 +159,8 @@ class ConditionalGlow(ConditionalFlow):
         torch.Size([10, 1, 4, 4])
     """
 
-    def __init__(
-        self, event_shape: int | Sequence[int], *, cache_size: int = 0, **options: Any
-    ) -> None:
-        super().__init__(Glow(event_shape, **options), cache_size=cache_size)
+    def __init__(self, event_shape: int | Sequence[int], **options: Any) -> None:
+        super().__init__(Glow(event_shape, **options))
 
 
 @integers_checked

@@ -66,7 +66,6 @@ class FactorOut(FlowTransform):
             prior is a standard Gaussian.
         max_amplification: Bound on the deviations that the prior network gives, and their
             inverses; see :class:`AffineCoupling`.
-        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
         ValueError: If the transform is not of this package, an image has one channel only, the
@@ -91,10 +90,9 @@ class FactorOut(FlowTransform):
         prior: nn.Module | None = None,
         *,
         max_amplification: float | None = None,
-        cache_size: int = 0,
     ) -> None:
         transform = as_flow("transform", transform)
-        super().__init__(3, cache_size=cache_size)
+        super().__init__(3)
         self.transform = transform
         self.mask = ChannelMask()
         bound: dict[str, Any] = {"max_amplification": max_amplification}

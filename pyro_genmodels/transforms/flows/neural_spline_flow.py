@@ -60,7 +60,6 @@ class NeuralSplineFlow(WholeFlow):
             anew in the backward pass: memory for about a third more time.
         num_classes: Condition on labels.
         context_shape: Condition on vectors ``(D,)`` or maps ``(C, H, W)``.
-        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
         ValueError: If sizes are not positive, sides are not divisible as the scales need, a scale
@@ -95,11 +94,10 @@ class NeuralSplineFlow(WholeFlow):
         checkpoint: bool = False,
         num_classes: int | None = None,
         context_shape: Sequence[int] | None = None,
-        cache_size: int = 0,
     ) -> None:
         shape = check_event_shape(as_shape(event_shape))
         context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
-        super().__init__(shape, **context, cache_size=cache_size)
+        super().__init__(shape, **context)
         check_choice("domain", domain, ("real", "unit"))
         is_image = len(shape) == 3
         num_couplings = (3 if is_image else 8) if num_couplings is None else num_couplings
@@ -161,7 +159,6 @@ class ConditionalNeuralSplineFlow(ConditionalFlow):
 
     Args:
         event_shape: ``D`` or ``(D,)`` for vectors, ``(C, H, W)`` for images.
-        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
         options: ``num_classes`` or ``context_shape``, and others as for
             :class:`NeuralSplineFlow`.
 
@@ -175,10 +172,8 @@ class ConditionalNeuralSplineFlow(ConditionalFlow):
         torch.Size([10, 4])
     """
 
-    def __init__(
-        self, event_shape: int | Sequence[int], *, cache_size: int = 0, **options: Any
-    ) -> None:
-        super().__init__(NeuralSplineFlow(event_shape, **options), cache_size=cache_size)
+    def __init__(self, event_shape: int | Sequence[int], **options: Any) -> None:
+        super().__init__(NeuralSplineFlow(event_shape, **options))
 
 
 @integers_checked

@@ -41,7 +41,6 @@ class NICE(WholeFlow):
             anew in the backward pass.
         num_classes: Condition on labels.
         context_shape: Condition on vectors ``(D,)`` or maps ``(C, H, W)``.
-        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
         ValueError: If sizes are not positive, or both kinds of context are given.
@@ -68,11 +67,10 @@ class NICE(WholeFlow):
         checkpoint: bool = False,
         num_classes: int | None = None,
         context_shape: Sequence[int] | None = None,
-        cache_size: int = 0,
     ) -> None:
         shape = check_event_shape(as_shape(event_shape))
         context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
-        super().__init__(shape, **context, cache_size=cache_size)
+        super().__init__(shape, **context)
         check_positive(num_couplings=num_couplings, width=width, num_layers=num_layers)
         size = shape.numel()
         options: dict[str, Any] = {"hidden": [width] * num_layers, "activation": activation}
@@ -104,7 +102,6 @@ class ConditionalNICE(ConditionalFlow):
 
     Args:
         event_shape: ``D`` or ``(D,)`` for vectors, ``(C, H, W)`` for images.
-        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
         options: ``num_classes`` or ``context_shape``, and others as for :class:`NICE`.
 
     Raises:
@@ -117,10 +114,8 @@ class ConditionalNICE(ConditionalFlow):
         torch.Size([10, 4])
     """
 
-    def __init__(
-        self, event_shape: int | Sequence[int], *, cache_size: int = 0, **options: Any
-    ) -> None:
-        super().__init__(NICE(event_shape, **options), cache_size=cache_size)
+    def __init__(self, event_shape: int | Sequence[int], **options: Any) -> None:
+        super().__init__(NICE(event_shape, **options))
 
 
 @integers_checked

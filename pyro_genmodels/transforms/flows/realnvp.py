@@ -64,7 +64,6 @@ class RealNVP(WholeFlow):
             anew in the backward pass: memory for about a third more time.
         num_classes: Condition on labels.
         context_shape: Condition on vectors ``(D,)`` or maps ``(C, H, W)``.
-        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
         ValueError: If sizes are not positive, sides are not divisible as the scales need, a scale
@@ -98,11 +97,10 @@ class RealNVP(WholeFlow):
         checkpoint: bool = False,
         num_classes: int | None = None,
         context_shape: Sequence[int] | None = None,
-        cache_size: int = 0,
     ) -> None:
         shape = check_event_shape(as_shape(event_shape))
         context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
-        super().__init__(shape, **context, cache_size=cache_size)
+        super().__init__(shape, **context)
         is_image = len(shape) == 3
         # A vector's networks are cheap and its couplings weak, an image's the other way round.
         num_couplings = num_couplings if num_couplings is not None else 3 if is_image else 16
@@ -163,7 +161,6 @@ class ConditionalRealNVP(ConditionalFlow):
 
     Args:
         event_shape: ``D`` or ``(D,)`` for vectors, ``(C, H, W)`` for images.
-        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
         options: ``num_classes`` or ``context_shape``, and others as for :class:`RealNVP`.
 
     Raises:
@@ -178,10 +175,8 @@ class ConditionalRealNVP(ConditionalFlow):
         torch.Size([10])
     """
 
-    def __init__(
-        self, event_shape: int | Sequence[int], *, cache_size: int = 0, **options: Any
-    ) -> None:
-        super().__init__(RealNVP(event_shape, **options), cache_size=cache_size)
+    def __init__(self, event_shape: int | Sequence[int], **options: Any) -> None:
+        super().__init__(RealNVP(event_shape, **options))
 
 
 @integers_checked

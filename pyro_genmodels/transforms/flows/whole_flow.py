@@ -22,7 +22,6 @@ class WholeFlow(FlowTransform, Abstract):
         event_shape: Sizes of an event.
         num_classes: Condition on labels.
         context_shape: Condition on vectors or maps.
-        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
     """
 
     flow: Chain
@@ -33,9 +32,8 @@ class WholeFlow(FlowTransform, Abstract):
         *,
         num_classes: int | None,
         context_shape: Sequence[int] | None,
-        cache_size: int,
     ) -> None:
-        super().__init__(len(event_shape), event_shape=event_shape, cache_size=cache_size)
+        super().__init__(len(event_shape), event_shape=event_shape)
         context_event_dim(num_classes, context_shape)  # checks them
         self.num_classes = num_classes
         self.context_shape = None if context_shape is None else torch.Size(context_shape)

@@ -31,7 +31,6 @@ class NFlowsTransform(FlowTransform):
         event_dim: Rank of an event: 1 for vectors, 3 for images.
         context_shape: Sizes of a context, if the transform takes one (nflows'
             ``context_features``); then :class:`ConditionalFlow` is the conditional twin.
-        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
         ValueError: If ``transform`` is no such module, or, when called, changes an event's shape.
@@ -53,13 +52,12 @@ class NFlowsTransform(FlowTransform):
         *,
         event_dim: int = 1,
         context_shape: Sequence[int] | None = None,
-        cache_size: int = 0,
     ) -> None:
         fits = isinstance(transform, nn.Module) and callable(getattr(transform, "inverse", None))
         rule = "be a module with nflows' two methods, `forward` and `inverse`"
         check(fits, "transform", rule, type(transform).__name__)
         check(event_dim >= 1, "event_dim", "be at least 1", event_dim)
-        super().__init__(event_dim, cache_size=cache_size)
+        super().__init__(event_dim)
         self.transform = transform
         self.context_shape = None if context_shape is None else torch.Size(context_shape)
 

@@ -51,7 +51,6 @@ class ActNorm(FeaturewiseFlow):
         initialized: Start as the identity and take no first values from data.
         num_classes: Condition on labels.
         context_shape: Condition on vectors ``(D,)``, or for images on maps ``(C, H, W)``.
-        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
         ValueError: If a number is not positive, ``event_dim`` is another, or vectors are to be
@@ -78,11 +77,10 @@ class ActNorm(FeaturewiseFlow):
         initialized: bool = False,
         num_classes: int | None = None,
         context_shape: Sequence[int] | None = None,
-        cache_size: int = 0,
     ) -> None:
         check_positive(log_scale_factor=log_scale_factor)
         check_amplification(max_amplification)
-        super().__init__(num_features, event_dim=event_dim, cache_size=cache_size)
+        super().__init__(num_features, event_dim=event_dim)
         self.max_amplification = max_amplification
         self.log_scale_factor = float(log_scale_factor)
         self.first_data = FirstData(seen=initialized)

@@ -27,7 +27,6 @@ class BatchNorm(FeaturewiseFlow):
         event_dim: 1 for vectors, 3 for images.
         momentum: Share of a batch in the running averages.
         epsilon: :math:`\epsilon`.
-        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
         ValueError: If a number is not positive, ``momentum`` exceeds 1, or ``event_dim`` is
@@ -53,11 +52,10 @@ class BatchNorm(FeaturewiseFlow):
         event_dim: int = 3,
         momentum: float = 0.1,
         epsilon: float = 1e-4,
-        cache_size: int = 0,
     ) -> None:
         check_positive(momentum=momentum, epsilon=epsilon)
         check(momentum <= 1, "momentum", "be at most 1", momentum)
-        super().__init__(num_features, event_dim=event_dim, cache_size=cache_size)
+        super().__init__(num_features, event_dim=event_dim)
         self.momentum, self.epsilon = momentum, epsilon
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.ones(num_features))

@@ -31,7 +31,6 @@ class Dequantize(FlowTransform):
     Args:
         event_shape: Sizes of an event, ``(D,)`` or ``(C, H, W)``; the context, integers in a
             floating dtype, has the same.
-        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
         ValueError: If the sizes are impossible, or the context is missing.
@@ -49,9 +48,9 @@ class Dequantize(FlowTransform):
 
     maps_everything = False
 
-    def __init__(self, event_shape: Sequence[int], *, cache_size: int = 0) -> None:
+    def __init__(self, event_shape: Sequence[int]) -> None:
         shape = check_event_shape(event_shape)
-        super().__init__(len(shape), event_shape=shape, cache_size=cache_size)
+        super().__init__(len(shape), event_shape=shape)
         self.context_shape = shape
 
     def forward_and_log_det(

@@ -19,7 +19,6 @@ class Permute(FlowTransform):
     Args:
         permutation: For each feature of the data the place of the noise's feature that it is.
         event_dim: 1 for vectors, 3 for images.
-        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
         ValueError: If the numbers are not ``0 .. n - 1`` in some order.
@@ -32,16 +31,14 @@ class Permute(FlowTransform):
     permutation: Tensor
     back: Tensor
 
-    def __init__(
-        self, permutation: Sequence[int], *, event_dim: int = 3, cache_size: int = 0
-    ) -> None:
+    def __init__(self, permutation: Sequence[int], *, event_dim: int = 3) -> None:
         order = [int(i) for i in permutation]
         rule = "be the numbers 0 to n - 1 in some order"
         check(
             len(order) > 0 and sorted(order) == list(range(len(order))), "permutation", rule, order
         )
         check_choice("event_dim", event_dim, (1, 3))
-        super().__init__(event_dim, cache_size=cache_size)
+        super().__init__(event_dim)
         self.register_buffer("permutation", torch.tensor(order))
         self.register_buffer("back", torch.tensor(order).argsort())
 
@@ -68,7 +65,6 @@ class Reverse(FlowTransform):
 
     Args:
         event_dim: 1 for vectors, 3 for images.
-        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
         ValueError: If ``event_dim`` is neither.
@@ -78,9 +74,9 @@ class Reverse(FlowTransform):
         tensor([30., 20., 10.])
     """
 
-    def __init__(self, event_dim: int = 3, *, cache_size: int = 0) -> None:
+    def __init__(self, event_dim: int = 3) -> None:
         check_choice("event_dim", event_dim, (1, 3))
-        super().__init__(event_dim, cache_size=cache_size)
+        super().__init__(event_dim)
 
     def forward_and_log_det(
         self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
@@ -105,7 +101,6 @@ class DiagonalScale(FlowTransform):
 
     Args:
         event_shape: Sizes of an event, ``(D,)`` or ``(C, H, W)``.
-        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
         ValueError: If the sizes are impossible.
@@ -118,9 +113,9 @@ class DiagonalScale(FlowTransform):
         torch.Size([2, 3])
     """
 
-    def __init__(self, event_shape: Sequence[int], *, cache_size: int = 0) -> None:
+    def __init__(self, event_shape: Sequence[int]) -> None:
         shape = check_event_shape(event_shape)
-        super().__init__(len(shape), event_shape=shape, cache_size=cache_size)
+        super().__init__(len(shape), event_shape=shape)
         self.log_scale = nn.Parameter(torch.zeros(shape))
 
     def forward_and_log_det(

@@ -36,7 +36,6 @@ class InvertibleLinear(FeaturewiseFlow):
         lu: Learn the factors rather than the matrix.
         num_classes: Condition on labels.
         context_shape: Condition on vectors ``(D,)``.
-        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
         ValueError: If a number is not positive, ``event_dim`` is another, or contexts are maps.
@@ -61,11 +60,10 @@ class InvertibleLinear(FeaturewiseFlow):
         lu: bool = True,
         num_classes: int | None = None,
         context_shape: Sequence[int] | None = None,
-        cache_size: int = 0,
     ) -> None:
         flat = context_shape is None or len(context_shape) == 1
         check(flat, "context_shape", "be that of a vector", context_shape)
-        super().__init__(num_features, event_dim=event_dim, cache_size=cache_size)
+        super().__init__(num_features, event_dim=event_dim)
         self.lu = lu
         rotation = torch.linalg.qr(torch.randn(num_features, num_features)).Q
         if lu:

@@ -42,7 +42,6 @@ class Logit(FlowTransform):
     Args:
         event_dim: Rank of an event.
         margin: :math:`\alpha`, 0.05 in RealNVP's code.
-        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
         ValueError: If ``margin`` is not in [0, 0.5).
@@ -56,9 +55,9 @@ class Logit(FlowTransform):
         tensor(True)
     """
 
-    def __init__(self, event_dim: int, *, margin: float = 0.05, cache_size: int = 0) -> None:
+    def __init__(self, event_dim: int, *, margin: float = 0.05) -> None:
         check(0 <= margin < 0.5, "margin", "be in [0, 0.5)", margin)
-        super().__init__(event_dim, cache_size=cache_size)
+        super().__init__(event_dim)
         self.margin = margin
         low, high = -margin / (1 - 2 * margin), (1 - margin) / (1 - 2 * margin)
         self._ends = low, high

@@ -33,7 +33,6 @@ class MaskedAutoregressive(FlowTransform):
         hidden: Widths of the hidden layers, D or more each.
         num_classes: Condition on labels, which enter as one-hot vectors.
         context_shape: Condition on vectors.
-        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
         ValueError: If a size is not positive, a layer is too narrow, or contexts are maps.
@@ -55,10 +54,9 @@ class MaskedAutoregressive(FlowTransform):
         hidden: Sequence[int] = (64, 64),
         num_classes: int | None = None,
         context_shape: Sequence[int] | None = None,
-        cache_size: int = 0,
     ) -> None:
         check_positive(num_features=num_features)
-        super().__init__(1, event_shape=torch.Size([num_features]), cache_size=cache_size)
+        super().__init__(1, event_shape=torch.Size([num_features]))
         fits = len(hidden) > 0 and min(hidden) >= num_features
         check(fits, "hidden", f"be widths of {num_features} or more", tuple(hidden))
         self.num_classes = num_classes

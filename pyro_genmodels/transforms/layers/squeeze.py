@@ -51,7 +51,6 @@ class Squeeze(FlowTransform):
         alternating: Order the new channels by corner, opposite corners first, so that the first
             half of the channels is a checkerboard of the pixels (RealNVP factors that half out).
             Otherwise the four pixels of one channel stay together.
-        cache_size: 0 or 1; see :meth:`FlowTransform.with_cache`.
 
     Raises:
         ValueError: If a height or width is odd.
@@ -64,8 +63,8 @@ class Squeeze(FlowTransform):
         torch.Size([5, 12, 4, 3])
     """
 
-    def __init__(self, *, alternating: bool = False, cache_size: int = 0) -> None:
-        super().__init__(3, cache_size=cache_size)
+    def __init__(self, *, alternating: bool = False) -> None:
+        super().__init__(3)
         self.alternating = alternating
 
     def forward_and_log_det(
