@@ -68,11 +68,12 @@ def test_a_glow_of_before_keeps_its_map() -> None:
     """What format 1 wrote had no bound on the amplification; what a user writes has today's."""
     for name in ("transforms.Glow", "transforms.ConditionalGlow"):
         described = {"class": name, "arguments": {"event_shape": [4]}}
-        assert _migration.migrated(described, 1)["arguments"]["max_amplification"] is None
+        coupling = _migration.migrated(described, 1)["arguments"]["coupling"]
+        assert coupling["arguments"]["max_amplification"] is None
         assert _migration.migrated(described, 2) is described
     saved = yaml.safe_load((SAVED / "glow" / "config.yaml").read_text())
     options = _migration.migrated_options(saved, "models.glow")
-    assert options["model"]["max_amplification"] is None
+    assert options["model"]["coupling"]["arguments"]["max_amplification"] is None
     written = {"model": {"event_shape": [4], "width": 8}}
     assert _migration.migrated_options(written, "models.glow")["model"] == written["model"]
     coupling = training.load(SAVED / "glow").transforms[0].flow.parts[0].transform.parts[-1]
@@ -114,6 +115,67 @@ def test_cache_size_is_dropped_of_options(name: str) -> None:
     options = {"format": 2, "model": {"event_shape": [4], "cache_size": 0}}
     found = _migration.migrated_options(options, f"models.{name}")["model"]
     assert found == {"event_shape": [4]}
+
+
+GLOW = {"num_steps": 1, "width": 4}
+GROUPED: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
+    "Glow": ("Glow", {"num_bins": 4, **GLOW}, "coupling", {"num_bins": 4}),
+    "Glow/spline": (
+        "Glow",
+        {"coupling": "spline", "num_bins": 4, "bound": 2.0, **GLOW},
+        "coupling",
+        {"kind": "spline", "num_bins": 4, "bound": 2.0},
+    ),
+    "ConditionalGlow": (
+        "ConditionalGlow",
+        {"log_scale_factor": 1.0, "max_amplification": 10.0, "num_classes": 2, **GLOW},
+        "coupling",
+        {"log_scale_factor": 1.0, "max_amplification": 10.0},
+    ),
+    "NeuralSplineFlow": (
+        "NeuralSplineFlow",
+        {"domain": "unit", "num_bins": 4, "num_couplings": 1},
+        "splines",
+        {"domain": "unit", "num_bins": 4},
+    ),
+    "ConditionalNeuralSplineFlow": (
+        "ConditionalNeuralSplineFlow",
+        {"bound": 2.0, "num_couplings": 1, "num_classes": 2},
+        "splines",
+        {"bound": 2.0},
+    ),
+}
+
+
+@pytest.mark.parametrize("key", GROUPED)
+def test_arguments_move_into_their_group(key: str) -> None:
+    name, old, argument, fields = GROUPED[key]
+    described = {"class": f"transforms.{name}", "arguments": {"event_shape": [2], **old}}
+    found = _migration.migrated(described, 2)
+    rest = {k: v for k, v in old.items() if k not in fields and k != argument}
+    group = found["arguments"].pop(argument)
+    assert found["arguments"] == {"event_shape": [2], **rest}
+    assert group["arguments"] == fields
+    found["arguments"][argument] = group
+    made = _configuration.build(found)
+    arguments = made.current_arguments()
+    assert arguments[argument] == _configuration.build(group)
+    again = _configuration.configuration(made)
+    assert _migration.migrated(again, 2) is again
+
+
+def test_short_forms_and_groups_are_left_alone() -> None:
+    group = {"class": "transforms.GlowCoupling", "arguments": {"num_bins": 4}}
+    for coupling in ("spline", group):
+        new = {"class": "transforms.Glow", "arguments": {"event_shape": [2], "coupling": coupling}}
+        assert _migration.migrated(new, 2) is new
+    old = {"event_shape": [4], "domain": "unit"}
+    found = _migration.migrated_options({"format": 2, "model": old}, "models.spline_flow")["model"]
+    assert found["splines"] == {"class": "transforms.Splines", "arguments": {"domain": "unit"}}
+    both = {"class": "transforms.NeuralSplineFlow", "arguments": {"splines": "unit", "bound": 1.0}}
+    assert _migration.migrated(both, 2) is both
+    with pytest.raises(ValueError, match=r"'bound': it is `splines=Splines\(bound=...\)` now"):
+        _configuration.build({**both, "arguments": {"event_shape": [2], **both["arguments"]}})
 
 
 def test_a_newer_configuration_is_refused(

@@ -42,7 +42,9 @@ WHOLE_FLOWS = st.sampled_from(
     [
         lambda shape, n: transforms.RealNVP(shape, num_couplings=n, width=4, num_blocks=1),
         lambda shape, n: transforms.NICE(shape, num_couplings=n, width=4, num_layers=1),
-        lambda shape, n: transforms.Glow(shape, num_steps=n, width=4, log_scale_factor=1),
+        lambda shape, n: transforms.Glow(
+            shape, num_steps=n, width=4, coupling=transforms.GlowCoupling(log_scale_factor=1)
+        ),
     ]
 )
 KINDS = st.sampled_from(["additive", "affine", "spline"])

@@ -179,7 +179,7 @@ def check_closed_ends(transform: Any, x: Tensor) -> None:
 
     Example:
         >>> from pyro_genmodels.transforms import NeuralSplineFlow
-        >>> check_closed_ends(NeuralSplineFlow(2, domain="unit"), torch.rand(3, 2))
+        >>> check_closed_ends(NeuralSplineFlow(2, splines="unit"), torch.rand(3, 2))
     """
     with torch.no_grad():
         _check_ends_of("forward", transform, x)

@@ -24,10 +24,12 @@ from pyro_genmodels.transforms.couplings.spline import (
     spline_coupling,
 )
 from pyro_genmodels.transforms.flows.glow import ConditionalGlow, Glow, conditional_glow, glow
+from pyro_genmodels.transforms.flows.glow_coupling import GlowCoupling
 from pyro_genmodels.transforms.flows.multiscale import FactorOut
 from pyro_genmodels.transforms.flows.neural_spline_flow import (
     ConditionalNeuralSplineFlow,
     NeuralSplineFlow,
+    Splines,
     conditional_neural_spline_flow,
     neural_spline_flow,
 )
@@ -77,6 +79,7 @@ __all__ = [
     "FactorOut",
     "FlowTransform",
     "Glow",
+    "GlowCoupling",
     "HalfMask",
     "Inverse",
     "InvertibleLinear",
@@ -88,6 +91,7 @@ __all__ = [
     "RealNVP",
     "Reverse",
     "SplineCoupling",
+    "Splines",
     "Squeeze",
     "act_norm",
     "additive_coupling",

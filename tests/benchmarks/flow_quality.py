@@ -20,13 +20,15 @@ def spline_digits() -> models.FlowModel:
 
 
 def plane_splines() -> models.FlowModel:
-    flow = transforms.NeuralSplineFlow(2, num_couplings=4, num_bins=16)
+    flow = transforms.NeuralSplineFlow(2, num_couplings=4, splines=transforms.Splines(num_bins=16))
     return models.FlowModel((2,), flow)
 
 
 def board_splines() -> models.FlowModel:
     """Splines of the unit square, which is then scaled to the board: no mass beyond its edges."""
-    flow = transforms.NeuralSplineFlow(2, num_couplings=4, num_bins=16, domain="unit")
+    flow = transforms.NeuralSplineFlow(
+        2, num_couplings=4, splines=transforms.Splines("unit", num_bins=16)
+    )
     board = AffineTransform(-2.0, 4.0, event_dim=1)
     return models.FlowModel((2,), [flow, board], base="uniform")
 

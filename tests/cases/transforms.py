@@ -53,8 +53,9 @@ def nice(*shape: int, **options: Any) -> dict[str, Any]:
 
 def spline_flow(*shape: int, **options: Any) -> dict[str, Any]:
     """Arguments of a small neural spline flow."""
-    options = {"width": 4, "num_blocks": 1, "num_bins": 4, "activation": "tanh"} | options
-    return {"event_shape": shape, "num_couplings": 2, **options}
+    options = {"width": 4, "num_blocks": 1, "activation": "tanh"} | options
+    splines = transforms.Splines(options.pop("domain", "real"), num_bins=4)
+    return {"event_shape": shape, "num_couplings": 2, "splines": splines, **options}
 
 
 def glow(*shape: int, **options: Any) -> dict[str, Any]:
@@ -300,7 +301,8 @@ CONDITIONAL_TRANSFORMS: Cases = {
     ),
     "ConditionalGlow": lambda: Case(
         transforms.ConditionalGlow(
-            **glow(1, 4, 4, num_scales=2, num_classes=3, log_scale_factor=1)
+            **glow(1, 4, 4, num_scales=2, num_classes=3),
+            coupling=transforms.GlowCoupling(log_scale_factor=1),
         ),
         (1, 4, 4),
         LABELS,

@@ -20,12 +20,12 @@ Factory = Callable[..., Any]
 FLOWS: dict[str, dict[str, Any]] = {
     "real_nvp": {"width": 8, "num_couplings": 2, "num_blocks": 1, "activation": "tanh"},
     "nice": {"width": 8, "num_couplings": 2, "num_layers": 1, "activation": "tanh"},
-    "glow": {"width": 8, "num_steps": 2, "log_scale_factor": 1.0},
+    "glow": {"width": 8, "num_steps": 2, "coupling": transforms.GlowCoupling(log_scale_factor=1.0)},
     "neural_spline_flow": {
         "width": 8,
         "num_couplings": 2,
         "num_blocks": 1,
-        "num_bins": 4,
+        "splines": transforms.Splines(num_bins=4),
         "activation": "tanh",
     },
 }
@@ -68,7 +68,8 @@ def make_affine(name: str, size: int) -> tuple[Any, Tensor, Tensor]:
 
     Without activations and with constant log-scales the couplings are shears.
     """
-    options = {"coupling": "additive"} if name == "glow" else {}
+    additive = transforms.GlowCoupling("additive", log_scale_factor=1.0)
+    options = {"coupling": additive} if name == "glow" else {}
     flow = testing.randomize_parameters(factory(name)((size,), **options)).eval()
     for module in flow.modules():
         if isinstance(module, nets.MLP):

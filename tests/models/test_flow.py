@@ -30,7 +30,7 @@ def coupling_flow(dim: int, **kwargs) -> FlowModel:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_min_max_scaled_data_have_a_density_at_both_ends(dtype: torch.dtype) -> None:
-    flow = transforms.NeuralSplineFlow(2, domain="unit", num_couplings=4, width=8)
+    flow = transforms.NeuralSplineFlow(2, splines="unit", num_couplings=4, width=8)
     model = FlowModel((2,), testing.randomize_parameters(flow), base="uniform").to(dtype).eval()
     density = model.density()
     x = torch.rand(4000, 2, dtype=dtype)

@@ -265,7 +265,7 @@ def test_shared_noise_has_one_scale_and_data_with_bounds_none() -> None:
 
 
 def unit_spline() -> transforms.NeuralSplineFlow:
-    return transforms.NeuralSplineFlow(3, width=8, domain="unit")
+    return transforms.NeuralSplineFlow(3, width=8, splines="unit")
 
 
 def pixels() -> AffineTransform:

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.once, pytest.mark.usefixtures("double")]
 
 def cube() -> transforms.NeuralSplineFlow:
     torch.manual_seed(0)
-    flow = transforms.NeuralSplineFlow(2, domain="unit", num_couplings=2, width=4)
+    flow = transforms.NeuralSplineFlow(2, splines="unit", num_couplings=2, width=4)
     return testing.randomize_parameters(flow).eval()
 
 

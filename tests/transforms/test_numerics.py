@@ -223,10 +223,12 @@ def test_the_bound_of_a_glow_is_shared_among_its_steps() -> None:
     assert len(bounds) == 8
     total = math.prod(bounds) * priors[0].prior.max_amplification
     assert total == pytest.approx(1e12)
-    unbounded = models.glow(IMAGE, width=4, max_amplification=None).transforms[0]
+    unbounded = models.glow(
+        IMAGE, width=4, coupling=transforms.GlowCoupling(max_amplification=None)
+    ).transforms[0]
     assert math.isinf(unbounded.largest_value(6.0))
     with pytest.raises(ValueError, match="`max_amplification` must be a finite number above 1"):
-        transforms.Glow(4, max_amplification=1.0)
+        transforms.GlowCoupling(max_amplification=1.0)
 
 
 @pytest.mark.parametrize("scale", ["tanh", "exp", "sigmoid"])

@@ -8,6 +8,7 @@ from typing import Any
 from pyro.distributions.conditional import ConditionalTransform
 
 from pyro_genmodels._checks import check_event_shape, check_positive, integers_checked
+from pyro_genmodels._configuration import takes_arguments_of
 from pyro_genmodels._typing import EventShape
 from pyro_genmodels.models.flows.flow_model import FlowModel
 from pyro_genmodels.transforms import (
@@ -24,17 +25,13 @@ from pyro_genmodels.transforms import (
 
 
 @integers_checked
+@takes_arguments_of(NICE, width=256, num_layers=3, dropout=0.1)
 def nice(
     event_shape: EventShape,
     *,
     num_levels: int | None = None,
-    num_classes: int | None = None,
-    context_shape: EventShape | None = None,
     base: str = "logistic",
     dequantization: str | ConditionalTransform = "uniform",
-    width: int = 256,
-    num_layers: int = 3,
-    dropout: float = 0.1,
     **options: Any,
 ) -> FlowModel:
     """Make a NICE model of vectors, or of images as vectors of their pixels.
@@ -49,7 +46,7 @@ def nice(
         width: Width of the networks' hidden layers; 1000 and more in the paper.
         num_layers: Hidden layers of each network; 5 in the paper for MNIST.
         dropout: Share of the coupling networks' features dropped in training; not in the paper.
-        options: Others, as for :class:`~pyro_genmodels.transforms.NICE`.
+        options: Others.
 
     Returns:
         The model; its transform is ``model.transforms[0]``.
@@ -62,24 +59,20 @@ def nice(
         >>> nice((1, 4, 4), num_levels=17, width=16).sample(2).shape
         torch.Size([2, 1, 4, 4])
     """
-    context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
-    made: dict[str, Any] = {"width": width, "num_layers": num_layers, "dropout": dropout}
-    flow = NICE(event_shape, **made, **context, **options)
+    flow = NICE(event_shape, **options)
     return _model(flow, num_levels, base=base, dequantization=dequantization)
 
 
 @integers_checked
+@takes_arguments_of(RealNVP)
 def realnvp(
     event_shape: EventShape,
     *,
     num_levels: int | None = None,
-    num_classes: int | None = None,
-    context_shape: EventShape | None = None,
     base: str = "normal",
     dequantization: str | ConditionalTransform = "uniform",
     logit_margin: float = 0.05,
     dropout: float | None = None,
-    batch_norm: bool = False,
     **options: Any,
 ) -> FlowModel:
     """Make a RealNVP model of vectors or images.
@@ -96,8 +89,7 @@ def realnvp(
         dropout: Share of the coupling networks' features dropped in training, 0.25 if not given.
             Not in the paper; without it a thousand images are soon learned by heart. 0 for data
             without end, and with ``batch_norm``, whose networks for images have none.
-        batch_norm: As for :class:`~pyro_genmodels.transforms.RealNVP`.
-        options: Others, as there.
+        options: Others.
 
     Returns:
         The model; its transform is ``model.transforms[0]``.
@@ -109,31 +101,21 @@ def realnvp(
         >>> realnvp((1, 8, 8), num_levels=17).sample(2).shape
         torch.Size([2, 1, 8, 8])
     """
-    context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
-    dropout = (0.0 if batch_norm else 0.25) if dropout is None else dropout
-    flow = RealNVP(
-        event_shape,
-        logit_margin=None if num_levels is None else logit_margin,
-        dropout=dropout,
-        batch_norm=batch_norm,
-        **context,
-        **options,
-    )
+    if dropout is None:
+        dropout = 0.0 if options.get("batch_norm", False) else 0.25
+    margin = None if num_levels is None else logit_margin
+    flow = RealNVP(event_shape, logit_margin=margin, dropout=dropout, **options)
     return _model(flow, num_levels, base=base, dequantization=dequantization)
 
 
 @integers_checked
+@takes_arguments_of(Glow, num_steps=8, width=64, dropout=0.1)
 def glow(
     event_shape: EventShape,
     *,
     num_levels: int | None = None,
-    num_classes: int | None = None,
-    context_shape: EventShape | None = None,
     base: str = "normal",
     dequantization: str | ConditionalTransform = "uniform",
-    num_steps: int = 8,
-    width: int = 64,
-    dropout: float = 0.1,
     **options: Any,
 ) -> FlowModel:
     """Make a Glow model of images or vectors.
@@ -150,7 +132,7 @@ def glow(
         num_steps: Steps at each scale; 32 and 48 in the paper.
         width: Hidden channels of the coupling networks; 512 in the paper.
         dropout: Share of the coupling networks' features dropped in training; not in the paper.
-        options: Others, as for :class:`~pyro_genmodels.transforms.Glow`.
+        options: Others.
 
     Returns:
         The model; its transform is ``model.transforms[0]``.
@@ -163,23 +145,19 @@ def glow(
         >>> glow((1, 8, 8), num_levels=17, num_steps=2, width=16).eval().sample(2).shape
         torch.Size([2, 1, 8, 8])
     """
-    context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
-    made: dict[str, Any] = {"num_steps": num_steps, "width": width, "dropout": dropout}
-    flow = Glow(event_shape, **made, **context, **options)
+    flow = Glow(event_shape, **options)
     return _model(flow, num_levels, base=base, dequantization=dequantization)
 
 
 @integers_checked
+@takes_arguments_of(NeuralSplineFlow, dropout=0.25)
 def spline_flow(
     event_shape: EventShape,
     *,
     num_levels: int | None = None,
-    num_classes: int | None = None,
-    context_shape: EventShape | None = None,
     base: str = "normal",
     dequantization: str | ConditionalTransform = "uniform",
     logit_margin: float = 0.05,
-    dropout: float = 0.25,
     **options: Any,
 ) -> FlowModel:
     """Make a neural spline flow model of vectors or images: of the flows here the best on digits.
@@ -194,7 +172,7 @@ def spline_flow(
         logit_margin: Distance from 0 and 1 that discrete data, scaled to the unit interval, are
             brought to before the logit; continuous data are taken as they are.
         dropout: Share of the coupling networks' features dropped in training.
-        options: Others, as for :class:`~pyro_genmodels.transforms.NeuralSplineFlow`.
+        options: Others.
 
     Returns:
         The model; its splines are ``model.transforms[0]``.
@@ -206,8 +184,7 @@ def spline_flow(
         >>> spline_flow((1, 8, 8), num_levels=17, width=8).sample(2).shape
         torch.Size([2, 1, 8, 8])
     """
-    context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
-    flow = NeuralSplineFlow(event_shape, dropout=dropout, **context, **options)
+    flow = NeuralSplineFlow(event_shape, **options)
     rank = len(flow.event_shape or ())
     behind = [] if num_levels is None else [Logit(rank, margin=logit_margin)]
     return _model(flow, num_levels, behind, base=base, dequantization=dequantization)

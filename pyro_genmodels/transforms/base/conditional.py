@@ -17,6 +17,9 @@ from pyro_genmodels.nets.layers import check_context, check_finite_context
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform, as_flow
 from pyro_genmodels.transforms.base.torch_protocol import HandOver
 
+CONTEXT = ("num_classes", "context_shape")
+"""Arguments of a flow that say what context it takes."""
+
 # At run time a module that is registered below, since the metaclass of Pyro's class conflicts with
 # that of `PyroModule`; type checkers cannot see a registration.
 _Base: Any = ConditionalTransformModule if TYPE_CHECKING else nn.Module

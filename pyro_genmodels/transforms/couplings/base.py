@@ -109,28 +109,49 @@ def default_mask(input_dim: int | Sequence[int], mask: Mask | None = None) -> Ma
     return HalfMask() if len(as_shape(input_dim)) == 1 else Checkerboard()
 
 
+GIVEN = ("mask", "input_dim", "num_parameters")
+"""Arguments of :func:`coupling_net` that a coupling settles."""
+
+
 def coupling_net(
     mask: Mask,
     input_dim: int | Sequence[int],
     num_parameters: int,
     *,
-    context_dim: int | Sequence[int] | None = None,
     hidden: Sequence[int] | None = None,
-    **options: Any,
+    kernel_size: int | None = None,
+    activation: str = "relu",
+    dropout: float = 0.0,
+    zero_init: bool = True,
+    num_classes: int | None = None,
+    context_shape: Sequence[int] | None = None,
 ) -> nn.Module:
-    """Return a network for a coupling of such events, zero at the start.
+    """Return a network for a coupling of such events.
+
+    Args:
+        mask: Mask of the coupling.
+        input_dim: Length of vectors, or sizes of an event.
+        num_parameters: Values that the coupling needs for each feature that changes.
+        hidden: Widths of the network's hidden layers, of images their channels; two of 64 units or
+            32 channels if not given.
+        kernel_size: Odd size of the kernels, for images; 3 if not given.
+        activation: Name of the network's activation.
+        dropout: Probability of dropping a hidden unit in training.
+        zero_init: Start with an output of zero, so that the coupling is the identity.
+        num_classes: Condition on labels.
+        context_shape: Condition on vectors ``(D,)``, or for images on maps ``(C, H, W)``.
 
     Raises:
-        ValueError: If the mask leaves a part of the events empty.
+        ValueError: If the mask leaves a part of the events empty, or vectors are to have a kernel.
     """
     shape = check_event_shape(as_shape(input_dim))
     mask.check(shape)
     seen, changed = mask.sizes(shape)
-    options = {"zero_init": True} | options
-    if context_dim is not None:
-        options["context_shape"] = as_shape(context_dim)
+    answers = num_parameters * changed
+    options: dict[str, Any] = {"activation": activation, "dropout": dropout}
+    options |= {"zero_init": zero_init, "num_classes": num_classes, "context_shape": context_shape}
     if len(shape) == 1:
-        hidden = (64, 64) if hidden is None else hidden
-        return vector_net(seen, num_parameters * changed, hidden=hidden, **options)
-    hidden = (32, 32) if hidden is None else hidden
-    return ConvNet(seen, num_parameters * changed, hidden=hidden, **options)
+        check(kernel_size is None, "kernel_size", "be left out for vectors", kernel_size)
+        return vector_net(seen, answers, hidden=(64, 64) if hidden is None else hidden, **options)
+    options |= {"kernel_size": 3 if kernel_size is None else kernel_size}
+    return ConvNet(seen, answers, hidden=(32, 32) if hidden is None else hidden, **options)

@@ -9,14 +9,15 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels._checks import check_choice, integers_checked
+from pyro_genmodels._checks import as_shape, check_choice, integers_checked
+from pyro_genmodels._configuration import takes_arguments_of
 from pyro_genmodels.transforms.base.amplification import (
     FARTHEST,
     check_amplification,
     soft_clip,
 )
-from pyro_genmodels.transforms.base.conditional import ConditionalFlow
-from pyro_genmodels.transforms.couplings.base import Coupling, coupling_net, default_mask
+from pyro_genmodels.transforms.base.conditional import CONTEXT, ConditionalFlow
+from pyro_genmodels.transforms.couplings.base import GIVEN, Coupling, coupling_net, default_mask
 from pyro_genmodels.transforms.couplings.masks import Mask
 
 ScaleName = Literal["tanh", "exp", "sigmoid"]
@@ -149,6 +150,7 @@ class AffineCoupling(Coupling):
 
 
 @integers_checked
+@takes_arguments_of(coupling_net, without=GIVEN)
 def additive_coupling(
     input_dim: int | Sequence[int], *, mask: Mask | None = None, **options: Any
 ) -> AdditiveCoupling:
@@ -157,8 +159,7 @@ def additive_coupling(
     Args:
         input_dim: Length of vectors, or sizes of an event.
         mask: Halves for vectors and a checkerboard for images if not given.
-        options: ``hidden`` widths and others, as for :class:`~pyro_genmodels.nets.MLP` or, for
-            images, :class:`~pyro_genmodels.nets.ConvNet`.
+        options: Others.
 
     Example:
         >>> additive_coupling(3, hidden=(8,))(torch.ones(2, 3)).shape
@@ -169,19 +170,27 @@ def additive_coupling(
 
 
 @integers_checked
+@takes_arguments_of(additive_coupling, without=["input_dim", *CONTEXT])
 def conditional_additive_coupling(
     input_dim: int | Sequence[int], context_dim: int | Sequence[int], **options: Any
 ) -> ConditionalFlow:
     """Return an additive coupling that waits for context vectors of ``context_dim`` or maps.
 
+    Args:
+        input_dim: Length of vectors, or sizes of an event.
+        context_dim: Length of the context vectors, or sizes of a map.
+        options: Others.
+
     Example:
         >>> conditional_additive_coupling(3, 2).condition(torch.zeros(5, 2)).forward_shape((3,))
         torch.Size([5, 3])
     """
-    return ConditionalFlow(additive_coupling(input_dim, context_dim=context_dim, **options))
+    context_shape = as_shape(context_dim)
+    return ConditionalFlow(additive_coupling(input_dim, context_shape=context_shape, **options))
 
 
 @integers_checked
+@takes_arguments_of(coupling_net, without=GIVEN)
 def affine_coupling(
     input_dim: int | Sequence[int],
     *,
@@ -195,7 +204,7 @@ def affine_coupling(
         input_dim: Length of vectors, or sizes of an event.
         mask: Halves for vectors and a checkerboard for images if not given.
         scale: As for :class:`AffineCoupling`.
-        options: As for :func:`additive_coupling`.
+        options: Others.
 
     Example:
         >>> affine_coupling((1, 4, 4))(torch.ones(2, 1, 4, 4)).shape
@@ -206,13 +215,20 @@ def affine_coupling(
 
 
 @integers_checked
+@takes_arguments_of(affine_coupling, without=["input_dim", *CONTEXT])
 def conditional_affine_coupling(
     input_dim: int | Sequence[int], context_dim: int | Sequence[int], **options: Any
 ) -> ConditionalFlow:
     """Return an affine coupling that waits for context vectors of ``context_dim`` or maps.
 
+    Args:
+        input_dim: Length of vectors, or sizes of an event.
+        context_dim: Length of the context vectors, or sizes of a map.
+        options: Others.
+
     Example:
         >>> conditional_affine_coupling(3, 2).condition(torch.zeros(5, 2)).forward_shape((3,))
         torch.Size([5, 3])
     """
-    return ConditionalFlow(affine_coupling(input_dim, context_dim=context_dim, **options))
+    context_shape = as_shape(context_dim)
+    return ConditionalFlow(affine_coupling(input_dim, context_shape=context_shape, **options))

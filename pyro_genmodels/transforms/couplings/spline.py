@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyro_genmodels._checks import check, check_positive, integers_checked
+from pyro_genmodels._checks import as_shape, check, check_positive, integers_checked
+from pyro_genmodels._configuration import takes_arguments_of
 from pyro_genmodels._typing import Float
-from pyro_genmodels.transforms.base.conditional import ConditionalFlow
-from pyro_genmodels.transforms.couplings.base import Coupling, coupling_net, default_mask
+from pyro_genmodels.transforms.base.conditional import CONTEXT, ConditionalFlow
+from pyro_genmodels.transforms.couplings.base import GIVEN, Coupling, coupling_net, default_mask
 from pyro_genmodels.transforms.couplings.masks import Mask
 
 LEAST_BIN = 1e-3  # share of the whole range
@@ -182,6 +183,7 @@ def _solve(rise: Tensor, height: Tensor, mean_slope: Tensor, slope: Tensor, bend
 
 
 @integers_checked
+@takes_arguments_of(coupling_net, without=GIVEN)
 def spline_coupling(
     input_dim: int | Sequence[int],
     *,
@@ -197,8 +199,7 @@ def spline_coupling(
         mask: Halves for vectors and a checkerboard for images if not given.
         num_bins: As for :class:`SplineCoupling`.
         bound: As for :class:`SplineCoupling`.
-        options: ``hidden`` widths and others, as for :class:`~pyro_genmodels.nets.MLP` or, for
-            images, :class:`~pyro_genmodels.nets.ConvNet`.
+        options: Others.
 
     Example:
         >>> spline_coupling(3, hidden=(8,))(torch.ones(2, 3)).shape
@@ -210,13 +211,20 @@ def spline_coupling(
 
 
 @integers_checked
+@takes_arguments_of(spline_coupling, without=["input_dim", *CONTEXT])
 def conditional_spline_coupling(
     input_dim: int | Sequence[int], context_dim: int | Sequence[int], **options: Any
 ) -> ConditionalFlow:
     """Return a spline coupling that waits for context vectors of ``context_dim`` or maps.
 
+    Args:
+        input_dim: Length of vectors, or sizes of an event.
+        context_dim: Length of the context vectors, or sizes of a map.
+        options: Others.
+
     Example:
         >>> conditional_spline_coupling(3, 2).condition(torch.zeros(5, 2)).forward_shape((3,))
         torch.Size([5, 3])
     """
-    return ConditionalFlow(spline_coupling(input_dim, context_dim=context_dim, **options))
+    context_shape = as_shape(context_dim)
+    return ConditionalFlow(spline_coupling(input_dim, context_shape=context_shape, **options))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+from torch import nn
 
 from pyro_genmodels._checks import check, check_positive
+from pyro_genmodels.nets import ResNet
+from pyro_genmodels.nets.layers import vector_net
 from pyro_genmodels.transforms.base.chain import Chain
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform
 from pyro_genmodels.transforms.couplings.masks import (
@@ -71,6 +75,34 @@ def couplings(
     if len(shape) == 1:
         return _vector_couplings(make, shape[0], width, num_couplings)
     return _image_couplings(make, shape, width, num_couplings, num_scales, checkpoint)
+
+
+def residual_net(
+    mask: Mask,
+    shape: Sequence[int],
+    num_parameters: int,
+    width: int,
+    *,
+    num_blocks: int,
+    **options: Any,
+) -> nn.Module:
+    """Return a coupling's network, zero at the start: residual of images, an MLP of vectors.
+
+    Args:
+        mask: Mask of the coupling.
+        shape: Sizes of an event.
+        num_parameters: Values that the coupling needs for each feature that changes.
+        width: Channels of the blocks, or units of the hidden layers.
+        num_blocks: Number of these.
+        options: As for both networks: ``activation``, ``dropout`` and the context.
+    """
+    check_positive(num_blocks=num_blocks)
+    seen, changed = mask.sizes(shape)
+    answers = num_parameters * changed
+    options["zero_init"] = True
+    if len(shape) == 1:
+        return vector_net(seen, answers, hidden=[width] * num_blocks, **options)
+    return ResNet(seen, answers, hidden_channels=width, num_blocks=num_blocks, **options)
 
 
 def _vector_couplings(

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pyro_genmodels._checks import (
     as_shape,
     check,
     check_choice,
-    check_event_shape,
     check_positive,
     integers_checked,
 )
+from pyro_genmodels._configuration import takes_arguments_of
 from pyro_genmodels.nets.layers import expect_no_data
-from pyro_genmodels.transforms.base.amplification import check_amplification
-from pyro_genmodels.transforms.base.conditional import ConditionalFlow
-from pyro_genmodels.transforms.flows.glow_parts import (
-    CouplingName,
-    GlowParts,
-    make_coupling,
-    make_net,
-    number_of_scales,
-)
+from pyro_genmodels.transforms.base.conditional import CONTEXT, ConditionalFlow
+from pyro_genmodels.transforms.flows.glow_coupling import CouplingName, GlowCoupling
+from pyro_genmodels.transforms.flows.glow_parts import GlowParts, number_of_scales
 from pyro_genmodels.transforms.flows.whole_flow import WholeFlow
 
 
@@ -46,23 +39,11 @@ class Glow(WholeFlow):
             not given. 1 for vectors.
         num_steps: Steps :math:`K` at each scale.
         width: Hidden channels of the coupling networks.
-        coupling: ``"affine"`` (with a sigmoid scale, as published), ``"additive"`` or
-            ``"spline"`` (Durkan et al. 2019).
-        max_amplification: Bound on how many times larger the affine couplings and the learned
-            priors, all together, can make a difference of noise on its way to data, whatever
-            their networks say: its fourth root bounds the priors, and the rest the couplings,
-            each alike; none more than 1000 times. The learned constants of normalisations and
-            1x1 convolutions come on top; :meth:`largest_value` computes the bound with them. At
-            the default, draws are finite in float32 whatever finite outputs the networks have, as
-            long as those constants stay moderate. ``None``, as published: nothing bounds the
-            priors, a coupling may scale by 1000, and rare draws far from the data can overflow.
+        coupling: ``"affine"``, ``"additive"`` or ``"spline"``, or a :class:`GlowCoupling` that says
+            more: how far and how fast the learned scales go, and what splines there are.
         lu: Learn the 1x1 convolutions by their LU factors.
         learned_prior: Learn the priors of what is factored out and of what is left.
         dropout: Dropout probability in the coupling networks; not in the paper.
-        log_scale_factor: How much faster the log-scales of normalisations and last convolutions
-            learn.
-        num_bins: Bins of spline couplings.
-        bound: Range of spline couplings.
         checkpoint: In training, keep only what passes between the steps, and evaluate each anew
             in the backward pass: memory for about a third more time.
         initialized: Take no first values from data: for a flow that training calls from noise,
@@ -95,24 +76,20 @@ class Glow(WholeFlow):
         num_scales: int | None = None,
         num_steps: int = 32,
         width: int | None = None,
-        coupling: CouplingName = "affine",
-        max_amplification: float | None = 1e12,
+        coupling: CouplingName | GlowCoupling = "affine",
         lu: bool = True,
         learned_prior: bool = True,
         dropout: float = 0.0,
-        log_scale_factor: float = 3.0,
-        num_bins: int = 8,
-        bound: float = 4.0,
         checkpoint: bool = False,
         initialized: bool = False,
         num_classes: int | None = None,
         context_shape: Sequence[int] | None = None,
         condition: Literal["all", "prior"] = "all",
     ) -> None:
-        shape = check_event_shape(as_shape(event_shape))
         context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
-        super().__init__(shape, **context)
-        check_choice("coupling", coupling, get_args(CouplingName))
+        super().__init__(event_shape, **context)
+        shape = self.event_shape
+        coupling = GlowCoupling.of(coupling)
         check_choice("condition", condition, ("all", "prior"))
         conditional = self.context_event_dim is not None
         rule = "be True if only the prior is conditional"
@@ -120,34 +97,28 @@ class Glow(WholeFlow):
         check(fits, "learned_prior", rule, learned_prior)
         width = (512 if len(shape) == 3 else 128) if width is None else width
         check_positive(num_steps=num_steps, width=width)
-        num_scales = number_of_scales(num_scales, shape)
-        check_amplification(max_amplification)
-        of_prior, of_step = _shares(max_amplification, num_steps * num_scales)
-        net_context = context if condition == "all" else {}
-        factor: dict[str, Any] = {"log_scale_factor": log_scale_factor}
-        net = partial(make_net, width=width, dropout=dropout, factor=factor, **net_context)
-        make = partial(make_coupling, kind=coupling, net=net, num_bins=num_bins, bound=bound)
-        make = partial(make, max_amplification=of_step)
-        build = GlowParts(make, num_steps, lu, learned_prior, context, factor, checkpoint, of_prior)
-        part = build.scale(shape, num_scales) if len(shape) == 3 else build.vectors(shape)
-        self._compose([part])
+        parts = GlowParts(
+            coupling,
+            num_scales=number_of_scales(num_scales, shape),
+            num_steps=num_steps,
+            width=width,
+            dropout=dropout,
+            lu=lu,
+            learned_prior=learned_prior,
+            checkpoint=checkpoint,
+            context=context,
+            net_context=context if condition == "all" else {},
+        )
+        self._compose([parts.whole(shape)])
         if initialized:
             expect_no_data(self)
-
-
-def _shares(total: float | None, num_steps: int) -> tuple[float | None, float | None]:
-    """Return the bounds of a prior and of a step that make up the bound of all together."""
-    if total is None:
-        return None, None
-    return min(total**0.25, 1000.0), min(total ** (0.75 / num_steps), 1000.0)
 
 
 class ConditionalGlow(ConditionalFlow):
     """Glow that waits for its context: labels, vectors or maps.
 
     Args:
-        event_shape: ``D`` or ``(D,)`` for vectors, ``(C, H, W)`` for images.
-        options: ``num_classes`` or ``context_shape``, and others as for :class:`Glow`.
+        options: As for :class:`Glow`, ``num_classes`` or ``context_shape`` among them.
 
     Raises:
         ValueError: As :class:`Glow`; also if neither kind of context is given.
@@ -159,13 +130,19 @@ class ConditionalGlow(ConditionalFlow):
         torch.Size([10, 1, 4, 4])
     """
 
+    @takes_arguments_of(Glow)
     def __init__(self, event_shape: int | Sequence[int], **options: Any) -> None:
         super().__init__(Glow(event_shape, **options))
 
 
 @integers_checked
+@takes_arguments_of(Glow, without=["event_shape"])
 def glow(input_dim: int | Sequence[int], **options: Any) -> Glow:
     """Return a :class:`Glow` for vectors of ``input_dim`` or events of that shape.
+
+    Args:
+        input_dim: Length of vectors, or sizes of an event.
+        options: Others.
 
     Example:
         >>> glow(4, num_steps=2, width=8).event_shape
@@ -175,10 +152,16 @@ def glow(input_dim: int | Sequence[int], **options: Any) -> Glow:
 
 
 @integers_checked
+@takes_arguments_of(Glow, without=["event_shape", *CONTEXT])
 def conditional_glow(
     input_dim: int | Sequence[int], context_dim: int | Sequence[int], **options: Any
 ) -> ConditionalGlow:
     """Return a :class:`ConditionalGlow` for context vectors of ``context_dim`` or maps.
+
+    Args:
+        input_dim: Length of vectors, or sizes of an event.
+        context_dim: Length of the context vectors, or sizes of a map.
+        options: Others.
 
     Example:
         >>> import torch

@@ -2,30 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from torch import nn
 from torch.distributions import constraints
 
 from pyro_genmodels._checks import (
     as_shape,
     check,
     check_choice,
-    check_event_shape,
     check_positive,
     integers_checked,
 )
-from pyro_genmodels.nets import MLP, ResNet
-from pyro_genmodels.nets.layers import vector_net
+from pyro_genmodels._configuration import ArgumentGroup, takes_arguments_of
 from pyro_genmodels.transforms.base.chain import Chain
-from pyro_genmodels.transforms.base.conditional import ConditionalFlow
+from pyro_genmodels.transforms.base.conditional import CONTEXT, ConditionalFlow
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform
 from pyro_genmodels.transforms.couplings.masks import Mask
 from pyro_genmodels.transforms.couplings.spline import SplineCoupling
-from pyro_genmodels.transforms.flows.coupling_layout import couplings
+from pyro_genmodels.transforms.flows.coupling_layout import couplings, residual_net
 from pyro_genmodels.transforms.flows.whole_flow import WholeFlow
 from pyro_genmodels.transforms.layers.invertible_linear import InvertibleLinear
+
+
+@dataclass(frozen=True)
+class Splines(ArgumentGroup):
+    """The splines of a :class:`NeuralSplineFlow`: where they map values, and in how many bins.
+
+    Args:
+        domain: ``"real"`` or ``"unit"``: where noise and data lie, on the real line or in the unit
+            interval.
+        num_bins: Bins of each spline.
+        bound: :math:`B`, on the real line: outside of :math:`[-B, B]` a spline is the identity.
+
+    Raises:
+        ValueError: If ``domain`` is neither of the two, or ``bound`` is not positive.
+
+    Example:
+        >>> import torch
+        >>> flow = NeuralSplineFlow(2, splines=Splines("unit", num_bins=16), num_couplings=2)
+        >>> flow(torch.rand(5, 2)).shape
+        torch.Size([5, 2])
+    """
+
+    domain: Literal["real", "unit"] = "real"
+    num_bins: int = 8
+    bound: float = 4.0
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        super().__post_init__()
+        check_choice("domain", self.domain, ("real", "unit"))
+        check_positive(bound=self.bound)
+
+    def coupling(self, mask: Mask, net: nn.Module) -> SplineCoupling:
+        """Return a coupling by such splines."""
+        bound, center = (0.5, 0.5) if self.domain == "unit" else (self.bound, 0.0)
+        return SplineCoupling(mask, net, num_bins=self.num_bins, bound=bound, center=center)
 
 
 class NeuralSplineFlow(WholeFlow):
@@ -41,13 +77,12 @@ class NeuralSplineFlow(WholeFlow):
     Args:
         event_shape: ``D`` or ``(D,)`` for vectors, ``(C, H, W)`` for images of two pixels or more.
             A vector of one element is mapped by splines of learned constants.
-        domain: ``"real"`` or ``"unit"``: where noise and data lie.
+        splines: ``"real"`` or ``"unit"``, where noise and data lie, or :class:`Splines` that say
+            more: how many bins they have, and how far they reach on the real line.
         num_couplings: Number of couplings of a vector, 8 if not given; for an image, their number
             in each group, 3 if not given.
         num_scales: Number of scales of an image. Two if not given, one if a side is odd or the
             image is 2x2.
-        num_bins: Bins of each spline.
-        bound: :math:`B`, on the real line.
         linear: Put an invertible linear map before each coupling of vectors, on the real line.
         width: Hidden width of the networks (of images: channels at the first scale); 64 for
             vectors and 24 for images if not given.
@@ -72,7 +107,7 @@ class NeuralSplineFlow(WholeFlow):
 
     Example:
         >>> import torch
-        >>> flow = NeuralSplineFlow((1, 8, 8), domain="unit", width=8)
+        >>> flow = NeuralSplineFlow((1, 8, 8), splines="unit", width=8)
         >>> flow.inv(torch.rand(5, 1, 8, 8)).shape
         torch.Size([5, 1, 8, 8])
     """
@@ -81,11 +116,9 @@ class NeuralSplineFlow(WholeFlow):
         self,
         event_shape: int | Sequence[int],
         *,
-        domain: Literal["real", "unit"] = "real",
+        splines: Literal["real", "unit"] | Splines = "real",
         num_couplings: int | None = None,
         num_scales: int | None = None,
-        num_bins: int = 8,
-        bound: float = 4.0,
         linear: bool = False,
         width: int | None = None,
         num_blocks: int | None = None,
@@ -95,29 +128,21 @@ class NeuralSplineFlow(WholeFlow):
         num_classes: int | None = None,
         context_shape: Sequence[int] | None = None,
     ) -> None:
-        shape = check_event_shape(as_shape(event_shape))
         context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
-        super().__init__(shape, **context)
-        check_choice("domain", domain, ("real", "unit"))
+        super().__init__(event_shape, **context)
+        shape = self.event_shape
+        splines = Splines.of(splines)
         is_image = len(shape) == 3
         num_couplings = (3 if is_image else 8) if num_couplings is None else num_couplings
         width = (24 if is_image else 64) if width is None else width
         num_blocks = (1 if is_image else 2) if num_blocks is None else num_blocks
-        check_positive(num_blocks=num_blocks)
         rule = "be False for images and on the unit cube"
-        check(not linear or (not is_image and domain == "real"), "linear", rule, linear)
+        fits = not linear or (not is_image and splines.domain == "real")
+        check(fits, "linear", rule, linear)
         options = {"activation": activation, "dropout": dropout, **context}
-        interval = (0.5, 0.5) if domain == "unit" else (bound, 0.0)
-        make = partial(
-            _coupling,
-            num_bins=num_bins,
-            interval=interval,
-            linear=linear,
-            num_blocks=num_blocks,
-            options=options,
-        )
+        net = partial(residual_net, num_blocks=num_blocks, **options)
         parts = couplings(
-            make,
+            partial(_coupling, splines=splines, net=net, linear=linear),
             shape,
             width,
             num_couplings=num_couplings,
@@ -125,7 +150,7 @@ class NeuralSplineFlow(WholeFlow):
             checkpoint=checkpoint,
         )
         self._compose(parts, checkpoint=checkpoint)
-        if domain == "unit":
+        if splines.domain == "unit":
             cube = constraints.independent(constraints.unit_interval, len(shape))
             self.domain = self.codomain = cube
 
@@ -135,22 +160,12 @@ def _coupling(
     shape: Sequence[int],
     width: int,
     *,
-    num_bins: int,
-    interval: tuple[float, float],
+    splines: Splines,
+    net: Callable[..., nn.Module],
     linear: bool,
-    num_blocks: int,
-    options: dict[str, Any],
 ) -> FlowTransform:
-    seen, changed = mask.sizes(shape)
-    answers = SplineCoupling.parameters_of(num_bins) * changed
-    options = {"zero_init": True, **options}
-    if len(shape) == 3:
-        options = {"hidden_channels": width, "num_blocks": num_blocks, **options}
-        net: MLP | ResNet = ResNet(seen, answers, **options)
-    else:
-        net = vector_net(seen, answers, hidden=[width] * num_blocks, **options)
-    bound, center = interval
-    coupling = SplineCoupling(mask, net, num_bins=num_bins, bound=bound, center=center)
+    num_parameters = SplineCoupling.parameters_of(splines.num_bins)
+    coupling = splines.coupling(mask, net(mask, shape, num_parameters, width))
     return Chain([coupling, InvertibleLinear(shape[0], event_dim=1)]) if linear else coupling
 
 
@@ -158,9 +173,7 @@ class ConditionalNeuralSplineFlow(ConditionalFlow):
     """Neural spline flow that waits for its context: labels, vectors or maps.
 
     Args:
-        event_shape: ``D`` or ``(D,)`` for vectors, ``(C, H, W)`` for images.
-        options: ``num_classes`` or ``context_shape``, and others as for
-            :class:`NeuralSplineFlow`.
+        options: As for :class:`NeuralSplineFlow`, ``num_classes`` or ``context_shape`` among them.
 
     Raises:
         ValueError: As :class:`NeuralSplineFlow`; also if neither kind of context is given.
@@ -172,13 +185,19 @@ class ConditionalNeuralSplineFlow(ConditionalFlow):
         torch.Size([10, 4])
     """
 
+    @takes_arguments_of(NeuralSplineFlow)
     def __init__(self, event_shape: int | Sequence[int], **options: Any) -> None:
         super().__init__(NeuralSplineFlow(event_shape, **options))
 
 
 @integers_checked
+@takes_arguments_of(NeuralSplineFlow, without=["event_shape"])
 def neural_spline_flow(input_dim: int | Sequence[int], **options: Any) -> NeuralSplineFlow:
     """Return a :class:`NeuralSplineFlow` for vectors of ``input_dim`` or events of that shape.
+
+    Args:
+        input_dim: Length of vectors, or sizes of an event.
+        options: Others.
 
     Example:
         >>> neural_spline_flow(4, num_couplings=2).event_shape
@@ -188,10 +207,16 @@ def neural_spline_flow(input_dim: int | Sequence[int], **options: Any) -> Neural
 
 
 @integers_checked
+@takes_arguments_of(NeuralSplineFlow, without=["event_shape", *CONTEXT])
 def conditional_neural_spline_flow(
     input_dim: int | Sequence[int], context_dim: int | Sequence[int], **options: Any
 ) -> ConditionalNeuralSplineFlow:
     """Return a :class:`ConditionalNeuralSplineFlow` for context vectors or maps.
+
+    Args:
+        input_dim: Length of vectors, or sizes of an event.
+        context_dim: Length of the context vectors, or sizes of a map.
+        options: Others.
 
     Example:
         >>> import torch

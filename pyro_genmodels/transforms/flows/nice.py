@@ -9,13 +9,13 @@ from torch import Tensor
 
 from pyro_genmodels._checks import (
     as_shape,
-    check_event_shape,
     check_positive,
     integers_checked,
 )
+from pyro_genmodels._configuration import takes_arguments_of
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets.layers import vector_net
-from pyro_genmodels.transforms.base.conditional import ConditionalFlow
+from pyro_genmodels.transforms.base.conditional import CONTEXT, ConditionalFlow
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform
 from pyro_genmodels.transforms.couplings.coupling import AdditiveCoupling
 from pyro_genmodels.transforms.couplings.masks import AlternatingMask
@@ -68,9 +68,9 @@ class NICE(WholeFlow):
         num_classes: int | None = None,
         context_shape: Sequence[int] | None = None,
     ) -> None:
-        shape = check_event_shape(as_shape(event_shape))
         context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
-        super().__init__(shape, **context)
+        super().__init__(event_shape, **context)
+        shape = self.event_shape
         check_positive(num_couplings=num_couplings, width=width, num_layers=num_layers)
         size = shape.numel()
         options: dict[str, Any] = {"hidden": [width] * num_layers, "activation": activation}
@@ -101,8 +101,7 @@ class ConditionalNICE(ConditionalFlow):
     """NICE that waits for its context: labels, vectors or maps.
 
     Args:
-        event_shape: ``D`` or ``(D,)`` for vectors, ``(C, H, W)`` for images.
-        options: ``num_classes`` or ``context_shape``, and others as for :class:`NICE`.
+        options: As for :class:`NICE`, ``num_classes`` or ``context_shape`` among them.
 
     Raises:
         ValueError: As :class:`NICE`; also if neither kind of context is given.
@@ -114,13 +113,19 @@ class ConditionalNICE(ConditionalFlow):
         torch.Size([10, 4])
     """
 
+    @takes_arguments_of(NICE)
     def __init__(self, event_shape: int | Sequence[int], **options: Any) -> None:
         super().__init__(NICE(event_shape, **options))
 
 
 @integers_checked
+@takes_arguments_of(NICE, without=["event_shape"])
 def nice(input_dim: int | Sequence[int], **options: Any) -> NICE:
     """Return a :class:`NICE` for vectors of ``input_dim`` or events of that shape.
+
+    Args:
+        input_dim: Length of vectors, or sizes of an event.
+        options: Others.
 
     Example:
         >>> nice(4, width=8).event_shape
@@ -130,10 +135,16 @@ def nice(input_dim: int | Sequence[int], **options: Any) -> NICE:
 
 
 @integers_checked
+@takes_arguments_of(NICE, without=["event_shape", *CONTEXT])
 def conditional_nice(
     input_dim: int | Sequence[int], context_dim: int | Sequence[int], **options: Any
 ) -> ConditionalNICE:
     """Return a :class:`ConditionalNICE` for context vectors of ``context_dim`` or maps.
+
+    Args:
+        input_dim: Length of vectors, or sizes of an event.
+        context_dim: Length of the context vectors, or sizes of a map.
+        options: Others.
 
     Example:
         >>> import torch

@@ -11,18 +11,16 @@ from torch import nn
 from pyro_genmodels._checks import (
     as_shape,
     check,
-    check_event_shape,
-    check_positive,
     integers_checked,
 )
-from pyro_genmodels.nets import MLP, RealNVPNet, ResNet
-from pyro_genmodels.nets.layers import vector_net
+from pyro_genmodels._configuration import takes_arguments_of
+from pyro_genmodels.nets import RealNVPNet
 from pyro_genmodels.transforms.base.chain import Chain
-from pyro_genmodels.transforms.base.conditional import ConditionalFlow
+from pyro_genmodels.transforms.base.conditional import CONTEXT, ConditionalFlow
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform
 from pyro_genmodels.transforms.couplings.coupling import AffineCoupling
 from pyro_genmodels.transforms.couplings.masks import Mask
-from pyro_genmodels.transforms.flows.coupling_layout import couplings
+from pyro_genmodels.transforms.flows.coupling_layout import couplings, residual_net
 from pyro_genmodels.transforms.flows.whole_flow import WholeFlow
 from pyro_genmodels.transforms.layers.batch_norm import BatchNorm
 
@@ -98,22 +96,21 @@ class RealNVP(WholeFlow):
         num_classes: int | None = None,
         context_shape: Sequence[int] | None = None,
     ) -> None:
-        shape = check_event_shape(as_shape(event_shape))
         context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
-        super().__init__(shape, **context)
+        super().__init__(event_shape, **context)
+        shape = self.event_shape
         is_image = len(shape) == 3
         # A vector's networks are cheap and its couplings weak, an image's the other way round.
         num_couplings = num_couplings if num_couplings is not None else 3 if is_image else 16
         width = width if width is not None else 24 if is_image else 128
         num_blocks = num_blocks if num_blocks is not None else 1 if is_image else 2
-        check_positive(num_blocks=num_blocks)
         options: dict[str, Any] = {"num_blocks": num_blocks, **context}
         if is_image and batch_norm:
             plain = activation == "relu" and dropout == 0
             check(plain, "batch_norm", "come with ReLU and without dropout", (activation, dropout))
+            net = partial(_published_net, **options)
         else:
-            options |= {"activation": activation, "dropout": dropout}
-        net = partial(_net(is_image, batch_norm), **options)
+            net = partial(residual_net, activation=activation, dropout=dropout, **options)
         parts = couplings(
             partial(_coupling, net=net, batch_norm=batch_norm),
             shape,
@@ -125,29 +122,17 @@ class RealNVP(WholeFlow):
         self._compose(parts, checkpoint=checkpoint, logit_margin=logit_margin)
 
 
-def _net(is_image: bool, batch_norm: bool) -> Callable[..., nn.Module]:
-    if not is_image:
-        return _vector_net
-    return _published_net if batch_norm else _image_net
-
-
-def _vector_net(seen: int, answers: int, width: int, *, num_blocks: int, **options: Any) -> MLP:
-    return vector_net(seen, answers, hidden=[width] * num_blocks, zero_init=True, **options)
-
-
-def _image_net(seen: int, answers: int, width: int, **options: Any) -> ResNet:
-    return ResNet(seen, answers, hidden_channels=width, zero_init=True, **options)
-
-
-def _published_net(seen: int, answers: int, width: int, **options: Any) -> RealNVPNet:
-    return RealNVPNet(seen, answers, hidden_channels=width, **options)
+def _published_net(
+    mask: Mask, shape: Sequence[int], num_parameters: int, width: int, **options: Any
+) -> nn.Module:
+    seen, changed = mask.sizes(shape)
+    return RealNVPNet(seen, num_parameters * changed, hidden_channels=width, **options)
 
 
 def _coupling(
     mask: Mask, shape: Sequence[int], width: int, *, net: Callable[..., nn.Module], batch_norm: bool
 ) -> FlowTransform:
-    seen, changed = mask.sizes(shape)
-    coupling = AffineCoupling(mask, net(seen, 2 * changed, width))
+    coupling = AffineCoupling(mask, net(mask, shape, 2, width))
     if not batch_norm:
         return coupling
     return Chain([BatchNorm(shape[0], event_dim=len(shape)), coupling])
@@ -160,8 +145,7 @@ class ConditionalRealNVP(ConditionalFlow):
     shape broadcasts into the distribution's.
 
     Args:
-        event_shape: ``D`` or ``(D,)`` for vectors, ``(C, H, W)`` for images.
-        options: ``num_classes`` or ``context_shape``, and others as for :class:`RealNVP`.
+        options: As for :class:`RealNVP`, ``num_classes`` or ``context_shape`` among them.
 
     Raises:
         ValueError: As :class:`RealNVP`; also if neither kind of context is given.
@@ -175,13 +159,19 @@ class ConditionalRealNVP(ConditionalFlow):
         torch.Size([10])
     """
 
+    @takes_arguments_of(RealNVP)
     def __init__(self, event_shape: int | Sequence[int], **options: Any) -> None:
         super().__init__(RealNVP(event_shape, **options))
 
 
 @integers_checked
+@takes_arguments_of(RealNVP, without=["event_shape"])
 def real_nvp(input_dim: int | Sequence[int], **options: Any) -> RealNVP:
     """Return a :class:`RealNVP` for vectors of ``input_dim`` or events of that shape.
+
+    Args:
+        input_dim: Length of vectors, or sizes of an event.
+        options: Others.
 
     Example:
         >>> from pyro.distributions.transforms import iterated
@@ -192,10 +182,16 @@ def real_nvp(input_dim: int | Sequence[int], **options: Any) -> RealNVP:
 
 
 @integers_checked
+@takes_arguments_of(RealNVP, without=["event_shape", *CONTEXT])
 def conditional_real_nvp(
     input_dim: int | Sequence[int], context_dim: int | Sequence[int], **options: Any
 ) -> ConditionalRealNVP:
     """Return a :class:`ConditionalRealNVP` for context vectors of ``context_dim`` or maps.
+
+    Args:
+        input_dim: Length of vectors, or sizes of an event.
+        context_dim: Length of the context vectors, or sizes of a map.
+        options: Others.
 
     Example:
         >>> import torch

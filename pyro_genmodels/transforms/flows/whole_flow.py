@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_genmodels._abstract import Abstract
+from pyro_genmodels._checks import as_shape, check_event_shape
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets.layers import context_event_dim
 from pyro_genmodels.transforms.base.chain import Chain
@@ -19,21 +20,23 @@ class WholeFlow(FlowTransform, Abstract):
     """A flow of one event shape; a subclass makes its parts and hands them to :meth:`_compose`.
 
     Args:
-        event_shape: Sizes of an event.
+        event_shape: Sizes of an event, or the length of a vector.
         num_classes: Condition on labels.
         context_shape: Condition on vectors or maps.
     """
 
     flow: Chain
+    event_shape: torch.Size
 
     def __init__(
         self,
-        event_shape: torch.Size,
+        event_shape: int | Sequence[int],
         *,
         num_classes: int | None,
         context_shape: Sequence[int] | None,
     ) -> None:
-        super().__init__(len(event_shape), event_shape=event_shape)
+        shape = check_event_shape(as_shape(event_shape))
+        super().__init__(len(shape), event_shape=shape)
         context_event_dim(num_classes, context_shape)  # checks them
         self.num_classes = num_classes
         self.context_shape = None if context_shape is None else torch.Size(context_shape)

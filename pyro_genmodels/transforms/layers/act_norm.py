@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_genmodels._checks import check, check_positive, integers_checked
+from pyro_genmodels._configuration import takes_arguments_of
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets.layers import (
     ContextEmbedding,
@@ -24,7 +25,7 @@ from pyro_genmodels.transforms.base.amplification import (
     check_amplification,
     soft_clip,
 )
-from pyro_genmodels.transforms.base.conditional import ConditionalFlow
+from pyro_genmodels.transforms.base.conditional import CONTEXT, ConditionalFlow
 from pyro_genmodels.transforms.base.featurewise import FeaturewiseFlow
 
 
@@ -160,23 +161,33 @@ class ActNorm(FeaturewiseFlow):
 
 
 @integers_checked
+@takes_arguments_of(ActNorm, without=["num_features"], event_dim=1)
 def act_norm(input_dim: int, **options: Any) -> ActNorm:
     """Return an :class:`ActNorm` of vectors of ``input_dim``.
+
+    Args:
+        input_dim: Length of the vectors.
+        options: Others.
 
     Example:
         >>> act_norm(3).num_features
         3
     """
-    return ActNorm(input_dim, **{"event_dim": 1} | options)
+    return ActNorm(input_dim, **options)
 
 
 @integers_checked
+@takes_arguments_of(ActNorm, without=["num_features", *CONTEXT], event_dim=1)
 def conditional_act_norm(input_dim: int, context_dim: int, **options: Any) -> ConditionalFlow:
     """Return an :class:`ActNorm` of vectors that waits for a context of ``context_dim``.
+
+    Args:
+        input_dim: Length of the vectors.
+        context_dim: Length of the context vectors.
+        options: Others.
 
     Example:
         >>> conditional_act_norm(3, 2).condition(torch.zeros(5, 2)).forward_shape((3,))
         torch.Size([5, 3])
     """
-    given: dict[str, Any] = {"event_dim": 1, "context_shape": (context_dim,), **options}
-    return ConditionalFlow(ActNorm(input_dim, **given))
+    return ConditionalFlow(ActNorm(input_dim, context_shape=(context_dim,), **options))

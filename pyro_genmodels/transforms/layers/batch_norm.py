@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_genmodels._checks import check, check_positive, integers_checked
+from pyro_genmodels._configuration import takes_arguments_of
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.transforms.base.featurewise import FeaturewiseFlow
 
@@ -93,11 +94,16 @@ class BatchNorm(FeaturewiseFlow):
 
 
 @integers_checked
+@takes_arguments_of(BatchNorm, without=["num_features"], event_dim=1)
 def batch_norm(input_dim: int, **options: Any) -> BatchNorm:
     """Return a :class:`BatchNorm` of vectors of ``input_dim``.
+
+    Args:
+        input_dim: Length of the vectors.
+        options: Others.
 
     Example:
         >>> batch_norm(3).num_features
         3
     """
-    return BatchNorm(input_dim, **{"event_dim": 1} | options)
+    return BatchNorm(input_dim, **options)

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from pyro_genmodels._batching import over_batch
 from pyro_genmodels._checks import check, integers_checked
+from pyro_genmodels._configuration import takes_arguments_of
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets.layers import ContextEmbedding, full_precision, set_to_zero
-from pyro_genmodels.transforms.base.conditional import ConditionalFlow
+from pyro_genmodels.transforms.base.conditional import CONTEXT, ConditionalFlow
 from pyro_genmodels.transforms.base.featurewise import FeaturewiseFlow
 
 
@@ -155,25 +156,35 @@ class InvertibleLinear(FeaturewiseFlow):
 
 
 @integers_checked
+@takes_arguments_of(InvertibleLinear, without=["num_features"], event_dim=1)
 def invertible_linear(input_dim: int, **options: Any) -> InvertibleLinear:
     """Return an :class:`InvertibleLinear` of vectors of ``input_dim``.
+
+    Args:
+        input_dim: Length of the vectors.
+        options: Others.
 
     Example:
         >>> invertible_linear(3)(torch.zeros(5, 3)).shape
         torch.Size([5, 3])
     """
-    return InvertibleLinear(input_dim, **{"event_dim": 1} | options)
+    return InvertibleLinear(input_dim, **options)
 
 
 @integers_checked
+@takes_arguments_of(InvertibleLinear, without=["num_features", *CONTEXT], event_dim=1)
 def conditional_invertible_linear(
     input_dim: int, context_dim: int, **options: Any
 ) -> ConditionalFlow:
     """Return an :class:`InvertibleLinear` of vectors that waits for a context of ``context_dim``.
 
+    Args:
+        input_dim: Length of the vectors.
+        context_dim: Length of the context vectors.
+        options: Others.
+
     Example:
         >>> conditional_invertible_linear(3, 2).condition(torch.zeros(5, 2)).forward_shape((3,))
         torch.Size([5, 3])
     """
-    given: dict[str, Any] = {"event_dim": 1, "context_shape": (context_dim,), **options}
-    return ConditionalFlow(InvertibleLinear(input_dim, **given))
+    return ConditionalFlow(InvertibleLinear(input_dim, context_shape=(context_dim,), **options))

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from pyro.nn import AutoRegressiveNN, ConditionalAutoRegressiveNN
 from torch import Tensor, nn
 
-from pyro_genmodels._checks import as_shape, check, check_positive, integers_checked
+from pyro_genmodels._checks import check, check_positive, integers_checked
+from pyro_genmodels._configuration import takes_arguments_of
 from pyro_genmodels._typing import Float, Num
-from pyro_genmodels.transforms.base.conditional import ConditionalFlow
+from pyro_genmodels.transforms.base.conditional import CONTEXT, ConditionalFlow
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform
 
 _BOUND = 5.0  # of the log-scales: factors of 150, which float32 can undo
@@ -107,8 +108,13 @@ class MaskedAutoregressive(FlowTransform):
 
 
 @integers_checked
+@takes_arguments_of(MaskedAutoregressive, without=["num_features"])
 def masked_autoregressive(input_dim: int, **options: Any) -> MaskedAutoregressive:
     """Return a :class:`MaskedAutoregressive` of vectors of ``input_dim``.
+
+    Args:
+        input_dim: Length of the vectors.
+        options: Others.
 
     Example:
         >>> masked_autoregressive(3, hidden=(8,)).num_classes is None
@@ -118,15 +124,20 @@ def masked_autoregressive(input_dim: int, **options: Any) -> MaskedAutoregressiv
 
 
 @integers_checked
+@takes_arguments_of(MaskedAutoregressive, without=["num_features", *CONTEXT])
 def conditional_masked_autoregressive(
     input_dim: int, context_dim: int, **options: Any
 ) -> ConditionalFlow:
     """Return a masked autoregression that waits for context vectors of ``context_dim``.
+
+    Args:
+        input_dim: Length of the vectors.
+        context_dim: Length of the context vectors.
+        options: Others.
 
     Example:
         >>> flow = conditional_masked_autoregressive(3, 2, hidden=(8,))
         >>> flow.condition(torch.zeros(5, 2)).forward_shape((3,))
         torch.Size([5, 3])
     """
-    context_shape = as_shape(context_dim)
-    return ConditionalFlow(MaskedAutoregressive(input_dim, context_shape=context_shape, **options))
+    return ConditionalFlow(MaskedAutoregressive(input_dim, context_shape=(context_dim,), **options))
