@@ -25,6 +25,7 @@ Plain: TypeAlias = "bool | int | float | str | list[Plain] | dict[str, Plain] | 
 PUBLIC_MODULES = ("nets", "transforms", "distributions", "data", "models")
 _PACKAGE = __name__.partition(".")[0]
 _ARGUMENTS = "_constructor_arguments"
+_OPTIONS_OF = "_options_of"
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -49,7 +50,11 @@ class Configured:
         """Wrap the constructor so that it records what it was given."""
         super().__init_subclass__(**kwargs)
         if "__init__" in cls.__dict__:
-            cls.__init__ = _recording(cls.__dict__["__init__"])  # type: ignore[method-assign]
+            init = cls.__dict__["__init__"]
+            if hasattr(init, _OPTIONS_OF):
+                signature = inspect.signature(init)
+                cls.__doc__ = _joined_docstring(cls, getattr(init, _OPTIONS_OF), signature)
+            cls.__init__ = _recording(init)  # type: ignore[method-assign]
 
     def current_arguments(self) -> dict[str, Any]:
         """Return the arguments that would make this object's like now.
@@ -68,8 +73,9 @@ def _recording(init: Callable[..., None]) -> Callable[..., None]:
         try:
             arguments = _bind(signature, (self, *args), kwargs)
         except TypeError as error:
-            classes = [cls.__name__ for cls in type(self).__mro__]
-            raise _misfit(error, classes, kwargs) from None
+            names = [qualified_name(cls) for cls in type(self).__mro__]
+            unknown = kwargs.keys() - signature.parameters
+            raise _misfit(type(self).__name__, error, names, unknown) from None
         check_integers(declared, arguments)
         # The most derived constructor comes first; those it calls must not overwrite its record.
         self.__dict__.setdefault(_ARGUMENTS, arguments)
@@ -78,16 +84,12 @@ def _recording(init: Callable[..., None]) -> Callable[..., None]:
     return recording_init
 
 
-def _misfit(error: TypeError, called: Sequence[str], given: Iterable[str]) -> TypeError:
-    """Return the error of a call with other arguments than it takes, and what has moved.
-
-    Args:
-        error: What went wrong.
-        called: Name of the class and of its bases, or of the function.
-        given: Names of the arguments.
-    """
-    hint = moved_hint([f"{part}.{name}" for part in PUBLIC_MODULES for name in called], given)
-    return TypeError(f"{called[0]}() {error}" + (f": {hint}" if hint else ""))
+def _misfit(
+    called: str, error: TypeError, names: Collection[str], unknown: Collection[str]
+) -> TypeError:
+    """Return the error of a call with other arguments than it takes, and what has moved."""
+    hint = moved_hint(names, unknown)
+    return TypeError(f"{called}() {error}" + (f": {hint}" if hint else ""))
 
 
 def _bind(
@@ -148,7 +150,8 @@ def takes_arguments_of(
 
     Its signature, from which the command line reads options, gets the arguments of ``make``; its
     docstring gets their descriptions, in the place of the entry ``options``. What the function
-    declares or describes itself stays as it is.
+    declares or describes itself stays as it is. Of the constructor of a :class:`Configured` class
+    it is the class's docstring.
 
     Args:
         make: What the options are passed on to.
@@ -182,17 +185,21 @@ def takes_arguments_of(
 
     def decorate(function: FunctionT) -> FunctionT:
         signature = _joined_signature(function, make, without, defaults)
+        part = function.__module__.split(".")[1:2]
 
         @functools.wraps(function)
         def passing_on(*args: Any, **kwargs: Any) -> Any:
             try:
                 signature.bind(*args, **kwargs)
             except TypeError as error:
-                raise _misfit(error, [function.__name__], kwargs) from None
+                name = function.__name__
+                unknown = kwargs.keys() - signature.parameters
+                raise _misfit(name, error, [".".join([*part, name])], unknown) from None
             return function(*args, **{**defaults, **kwargs})
 
         passing_on.__signature__ = signature  # type: ignore[attr-defined]
         passing_on.__doc__ = _joined_docstring(function, make, signature)
+        setattr(passing_on, _OPTIONS_OF, make)
         return passing_on  # type: ignore[return-value]
 
     return decorate
@@ -260,8 +267,10 @@ def _joined_docstring(
 ) -> str:
     own, theirs = described_arguments(function), described_arguments(make)
     text = inspect.getdoc(function) or ""
+    if "options" not in own:
+        return text
     missing = (name for name in signature.parameters if name not in own)
-    return text.replace(own.get("options", ""), "".join(theirs.get(n, "") for n in missing))
+    return text.replace(own["options"], "".join(theirs.get(n, "") for n in missing))
 
 
 def described_arguments(make: Callable[..., Any]) -> dict[str, str]:
@@ -340,8 +349,9 @@ def build(description: object, *, allow: Collection[str] = ()) -> Any:
     try:
         inspect.signature(cls).bind(**arguments)
     except TypeError as error:
-        problem = f"`{description['class']}` does not take these arguments: {error}."
-        raise ValueError(problem) from None
+        unknown = arguments.keys() - inspect.signature(cls).parameters
+        misfit = _misfit(description["class"], error, [description["class"]], unknown)
+        raise ValueError(f"`class` must take the arguments given; got {misfit}.") from None
     return cls(**arguments)
 
 

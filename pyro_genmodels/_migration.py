@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 Change: TypeAlias = Callable[[str, dict[str, Any]], tuple[str, dict[str, Any]]]
@@ -20,6 +20,18 @@ def _unbounded_glow(name: str, arguments: dict[str, Any]) -> tuple[str, dict[str
     old = name in ("transforms.Glow", "transforms.ConditionalGlow")
     old = old or (name == "models.glow" and {"log_scale_factor", "condition"} <= arguments.keys())
     return name, {"max_amplification": None, **arguments} if old else arguments
+
+
+def _without_cache_size(name: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Drop what changed nothing; what is not of this package may well have such an argument."""
+    if not _had_cache_size(name):
+        return name, arguments
+    return name, {key: value for key, value in arguments.items() if key != "cache_size"}
+
+
+def _had_cache_size(name: str) -> bool:
+    builders = ("models.nice", "models.realnvp", "models.glow", "models.spline_flow")
+    return name.startswith("transforms.") or name in builders
 
 
 class Moved(NamedTuple):
@@ -47,6 +59,8 @@ _FIRST_FIELD = {
     "models.VQVAE2Network": "reduction",
     "models.VQVAENetwork": "kind",
     "models.WaveNetSizes": "channels",
+    "transforms.GlowCoupling": "kind",
+    "transforms.Splines": "domain",
 }
 _NETWORK = _into("network", "models.VAENetwork", "hidden", "activation", "dropout")
 _VAE = {
@@ -63,8 +77,27 @@ _VAE = {
 _BETA = ("beta", "first_beta", "capacity", "capacity_steps", "rate", "rate_step")
 _BLOCKS = ("reduction", "hidden_channels", "residual_channels", "num_blocks")
 _CODEBOOK = _into("codebook", "models.Codebook", "num_codes", "commitment", code_dim="dim")
+_GLOW = _into(
+    "coupling",
+    "transforms.GlowCoupling",
+    "max_amplification",
+    "log_scale_factor",
+    "num_bins",
+    "bound",
+)
+_SPLINES = _into("splines", "transforms.Splines", "domain", "num_bins", "bound")
 
 MOVED: dict[str, dict[str, Moved]] = {
+    "models.glow": _GLOW,
+    "models.spline_flow": _SPLINES,
+    "transforms.ConditionalGlow": _GLOW,
+    "transforms.ConditionalNeuralSplineFlow": _SPLINES,
+    "transforms.Glow": _GLOW,
+    "transforms.NeuralSplineFlow": _SPLINES,
+    "transforms.conditional_glow": _GLOW,
+    "transforms.conditional_neural_spline_flow": _SPLINES,
+    "transforms.glow": _GLOW,
+    "transforms.neural_spline_flow": _SPLINES,
     "models.VAE": _VAE,
     "models.BetaVAE": {**_VAE, **_into("objective", "models.KLObjective", *_BETA)},
     "models.DeltaVAE": {
@@ -136,12 +169,16 @@ def _fields(group: str, given: Any) -> dict[str, Any]:
     return {} if given is None else {_FIRST_FIELD[group]: given}
 
 
-def moved_hint(names: Iterable[str], given: Iterable[str]) -> str:
+def moved_hint(names: Collection[str], given: Collection[str]) -> str:
     """Return where old arguments have gone, ``""`` if none of those given has.
 
     Args:
         names: Public names of a class and its bases, or of a builder.
-        given: Names of the arguments.
+        given: Names of arguments that it does not take.
+
+    Example:
+        >>> moved_hint(["transforms.Glow"], ["num_bins"])
+        '`num_bins` is now `coupling=GlowCoupling(num_bins=...)`'
     """
     moved = {old: to for name in names for old, to in MOVED.get(name, {}).items()}
     hints = [
@@ -150,10 +187,15 @@ def moved_hint(names: Iterable[str], given: Iterable[str]) -> str:
         for old in given
         if old in moved
     ]
+    if "cache_size" in given and any(map(_had_cache_size, names)):
+        hints.append("`cache_size` is now set by `with_cache(cache_size)` of a transform")
     return "; ".join(hints)
 
 
-CHANGES: dict[int, tuple[Change, ...]] = {1: (_unbounded_glow,), 2: (_regrouped,)}
+CHANGES: dict[int, tuple[Change, ...]] = {
+    1: (_unbounded_glow,),
+    2: (_without_cache_size, _regrouped),
+}
 """Changes from a format to the next: ``{1: (renamed_layers, ...)}`` leads from format 1 to 2.
 
 A change takes a class or builder by its public name (``"models.VAE"``) with its arguments, and

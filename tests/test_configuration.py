@@ -104,8 +104,11 @@ def test_allowing_is_by_full_name() -> None:
     [
         (None, "mapping with a 'class'"),
         ({"arguments": {}}, "mapping with a 'class'"),
-        ({"class": "models.VAE", "arguments": {"no_such": 1}}, "does not take these arguments"),
-        ({"class": "models.VAE", "arguments": {}}, "does not take these arguments"),
+        (
+            {"class": "models.VAE", "arguments": {"no_such": 1}},
+            "`class` must take the arguments given",
+        ),
+        ({"class": "models.VAE", "arguments": {}}, "`class` must take the arguments given"),
         ({"class": "models.VAE", "arguments": {"event_shape": []}}, "`event_shape` must be"),
     ],
 )

@@ -27,9 +27,10 @@ def jaxtyped(*, typechecker: Callable[..., Any]) -> Callable[[Any], Any]:
 
     def decorate(part: Any) -> Any:
         hints = getattr(part, "__annotations__", {}).values()
-        text = " ".join(map(str, hints))
+        known = _known(hints, part.__globals__) if inspect.isfunction(part) else None
+        text = " ".join(map(str, known or ()))  # an alias says by its value what it names
         # A size may be an argument's, a name may be imported for mypy only: jaxtyping knows both.
-        if not inspect.isfunction(part) or "{" in text or not _are_known(hints, part.__globals__):
+        if known is None or "{" in text:
             return _jaxtyped(typechecker=typechecker)(part)
         try:
             checks = typechecker(part)
@@ -40,14 +41,11 @@ def jaxtyped(*, typechecker: Callable[..., Any]) -> Callable[[Any], Any]:
     return decorate
 
 
-def _are_known(hints: Iterable[Any], names: dict[str, Any]) -> bool:
+def _known(hints: Iterable[Any], names: dict[str, Any]) -> list[Any] | None:
     try:
-        for hint in hints:
-            if isinstance(hint, str):
-                eval(hint, names)
+        return [eval(hint, names) if isinstance(hint, str) else hint for hint in hints]
     except Exception:  # of a name, or of a shape given as `...`, which jaxtyping leaves unchecked
-        return False
-    return True
+        return None
 
 
 def _binding_axes(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -117,7 +117,10 @@ def test_objects_are_not_unpickled(tmp_path: Path) -> None:
         ({"weights": {"mean": torch.zeros(3)}}, "weights without .*log_scale"),
         ({"weights": {**Tiny().state_dict(), "more": torch.zeros(4)}}, "with unknown more"),
         ({"weights": Tiny(4).state_dict()}, "with other shapes of log_scale, mean"),
-        ({"model": {"class": NAME, "arguments": {"width": 3}}}, "does not take these arguments"),
+        (
+            {"model": {"class": NAME, "arguments": {"width": 3}}},
+            "`class` must take the arguments given",
+        ),
         ({"model": {"class": NAME, "arguments": {"size": -3}}}, "positive"),
     ],
 )

@@ -7,12 +7,14 @@ from typing import Any
 from pyro_genmodels.models.published.format import Preset, Table, published
 
 
-def _glow(size: int, *, batch_size: int, warmup_examples: int, **model: Any) -> Preset:
+def _glow(
+    size: int, *, batch_size: int, warmup_examples: int, kind: str = "affine", **model: Any
+) -> Preset:
     """Glow's code; it warms up over ten epochs, and shifts CIFAR-10's images at random."""
     shared = {"event_shape": [3, size, size], "num_levels": 256, "width": 512, "lu": False}
-    shared["max_amplification"] = None  # the published map
+    coupling = {"kind": kind, "max_amplification": None}  # the published map
     course = {"batch_size": batch_size, "warmup_steps": 10 * warmup_examples // batch_size}
-    model = {**shared, "coupling": "affine", "dropout": 0.0, **model}
+    model = {**shared, "coupling": coupling, "dropout": 0.0, **model}
     return published(model, optimizer="adamax", learning_rate=1e-3, **course)
 
 
@@ -48,7 +50,7 @@ FLOWS: Table = {
             256,
             num_scales=6,
             num_steps=32,
-            coupling="additive",
+            kind="additive",
             num_levels=32,
             batch_size=1,
             warmup_examples=27_000,

@@ -11,8 +11,8 @@ from torch.distributions import Transform
 
 from pyro_genmodels._changes import in_functorch
 from pyro_genmodels._checks import check
-from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets.layers import checkpointed
+from pyro_genmodels.transforms.base.event_types import Context, Event, Mapped
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform, as_flow
 
 
@@ -55,21 +55,17 @@ class Chain(FlowTransform):
         self.domain, self.codomain = flows[0].domain, flows[-1].codomain
         self.num_classes, self.context_shape = common_context(flows)
 
-    def forward_and_log_det(
-        self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*result"], Float[Tensor, "*batch"]]:
+    def forward_and_log_det(self, x: Event, context: Context = None) -> Mapped:
         """Return what the last part makes, and the sum of the log-determinants."""
-        total = x.new_zeros(x.shape[: x.dim() - self.domain.event_dim])
+        total = self._volume_kept(x)
         for part in self._parts():
             x, log_det = self._evaluate(part, part.forward_and_log_det, x, context)
             total = total + log_det
         return x, total
 
-    def inverse_and_log_det(
-        self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*result"], Float[Tensor, "*batch"]]:
+    def inverse_and_log_det(self, y: Event, context: Context = None) -> Mapped:
         """Undo the parts, the last first."""
-        total = y.new_zeros(y.shape[: y.dim() - self.domain.event_dim])
+        total = self._volume_kept(y)
         for part in reversed(self._parts()):
             y, log_det = self._evaluate(part, part.inverse_and_log_det, y, context)
             total = total + log_det

@@ -17,7 +17,7 @@ from torch.distributions import Transform, constraints
 from pyro_genmodels._batching import broadcast_shapes
 from pyro_genmodels._checks import check, check_trailing
 from pyro_genmodels._configuration import Configured
-from pyro_genmodels._typing import Float, Num
+from pyro_genmodels._typing import Float
 from pyro_genmodels.nets.layers import (
     FirstData,
     FullPrecisionWeights,
@@ -25,6 +25,7 @@ from pyro_genmodels.nets.layers import (
     check_finite_context,
     context_event_dim,
 )
+from pyro_genmodels.transforms.base.event_types import Context, Event, Mapped
 from pyro_genmodels.transforms.base.torch_protocol import HandOver
 
 
@@ -66,21 +67,25 @@ class FlowTransform(Configured, HandOver, FullPrecisionWeights, TransformModule)
         self.event_shape = event_shape
 
     @abstractmethod
-    def forward_and_log_det(
-        self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*result"], Float[Tensor, "*batch"]]:
+    def forward_and_log_det(self, x: Event, context: Context = None) -> Mapped:
         """Return the data of the noise ``x`` and ``log |dy/dx|``, a pure function."""
 
     @abstractmethod
-    def inverse_and_log_det(
-        self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*result"], Float[Tensor, "*batch"]]:
+    def inverse_and_log_det(self, y: Event, context: Context = None) -> Mapped:
         """Return the noise of the data ``y`` and ``log |dx/dy|``, a pure function."""
 
     @property
     def context_event_dim(self) -> int | None:
         """Rank of a context: label 0, vector 1, map 3; ``None`` if it takes none."""
         return context_event_dim(self.num_classes, self.context_shape)
+
+    def _volume_kept(self, x: Tensor) -> Tensor:
+        """Return the log-determinants of a map that keeps volumes: zero for each event of ``x``."""
+        return x.new_zeros(x.shape[: x.dim() - self.domain.event_dim])
+
+    def _sum(self, terms: Tensor) -> Tensor:
+        """Return the sums over the elements of each event."""
+        return terms.sum(list(range(-self.domain.event_dim, 0)))
 
     def largest_value(self, noise: float) -> float:
         """Return a bound on the size of the elements of data, whatever the networks say.
@@ -244,15 +249,11 @@ class Inverse(FlowTransform):
             self.flow.__dict__["_inv"] = self
         return self.flow
 
-    def forward_and_log_det(
-        self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*result"], Float[Tensor, "*batch"]]:
+    def forward_and_log_det(self, x: Event, context: Context = None) -> Mapped:
         """Return what the flow makes noise of ``x``, and the log-determinant."""
         return self.flow.inverse_and_log_det(x, context)
 
-    def inverse_and_log_det(
-        self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*result"], Float[Tensor, "*batch"]]:
+    def inverse_and_log_det(self, y: Event, context: Context = None) -> Mapped:
         """Return the data that the flow makes of ``y``, and the log-determinant."""
         return self.flow.forward_and_log_det(y, context)
 

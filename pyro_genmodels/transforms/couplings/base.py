@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._batching import event_of
 from pyro_genmodels._checks import as_shape, check, check_event_shape
-from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets import ConvNet
 from pyro_genmodels.nets.layers import vector_net
+from pyro_genmodels.transforms.base.event_types import Context, Event, MappedEvent
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform
 from pyro_genmodels.transforms.couplings.masks import Checkerboard, HalfMask, Mask
 
@@ -50,15 +50,11 @@ class Coupling(FlowTransform, Abstract):
     def _to_data(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the data of the changing elements and the log-slopes; ``None`` for zeros."""
 
-    def forward_and_log_det(
-        self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def forward_and_log_det(self, x: Event, context: Context = None) -> MappedEvent:
         """Return the data of the noise ``x`` and the log-determinant."""
         return self._couple(x, context, self._to_data)
 
-    def inverse_and_log_det(
-        self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def inverse_and_log_det(self, y: Event, context: Context = None) -> MappedEvent:
         """Return the noise of the data ``y`` and the log-determinant."""
         return self._couple(y, context, self._to_noise)
 
@@ -73,7 +69,7 @@ class Coupling(FlowTransform, Abstract):
         changed, log_slope = change(changed, self._elementwise(seen, x, context))
         y = self.mask.merge(seen, changed)
         if log_slope is None:
-            return y, x.new_zeros(x.shape[: x.dim() - self.mask.event_dim])
+            return y, self._volume_kept(x)
         return y, log_slope.sum(list(range(-self.mask.changed_dim, 0)))
 
     def _check_shape(self, shape: torch.Size) -> None:

@@ -11,11 +11,7 @@ from torch import Tensor, nn
 
 from pyro_genmodels._checks import as_shape, check_choice, integers_checked
 from pyro_genmodels._configuration import takes_arguments_of
-from pyro_genmodels.transforms.base.amplification import (
-    FARTHEST,
-    check_amplification,
-    soft_clip,
-)
+from pyro_genmodels.transforms.base.amplification import FARTHEST, check_amplification, soft_clip
 from pyro_genmodels.transforms.base.conditional import CONTEXT, ConditionalFlow
 from pyro_genmodels.transforms.couplings.base import GIVEN, Coupling, coupling_net, default_mask
 from pyro_genmodels.transforms.couplings.masks import Mask

@@ -5,13 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pyro_genmodels._checks import (
-    as_shape,
-    check,
-    check_choice,
-    check_positive,
-    integers_checked,
-)
+from pyro_genmodels._checks import as_shape, check, check_choice, check_positive, integers_checked
 from pyro_genmodels._configuration import takes_arguments_of
 from pyro_genmodels.nets.layers import expect_no_data
 from pyro_genmodels.transforms.base.conditional import CONTEXT, ConditionalFlow

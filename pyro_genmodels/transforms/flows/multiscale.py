@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.distributions import Transform
 
-from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.transforms.base.chain import common_context, context_for
+from pyro_genmodels.transforms.base.event_types import Context, Event, MappedEvent
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform, as_flow
 from pyro_genmodels.transforms.couplings.coupling import AffineCoupling
 from pyro_genmodels.transforms.couplings.masks import ChannelMask
@@ -33,17 +33,13 @@ class OnSqueezed(FlowTransform):
         """Return the transform's bound."""
         return self.transform.largest_value(noise)
 
-    def forward_and_log_det(
-        self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def forward_and_log_det(self, x: Event, context: Context = None) -> MappedEvent:
         """Return the image after the transform, and its log-determinant."""
         squeezed = squeeze(x, alternating=self.alternating)
         y, log_det = self.transform.forward_and_log_det(squeezed, context)
         return unsqueeze(y, alternating=self.alternating), log_det
 
-    def inverse_and_log_det(
-        self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def inverse_and_log_det(self, y: Event, context: Context = None) -> MappedEvent:
         """Return the image before the transform, and the log-determinant of its inverse."""
         squeezed = squeeze(y, alternating=self.alternating)
         x, log_det = self.transform.inverse_and_log_det(squeezed, context)
@@ -106,9 +102,7 @@ class FactorOut(FlowTransform):
         kept = self.transform.largest_value(noise)
         return kept if self.prior is None else max(kept, self.prior.largest_value(noise))
 
-    def forward_and_log_det(
-        self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def forward_and_log_det(self, x: Event, context: Context = None) -> MappedEvent:
         """Return the data of the noise ``x`` and the log-determinant."""
         self.mask.check(x.shape[-3:])
         kept, out = self.mask.divide(x)
@@ -120,9 +114,7 @@ class FactorOut(FlowTransform):
         y, log_det_of_prior = self.prior.forward_and_log_det(y, context_for(self.prior, context))
         return y, log_det + log_det_of_prior
 
-    def inverse_and_log_det(
-        self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def inverse_and_log_det(self, y: Event, context: Context = None) -> MappedEvent:
         """Return the noise of the data ``y`` and the log-determinant."""
         self.mask.check(y.shape[-3:])
         log_det_of_prior: Tensor | float = 0.0

@@ -10,13 +10,7 @@ from typing import Any, Literal
 from torch import nn
 from torch.distributions import constraints
 
-from pyro_genmodels._checks import (
-    as_shape,
-    check,
-    check_choice,
-    check_positive,
-    integers_checked,
-)
+from pyro_genmodels._checks import as_shape, check, check_choice, check_positive, integers_checked
 from pyro_genmodels._configuration import ArgumentGroup, takes_arguments_of
 from pyro_genmodels.transforms.base.chain import Chain
 from pyro_genmodels.transforms.base.conditional import CONTEXT, ConditionalFlow

@@ -5,17 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
-
-from pyro_genmodels._checks import (
-    as_shape,
-    check_positive,
-    integers_checked,
-)
+from pyro_genmodels._checks import as_shape, check_positive, integers_checked
 from pyro_genmodels._configuration import takes_arguments_of
-from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets.layers import vector_net
 from pyro_genmodels.transforms.base.conditional import CONTEXT, ConditionalFlow
+from pyro_genmodels.transforms.base.event_types import Context, Event, MappedEvent
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform
 from pyro_genmodels.transforms.couplings.coupling import AdditiveCoupling
 from pyro_genmodels.transforms.couplings.masks import AlternatingMask
@@ -82,16 +76,12 @@ class NICE(WholeFlow):
             couplings.append(AdditiveCoupling(mask, vector_net(seen, changed, **options)))
         self._compose([DiagonalScale((size,)), *couplings], checkpoint=checkpoint)
 
-    def forward_and_log_det(
-        self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def forward_and_log_det(self, x: Event, context: Context = None) -> MappedEvent:
         """Return the data of the noise ``x`` and the log-determinant."""
         y, log_det = self.flow.forward_and_log_det(x.flatten(-self.domain.event_dim), context)
         return y.reshape(x.shape), log_det
 
-    def inverse_and_log_det(
-        self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def inverse_and_log_det(self, y: Event, context: Context = None) -> MappedEvent:
         """Return the noise of the data ``y`` and the log-determinant."""
         x, log_det = self.flow.inverse_and_log_det(y.flatten(-self.domain.event_dim), context)
         return x.reshape(y.shape), log_det

@@ -8,11 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from pyro_genmodels._checks import (
-    as_shape,
-    check,
-    integers_checked,
-)
+from pyro_genmodels._checks import as_shape, check, integers_checked
 from pyro_genmodels._configuration import takes_arguments_of
 from pyro_genmodels.nets import RealNVPNet
 from pyro_genmodels.transforms.base.chain import Chain

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import as_shape, check_event_shape
-from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets.layers import context_event_dim
 from pyro_genmodels.transforms.base.chain import Chain
+from pyro_genmodels.transforms.base.event_types import Context, Event, MappedEvent
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform
 from pyro_genmodels.transforms.layers.logit import Logit
 
@@ -58,14 +57,10 @@ class WholeFlow(FlowTransform, Abstract):
         """Return a bound on the size of the elements of data; see :class:`FlowTransform`."""
         return self.flow.largest_value(noise)
 
-    def forward_and_log_det(
-        self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def forward_and_log_det(self, x: Event, context: Context = None) -> MappedEvent:
         """Return the data of the noise ``x`` and the log-determinant."""
         return self.flow.forward_and_log_det(x, context)
 
-    def inverse_and_log_det(
-        self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def inverse_and_log_det(self, y: Event, context: Context = None) -> MappedEvent:
         """Return the noise of the data ``y`` and the log-determinant."""
         return self.flow.inverse_and_log_det(y, context)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyro_genmodels._batching import broadcast_batch, event_of
 from pyro_genmodels._checks import check
-from pyro_genmodels._typing import Float, Num
+from pyro_genmodels.transforms.base.event_types import Context, Event, MappedEvent
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform
 
 
@@ -61,16 +61,12 @@ class NFlowsTransform(FlowTransform):
         self.transform = transform
         self.context_shape = None if context_shape is None else torch.Size(context_shape)
 
-    def forward_and_log_det(
-        self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def forward_and_log_det(self, x: Event, context: Context = None) -> MappedEvent:
         """Return the data of the noise ``x`` and the log-determinant: nflows' inverse."""
         inverse: Callable[..., tuple[Tensor, Tensor]] = self.transform.inverse  # type: ignore[assignment]
         return self._over_batch(inverse, x, context)
 
-    def inverse_and_log_det(
-        self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def inverse_and_log_det(self, y: Event, context: Context = None) -> MappedEvent:
         """Return the noise of the data ``y`` and the log-determinant: nflows' forward."""
         return self._over_batch(self.transform, y, context)
 

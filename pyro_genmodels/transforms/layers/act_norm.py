@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from pyro_genmodels._checks import check, check_positive, integers_checked
 from pyro_genmodels._configuration import takes_arguments_of
-from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets.layers import (
     ContextEmbedding,
     FirstData,
@@ -20,12 +19,9 @@ from pyro_genmodels.nets.layers import (
     set_values,
     standardizing,
 )
-from pyro_genmodels.transforms.base.amplification import (
-    FARTHEST,
-    check_amplification,
-    soft_clip,
-)
+from pyro_genmodels.transforms.base.amplification import FARTHEST, check_amplification, soft_clip
 from pyro_genmodels.transforms.base.conditional import CONTEXT, ConditionalFlow
+from pyro_genmodels.transforms.base.event_types import Context, Event, MappedEvent
 from pyro_genmodels.transforms.base.featurewise import FeaturewiseFlow
 
 
@@ -95,16 +91,12 @@ class ActNorm(FeaturewiseFlow):
         check(fits, "context_shape", "be that of a vector for vectors", context_shape)
         set_to_zero(self.embedding)
 
-    def forward_and_log_det(
-        self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def forward_and_log_det(self, x: Event, context: Context = None) -> MappedEvent:
         """Return the data of the noise ``x`` and the log-determinant."""
         shift, log_scale = self._values(x, context)
         return x * torch.exp(-log_scale) - shift, -self._total(x, log_scale)
 
-    def inverse_and_log_det(
-        self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def inverse_and_log_det(self, y: Event, context: Context = None) -> MappedEvent:
         """Return the noise of the data ``y`` and the log-determinant; the first data set both."""
         if self.first_data.is_due and not is_frozen(self):
             self._standardize(y)

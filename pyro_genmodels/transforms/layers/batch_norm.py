@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyro_genmodels._checks import check, check_positive, integers_checked
 from pyro_genmodels._configuration import takes_arguments_of
-from pyro_genmodels._typing import Float, Num
+from pyro_genmodels.transforms.base.event_types import Context, Event, MappedEvent
 from pyro_genmodels.transforms.base.featurewise import FeaturewiseFlow
 
 
@@ -61,17 +61,13 @@ class BatchNorm(FeaturewiseFlow):
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.ones(num_features))
 
-    def forward_and_log_det(
-        self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def forward_and_log_det(self, x: Event, context: Context = None) -> MappedEvent:
         """Return the data of the noise ``x`` and the log-determinant, by the running averages."""
         self._check_features(x)
         mean, log_scale = self._of_moments(self.running_mean, self.running_var)
         return x * torch.exp(-log_scale) + mean, -self._over_event(x, log_scale.sum())
 
-    def inverse_and_log_det(
-        self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def inverse_and_log_det(self, y: Event, context: Context = None) -> MappedEvent:
         """Return the noise of the data ``y`` and the log-determinant."""
         self._check_features(y)
         moments = self._of_batch(y) if self.training else (self.running_mean, self.running_var)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyro_genmodels._checks import check, check_event_shape
-from pyro_genmodels._typing import Float, Num
+from pyro_genmodels.transforms.base.event_types import Context, Event, MappedEvent
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform
 
 
@@ -53,17 +53,13 @@ class Dequantize(FlowTransform):
         super().__init__(len(shape), event_shape=shape)
         self.context_shape = shape
 
-    def forward_and_log_det(
-        self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def forward_and_log_det(self, x: Event, context: Context = None) -> MappedEvent:
         """Return values in the cells above ``context``, and the log-determinant."""
         low = _integers(context, x)
         values = low + torch.sigmoid(x).clamp_min(_least(x.dtype))
         return torch.minimum(values, _below_next(low)), self._sum(-F.softplus(x) - F.softplus(-x))
 
-    def inverse_and_log_det(
-        self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def inverse_and_log_det(self, y: Event, context: Context = None) -> MappedEvent:
         """Return the noise of ``y``, and a log-determinant of minus infinity out of the cell."""
         low = _integers(context, y)
         # A fraction of zero stands for those that round to it: their middle.
@@ -73,9 +69,6 @@ class Dequantize(FlowTransform):
         log_p, log_q = torch.log(fraction), torch.log1p(-fraction)
         inside = y.floor() == low
         return log_p - log_q, self._sum(torch.where(inside, -log_p - log_q, -torch.inf))
-
-    def _sum(self, terms: Tensor) -> Tensor:
-        return terms.sum(list(range(-self.domain.event_dim, 0)))
 
 
 def _integers(context: Tensor | None, like: Tensor) -> Tensor:

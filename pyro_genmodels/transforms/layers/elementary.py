@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_genmodels._checks import check, check_choice, check_event_shape, integers_checked
-from pyro_genmodels._typing import Float, Num
+from pyro_genmodels.transforms.base.event_types import Context, Event, MappedEvent
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform
 
 
@@ -42,22 +42,18 @@ class Permute(FlowTransform):
         self.register_buffer("permutation", torch.tensor(order))
         self.register_buffer("back", torch.tensor(order).argsort())
 
-    def forward_and_log_det(
-        self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def forward_and_log_det(self, x: Event, context: Context = None) -> MappedEvent:
         """Return ``x`` in the data's order, and zero."""
         return self._select(x, self.permutation)
 
-    def inverse_and_log_det(
-        self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def inverse_and_log_det(self, y: Event, context: Context = None) -> MappedEvent:
         """Return ``y`` in the noise's order, and zero."""
         return self._select(y, self.back)
 
     def _select(self, x: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
         rank = self.domain.event_dim
         check(x.shape[-rank] == len(order), "event", f"have {len(order)} features", x.shape[-rank])
-        return x.index_select(-rank, order), x.new_zeros(x.shape[: x.dim() - rank])
+        return x.index_select(-rank, order), self._volume_kept(x)
 
 
 class Reverse(FlowTransform):
@@ -78,16 +74,11 @@ class Reverse(FlowTransform):
         check_choice("event_dim", event_dim, (1, 3))
         super().__init__(event_dim)
 
-    def forward_and_log_det(
-        self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def forward_and_log_det(self, x: Event, context: Context = None) -> MappedEvent:
         """Return ``x`` turned around, and zero."""
-        rank = self.domain.event_dim
-        return x.flip(-rank), x.new_zeros(x.shape[: x.dim() - rank])
+        return x.flip(-self.domain.event_dim), self._volume_kept(x)
 
-    def inverse_and_log_det(
-        self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def inverse_and_log_det(self, y: Event, context: Context = None) -> MappedEvent:
         """Return ``y`` turned back, and zero."""
         return self.forward_and_log_det(y)
 
@@ -118,15 +109,11 @@ class DiagonalScale(FlowTransform):
         super().__init__(len(shape), event_shape=shape)
         self.log_scale = nn.Parameter(torch.zeros(shape))
 
-    def forward_and_log_det(
-        self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def forward_and_log_det(self, x: Event, context: Context = None) -> MappedEvent:
         """Return the data of the noise ``x`` and the log-determinant."""
         return x * torch.exp(-self.log_scale), -self._total(x)
 
-    def inverse_and_log_det(
-        self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def inverse_and_log_det(self, y: Event, context: Context = None) -> MappedEvent:
         """Return the noise of the data ``y`` and the log-determinant."""
         return y * torch.exp(self.log_scale), self._total(y)
 

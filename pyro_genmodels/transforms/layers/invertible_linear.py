@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from pyro_genmodels._batching import over_batch
 from pyro_genmodels._checks import check, integers_checked
 from pyro_genmodels._configuration import takes_arguments_of
-from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.nets.layers import ContextEmbedding, full_precision, set_to_zero
 from pyro_genmodels.transforms.base.conditional import CONTEXT, ConditionalFlow
+from pyro_genmodels.transforms.base.event_types import Context, Event, MappedEvent
 from pyro_genmodels.transforms.base.featurewise import FeaturewiseFlow
 
 
@@ -85,17 +85,13 @@ class InvertibleLinear(FeaturewiseFlow):
         log_sizes = upper.diagonal().abs().log().diag()
         self.factors = nn.Parameter(lower.tril(-1) + log_sizes + upper.triu(1))
 
-    def forward_and_log_det(
-        self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def forward_and_log_det(self, x: Event, context: Context = None) -> MappedEvent:
         """Return the data of the noise ``x`` and the log-determinant."""
         weight, log_det = self._inverse_weight(context) if self.lu else self._weight(context)
         weight = weight if self.lu else torch.linalg.inv(weight)
         return self._multiply(weight, x), -self._over_event(x, log_det)
 
-    def inverse_and_log_det(
-        self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def inverse_and_log_det(self, y: Event, context: Context = None) -> MappedEvent:
         """Return the noise of the data ``y`` and the log-determinant."""
         weight, log_det = self._weight(context)
         return self._multiply(weight, y), self._over_event(y, log_det)

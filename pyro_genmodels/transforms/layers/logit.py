@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import biject_to, constraints, transform_to
 
 from pyro_genmodels._checks import check
-from pyro_genmodels._typing import Float, Num
+from pyro_genmodels.transforms.base.event_types import Context, Event, MappedEvent
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform
 
 
@@ -63,12 +63,7 @@ class Logit(FlowTransform):
         self._ends = low, high
         self.codomain = constraints.independent(_OpenInterval(low, high), event_dim)
 
-    def _sum(self, terms: Tensor) -> Tensor:
-        return terms.sum(list(range(-self.domain.event_dim, 0)))
-
-    def forward_and_log_det(
-        self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def forward_and_log_det(self, x: Event, context: Context = None) -> MappedEvent:
         """Return the data and the log-determinant."""
         width = 1 - 2 * self.margin
         log_slope = -F.softplus(x) - F.softplus(-x) - math.log(width)
@@ -80,9 +75,7 @@ class Logit(FlowTransform):
         (low, high), number = self._ends, torch.finfo(dtype)
         return low * (1 - number.eps) or number.tiny, high * (1 - number.eps)
 
-    def inverse_and_log_det(
-        self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def inverse_and_log_det(self, y: Event, context: Context = None) -> MappedEvent:
         """Return the logits and the log-determinant."""
         width = 1 - 2 * self.margin
         p = self.margin + width * y

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from pyro_genmodels._checks import check, check_positive, integers_checked
 from pyro_genmodels._configuration import takes_arguments_of
-from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.transforms.base.conditional import CONTEXT, ConditionalFlow
+from pyro_genmodels.transforms.base.event_types import Context, Event, MappedEvent
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform
 
 _BOUND = 5.0  # of the log-scales: factors of 150, which float32 can undo
@@ -79,9 +79,7 @@ class MaskedAutoregressive(FlowTransform):
                 net = ConditionalAutoRegressiveNN(num_features, inputs, widths, **order)
         self.net = net.to(device)
 
-    def forward_and_log_det(
-        self, x: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def forward_and_log_det(self, x: Event, context: Context = None) -> MappedEvent:
         """Return the data of the noise ``x`` and the log-determinant."""
         y = torch.zeros_like(x)
         places = torch.arange(x.shape[-1], device=x.device)
@@ -90,9 +88,7 @@ class MaskedAutoregressive(FlowTransform):
             y = torch.where(places == place, loc + x * log_scale.exp(), y)
         return y, log_scale.sum(-1)
 
-    def inverse_and_log_det(
-        self, y: Float[Tensor, "*event"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*batch"]]:
+    def inverse_and_log_det(self, y: Event, context: Context = None) -> MappedEvent:
         """Return the noise of the data ``y`` and the log-determinant."""
         loc, log_scale = self._law(y, context)
         return (y - loc) * torch.exp(-log_scale), -log_scale.sum(-1)

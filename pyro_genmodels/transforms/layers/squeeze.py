@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from pyro_genmodels._checks import check
-from pyro_genmodels._typing import Float, Num
+from pyro_genmodels._typing import Float
+from pyro_genmodels.transforms.base.event_types import Context, Event, Mapped
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform
 
 # Opposite corners first, so that the first half of the channels is a checkerboard of the pixels.
@@ -67,17 +68,13 @@ class Squeeze(FlowTransform):
         super().__init__(3)
         self.alternating = alternating
 
-    def forward_and_log_det(
-        self, x: Float[Tensor, "*image"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*squeezed"], Float[Tensor, "*batch"]]:
+    def forward_and_log_det(self, x: Event, context: Context = None) -> Mapped:
         """Return the squeezed image and zero."""
-        return squeeze(x, alternating=self.alternating), x.new_zeros(x.shape[:-3])
+        return squeeze(x, alternating=self.alternating), self._volume_kept(x)
 
-    def inverse_and_log_det(
-        self, y: Float[Tensor, "*squeezed"], context: Num[Tensor, "*context"] | None = None
-    ) -> tuple[Float[Tensor, "*image"], Float[Tensor, "*batch"]]:
+    def inverse_and_log_det(self, y: Event, context: Context = None) -> Mapped:
         """Return the image and zero."""
-        return unsqueeze(y, alternating=self.alternating), y.new_zeros(y.shape[:-3])
+        return unsqueeze(y, alternating=self.alternating), self._volume_kept(y)
 
     def forward_shape(self, shape: Any) -> torch.Size:
         """Return the shape of the squeezed image."""
