@@ -39,12 +39,7 @@ class Chain(FlowTransform):
         torch.Size([2, 3])
     """
 
-    def __init__(
-        self,
-        transforms: Sequence[Transform],
-        *,
-        checkpoint: bool = False,
-    ) -> None:
+    def __init__(self, transforms: Sequence[Transform], *, checkpoint: bool = False) -> None:
         check(len(transforms) > 0, "transforms", "have at least one transform", "none")
         flows = [as_flow("transforms", part) for part in transforms]
         ranks = sorted({t.domain.event_dim for t in flows})

@@ -55,12 +55,7 @@ class FlowTransform(Configured, HandOver, FullPrecisionWeights, TransformModule)
     _generation = 0
     _has_seen_data = False
 
-    def __init__(
-        self,
-        event_dim: int,
-        *,
-        event_shape: torch.Size | None = None,
-    ) -> None:
+    def __init__(self, event_dim: int, *, event_shape: torch.Size | None = None) -> None:
         super().__init__()
         self.domain = constraints.independent(constraints.real, event_dim)
         self.codomain = constraints.independent(constraints.real, event_dim)
