@@ -11,7 +11,7 @@ import functools
 import importlib
 import inspect
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias, TypeVar, get_args, get_type_hints
 
