@@ -150,7 +150,7 @@ def takes_arguments_of(
 
     Its signature, from which the command line reads options, gets the arguments of ``make``; its
     docstring gets their descriptions, in the place of the entry ``options``. What the function
-    declares or describes itself stays as it is. Of the constructor of a :class:`Configured` class
+    declares or describes itself stays as it is. What is declared as an integer must be. Of the constructor of a :class:`Configured` class
     it is the class's docstring.
 
     Args:
@@ -185,18 +185,23 @@ def takes_arguments_of(
 
     def decorate(function: FunctionT) -> FunctionT:
         signature = _joined_signature(function, make, without, defaults)
+        annotations = {name: p.annotation for name, p in signature.parameters.items()}
+        declared = integers_declared(annotations)
         part = function.__module__.split(".")[1:2]
 
         @functools.wraps(function)
         def passing_on(*args: Any, **kwargs: Any) -> Any:
             try:
-                signature.bind(*args, **kwargs)
+                bound = signature.bind(*args, **kwargs)
             except TypeError as error:
                 name = function.__name__
                 unknown = kwargs.keys() - signature.parameters
                 raise _misfit(name, error, [".".join([*part, name])], unknown) from None
+            check_integers(declared, bound.arguments)
             return function(*args, **{**defaults, **kwargs})
 
+        annotations["return"] = signature.return_annotation
+        passing_on.__annotations__ = annotations
         passing_on.__signature__ = signature  # type: ignore[attr-defined]
         passing_on.__doc__ = _joined_docstring(function, make, signature)
         setattr(passing_on, _OPTIONS_OF, make)

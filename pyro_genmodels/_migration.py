@@ -34,6 +34,16 @@ def _had_cache_size(name: str) -> bool:
     return name.startswith("transforms.") or name in builders
 
 
+_OF_A_NET = {"models.AutoregressiveModel", "models.AutoregressiveLikelihood"}
+
+
+def _by_the_network(name: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Drop the name of a distribution, which the network knows now."""
+    if name not in _OF_A_NET:
+        return name, arguments
+    return name, {key: value for key, value in arguments.items() if key != "distribution"}
+
+
 class Moved(NamedTuple):
     """Where a constructor's argument has gone: ``argument=Group(field=...)``."""
 
@@ -189,12 +199,14 @@ def moved_hint(names: Collection[str], given: Collection[str]) -> str:
     ]
     if "cache_size" in given and any(map(_had_cache_size, names)):
         hints.append("`cache_size` is now set by `with_cache(cache_size)` of a transform")
+    if "distribution" in given and not _OF_A_NET.isdisjoint(names):
+        hints.append("`distribution` is now known by the network")
     return "; ".join(hints)
 
 
 CHANGES: dict[int, tuple[Change, ...]] = {
     1: (_unbounded_glow,),
-    2: (_without_cache_size, _regrouped),
+    2: (_without_cache_size, _by_the_network, _regrouped),
 }
 """Changes from a format to the next: ``{1: (renamed_layers, ...)}`` leads from format 1 to 2.
 
