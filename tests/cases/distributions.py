@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor, nn
 
 from pyro_genmodels import distributions, nets
 from tests.cases.case import LABELS, Case, Cases, features
@@ -19,7 +20,28 @@ from tests.cases.nets import (
     wavenet,
 )
 
+
+class Upwards(nets.AutoregressiveNet):
+    """A caller's own: a level's mixture starts from the level before it."""
+
+    num_mixtures = 2
+
+    def __init__(self, length: int, context_size: int) -> None:
+        super().__init__((length,), 3, context_features=2, context_shape=(context_size,))
+        self.parameters_of = nn.Linear(3, 6)
+
+    def evaluate(self, x: Tensor, features: Tensor | None) -> Tensor:
+        assert features is not None
+        before = nn.functional.pad(x[:, :-1], (1, 0))[..., None]
+        seen = torch.cat([before, features[:, None].expand(-1, x.shape[-1], -1)], -1)
+        parameters: Tensor = self.parameters_of(seen)
+        return parameters
+
+
 DISTRIBUTIONS: Cases = {
+    "AutoregressiveDistribution": lambda: Case(
+        distributions.AutoregressiveDistribution(Upwards(4, 2), features(2))
+    ),
     "CharRNN": lambda: Case(distributions.CharRNN(char_rnn(5))),
     "CharRNN/lstm": lambda: Case(
         distributions.CharRNN(char_rnn(4, cell="lstm", num_classes=3), LABELS)

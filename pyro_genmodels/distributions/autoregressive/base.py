@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -21,14 +21,17 @@ from pyro_genmodels._checks import (
     integers_checked,
 )
 from pyro_genmodels._typing import Float, Num
+from pyro_genmodels.distributions.autoregressive.logistic_mixture import logistic_mixture
 from pyro_genmodels.distributions.autoregressive.output_distributions import OutputLaw, Softmax
 from pyro_genmodels.distributions.autoregressive.sampling import METHODS, Sampler
 from pyro_genmodels.distributions.autoregressive.sampling_task import SamplingTask
 from pyro_genmodels.nets import AutoregressiveNet
 from pyro_genmodels.nets.layers import check_finite_context
 
+_NAMED_AFTER: dict[type[AutoregressiveNet], type[AutoregressiveDistribution]] = {}
 
-class AutoregressiveDistribution(TorchDistribution, ABC):
+
+class AutoregressiveDistribution(TorchDistribution):
     r"""The law :math:`p(x \mid c) = \prod_t p(x_t \mid x_{<t}, c)` that a network defines.
 
     A distribution is light: it refers to the network, which a model owns and trains, and is made
@@ -36,6 +39,10 @@ class AutoregressiveDistribution(TorchDistribution, ABC):
 
     Scores use the network in the mode it is in (dropout acts in training mode); samples are drawn
     as in eval mode, without gradients, and leave the network's mode as it was.
+
+    It serves any network, your own too. Those of the package have one each that is named after
+    them, which :meth:`of` finds; so has your own if you derive a class and set its
+    :attr:`network`.
 
     Args:
         net: The network.
@@ -45,10 +52,22 @@ class AutoregressiveDistribution(TorchDistribution, ABC):
     Raises:
         ValueError: If the network is not of the kind that the distribution is named after, or the
             context is not what it was declared to take; under validation, also if it is not finite.
+
+    Example:
+        >>> from pyro_genmodels.nets import WaveNetNet
+        >>> sixteen_bits = AutoregressiveDistribution(WaveNetNet((8,), 2**16, num_mixtures=10))
+        >>> sixteen_bits.log_prob(sixteen_bits.sample((3,))).shape
+        torch.Size([3])
     """
 
     network: ClassVar[type[AutoregressiveNet]] = AutoregressiveNet  # type: ignore[type-abstract]
-    """The kind of network that the distribution is named after."""
+    """The kind of network that the distribution is named after.
+
+    Of several distributions that name the same kind, :meth:`of` takes the first.
+    """
+
+    takes_others: ClassVar[bool] = False
+    """Whether networks of other kinds have the distribution too, as a general name."""
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {
         "context": constraints.dependent
@@ -61,7 +80,7 @@ class AutoregressiveDistribution(TorchDistribution, ABC):
         *,
         validate_args: bool | None = None,
     ) -> None:
-        kind = self.network
+        kind = AutoregressiveNet if self.takes_others else self.network
         check(isinstance(net, kind), "net", f"be of type {kind.__name__}", type(net).__name__)
         net.context.check(context)
         self.net, self.context = net, context
@@ -72,10 +91,50 @@ class AutoregressiveDistribution(TorchDistribution, ABC):
         if self._validate_args:
             check_finite_context(context)
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Note the network that the distribution is named after."""
+        super().__init_subclass__(**kwargs)
+        if "network" in cls.__dict__:
+            _NAMED_AFTER.setdefault(cls.network, cls)
+
+    @staticmethod
+    def of(
+        net: AutoregressiveNet,
+        context: Num[Tensor, ...] | None = None,
+        *,
+        validate_args: bool | None = None,
+    ) -> AutoregressiveDistribution:
+        """Return the distribution that a network defines, by the name that goes with it.
+
+        That is the class named after the network's, or after the nearest of its bases that has
+        one; this class if there is none.
+
+        Args:
+            net: The network.
+            context: As for the constructor.
+            validate_args: As for the constructor.
+
+        Example:
+            >>> from pyro_genmodels.nets import GatedPixelCNNNet
+            >>> AutoregressiveDistribution.of(GatedPixelCNNNet((1, 4, 4), 2))
+            GatedPixelCNN(GatedPixelCNNNet, batch_shape=(), event_shape=(1, 4, 4))
+        """
+        found = (_NAMED_AFTER.get(kind) for kind in type(net).__mro__)
+        named = next(filter(None, found), AutoregressiveDistribution)
+        return named(net, context, validate_args=validate_args)
+
     @property
-    @abstractmethod
     def law(self) -> OutputLaw:
-        """The law of one element given the network's parameters."""
+        """The law of one element given the network's parameters, as the network says."""
+        net = self.net
+        if net.num_mixtures is None:
+            return Softmax(net.num_levels)
+        return logistic_mixture(net.num_levels, net.num_mixtures, num_linked=net.num_linked)
+
+    @property
+    def sample_dtype(self) -> torch.dtype:
+        """Dtype of samples: the network's."""
+        return self.net.dtype
 
     @property
     def support(self) -> constraints.Constraint:
@@ -171,8 +230,7 @@ class AutoregressiveDistribution(TorchDistribution, ABC):
             progress: Whether to show a progress bar over the elements (not for "parallel").
 
         Returns:
-            ``(*sample_shape, *batch_shape, *event_shape)``, integers in the network's floating
-            dtype.
+            ``(*sample_shape, *batch_shape, *event_shape)``, integers of :attr:`sample_dtype`.
 
         Raises:
             ValueError: If an argument is out of its range, ``given`` holds no levels there, or the
@@ -197,11 +255,11 @@ class AutoregressiveDistribution(TorchDistribution, ABC):
             window,
         )
         if shape.numel() == 0:
-            return torch.empty(
-                shape + self.event_shape, dtype=self.net.dtype, device=self.net.device
-            )
-        # Cloned: tensors made in inference mode could not enter a graph later.
-        return Sampler(task).run(method).clone().reshape(shape + self.event_shape)
+            drawn = torch.empty(shape + self.event_shape, device=self.net.device)
+        else:
+            # Cloned: tensors made in inference mode could not enter a graph later.
+            drawn = Sampler(task).run(method).clone().reshape(shape + self.event_shape)
+        return drawn.to(self.sample_dtype)
 
     def _flat_features(self, batch: torch.Size) -> Tensor | None:
         # Samplers run without autocast: what they take of a context must be in their precision.
@@ -233,7 +291,7 @@ class AutoregressiveDistribution(TorchDistribution, ABC):
 
 
 class SoftmaxAutoregressive(AutoregressiveDistribution, ABC):
-    """One softmax over levels an element."""
+    """One softmax over levels an element, of networks that give nothing else."""
 
     @property
     def law(self) -> OutputLaw:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_genmodels._checks import check
-from pyro_genmodels._typing import Float, Int, Num
+from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.distributions.autoregressive.base import SoftmaxAutoregressive
 from pyro_genmodels.nets import AutoregressiveNet, CodeHierarchyNet
 from pyro_genmodels.nets.autoregressive import LevelInput
@@ -60,11 +60,10 @@ class VQPrior(SoftmaxAutoregressive):
         check_looks_up(net)
         super().__init__(net, context, validate_args=validate_args)
 
-    def sample(
-        self, sample_shape: Sequence[int] = torch.Size(), **options: Any
-    ) -> Int[Tensor, ...]:
-        """Draw indices; options as for every autoregressive distribution."""
-        return super().sample(sample_shape, **options).long()
+    @property
+    def sample_dtype(self) -> torch.dtype:
+        """That of indices."""
+        return torch.int64
 
 
 class HierarchicalVQPrior(SoftmaxAutoregressive):

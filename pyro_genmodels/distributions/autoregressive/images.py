@@ -6,11 +6,10 @@ from pyro_genmodels.distributions.autoregressive.base import (
     AutoregressiveDistribution,
     SoftmaxAutoregressive,
 )
-from pyro_genmodels.distributions.autoregressive.logistic_mixture import logistic_mixture
-from pyro_genmodels.distributions.autoregressive.output_distributions import OutputLaw
 from pyro_genmodels.nets import (
     GatedPixelCNNNet,
     MultiScaleNet,
+    PixelCNNNet,
     PixelCNNPlusPlusNet,
     PixelRNNNet,
     PixelSNAILNet,
@@ -25,7 +24,8 @@ class PixelCNN(SoftmaxAutoregressive):
     over the sub-pixels in raster order, the channels of a pixel one after another.
 
     Args:
-        net: Network that gives the logits, such as :class:`~pyro_genmodels.nets.PixelCNNNet`.
+        net: A :class:`~pyro_genmodels.nets.PixelCNNNet`, or any other network whose parameters
+            are logits.
         context: Labels, vectors or maps, if the network takes any; its batch shape is the
             distribution's.
         validate_args: Whether to check values; Pyro's global setting by default.
@@ -35,13 +35,15 @@ class PixelCNN(SoftmaxAutoregressive):
 
     Example:
         >>> import torch
-        >>> from pyro_genmodels.nets import PixelCNNNet
         >>> net = PixelCNNNet((1, 8, 8), 17, hidden_channels=8, num_classes=10)
         >>> digits = PixelCNN(net, torch.arange(10))
         >>> x = digits.sample((2,))
         >>> x.shape, digits.log_prob(x).shape
         (torch.Size([2, 10, 1, 8, 8]), torch.Size([2, 10]))
     """
+
+    network = PixelCNNNet
+    takes_others = True
 
 
 class GatedPixelCNN(SoftmaxAutoregressive):
@@ -108,14 +110,7 @@ class PixelCNNPlusPlus(AutoregressiveDistribution):
         (torch.Size([2, 10, 1, 4, 4]), torch.Size([2, 10]))
     """
 
-    net: PixelCNNPlusPlusNet
     network = PixelCNNPlusPlusNet
-
-    @property
-    def law(self) -> OutputLaw:
-        """A discretised mixture of logistics."""
-        net = self.net
-        return logistic_mixture(net.num_levels, net.num_mixtures, num_linked=net.event_shape[0])
 
 
 class PixelRNN(SoftmaxAutoregressive):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pyro_genmodels.distributions.autoregressive.base import SoftmaxAutoregressive
-from pyro_genmodels.distributions.autoregressive.logistic_mixture import logistic_mixture
-from pyro_genmodels.distributions.autoregressive.output_distributions import OutputLaw
+from pyro_genmodels.distributions.autoregressive.base import (
+    AutoregressiveDistribution,
+    SoftmaxAutoregressive,
+)
 from pyro_genmodels.nets import CharRNNNet, MADENet, NGramNet, WaveNetNet
 
 
@@ -30,7 +31,6 @@ class MADE(SoftmaxAutoregressive):
         https://arxiv.org/abs/1502.03509
 
     Example:
-        >>> from pyro_genmodels.nets import MADENet
         >>> law = MADE(MADENet((6,), 2, hidden=(16,), order="random"))
         >>> law.log_prob(law.sample((5,))).shape
         torch.Size([5])
@@ -58,7 +58,6 @@ class NGram(SoftmaxAutoregressive):
         https://www.jmlr.org/papers/v3/bengio03a.html
 
     Example:
-        >>> from pyro_genmodels.nets import NGramNet
         >>> text = NGram(NGramNet((12,), 26, order=3))
         >>> text.log_prob(text.sample((5,))).shape
         torch.Size([5])
@@ -87,7 +86,6 @@ class CharRNN(SoftmaxAutoregressive):
         https://arxiv.org/abs/1308.0850
 
     Example:
-        >>> from pyro_genmodels.nets import CharRNNNet
         >>> text = CharRNN(CharRNNNet((12,), 26, hidden_features=16))
         >>> text.log_prob(text.sample((5,))).shape
         torch.Size([5])
@@ -96,7 +94,7 @@ class CharRNN(SoftmaxAutoregressive):
     network = CharRNNNet
 
 
-class WaveNet(SoftmaxAutoregressive):
+class WaveNet(AutoregressiveDistribution):
     r"""Distribution over sequences, such as audio in 8 bits, by dilated causal convolutions.
 
     .. math:: p(s \mid c) = \prod_t \mathrm{softmax}(f(s_{t-R}, \dots, s_{t-1}, c))_{s_t}
@@ -118,18 +116,9 @@ class WaveNet(SoftmaxAutoregressive):
         https://arxiv.org/abs/1609.03499
 
     Example:
-        >>> from pyro_genmodels.nets import WaveNetNet
         >>> audio = WaveNet(WaveNetNet((64,), 256, channels=8, num_blocks=1, layers_per_block=4))
         >>> audio.log_prob(audio.sample((2,))).shape
         torch.Size([2])
     """
 
-    net: WaveNetNet
     network = WaveNetNet
-
-    @property
-    def law(self) -> OutputLaw:
-        """A softmax over levels, or a discretised mixture of logistics."""
-        if self.net.num_mixtures is None:
-            return super().law
-        return logistic_mixture(self.net.num_levels, self.net.num_mixtures)

@@ -34,6 +34,9 @@ class AutoregressiveNet(Configured, nn.Module, Abstract):
     sampling near the cost of one such pass, :meth:`incremental` (one element after another, kept
     intermediate results). Without the second it can still be sampled, one pass an element.
 
+    What the parameters are, the network says: logits of a softmax over levels, unless it sets
+    :attr:`num_mixtures`.
+
     Args:
         event_shape: Sizes of one data point: ``(D,)``, ``(C, H, W)``, or ``(H, W)`` for a map
             without channels, such as one of codes.
@@ -45,6 +48,18 @@ class AutoregressiveNet(Configured, nn.Module, Abstract):
 
     Raises:
         ValueError: If a size is impossible, or both kinds of context are asked for.
+    """
+
+    num_mixtures: int | None = None
+    """Components of a discretised mixture of logistics; ``None`` of a softmax over levels.
+
+    The parameters are then as many logits, locations and log-scales, on data scaled to [-1, 1].
+    """
+
+    num_linked: int = 1
+    """Number of successive elements whose mixture is one, as that of a pixel's channels may be.
+
+    The logits of all but the first of them hold log-masses of those before.
     """
 
     def __init__(

@@ -60,6 +60,8 @@ class PixelCNNPlusPlusNet(ImageNet):
         torch.Size([4, 3, 8, 8, 30])
     """
 
+    num_mixtures: int
+
     def __init__(
         self,
         event_shape: EventShape,
@@ -90,6 +92,7 @@ class PixelCNNPlusPlusNet(ImageNet):
         fits = all(side % factor == 0 for side in sides)
         check(fits, "event_shape", rule, tuple(self.event_shape))
         self.num_mixtures, self.min_log_scale = num_mixtures, min_log_scale
+        self.num_linked = self.event_shape[0]
         self.num_scales = num_scales
         self._add_layers(hidden_channels, num_resnets, num_scales, dropout)
 
