@@ -59,7 +59,16 @@ def _unfit(model: Any) -> set[str]:
     net = getattr(model, "net", None)
     own_order = isinstance(net, nets.MADENet | nets.MultiScaleNet) and not _is_raster(net)
     unfit = {"complete"} if own_order else set()
+    if not gives_distribution(model):
+        unfit |= {"distribution"}
     return unfit if model.has_latents else unfit | {"reconstruct"}
+
+
+def gives_distribution(model: models.GenerativeModel) -> bool:
+    """Whether the model's distribution over data has a closed form."""
+    exact = models.AutoregressiveModel | models.FactorAnalysis | models.FlowModel
+    of_levels = isinstance(model, models.FlowModel) and model.num_levels is not None
+    return isinstance(model, exact) and not of_levels
 
 
 def _is_raster(net: nets.AutoregressiveNet) -> bool:

@@ -54,7 +54,7 @@ def rescaled_twice(patch: pytest.MonkeyPatch) -> None:
 def no_handler(patch: pytest.MonkeyPatch) -> None:
     """Leave site "x" in the units of the networks."""
     patch.setattr(Standardization, "observing", lambda self, x, dtype: nullcontext())
-    patch.setattr(Standardization, "in_data_units", lambda self, law, dtype, flat=False: law)
+    patch.setattr(Standardization, "in_data_units", lambda self, law, dtype: law)
 
 
 def set_again(patch: pytest.MonkeyPatch) -> None:

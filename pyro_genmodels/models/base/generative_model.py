@@ -270,6 +270,36 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
         with evaluating(self), self._aside():
             return self._run(None, context, (num_samples, *batch))
 
+    def distribution(self, context: Tensor | None = None) -> Any:
+        r"""Return the distribution over data, of a model that has it in closed form.
+
+        Its ``log_prob`` scores data in their units: :math:`\log p(x)`, what :meth:`log_weights` of
+        such a model gives; its ``sample`` draws them. It refers to the parameters as they are, in
+        the mode that the model is in. Models with latent variables give bounds instead, by
+        :meth:`log_weights`.
+
+        Args:
+            context: Labels or features ``(*batch, ...)``, if the model is conditional.
+
+        Returns:
+            A distribution with batch shape ``(*batch,)`` and event shape ``event_shape``.
+
+        Raises:
+            ValueError: If the model has no such distribution, or the context does not fit.
+        """
+        latent = " (it has latent variables)" if self.has_latents else ""
+        self._check_exact(False, f"{type(self).__name__}{latent}")
+
+    def _check_exact(self, holds: bool, given: object) -> None:
+        check(holds, "model", "have a distribution over data in closed form", given)
+
+    def _checked_exact(self, context: Tensor | None) -> Tensor | None:
+        """Check what :meth:`distribution` is given, and that no weights are random."""
+        weights = random_weights(self)
+        self._check_exact(not weights, f"{type(self).__name__} with random weights {weights}")
+        _, context, _ = self._checked(None, context)
+        return context
+
     @torch.no_grad()
     def reconstruct(
         self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None

@@ -83,19 +83,16 @@ class Standardization(nn.Module):
             return x.to(dtype)
         return ((x.double() - self.shift) / self.scale).to(dtype)
 
-    def in_data_units(self, law: Any, dtype: torch.dtype, *, flat: bool = False) -> Any:
+    def in_data_units(self, law: Any, dtype: torch.dtype) -> Any:
         """Return the distribution of data, given that of what the networks see.
 
         Args:
             law: That distribution; one that is in the data's units already stays.
             dtype: Its dtype.
-            flat: Whether its events are flattened.
         """
         if self.shift is None or self.scale is None or self._is_in_data_units(law):
             return law
         shift, scale = self.shift, self.scale
-        if flat:
-            shift, scale = (each.expand(self.event_shape).flatten() for each in (shift, scale))
         rank = len(law.event_shape)
         # Elements that are independent stay so, each with a density of its own.
         if isinstance(law, Independent) and law.reinterpreted_batch_ndims == rank:

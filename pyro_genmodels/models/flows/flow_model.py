@@ -126,6 +126,20 @@ class FlowModel(GenerativeModel, DerivedBuffers):
         self.parts = modules(self.transforms)
         self.register_derived("origin", partial(torch.zeros, ()))
 
+    def distribution(self, context: Tensor | None = None) -> Any:
+        """Return the distribution over continuous data: the flow's :meth:`density`.
+
+        Args:
+            context: Labels or features ``(*batch, ...)``, if the model is conditional.
+
+        Raises:
+            ValueError: If data are levels, of which a flow has a bound alone; if the context does
+                not fit, or a transform's weights are random.
+        """
+        levels = f"{type(self).__name__} of levels: its `density` is of dequantised values"
+        self._check_exact(self.num_levels is None, levels)
+        return self.density(self._checked_exact(context))
+
     def density(self, context: Tensor | None = None) -> Any:
         """Return the flow's density over one event, or over each context's.
 
@@ -142,7 +156,7 @@ class FlowModel(GenerativeModel, DerivedBuffers):
         if self.num_levels is not None:
             event_dim = len(self.event_shape)
             transforms.append(AffineTransform(0.0, float(self.num_levels), event_dim=event_dim))
-        density = FlowDensity(self._noise(), transforms)
+        density = FlowDensity(self._noise(context), transforms)
         return self.standardization.in_data_units(density, self.dtype)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -194,8 +208,11 @@ class FlowModel(GenerativeModel, DerivedBuffers):
             law = UniformDequantization(x).to_event(len(self.event_shape))
         return law
 
-    def _noise(self) -> TorchDistributionMixin:
-        zero = self.origin.expand(self.event_shape)
+    def _noise(self, context: Tensor | None) -> TorchDistributionMixin:
+        """Return the noise of each context's events, which not all transforms broadcast."""
+        rank = self.context_event_dim or 0
+        batch = () if context is None else context.shape[: context.dim() - rank]
+        zero = self.origin.expand(*batch, *self.event_shape)
         noise = _BASES[self.base](zero, zero + 1, validate_args=False)
         event: TorchDistributionMixin = noise.to_event(len(self.event_shape))
         return event

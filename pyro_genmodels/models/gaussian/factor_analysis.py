@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
@@ -10,6 +11,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import nn
+from torch.distributions.transforms import ReshapeTransform
 
 from pyro_genmodels._checks import (
     check,
@@ -114,12 +116,23 @@ class FactorAnalysis(GenerativeModel):
     def _scale(self) -> Tensor:
         return self.log_scale.exp().expand(self.loc.shape)
 
-    def law(self) -> Any:
-        """Return the distribution over a flattened data point: low rank plus noise."""
+    def distribution(self, context: Tensor | None = None) -> Any:
+        """Return the distribution over a data point: Gaussian, of low rank plus noise.
+
+        Args:
+            context: None; the model is unconditional.
+
+        Raises:
+            ValueError: If there is a context.
+        """
+        self._checked_exact(context)
         self.remember_parameters()
-        variance = self._scale.square()
-        law = dist.LowRankMultivariateNormal(self.loc, self.loading, variance, validate_args=False)
-        return self.standardization.in_data_units(law, self.dtype, flat=True)
+        law = dist.LowRankMultivariateNormal(self.loc, self.loading, self._scale.square())
+        if len(self.event_shape) > 1:
+            law = dist.TransformedDistribution(
+                law, ReshapeTransform(self.loc.shape, self.event_shape)
+            )
+        return self.standardization.in_data_units(law, self.dtype)
 
     def log_prob(self, x: Float[Tensor, "*batch_event"]) -> Float[Tensor, "*batch"]:
         """Return the exact log-density of data, in nats.
@@ -129,7 +142,7 @@ class FactorAnalysis(GenerativeModel):
         """
         check_trailing("x", x, self.event_shape)
         x = x if self.standardization.is_set else x.to(self.dtype)
-        nats: Tensor = self.law().log_prob(x.flatten(-len(self.event_shape)))
+        nats: Tensor = self.distribution().log_prob(x)
         return nats
 
     def posterior(self, x: Float[Tensor, "*batch_event"]) -> Any:
@@ -151,6 +164,11 @@ class FactorAnalysis(GenerativeModel):
         projected = (centred / self._scale) @ white
         loc = torch.cholesky_solve(projected.unsqueeze(-1), factor).squeeze(-1)
         return dist.MultivariateNormal(loc, precision_matrix=precision, validate_args=False)
+
+    def law(self) -> Any:
+        """Return :meth:`distribution`, of which this is the former name."""
+        warnings.warn("`law` is `distribution` now", DeprecationWarning, stacklevel=2)
+        return self.distribution()
 
     def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
         """Draw the factors, and the data given them."""

@@ -126,6 +126,9 @@ class FlowDensity(dist.TransformedDistribution):
     def _scored(self, value: Tensor) -> Tensor:
         """Return the score as torch would, asking our own transforms for both parts at once."""
         event_dim = len(self.event_shape)
+        if value.dim() - event_dim < len(self.batch_shape):
+            # Pyro's conditional transforms do not broadcast against their contexts.
+            value = value.expand(self.batch_shape + self.event_shape)
         total: Tensor | float = 0.0
         for transform in reversed(self.transforms):
             value, log_det = _undone(transform, value)
