@@ -16,8 +16,8 @@ from pyro.optim import Adam  # type: ignore[attr-defined]
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from pyro_genmodels import compression, metrics, models
-from pyro_genmodels.models.autoregressive.autoregressive_model import exported_laws
+from pyro_genmodels import compression, distributions, metrics, models
+from pyro_genmodels.distributions import AutoregressiveDistribution
 from tests import cases
 from tests.cases import Case
 from tests.model_calls import calls_of
@@ -41,7 +41,7 @@ def model_of(make: Callable[[], Case]) -> Callable[[], Case]:
 
     def make_model() -> Case:
         law = make().part
-        model = models.AutoregressiveModel(law.net, distribution=type(law).__name__)
+        model = models.AutoregressiveModel(law.net)
         return Case(model, context=law.context)
 
     return make_model
@@ -63,7 +63,9 @@ MODELS = (
 def test_each_family_is_here() -> None:
     """One that is conditional on features has a case in which it is."""
     found = {name.partition("/")[0] for name in DISTRIBUTIONS}
-    assert found == set(exported_laws())
+    exported = {name: getattr(distributions, name) for name in distributions.__all__}
+    laws = {n for n, law in exported.items() if issubclass(law, AutoregressiveDistribution)}
+    assert found == laws
     takes_features = {
         name
         for name in models.__all__

@@ -173,9 +173,26 @@ def test_short_forms_and_groups_are_left_alone() -> None:
     found = _migration.migrated_options({"format": 2, "model": old}, "models.spline_flow")["model"]
     assert found["splines"] == {"class": "transforms.Splines", "arguments": {"domain": "unit"}}
     both = {"class": "transforms.NeuralSplineFlow", "arguments": {"splines": "unit", "bound": 1.0}}
-    assert _migration.migrated(both, 2) is both
-    with pytest.raises(ValueError, match=r"'bound': it is `splines=Splines\(bound=...\)` now"):
+    found = _migration.migrated(both, 2)["arguments"]["splines"]["arguments"]
+    assert found == {"domain": "unit", "bound": 1.0}
+    hint = r"`bound` is now `splines=Splines\(bound=...\)`"
+    with pytest.raises(ValueError, match=hint):
         _configuration.build({**both, "arguments": {"event_shape": [2], **both["arguments"]}})
+
+
+def test_the_name_of_a_distribution_is_dropped() -> None:
+    """Format 2 named the distribution beside a network, at any depth."""
+    net = {"class": "nets.PixelCNNNet", "arguments": {"event_shape": [1, 2, 2], "num_levels": 3}}
+    for name in ("models.AutoregressiveModel", "models.AutoregressiveLikelihood"):
+        described = {"class": name, "arguments": {"net": net, "distribution": "PixelCNN"}}
+        outer = {"class": "models.VAE", "arguments": {"likelihood": described}}
+        found = _migration.migrated(outer, 2)["arguments"]["likelihood"]
+        assert found == {"class": name, "arguments": {"net": net}}
+        assert _migration.migrated(found, 3) is found
+        options = {"format": 2, "name": name[7:], "model": described["arguments"]}
+        assert _migration.migrated_options(options, name)["model"] == {"net": net}
+    other = {"class": "data.Sampled", "arguments": {"distribution": "Ising"}}
+    assert _migration.migrated(other, 1) is other
 
 
 def test_a_newer_configuration_is_refused(

@@ -153,7 +153,7 @@ def compress_images(
     able = _checked(model)
     if model.compresses == "codes":
         return compress_codes(able, able.encode_codes(x, context), context, **options)
-    return compress(able.law(context), x, **options)
+    return compress(able.distribution(context), x, **options)
 
 
 def decompress_images(
@@ -177,7 +177,7 @@ def decompress_images(
     if model.compresses == "codes":
         expected: Tensor = able.decode_codes(decompress_codes(able, data, context), context)
         return expected
-    return decompress(able.law(context), data)
+    return decompress(able.distribution(context), data)
 
 
 @integers_checked

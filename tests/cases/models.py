@@ -54,33 +54,26 @@ MODELS: Cases = {
         ),
         context=LABELS,
     ),
-    "AutoregressiveModel/gated": lambda: Case(
-        models.AutoregressiveModel(gated_net(1, 2, 2), distribution="GatedPixelCNN")
-    ),
-    "AutoregressiveModel/attention": lambda: Case(
-        models.AutoregressiveModel(snail_net(1, 2, 2), distribution="PixelSNAIL")
-    ),
-    "AutoregressiveModel/made": lambda: Case(
-        models.AutoregressiveModel(made(4, num_masks=2), distribution="MADE")
-    ),
+    "AutoregressiveModel/gated": lambda: Case(models.AutoregressiveModel(gated_net(1, 2, 2))),
+    "AutoregressiveModel/attention": lambda: Case(models.AutoregressiveModel(snail_net(1, 2, 2))),
+    "AutoregressiveModel/made": lambda: Case(models.AutoregressiveModel(made(4, num_masks=2))),
     "AutoregressiveModel/multi-scale": lambda: Case(
         models.AutoregressiveModel(
             nets.MultiScaleNet(
                 made(1, 2, 1, num_levels=2),
                 nets.PixelCNNNet((1, 3, 2), 2, num_blocks=0, context_shape=(6, 3, 2)),
             ),
-            distribution="MultiScalePixelRNN",
         )
     ),
     "AutoregressiveModel/row-lstm": lambda: Case(
-        models.AutoregressiveModel(pixelrnn(1, 2, 2, layer="row"), distribution="PixelRNN")
+        models.AutoregressiveModel(pixelrnn(1, 2, 2, layer="row"))
     ),
     "AutoregressiveModel/sequence": lambda: Case(
-        models.AutoregressiveModel(wavenet(4, context_shape=(2, 4)), distribution="WaveNet"),
+        models.AutoregressiveModel(wavenet(4, context_shape=(2, 4))),
         context=features(2, 4),
     ),
     "AutoregressiveModel/plus-plus": lambda: Case(
-        models.AutoregressiveModel(plus_plus_net(1, 2, 2), distribution="PixelCNNPlusPlus")
+        models.AutoregressiveModel(plus_plus_net(1, 2, 2))
     ),
     "DeltaVAE": lambda: Case(
         models.DeltaVAE(

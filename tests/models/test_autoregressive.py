@@ -28,7 +28,7 @@ def test_every_bound_is_the_exact_likelihood() -> None:
     model = small().double()
     weights = model.log_weights(every_image(), num_particles=3)
     assert weights.shape == (3, 16)
-    assert torch.equal(weights, model.law().log_prob(every_image().double()).expand(3, 16))
+    assert torch.equal(weights, model.distribution().log_prob(every_image().double()).expand(3, 16))
     torch.testing.assert_close(weights.exp().sum(1), torch.ones(3).double())
     torch.testing.assert_close(ELBOLoss(model)(every_image()), -weights[0].mean())
 
@@ -81,7 +81,7 @@ def test_a_label_is_enumerated_out() -> None:
 
     elbo = TraceEnum_ELBO(max_plate_nesting=1)
     loss = elbo.loss(program, lambda x: None, x)
-    each = torch.stack([model.law(torch.tensor(k)).log_prob(x) for k in range(3)])
+    each = torch.stack([model.distribution(torch.tensor(k)).log_prob(x) for k in range(3)])
     marginal = each.logsumexp(0) - torch.tensor(3.0).log()
     assert loss == pytest.approx(-float(marginal.sum()), rel=1e-6)
 
@@ -93,8 +93,8 @@ def test_there_is_nothing_to_reconstruct() -> None:
 
 def test_bad_construction() -> None:
     net = PixelCNNNet((1, 2, 2), 2, hidden_channels=4)
-    with pytest.raises(ValueError, match=r"`distribution` must be one of .*; got 'Normal'"):
-        AutoregressiveModel(net, distribution="Normal")
+    with pytest.raises(TypeError, match="no longer takes `distribution`: the network knows"):
+        AutoregressiveModel(net, distribution="PixelCNN")  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="`x` must have trailing shape"):
         AutoregressiveModel(net).model(torch.zeros(3, 1, 3, 3))
     with pytest.raises(ValueError, match="integers from 0 to 1"):

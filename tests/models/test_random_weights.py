@@ -67,7 +67,7 @@ def whole_flow() -> GenerativeModel:
 
 def autoregressive() -> GenerativeModel:
     net = with_prior(nets.MADENet((3,), 2, hidden=(4,)))
-    return models.AutoregressiveModel(net, distribution="MADE")
+    return models.AutoregressiveModel(net)
 
 
 MODELS = {"a decoder": vae, "a coupling": flow, "a whole flow": whole_flow}

@@ -144,7 +144,7 @@ def test_a_configuration_rebuilds_it() -> None:
 
 def test_an_own_likelihood_takes_the_wavenet_s_place() -> None:
     net = nets.CharRNNNet((7,), 3, hidden_features=4, context_shape=(2, 7))
-    likelihood = models.AutoregressiveLikelihood(net, distribution="CharRNN")
+    likelihood = models.AutoregressiveLikelihood(net)
     model = sequence_vqvae(likelihood=likelihood)
     models.ELBOLoss(model)(sequences(4)).backward()
     assert model.sample(2).shape == (2, 7)

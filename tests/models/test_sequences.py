@@ -27,7 +27,7 @@ def gap_after(model: AutoregressiveModel, chain: MarkovChain, steps: int, rate: 
         schedule.step()
     x = chain.sample((4000,))
     with torch.no_grad():
-        gap = chain.log_prob(x) - model.eval().law().log_prob(x)
+        gap = chain.log_prob(x) - model.eval().distribution().log_prob(x)
     return float(gap.mean()) / LENGTH
 
 
@@ -93,7 +93,7 @@ def test_sixteen_bits_by_a_mixture() -> None:
     """No table over levels anywhere: 65536 of them cost what 2 do."""
     model = wavenet((24,), num_levels=2**16, num_mixtures=3, num_blocks=1, layers_per_block=3)
     assert sum(p.numel() for p in model.parameters()) < 50_000
-    check_sampling_methods_agree(model.law())
+    check_sampling_methods_agree(model.distribution())
     wave = torch.sin(0.7 * torch.arange(24) + 6.3 * torch.rand(256, 1))
     x, loss = ((wave + 1) / 2 * (2**16 - 1)).round(), ELBOLoss(model)
     optimizer = torch.optim.Adam(loss.parameters(), lr=0.01)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
@@ -9,8 +10,7 @@ from typing import Any, ClassVar, Literal
 import pyro
 import torch
 
-from pyro_genmodels import distributions
-from pyro_genmodels._checks import check, check_choice, check_trailing, integers_checked
+from pyro_genmodels._checks import check, check_trailing, integers_checked
 from pyro_genmodels._typing import Float, Num, Tensor
 from pyro_genmodels.distributions import AutoregressiveDistribution
 from pyro_genmodels.models.base.generative_model import GenerativeModel
@@ -18,18 +18,7 @@ from pyro_genmodels.nets import AutoregressiveNet
 from pyro_genmodels.nets.autoregressive import raster_indices
 
 
-def exported_laws() -> list[str]:
-    """Name the autoregressive distributions."""
-    exported = ((name, getattr(distributions, name)) for name in distributions.__all__)
-    return [
-        name
-        for name, law in exported
-        if isinstance(law, type)
-        and issubclass(law, AutoregressiveDistribution)
-        and law is not AutoregressiveDistribution
-    ]
-
-
+# What the network says by itself.
 class AutoregressiveModel(GenerativeModel):
     """Data drawn from the distribution that a network defines, element after element.
 
@@ -38,11 +27,10 @@ class AutoregressiveModel(GenerativeModel):
     ``pyro.sample("x", PixelCNN(model.net, label))``.
 
     Args:
-        net: The network; event shape, levels and context are its own.
-        distribution: Name of the distribution, one of ``pyro_genmodels.distributions``.
+        net: The network; event shape, levels, context and distribution are its own.
 
     Raises:
-        ValueError: If there is no autoregressive distribution of that name.
+        ValueError: If ``net`` is something else.
 
     Example:
         >>> from pyro_genmodels.nets import PixelCNNNet
@@ -61,32 +49,42 @@ class AutoregressiveModel(GenerativeModel):
     can_complete: ClassVar[bool] = True
     compresses: ClassVar[Literal["data", "codes"] | None] = "data"
 
-    def __init__(self, net: AutoregressiveNet, *, distribution: str = "PixelCNN") -> None:
+    def __init__(self, net: AutoregressiveNet) -> None:
         check(isinstance(net, AutoregressiveNet), "net", "be an AutoregressiveNet", type(net))
-        check_choice("distribution", distribution, exported_laws())
         super().__init__(
             net.event_shape,
             num_levels=net.num_levels,
             num_classes=net.num_classes,
             context_shape=net.context_shape,
         )
-        self.net, self.distribution = net, distribution
+        self.net = net
 
     @property
     def can_be_traced(self) -> bool:
         """No: a trace fixes the network's batch size."""
         return False
 
+    def distribution(self, context: Tensor | None = None) -> AutoregressiveDistribution:
+        """Return the distribution over data, one event or one for each context.
+
+        Args:
+            context: Labels or features ``(*batch, ...)``, if the model is conditional.
+
+        Raises:
+            ValueError: If the context does not fit, or the network's weights are random.
+        """
+        return AutoregressiveDistribution.of(self.net, self._checked_exact(context))
+
     def law(self, context: Tensor | None = None) -> AutoregressiveDistribution:
-        """Return the distribution over one event, or over each context's."""
-        self._check_context_values(context)
-        law: type[AutoregressiveDistribution] = getattr(distributions, self.distribution)
-        # What is observed was checked on entry to the model, what is drawn needs no check.
-        return law(self.net, context, validate_args=False)
+        """Return :meth:`distribution`, of which this is the former name."""
+        warnings.warn("`law` is `distribution` now", DeprecationWarning, stacklevel=2)
+        return self.distribution(context)
 
     def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
         """Observe or draw site ``"x"``."""
-        value: Tensor = pyro.sample("x", self.law(context), obs=x)
+        # What is observed was checked on entry to the model, what is drawn needs no check.
+        law = AutoregressiveDistribution.of(self.net, context, validate_args=False)
+        value: Tensor = pyro.sample("x", law, obs=x)
         return value
 
     @integers_checked
@@ -113,8 +111,7 @@ class AutoregressiveModel(GenerativeModel):
             ValueError: If a number is out of its range or the context does not fit.
         """
         check(num_samples >= 1, "num_samples", "be at least 1", num_samples)
-        _, context, _ = self._checked(None, context)
-        law = self.law(context)
+        law = self._law(context)
         return law.sample((num_samples,), temperature=temperature, progress=progress)
 
     @integers_checked
@@ -154,12 +151,18 @@ class AutoregressiveModel(GenerativeModel):
         check_trailing("x", x, self.event_shape)
         rows = self.event_shape[-2:][0]
         check(num_rows in range(rows + 1), "num_rows", f"be from 0 to {rows}", num_rows)
-        _, context, _ = self._checked(None, context)
+        law = self._law(context)
         batch = tuple(x.shape[: x.dim() - len(self.event_shape)])
-        if context is not None:
-            self.check_context_batch(context, batch)
+        if law.context is not None:
+            self.check_context_batch(law.context, batch)
         in_rows = torch.equal(self.net.order, raster_indices(self.event_shape).to(self.net.device))
-        check(in_rows, "model", "generate row by row to complete data", self.distribution)
+        rule = "generate row by row to complete data"
+        check(in_rows, "model", rule, type(self.net).__name__)
         kept = num_rows * (self.event_shape.numel() // rows)
         options: dict[str, Any] = {"temperature": temperature, "progress": progress}
-        return self.law(context).expand(batch).sample(given=x, num_given=kept, **options)
+        return law.expand(batch).sample(given=x, num_given=kept, **options)
+
+    def _law(self, context: Tensor | None) -> AutoregressiveDistribution:
+        """Return the distribution that draws, by any weights."""
+        _, context, _ = self._checked(None, context)
+        return AutoregressiveDistribution.of(self.net, context, validate_args=False)

@@ -7,7 +7,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from pyro_genmodels._checks import check_event_shape, integers_checked
+from pyro_genmodels._checks import check_event_shape
+from pyro_genmodels._configuration import takes_arguments_of
 from pyro_genmodels._typing import EventShape
 from pyro_genmodels.models.autoregressive.autoregressive_model import AutoregressiveModel
 from pyro_genmodels.nets import (
@@ -48,19 +49,15 @@ def covering_kernel(sides: Sequence[int], *, further: int) -> int:
         return covering
     seen = f"{PUBLISHED_KERNEL // 2 + further} of the {before} pixels before it along a side"
     text = f"a pixel sees {seen} of the image; with kernel_size={covering} it would see all"
-    # Past this function, the builder and its check of integers.
+    # Past this function, the builder and the decorator's.
     warnings.warn(f"{text}.", stacklevel=4)
     return PUBLISHED_KERNEL
 
 
-@integers_checked
+@takes_arguments_of(PixelCNNNet, num_levels=256, dropout=0.3)
 def pixelcnn(
     event_shape: EventShape,
     *,
-    num_levels: int = 256,
-    num_classes: int | None = None,
-    context_shape: EventShape | None = None,
-    dropout: float = 0.3,
     num_blocks: int = 5,
     kernel_size: int | None = None,
     block_kernel_size: int = 3,
@@ -98,29 +95,20 @@ def pixelcnn(
     if kernel_size is None:
         further = num_blocks * (block_kernel_size // 2)
         kernel_size = covering_kernel(image_shape(event_shape)[1:], further=further)
-    return AutoregressiveModel(
-        PixelCNNNet(
-            event_shape,
-            num_levels,
-            num_classes=num_classes,
-            context_shape=context_shape,
-            dropout=dropout,
-            num_blocks=num_blocks,
-            kernel_size=kernel_size,
-            block_kernel_size=block_kernel_size,
-            **options,
-        )
+    net = PixelCNNNet(
+        event_shape,
+        num_blocks=num_blocks,
+        kernel_size=kernel_size,
+        block_kernel_size=block_kernel_size,
+        **options,
     )
+    return AutoregressiveModel(net)
 
 
-@integers_checked
+@takes_arguments_of(GatedPixelCNNNet, num_levels=256, dropout=0.25)
 def gated_pixelcnn(
     event_shape: EventShape,
     *,
-    num_levels: int = 256,
-    num_classes: int | None = None,
-    context_shape: EventShape | None = None,
-    dropout: float = 0.25,
     num_layers: int = 5,
     kernel_size: int | None = None,
     layer_kernel_size: int = 3,
@@ -158,32 +146,18 @@ def gated_pixelcnn(
     if kernel_size is None:
         further = num_layers * (layer_kernel_size // 2)
         kernel_size = covering_kernel(image_shape(event_shape)[1:], further=further)
-    return AutoregressiveModel(
-        GatedPixelCNNNet(
-            event_shape,
-            num_levels,
-            num_classes=num_classes,
-            context_shape=context_shape,
-            dropout=dropout,
-            num_layers=num_layers,
-            kernel_size=kernel_size,
-            layer_kernel_size=layer_kernel_size,
-            **options,
-        ),
-        distribution="GatedPixelCNN",
+    net = GatedPixelCNNNet(
+        event_shape,
+        num_layers=num_layers,
+        kernel_size=kernel_size,
+        layer_kernel_size=layer_kernel_size,
+        **options,
     )
+    return AutoregressiveModel(net)
 
 
-@integers_checked
-def pixelsnail(
-    event_shape: EventShape,
-    *,
-    num_levels: int = 256,
-    num_classes: int | None = None,
-    context_shape: EventShape | None = None,
-    dropout: float = 0.25,
-    **options: Any,
-) -> AutoregressiveModel:
+@takes_arguments_of(PixelSNAILNet, num_levels=256, dropout=0.25)
+def pixelsnail(event_shape: EventShape, **options: Any) -> AutoregressiveModel:
     """Make a PixelSNAIL model: gated layers and causal self-attention.
 
     Args:
@@ -206,29 +180,11 @@ def pixelsnail(
         >>> pixelsnail((1, 8, 8), num_levels=17, hidden_channels=8).sample().shape
         torch.Size([1, 1, 8, 8])
     """
-    return AutoregressiveModel(
-        PixelSNAILNet(
-            event_shape,
-            num_levels,
-            num_classes=num_classes,
-            context_shape=context_shape,
-            dropout=dropout,
-            **options,
-        ),
-        distribution="PixelSNAIL",
-    )
+    return AutoregressiveModel(PixelSNAILNet(event_shape, **options))
 
 
-@integers_checked
-def pixelcnn_pp(
-    event_shape: EventShape,
-    *,
-    num_levels: int = 256,
-    num_classes: int | None = None,
-    context_shape: EventShape | None = None,
-    dropout: float = 0.5,
-    **options: Any,
-) -> AutoregressiveModel:
+@takes_arguments_of(PixelCNNPlusPlusNet, num_levels=256, dropout=0.5)
+def pixelcnn_pp(event_shape: EventShape, **options: Any) -> AutoregressiveModel:
     """Make a PixelCNN++ model.
 
     As published, of its own row, and of the row above to its right, a pixel of every second row
@@ -257,30 +213,12 @@ def pixelcnn_pp(
         >>> pixelcnn_pp((1, 4, 4), num_levels=17, hidden_channels=4).sample().shape
         torch.Size([1, 1, 4, 4])
     """
-    return AutoregressiveModel(
-        PixelCNNPlusPlusNet(
-            event_shape,
-            num_levels,
-            num_classes=num_classes,
-            context_shape=context_shape,
-            dropout=dropout,
-            **options,
-        ),
-        distribution="PixelCNNPlusPlus",
-    )
+    return AutoregressiveModel(PixelCNNPlusPlusNet(event_shape, **options))
 
 
-@integers_checked
+@takes_arguments_of(PixelRNNNet, num_levels=256, dropout=0.25, without=["layer"])
 def row_lstm(
-    event_shape: EventShape,
-    *,
-    num_levels: int = 256,
-    num_classes: int | None = None,
-    context_shape: EventShape | None = None,
-    dropout: float = 0.25,
-    num_layers: int = 3,
-    kernel_size: int | None = None,
-    **options: Any,
+    event_shape: EventShape, *, num_layers: int = 3, kernel_size: int | None = None, **options: Any
 ) -> AutoregressiveModel:
     """Make a PixelRNN of Row LSTM layers.
 
@@ -312,28 +250,14 @@ def row_lstm(
     """
     if kernel_size is None:
         kernel_size = covering_kernel(image_shape(event_shape)[2:], further=num_layers)
-    options |= {"num_classes": num_classes, "context_shape": context_shape, "dropout": dropout}
     net = PixelRNNNet(
-        event_shape,
-        num_levels,
-        layer="row",
-        num_layers=num_layers,
-        kernel_size=kernel_size,
-        **options,
+        event_shape, layer="row", num_layers=num_layers, kernel_size=kernel_size, **options
     )
-    return AutoregressiveModel(net, distribution="PixelRNN")
+    return AutoregressiveModel(net)
 
 
-@integers_checked
-def diagonal_bilstm(
-    event_shape: EventShape,
-    *,
-    num_levels: int = 256,
-    num_classes: int | None = None,
-    context_shape: EventShape | None = None,
-    dropout: float = 0.25,
-    **options: Any,
-) -> AutoregressiveModel:
+@takes_arguments_of(PixelRNNNet, num_levels=256, dropout=0.25, without=["layer"])
+def diagonal_bilstm(event_shape: EventShape, **options: Any) -> AutoregressiveModel:
     """Make a PixelRNN of Diagonal BiLSTM layers.
 
     Args:
@@ -355,19 +279,15 @@ def diagonal_bilstm(
         >>> diagonal_bilstm((1, 6, 6), num_levels=17, hidden_channels=4).sample().shape
         torch.Size([1, 1, 6, 6])
     """
-    options |= {"num_classes": num_classes, "context_shape": context_shape, "dropout": dropout}
-    net = PixelRNNNet(event_shape, num_levels, layer="diagonal", **options)
-    return AutoregressiveModel(net, distribution="PixelRNN")
+    return AutoregressiveModel(PixelRNNNet(event_shape, layer="diagonal", **options))
 
 
-@integers_checked
+@takes_arguments_of(PixelRNNNet, num_levels=256, dropout=0.25)
 def multiscale_pixelrnn(
     event_shape: EventShape,
     *,
-    num_levels: int = 256,
     num_classes: int | None = None,
     context_shape: EventShape | None = None,
-    dropout: float = 0.25,
     scale: int = 2,
     enlarged_channels: int = 32,
     **options: Any,
@@ -400,30 +320,20 @@ def multiscale_pixelrnn(
         >>> multiscale_pixelrnn((1, 6, 6), num_levels=17, hidden_channels=4).sample().shape
         torch.Size([1, 1, 6, 6])
     """
-    options = {"dropout": dropout, **options}
     small = PixelRNNNet(
         small_shape(event_shape, scale),
-        num_levels,
         num_classes=num_classes,
         context_shape=context_shape,
         **options,
     )
     enlarged = (enlarged_channels, *event_shape[1:])
-    large = PixelRNNNet(event_shape, num_levels, context_shape=enlarged, **options)
-    net = MultiScaleNet(small, large, scale=scale)
-    return AutoregressiveModel(net, distribution="MultiScalePixelRNN")
+    large = PixelRNNNet(event_shape, context_shape=enlarged, **options)
+    return AutoregressiveModel(MultiScaleNet(small, large, scale=scale))
 
 
-@integers_checked
+@takes_arguments_of(MADENet, num_levels=2, dropout=0.3)
 def made(
-    event_shape: EventShape,
-    *,
-    num_levels: int = 2,
-    num_classes: int | None = None,
-    context_shape: EventShape | None = None,
-    dropout: float = 0.3,
-    hidden: Sequence[int] = (),
-    **options: Any,
+    event_shape: EventShape, *, hidden: Sequence[int] = (), **options: Any
 ) -> AutoregressiveModel:
     """Make a MADE model of vectors, or of images as vectors of their pixels.
 
@@ -451,22 +361,11 @@ def made(
     """
     if len(hidden) == 0:
         hidden = 2 * (max(512, check_event_shape(event_shape).numel() - 1),)
-    options |= {"num_classes": num_classes, "context_shape": context_shape, "dropout": dropout}
-    net = MADENet(event_shape, num_levels, hidden=hidden, **options)
-    return AutoregressiveModel(net, distribution="MADE")
+    return AutoregressiveModel(MADENet(event_shape, hidden=hidden, **options))
 
 
-@integers_checked
-def ngram(
-    event_shape: EventShape,
-    *,
-    num_levels: int = 256,
-    num_classes: int | None = None,
-    context_shape: EventShape | None = None,
-    order: int = 5,
-    dropout: float = 0.1,
-    **options: Any,
-) -> AutoregressiveModel:
+@takes_arguments_of(NGramNet, num_levels=256, dropout=0.1)
+def ngram(event_shape: EventShape, **options: Any) -> AutoregressiveModel:
     """Make a neural n-gram model of symbols, each given the last few.
 
     A symbol does not see those before the last ``order``, by default 5.
@@ -491,21 +390,11 @@ def ngram(
         >>> ngram((8,), num_levels=26, order=2).sample(3).shape
         torch.Size([3, 8])
     """
-    context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
-    net = NGramNet(event_shape, num_levels, order=order, dropout=dropout, **context, **options)
-    return AutoregressiveModel(net, distribution="NGram")
+    return AutoregressiveModel(NGramNet(event_shape, **options))
 
 
-@integers_checked
-def char_rnn(
-    event_shape: EventShape,
-    *,
-    num_levels: int = 256,
-    num_classes: int | None = None,
-    context_shape: EventShape | None = None,
-    dropout: float = 0.1,
-    **options: Any,
-) -> AutoregressiveModel:
+@takes_arguments_of(CharRNNNet, num_levels=256, dropout=0.1)
+def char_rnn(event_shape: EventShape, **options: Any) -> AutoregressiveModel:
     """Make a recurrent model of symbols, each given all before it.
 
     Args:
@@ -527,19 +416,13 @@ def char_rnn(
         >>> char_rnn((8,), num_levels=26, hidden_features=16).sample(3).shape
         torch.Size([3, 8])
     """
-    context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
-    net = CharRNNNet(event_shape, num_levels, dropout=dropout, **context, **options)
-    return AutoregressiveModel(net, distribution="CharRNN")
+    return AutoregressiveModel(CharRNNNet(event_shape, **options))
 
 
-@integers_checked
+@takes_arguments_of(WaveNetNet, num_levels=256, dropout=0.1)
 def wavenet(
     event_shape: EventShape,
     *,
-    num_levels: int = 256,
-    num_classes: int | None = None,
-    context_shape: EventShape | None = None,
-    dropout: float = 0.1,
     num_blocks: int = 2,
     layers_per_block: int | None = None,
     kernel_size: int = 2,
@@ -575,13 +458,11 @@ def wavenet(
         reach = max(0, check_event_shape(event_shape).numel() - 2)
         dilations = math.ceil(reach / max(1, num_blocks * (kernel_size - 1)))
         layers_per_block = max(6, dilations.bit_length())  # their sum is 2**layers - 1
-    options |= {"num_classes": num_classes, "context_shape": context_shape, "dropout": dropout}
     net = WaveNetNet(
         event_shape,
-        num_levels,
         num_blocks=num_blocks,
         layers_per_block=layers_per_block,
         kernel_size=kernel_size,
         **options,
     )
-    return AutoregressiveModel(net, distribution="WaveNet")
+    return AutoregressiveModel(net)

@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 
-from pyro_genmodels import distributions
-from pyro_genmodels._checks import check, check_choice, check_trailing
+from pyro_genmodels._checks import check, check_trailing
 from pyro_genmodels._typing import Float, Tensor
-from pyro_genmodels.models.autoregressive.autoregressive_model import exported_laws
+from pyro_genmodels.distributions import AutoregressiveDistribution
 from pyro_genmodels.models.likelihoods.elementwise import Likelihood
 from pyro_genmodels.nets import AutoregressiveNet
 
@@ -23,12 +22,10 @@ class AutoregressiveLikelihood(Likelihood):
     well do without latents, see :class:`~pyro_genmodels.models.DeltaVAE`.
 
     Args:
-        net: The network; event shape, levels and context's shape are its own.
-        distribution: Name of the distribution, one of ``pyro_genmodels.distributions``.
+        net: The network; event shape, levels, context's shape and distribution are its own.
 
     Raises:
-        ValueError: If there is no autoregressive distribution of that name, or the network takes
-            no vector, sequence or map for a context.
+        ValueError: If the network takes no vector, sequence or map for a context.
 
     References:
         Gulrajani et al. (2017), PixelVAE. https://arxiv.org/abs/1611.05013. Chen et al. (2017),
@@ -43,15 +40,14 @@ class AutoregressiveLikelihood(Likelihood):
         torch.Size([2, 1, 8, 8])
     """
 
-    def __init__(self, net: AutoregressiveNet, *, distribution: str = "PixelCNN") -> None:
+    def __init__(self, net: AutoregressiveNet) -> None:
         check(isinstance(net, AutoregressiveNet), "net", "be an AutoregressiveNet", type(net))
-        check_choice("distribution", distribution, exported_laws())
         rank = net.context_event_dim
         rule = "be conditional on vectors, sequences or maps"
         check(rank in (1, 2, 3), "net", rule, f"context rank {rank}")
         # Checked on entry to the model, or drawn: no value needs a check.
         super().__init__(net.event_shape, 1, num_levels=net.num_levels, validate_args=False)
-        self.net, self.distribution = net, distribution
+        self.net = net
         self.parameter_shape = torch.Size(net.context_shape or ())
 
     def forward(self, decoded: Float[Tensor, "*batch_parameters"]) -> Any:
@@ -64,8 +60,7 @@ class AutoregressiveLikelihood(Likelihood):
             ValueError: If the trailing shape is another.
         """
         check_trailing("decoded", decoded, self.parameter_shape)
-        law = getattr(distributions, self.distribution)
-        return law(self.net, decoded, validate_args=self.validate_args)
+        return AutoregressiveDistribution.of(self.net, decoded, validate_args=self.validate_args)
 
     def _elementwise(self, decoded: Tensor) -> Any:
         raise NotImplementedError("the elements are not independent")

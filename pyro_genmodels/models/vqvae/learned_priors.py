@@ -215,4 +215,4 @@ def code_model(priors: Sequence[LearnedPrior]) -> AutoregressiveModel:
         A model whose data are ``model.net.join(maps)``.
     """
     net = CodeHierarchyNet([p.net for p in priors], [p.conditioner for p in priors])
-    return AutoregressiveModel(net, distribution="HierarchicalVQPrior")
+    return AutoregressiveModel(net)

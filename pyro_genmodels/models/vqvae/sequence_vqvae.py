@@ -120,4 +120,4 @@ def _wavenet(
     features = (sizes.channels, *event_shape)
     options = sizes.current_arguments()
     net = WaveNetNet(event_shape, num_levels, context_shape=features, **options)
-    return AutoregressiveLikelihood(net, distribution="WaveNet")
+    return AutoregressiveLikelihood(net)
