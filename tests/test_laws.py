@@ -14,6 +14,7 @@ from pyro_genmodels import models, nets, testing
 from pyro_genmodels.testing.probes import draw, modules_of
 from tests import cases
 from tests.cases import Case
+from tests.model_calls import gives_distribution
 
 pytestmark = pytest.mark.usefixtures("double")
 LENGTHY_ENUMERATION = 5_000
@@ -342,6 +343,33 @@ ENUMERABLE = {
 def test_model(law: str, make: Callable[[], Case]) -> None:
     case = prepared_model(make)
     run(law, case.part, *batch_for(case, 3))
+
+
+EXACT = {
+    name: make
+    for name, make in {
+        **{f"{name}/features": make for name, make in cases.FEATURE_MODELS.items()},
+        **cases.MODELS,
+    }.items()
+    if gives_distribution(make().part)
+}
+
+
+@law_on(cases.MODELS | EXACT, "check_exact_distribution")
+def test_exact_distribution(law: str, make: Callable[[], Case]) -> None:
+    case = prepared(make)
+    run(law, case.part, *batch_for(case, 3))
+
+
+@law_on(EXACT, "check_distribution", "check_sampler")
+def test_distribution_of_a_model(law: str, make: Callable[[], Case]) -> None:
+    case = prepared(make)
+    if case.part.num_levels is not None:
+        cases.vivid(case.part.net)
+    options = {"num_samples": 2000} if law == "check_sampler" else {}
+    with torch.no_grad():  # what hangs on parameters cannot be copied
+        distribution = case.part.distribution(case.context)
+    run(law, distribution, **options)
 
 
 @law_on(cases.MODELS, "check_estimators_agree")

@@ -32,6 +32,7 @@ from pyro_genmodels.testing.bounds import (
     check_bounds,
     check_estimators_agree,
     check_evidence_normalized,
+    check_exact_distribution,
     check_model_sampler,
 )
 from pyro_genmodels.testing.distributions import (
@@ -98,6 +99,7 @@ __all__ = [
     "check_ends",
     "check_estimators_agree",
     "check_evidence_normalized",
+    "check_exact_distribution",
     "check_expand",
     "check_freezes",
     "check_gradients_survive",

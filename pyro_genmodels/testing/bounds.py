@@ -7,7 +7,9 @@ law is reported broken once in 100,000 times.
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanFie
 from torch import Tensor
 
 from pyro_genmodels.testing.probes import confirmed, seeded, under_seed
-from pyro_genmodels.testing.report import require_law, require_within
+from pyro_genmodels.testing.report import require_close, require_law, require_within
 from pyro_genmodels.testing.sampling import all_levels, count_levels, standard_error
 
 _STANDARD_ERRORS = 3.0
@@ -167,6 +169,82 @@ def check_model_sampler(
     # Where a count of one is rare the normal bound is too tight: allow a few counts.
     deviation = (share - expected).abs() / (noise + 1 / num_samples)
     require_within("samples = evidence, in standard errors", deviation, 5.0)
+
+
+def check_exact_distribution(
+    model: Any, x: Tensor, context: Tensor | None = None, *, seed: int = 0
+) -> None:
+    """Check that ``model.distribution(context)`` is that over data, or is refused by name.
+
+    Its log-probabilities must be the model's log-weights, which do not vary in a model without
+    latent variables, nor where the guide is the exact posterior: over any batch shape, one data
+    point given several contexts included, with the same gradients, and in the data's units after
+    ``standardize``. Its draws must be data. Only a model with latent variables may refuse, in an
+    error that names it.
+
+    Args:
+        model: Model, not standardised, in eval mode; a deep copy of it is standardised.
+        x: Data ``(batch, *event)``, two or more.
+        context: A context for each, if the model is conditional.
+        seed: Seed of the draws.
+
+    Raises:
+        AssertionError: Naming what differs, with the figures.
+
+    Example:
+        >>> from pyro_genmodels.models import FactorAnalysis
+        >>> _ = torch.manual_seed(0)
+        >>> model = FactorAnalysis((3,), latent_dim=1).double()
+        >>> check_exact_distribution(model, torch.randn(5, 3, dtype=torch.float64))
+    """
+    in_units = copy.deepcopy(model)
+    try:
+        model.distribution(context)
+    except ValueError as error:
+        law = "without latent variables a model has a distribution"
+        require_law(model.has_latents, law, str(error).rstrip("."))
+        named = type(model).__name__ in str(error)
+        require_law(named, "a model that has no distribution is named", str(error).rstrip("."))
+        return
+    with seeded(seed):
+        _check_exact(model, x, context)
+        if model.num_levels is None:
+            data = 7 * (x + 100)
+            _check_exact(in_units.standardize(data), data, context)
+
+
+def _check_exact(model: Any, x: Tensor, context: Tensor | None) -> None:
+    one = None if context is None else context[0]
+    calls = {
+        "a batch": (x, context),
+        "one data point": (x[0], one),
+        "two batch dimensions": (torch.stack([x, x.flip(0)]), context),
+    }
+    if context is not None:
+        calls["one data point given each context"] = (x[0], context)
+    for what, (points, given) in calls.items():
+        scores = model.distribution(given).log_prob(points)
+        weights = model.log_weights(points.expand(*scores.shape, *model.event_shape), given)[0]
+        require_close(f"log-probabilities are the log-weights, of {what}", scores, weights)
+        for name, slope, expected in _slopes(model, scores, weights):
+            require_close(f"gradients are the log-weights', of {what}: {name}", slope, expected)
+    law = model.distribution(context)
+    draws = law.sample((3,))
+    shape = (3, *(() if context is None else x.shape[:1]), *model.event_shape)
+    problem = f"shape {tuple(draws.shape)} where {shape} was due"
+    require_law(tuple(draws.shape) == shape, "draws are data for each context", problem)
+    finite = bool(law.log_prob(draws).isfinite().all())
+    require_law(finite, "draws can be scored", f"of {type(law).__name__} not all")
+
+
+def _slopes(model: Any, scores: Tensor, weights: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    options: dict[str, Any] = {"allow_unused": True, "materialize_grads": True}
+    slopes, expected = (
+        torch.autograd.grad(each.sum(), list(named.values()), **options)
+        for each in (scores, weights)
+    )
+    yield from zip(named, slopes, expected, strict=True)
 
 
 @confirmed
