@@ -13,9 +13,10 @@ from pyro import poutine
 from pyro.infer import SVI, Predictive, Trace_ELBO, TraceEnum_ELBO, config_enumerate
 from torch import Tensor, nn
 
-from pyro_genmodels.distributions import PixelCNN
-from pyro_genmodels.distributions.autoregressive import rounding
+from pyro_genmodels.distributions import AutoregressiveDistribution, PixelCNN
+from pyro_genmodels.distributions.autoregressive import OutputLaw, Softmax, rounding
 from pyro_genmodels.distributions.autoregressive.rounding import Settling
+from pyro_genmodels.models import AutoregressiveModel
 from pyro_genmodels.nets import PixelCNNNet, PixelCNNPlusPlusNet
 from pyro_genmodels.nets.autoregressive.base import AutoregressiveNet
 from pyro_genmodels.nets.pixelcnn.pixelcnn import BlockEvaluation
@@ -49,6 +50,56 @@ class Chain(AutoregressiveNet):
     def evaluate(self, x: Tensor, features: Tensor | None) -> Tensor:
         previous = torch.cat([torch.full_like(x[:, :1], self.num_levels), x[:, :-1]], 1)
         return self.logits[previous.long()]
+
+
+def test_any_network_has_a_distribution() -> None:
+    """Its own if one is named after it or a base of it, else the general one."""
+    assert type(AutoregressiveDistribution.of(Chain(3, 4))) is AutoregressiveDistribution
+
+    class LongerChain(Chain):
+        pass
+
+    class Markov(AutoregressiveDistribution):
+        network = Chain
+
+    class Another(AutoregressiveDistribution):
+        network = Chain
+
+    class Widened(PixelCNNNet):
+        pass
+
+    chain, longer = Chain(3, 4), LongerChain(3, 4)
+    assert type(AutoregressiveDistribution.of(chain)) is Markov
+    assert type(AutoregressiveDistribution.of(longer)) is Markov
+    assert type(AutoregressiveModel(longer).distribution()) is Markov
+    assert AutoregressiveModel(longer).log_weights(torch.zeros(5, 3)).shape == (1, 5)
+    assert Another(chain).net is chain
+    assert type(AutoregressiveDistribution.of(Widened((1, 2, 2), 3))) is PixelCNN
+    with pytest.raises(ValueError, match="`net` must be of type Chain; got PixelCNNNet"):
+        Markov(network())
+
+
+def test_an_own_law_of_an_element() -> None:
+    """A caller's distribution may score its network's parameters as it likes."""
+
+    class FlatChain(Chain):
+        pass
+
+    class Flat(AutoregressiveDistribution):
+        network = FlatChain
+
+        @property
+        def law(self) -> OutputLaw:
+            return Tempered(self.net.num_levels)
+
+    class Tempered(Softmax):
+        def log_prob(self, parameters: Tensor, level: Tensor) -> Tensor:
+            return super().log_prob(parameters / 2, level)
+
+    model, x = AutoregressiveModel(FlatChain(3, 4)), torch.ones(2, 3)
+    expected = Flat(model.net).log_prob(x)
+    assert torch.equal(model.log_weights(x)[0], expected)
+    assert not torch.allclose(PixelCNN(model.net).log_prob(x), expected)
 
 
 def test_a_network_of_another_shape_and_without_a_cache_is_sampled_all_the_same() -> None:

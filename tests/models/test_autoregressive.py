@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
+import re
+from collections.abc import Callable
+from typing import Any
 
 import pyro
 import pytest
 import torch
 from jaxtyping import TypeCheckError
 from pyro.infer import SVI, Predictive, Trace_ELBO, TraceEnum_ELBO, config_enumerate
+from pyro.nn import PyroSample
+from pyro.nn.module import to_pyro_module_
 
 from pyro_genmodels import distributions as pgd
+from pyro_genmodels import models
+from pyro_genmodels.cli.names import family, model_makers
 from pyro_genmodels.models import AutoregressiveModel, ELBOLoss, made, pixelcnn
 from pyro_genmodels.nets import PixelCNNNet
 
@@ -133,3 +141,53 @@ def test_what_is_not_generated_row_by_row_is_not_completed() -> None:
     shuffled = made((1, 2, 2), num_levels=2, hidden=(8,), order=[3, 1, 0, 2])
     with pytest.raises(ValueError, match="`model` must generate row by row"):
         shuffled.complete(torch.zeros(1, 2, 2), 1)
+
+
+BUILDERS: list[Callable[..., AutoregressiveModel]] = [
+    getattr(models, name)
+    for name, maker in model_makers().items()
+    if inspect.isfunction(maker) and family(maker) is AutoregressiveModel
+]
+
+
+@pytest.mark.parametrize("builder", BUILDERS, ids=lambda builder: builder.__name__)
+def test_a_builder_shows_each_option_of_its_network(
+    builder: Callable[..., AutoregressiveModel],
+) -> None:
+    parameters = inspect.signature(builder).parameters
+    assert len(parameters) <= 16
+    assert all(p.kind is not inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    described = re.findall(r"^    (\w+): ", inspect.getdoc(builder) or "", flags=re.MULTILINE)
+    assert sorted(described) == sorted(parameters)
+    net: Any = builder((1, 8, 8)).net
+    net = getattr(net, "large", net)
+    of_net = inspect.signature(type(net)).parameters
+    settled = {"layer"} if builder in (models.row_lstm, models.diagonal_bilstm) else set()
+    assert of_net.keys() - settled <= parameters.keys()
+    with pytest.raises(TypeError, match=rf"^{builder.__name__}\(\) got an unexpected.*'width'"):
+        builder((1, 8, 8), width=4)
+
+
+def test_former_names() -> None:
+    with pytest.warns(DeprecationWarning, match="`law` is `distribution` now"):
+        assert isinstance(small().law(), pgd.PixelCNN)
+    factors = models.FactorAnalysis((3,))
+    with pytest.warns(DeprecationWarning, match="`law` is `distribution` now"):
+        assert factors.law().event_shape == (3,)
+
+
+def test_random_weights_have_no_distribution() -> None:
+    net = PixelCNNNet((1, 2, 2), 2, hidden_channels=4, num_blocks=1)
+    to_pyro_module_(net)
+    net.first.bias = PyroSample(pyro.distributions.Normal(torch.zeros(8), 1.0).to_event(1))
+    with pytest.raises(ValueError, match=r"AutoregressiveModel with random weights.*first\.bias"):
+        AutoregressiveModel(net).distribution()
+
+
+def test_a_subclass_may_have_an_argument_of_a_former_name() -> None:
+    class Tempered(AutoregressiveModel):
+        def __init__(self, net: PixelCNNNet, *, distribution: str = "mine") -> None:
+            super().__init__(net)
+            self.name = distribution
+
+    assert Tempered(small().net, distribution="own").name == "own"
