@@ -11,7 +11,7 @@ import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
-from pyro_genmodels._batching import event_of
+from pyro_genmodels._batching import event_of, expands_to
 from pyro_genmodels._checks import (
     check,
     check_choice,
@@ -151,10 +151,7 @@ class AutoregressiveDistribution(TorchDistribution):
             ValueError: If the batch shape does not expand to it.
         """
         batch_shape = torch.Size(batch_shape)
-        fits = len(batch_shape) >= len(self.batch_shape) and all(
-            old in (1, new)
-            for old, new in zip(reversed(self.batch_shape), reversed(batch_shape), strict=False)
-        )
+        fits = expands_to(self.batch_shape, batch_shape)
         rule = f"be an expansion of {tuple(self.batch_shape)}"
         check(fits, "batch_shape", rule, tuple(batch_shape))
         new = self._get_checked_instance(AutoregressiveDistribution, _instance)
@@ -209,7 +206,7 @@ class AutoregressiveDistribution(TorchDistribution):
         num_given: int = 0,
         window: int | None = None,
         progress: bool = False,
-    ) -> Float[Tensor, ...]:
+    ) -> Num[Tensor, ...]:
         """Draw exact samples.
 
         Args:

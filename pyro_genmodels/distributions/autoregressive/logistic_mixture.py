@@ -9,7 +9,11 @@ from torch import Tensor
 
 from pyro_genmodels._logistic_mixture import LOG_SCALE_BOUND, mixture_log_mass
 from pyro_genmodels._typing import Float, Num
-from pyro_genmodels.distributions.autoregressive.output_distributions import OutputLaw, gumbel
+from pyro_genmodels.distributions.autoregressive.output_distributions import (
+    OutputLaw,
+    gumbel,
+    positive_uniform,
+)
 
 # Above this many levels listing them all would cost more than most networks do.
 MOST_LISTED = 1024
@@ -156,12 +160,8 @@ class InvertedLogisticMixture(LogisticMixture):
         self, batch_size: int, elements: int, generator: torch.Generator
     ) -> Float[Tensor, "batch elements noise"]:
         """Draw a standard Gumbel variable for each component, and a standard logistic one."""
-        size = (batch_size, elements, self.num_mixtures + 1)
-        uniform = torch.rand(
-            size, dtype=torch.float64, device=generator.device, generator=generator
-        )
-        # Zero, one draw in 2**53, would give an infinity.
-        log = uniform.clamp_min_(2.0**-54).log()
+        uniform = positive_uniform((batch_size, elements, self.num_mixtures + 1), generator)
+        log = uniform.log()
         log[..., -1] -= torch.log1p(-uniform[..., -1])
         log[..., :-1] = -torch.log(-log[..., :-1])
         return log

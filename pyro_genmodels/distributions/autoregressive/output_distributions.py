@@ -57,12 +57,17 @@ class OutputLaw(ABC):
         return parameters.abs().amax(-1)
 
 
+def positive_uniform(size: tuple[int, ...], generator: torch.Generator) -> Float[Tensor, ...]:
+    """Return uniform variables in float64, of which none is zero."""
+    uniform = torch.rand(size, dtype=torch.float64, device=generator.device, generator=generator)
+    # Zero, one draw in 2**53, would give an infinity.
+    return uniform.clamp_min_(2.0**-54)
+
+
 def gumbel(size: tuple[int, ...], generator: torch.Generator) -> Float[Tensor, ...]:
     """Return standard Gumbel variables in float64."""
-    uniform = torch.rand(size, dtype=torch.float64, device=generator.device, generator=generator)
-    # Not by `exponential_`, which is thrice as slow on a CPU. Zero, one draw in 2**53, would give
-    # an infinity.
-    return uniform.clamp_min_(2.0**-54).log_().neg_().log_().neg_()
+    # Not by `exponential_`, which is thrice as slow on a CPU.
+    return positive_uniform(size, generator).log_().neg_().log_().neg_()
 
 
 class Softmax(OutputLaw):

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +80,8 @@ class Sampler:
                     state.append(x[:, position])
                     position += 1
                 leads.keep(images, position - len(row), torch.stack(row, 1), noise)
-                bar.update(len(row))
+                if bar is not None:
+                    bar.update(len(row))
 
     def _parallel(self, x: Tensor, leads: Leads) -> None:
         """Draw all elements anew until nothing changes; with a window, those next in turn only."""
@@ -102,19 +104,12 @@ class Sampler:
             x[active] = drawn
             active = active[~done]
 
-    def _bar(self) -> contextlib.AbstractContextManager[_Bar]:
+    def _bar(self) -> contextlib.AbstractContextManager[Any]:
         if not self._task.progress:
-            return contextlib.nullcontext(_Bar())
+            return contextlib.nullcontext()
         from tqdm.auto import tqdm
 
         return tqdm(total=self._task.size, desc="sampling", unit="element")  # type: ignore[no-any-return]
-
-
-class _Bar:
-    """A progress bar that shows nothing."""
-
-    def update(self, steps: int) -> None:
-        """Advance."""
 
 
 @contextlib.contextmanager

@@ -210,9 +210,10 @@ class FlowModel(GenerativeModel, DerivedBuffers):
 
     def _noise(self, context: Tensor | None) -> TorchDistributionMixin:
         """Return the noise of each context's events, which not all transforms broadcast."""
-        rank = self.context_event_dim or 0
-        batch = () if context is None else context.shape[: context.dim() - rank]
-        zero = self.origin.expand(*batch, *self.event_shape)
+        zero = self.origin.expand(self.event_shape)
         noise = _BASES[self.base](zero, zero + 1, validate_args=False)
         event: TorchDistributionMixin = noise.to_event(len(self.event_shape))
-        return event
+        if context is None:
+            return event
+        rank = self.context_event_dim or 0
+        return event.expand(context.shape[: context.dim() - rank])
