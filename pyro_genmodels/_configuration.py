@@ -150,8 +150,8 @@ def takes_arguments_of(
 
     Its signature, from which the command line reads options, gets the arguments of ``make``; its
     docstring gets their descriptions, in the place of the entry ``options``. What the function
-    declares or describes itself stays as it is. What is declared as an integer must be. Of the constructor of a :class:`Configured` class
-    it is the class's docstring.
+    declares or describes itself stays as it is. What is declared as an integer must be. Of the
+    constructor of a :class:`Configured` class it is the class's docstring that gets them.
 
     Args:
         make: What the options are passed on to.
