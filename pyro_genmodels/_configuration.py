@@ -394,4 +394,4 @@ def resolve(name: str, *, allow: Collection[str] = ()) -> Callable[..., Any]:
     except (ImportError, AttributeError, ValueError):
         found = None
     check(isinstance(found, type), "class", "name a class that can be imported", repr(name))
-    return found  # type: ignore[no-any-return]
+    return found

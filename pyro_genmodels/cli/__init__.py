@@ -82,8 +82,7 @@ def _dispatch(words: list[str]) -> int:
     parsed, rest = parser.parse_known_args(words)
     if rest and parsed.command != "train":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    status: int = parsed.run(parsed, rest)
-    return status
+    return parsed.run(parsed, rest)
 
 
 def _one_line(error: Exception) -> str:

@@ -175,8 +175,7 @@ def decompress_images(
     """
     able = _checked(model)
     if model.compresses == "codes":
-        expected: Tensor = able.decode_codes(decompress_codes(able, data, context), context)
-        return expected
+        return able.decode_codes(decompress_codes(able, data, context), context)
     return decompress(able.distribution(context), data)
 
 

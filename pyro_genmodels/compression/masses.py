@@ -38,8 +38,7 @@ def run_masses(
         level = (start + i).clamp(max=num_levels - 1)
         mass = law.log_prob(parameters, level).double().exp()
         masses.append(torch.where(start + i < num_levels, mass, 0.0))
-    runs: Tensor = torch.stack(masses, -1).unflatten(-1, (count, width)).sum(-1)
-    return runs
+    return torch.stack(masses, -1).unflatten(-1, (count, width)).sum(-1)
 
 
 @run_masses.register
@@ -53,8 +52,7 @@ def _softmax(
     logits = parameters.gather(1, levels.clamp(max=num_levels - 1)).masked_fill(~there, -torch.inf)
     # Of what is asked for: of far levels all would vanish beside the likeliest of the others.
     masses = (logits - logits.amax(1, keepdim=True)).exp()
-    runs: Tensor = masses.unflatten(-1, (count, width)).sum(-1)
-    return runs
+    return masses.unflatten(-1, (count, width)).sum(-1)
 
 
 @run_masses.register
@@ -77,5 +75,4 @@ def _logistic_mixture(
     ends = torch.isinf(edges[..., :-1]) | torch.isinf(edges[..., 1:])
     masses = scaled[..., 1:].sigmoid() * (-scaled[..., :-1]).sigmoid()
     masses = masses * torch.where(ends, 1.0, inside)
-    mixed: Tensor = (masses * logits.softmax(-1)[..., None]).sum(1)
-    return mixed
+    return (masses * logits.softmax(-1)[..., None]).sum(1)

@@ -125,8 +125,7 @@ class NetworkSource(Source):
     @property
     def network(self) -> torch.nn.Module:
         """The distribution's own."""
-        net: torch.nn.Module = self.distribution.net
-        return net
+        return self.distribution.net
 
     def fingerprint(self) -> bytes:
         """Return a digest of names and values of the parameters, and of the classes."""

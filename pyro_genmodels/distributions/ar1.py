@@ -67,8 +67,7 @@ class AR1Normal(TorchDistribution):
 
     def steps_of(self, z: Float[Tensor, "*value D"]) -> Float[Tensor, "*value T F"]:
         """Give the steps a dimension of their own."""
-        steps: Tensor = z.unflatten(-1, (self.num_steps, -1))
-        return steps
+        return z.unflatten(-1, (self.num_steps, -1))
 
     def rsample(self, sample_shape: Any = ()) -> Float[Tensor, "*shape D"]:
         """Draw sequences."""

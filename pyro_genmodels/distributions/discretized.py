@@ -38,8 +38,7 @@ class DiscretizedDistribution(TorchDistribution, ABC):
     def entropy(self) -> Float[Tensor, "*batch"]:
         """Return the entropy in nats."""
         mass = self.log_prob(self.enumerate_support(expand=False)).exp()
-        nats: Tensor = torch.special.entr(mass).sum(0)
-        return nats
+        return torch.special.entr(mass).sum(0)
 
     def _logistic_levels(self, loc: Tensor, scale: Tensor, shape: torch.Size) -> Tensor:
         """Draw levels of logistic densities by inverting their CDF."""

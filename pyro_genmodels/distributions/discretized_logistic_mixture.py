@@ -103,5 +103,4 @@ class DiscretizedLogisticMixture(DiscretizedDistribution):
 
     def _moment(self, of: Any) -> Tensor:
         levels = self.enumerate_support(expand=False)
-        moment: Tensor = (self.log_prob(levels).exp() * of(levels)).sum(0)
-        return moment
+        return (self.log_prob(levels).exp() * of(levels)).sum(0)

@@ -26,4 +26,4 @@ def expanded(
     vars(new).update({**vars(law), **parameters})
     TorchDistribution.__init__(new, torch.Size(batch_shape), law.event_shape, validate_args=False)
     new._validate_args = law._validate_args
-    return new  # type: ignore[no-any-return]
+    return new

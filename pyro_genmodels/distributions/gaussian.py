@@ -119,8 +119,7 @@ class DiagonalNormal(TorchDistribution):
         standardised = (value - self.loc) / self.scale
         constant = 0.5 * _LOG_2_PI * self.event_shape.numel()
         terms = 0.5 * standardised.square() + self.log_scale
-        nats: Tensor = -sum_rightmost(terms, self.event_dim) - constant
-        return nats
+        return -sum_rightmost(terms, self.event_dim) - constant
 
     @property
     def mean(self) -> Float[Tensor, "*batch_event"]:
@@ -142,8 +141,7 @@ class DiagonalNormal(TorchDistribution):
     def entropy(self) -> Float[Tensor, "*batch"]:
         """Return the entropy in nats."""
         constant = 0.5 * (1 + _LOG_2_PI) * self.event_shape.numel()
-        nats: Tensor = sum_rightmost(self.log_scale, self.event_dim) + constant
-        return nats
+        return sum_rightmost(self.log_scale, self.event_dim) + constant
 
 
 class StandardNormal(TorchDistribution):
@@ -223,8 +221,7 @@ def _kl_diagonal_diagonal(q: Any, p: Any) -> Tensor:
     check_same_rank(q, p)
     ratio, distance = q.scale / p.scale, (q.loc - p.loc) / p.scale
     terms = 0.5 * (ratio.square() + distance.square() - 1) + p.log_scale - q.log_scale
-    nats: Tensor = sum_rightmost(terms, q.event_dim)
-    return nats
+    return sum_rightmost(terms, q.event_dim)
 
 
 @register_kl(DiagonalNormal, StandardNormal)  # type: ignore[untyped-decorator]

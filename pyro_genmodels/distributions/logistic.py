@@ -17,5 +17,4 @@ class FiniteLogistic(Logistic):
         uniform = self.loc.new_empty(shape).uniform_()
         # A zero stands for draws below the grid of `uniform_`: their middle.
         uniform = uniform.clamp_min(torch.finfo(self.loc.dtype).eps / 4)
-        noise: Tensor = self.loc + self.scale * uniform.logit()
-        return noise
+        return self.loc + self.scale * uniform.logit()

@@ -66,8 +66,7 @@ class Rescaled(TorchDistribution):
     @property
     def support(self) -> constraints.Constraint:
         """That of ``base``, all real numbers."""
-        support: constraints.Constraint = self.base.support
-        return support
+        return self.base.support
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Rescaled:
         """Return the distribution with a larger batch shape."""
@@ -112,5 +111,4 @@ class Rescaled(TorchDistribution):
     def _log_det(self) -> Tensor:
         """Return the log-scales, summed over the event."""
         shape = torch.broadcast_shapes(self.scale.shape, self.event_shape)
-        total: Tensor = sum_rightmost(self.scale.log().expand(shape), len(self.event_shape))
-        return total
+        return sum_rightmost(self.scale.log().expand(shape), len(self.event_shape))

@@ -20,8 +20,7 @@ def optimizer_of(shared: Any) -> Any:
 def members_of(shared: Any) -> list[Tensor]:
     """Return the parameters that share it."""
     (group,) = optimizer_of(shared).param_groups
-    members: list[Tensor] = group["params"]
-    return members
+    return group["params"]
 
 
 def current_name(parameter: Tensor) -> str | None:

@@ -221,8 +221,7 @@ def _entries(part: nn.Module, evaluates: bool) -> dict[str, Tensor]:
 
 
 def _svi_step(model: Any, elbo: Any) -> Callable[..., Any]:
-    step: Callable[..., Any] = SVI(model.model, model.guide, PyroAdam({"lr": 1e-2}), elbo).step
-    return step
+    return SVI(model.model, model.guide, PyroAdam({"lr": 1e-2}), elbo).step
 
 
 def _loss_step(model: Any) -> Callable[..., Any]:
@@ -463,8 +462,7 @@ def _check_moments(seen: Tensor, event_shape: torch.Size) -> None:
 
 def _draws(seen: Tensor, data: Tensor, context: Tensor | None) -> dict[str, Callable[..., Tensor]]:
     def site(model: Any, x: Tensor | None) -> Tensor:
-        value: Tensor = poutine.trace(model.model).get_trace(x, context).nodes["x"]["value"]
-        return value
+        return poutine.trace(model.model).get_trace(x, context).nodes["x"]["value"]
 
     def reconstruction(model: Any, x: Tensor) -> Tensor:
         return model.reconstruct(x, context) if model.has_latents else x

@@ -62,8 +62,7 @@ def check_network(network: Callable[..., Any], x: Tensor, context: Tensor | None
 
 def _output(network: Callable[..., Any], *arguments: Tensor) -> Tensor:
     output = network(*arguments)
-    first: Tensor = output[0] if isinstance(output, tuple) else output
-    return first
+    return output[0] if isinstance(output, tuple) else output
 
 
 def check_checkpointing(module: nn.Module, loss: Callable[[Any], Tensor], *, seed: int = 0) -> None:

@@ -51,5 +51,4 @@ def _bounded_noise(parameter: Tensor, scale: float, generator: torch.Generator) 
     fan_in = parameter[0].numel() if parameter.dim() > 1 else 1
     uniform = torch.rand(parameter.shape, generator=generator, dtype=torch.float64)
     signs = torch.randint(0, 2, parameter.shape, generator=generator) * 2 - 1
-    noise: Tensor = signs * (0.5 + 0.5 * uniform) * scale / fan_in**0.5
-    return noise
+    return signs * (0.5 + 0.5 * uniform) * scale / fan_in**0.5

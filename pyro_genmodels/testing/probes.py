@@ -104,8 +104,7 @@ def draw(constraint: Any, shape: Sequence[int], *, like: Tensor, seed: int) -> T
     """Draw a tensor of that shape that satisfies a constraint, spread as a normal would be."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(*shape, generator=generator, dtype=torch.float64).to(like)
-    satisfying: Tensor = biject_to(constraint)(noise)
-    return satisfying
+    return biject_to(constraint)(noise)
 
 
 def near_ends(constraint: Any, x: Tensor) -> Iterator[tuple[str, list[Tensor]]]:

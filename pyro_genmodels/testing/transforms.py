@@ -47,8 +47,7 @@ def condition_number(transform: Any, x: Tensor) -> Tensor:
     event_dim, output_dim = transform.domain.event_dim, transform.codomain.event_dim
     singular = torch.linalg.svdvals(jacobian(transform, x, event_dim, output_dim))
     amplification = singular[..., 0].clamp_min(1) / singular[..., -1].clamp_max(1)
-    estimate: Tensor = amplification * (1 + _largest(x, event_dim))
-    return estimate
+    return amplification * (1 + _largest(x, event_dim))
 
 
 def _largest(x: Tensor, event_dim: int) -> Tensor:

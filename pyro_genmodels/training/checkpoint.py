@@ -95,7 +95,7 @@ def read(path: str | os.PathLike[str], *, map_location: Any = "cpu") -> dict[str
     fill_in(contents)
     written = {key: own.get(key) for key in ("model", "data")}
     own.update(_migration.migrated(written, own["format"]), written=written["model"])
-    return contents  # type: ignore[no-any-return]
+    return contents
 
 
 def fill_in(contents: Mapping[str, Any]) -> None:
@@ -181,8 +181,7 @@ def load_source(run: str | os.PathLike[str], *, allow: Collection[str] = ()) -> 
     description = read(path)[SECTION].get("data")
     if description is None:
         raise CheckpointError(f"'{path}' must name its data; it was trained on the caller's own.")
-    source: DataSource = _build(description, DataSource, path, allow)
-    return source
+    return _build(description, DataSource, path, allow)
 
 
 def _build(description: Any, kind: type, path: Path, allow: Collection[str]) -> Any:

@@ -51,8 +51,7 @@ def add_data(digest: Any, name: str, dataset: Any) -> None:
 
 
 def _places(length: int) -> list[int]:
-    places: list[int] = torch.linspace(0, length - 1, min(_PROBES, length)).long().unique().tolist()
-    return places
+    return torch.linspace(0, length - 1, min(_PROBES, length)).long().unique().tolist()
 
 
 def _facts(value: Any, seen: set[int]) -> Iterator[bytes]:

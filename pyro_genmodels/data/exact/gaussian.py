@@ -27,13 +27,11 @@ class _Gaussian(ExactDistribution, ABC):
         """Draw by the Cholesky factor."""
         size = len(self._factor)
         noise = torch.randn(size, count, dtype=torch.float64, device=self.device)
-        values: Tensor = (self._factor @ noise).T.reshape(count, *self.event_shape)
-        return values
+        return (self._factor @ noise).T.reshape(count, *self.event_shape)
 
     def log_density(self, value: Num[Tensor, "n ..."]) -> Float[Tensor, " n"]:
         """Return the exact log-density."""
-        nats: Tensor = self._normal.log_prob(value.double().flatten(1))
-        return nats
+        return self._normal.log_prob(value.double().flatten(1))
 
     def entropy_nats(self) -> float:
         """Return the entropy in closed form."""

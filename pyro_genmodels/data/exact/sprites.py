@@ -165,8 +165,7 @@ def _inside(shape: int, u: Tensor, v: Tensor, scale: float) -> Tensor:
 def _packed(pixels: Bool[Tensor, "n pixels"]) -> Int[Tensor, "n words"]:
     """Pack each row of pixels into int64 words."""
     bits = torch.arange(_WORD, device=pixels.device)
-    words: Tensor = (pixels.unflatten(-1, (-1, _WORD)).long() << bits).sum(-1)
-    return words
+    return (pixels.unflatten(-1, (-1, _WORD)).long() << bits).sum(-1)
 
 
 def _hashed(words: Int[Tensor, "n words"]) -> Int[Tensor, " n"]:

@@ -158,7 +158,7 @@ class AutoregressiveDistribution(TorchDistribution):
         new.net, new.context = self.net, self.context
         TorchDistribution.__init__(new, batch_shape, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
-        return new  # type: ignore[no-any-return]
+        return new
 
     def _get_checked_instance(self, cls: type, _instance: Any = None) -> Any:
         return type(self).__new__(type(self)) if _instance is None else _instance

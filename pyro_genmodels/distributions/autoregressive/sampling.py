@@ -109,7 +109,7 @@ class Sampler:
             return contextlib.nullcontext()
         from tqdm.auto import tqdm
 
-        return tqdm(total=self._task.size, desc="sampling", unit="element")  # type: ignore[no-any-return]
+        return tqdm(total=self._task.size, desc="sampling", unit="element")
 
 
 @contextlib.contextmanager

@@ -84,8 +84,7 @@ class AutoregressiveModel(GenerativeModel):
         """Observe or draw site ``"x"``."""
         # What is observed was checked on entry to the model, what is drawn needs no check.
         law = AutoregressiveDistribution.of(self.net, context, validate_args=False)
-        value: Tensor = pyro.sample("x", law, obs=x)
-        return value
+        return pyro.sample("x", law, obs=x)
 
     @integers_checked
     def sample(

@@ -460,8 +460,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
     ) -> Tensor:
         """Run the generative program in plates over the batch, with one draw of random weights."""
         program = partial(self._generate_in_plates, seen, context, batch, x)
-        result: Tensor = run_with_random_weights(self, program)
-        return result
+        return run_with_random_weights(self, program)
 
     def _generate_in_plates(
         self,

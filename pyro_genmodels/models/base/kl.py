@@ -15,8 +15,7 @@ def unit_kl(posterior: object, prior: object, z: Tensor) -> Float[Tensor, "*batc
     """Return the KL divergence by independent units, or in one column: exactly, or at the draw."""
     if isinstance(posterior, DiagonalNormal) and isinstance(prior, StandardNormal):
         spread = torch.addcmul(posterior.loc.square(), posterior.scale, posterior.scale)
-        units: Tensor = 0.5 * (spread - 1) - posterior.log_scale
-        return units
+        return 0.5 * (spread - 1) - posterior.log_scale
     return divergence(posterior, prior, z).unsqueeze(-1)
 
 
@@ -31,5 +30,4 @@ def divergence(posterior: Any, prior: Any, z: Tensor) -> Float[Tensor, "*batch"]
     try:
         return kl_divergence(posterior, prior)
     except NotImplementedError:
-        nats: Tensor = posterior.log_prob(z) - prior.log_prob(z)
-        return nats
+        return posterior.log_prob(z) - prior.log_prob(z)

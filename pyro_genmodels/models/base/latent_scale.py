@@ -65,10 +65,7 @@ class LatentScale(nn.Module):
 
     def forward(self) -> AbstractContextManager[object]:
         """Return the handler that scales the latent sites inside it."""
-        handler: AbstractContextManager[object] = poutine.scale(
-            scale=self.value if self.is_on else 1.0
-        )
-        return handler
+        return poutine.scale(scale=self.value if self.is_on else 1.0)
 
     @contextmanager
     def off(self) -> Iterator[None]:

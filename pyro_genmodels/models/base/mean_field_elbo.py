@@ -26,16 +26,14 @@ class MeanFieldELBO(TraceMeanField_ELBO):
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Return the loss, an estimate of the negative ELBO to differentiate."""
         if is_validation_enabled():
-            loss: Tensor = super().differentiable_loss(model, guide, *args, **kwargs)
-            return loss
+            return super().differentiable_loss(model, guide, *args, **kwargs)
         traces = self._get_traces(model, guide, args, kwargs)
         total: Tensor = sum(_negative_elbo(*pair) for pair in traces)
         return total / self.num_particles if self.num_particles > 1 else total
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
         if is_validation_enabled():
-            pair: tuple[Any, Any] = super()._get_trace(model, guide, args, kwargs)
-            return pair
+            return super()._get_trace(model, guide, args, kwargs)
         # Handlers as contexts: wrapping the two functions anew each step costs a tenth of it.
         with TraceMessenger() as guided:
             guide(*args, **kwargs)
@@ -45,8 +43,7 @@ class MeanFieldELBO(TraceMeanField_ELBO):
 
     def _differentiable_loss_particle(self, model_trace: Any, guide_trace: Any) -> tuple[Any, Any]:
         if is_validation_enabled():
-            pair: tuple[Any, Any] = super()._differentiable_loss_particle(model_trace, guide_trace)
-            return pair
+            return super()._differentiable_loss_particle(model_trace, guide_trace)
         loss = _negative_elbo(model_trace, guide_trace)
         return torch_item(loss), loss
 

@@ -167,14 +167,12 @@ class FlowModel(GenerativeModel, DerivedBuffers):
         """Sample ``"v"`` from the flow and observe its floor; or observe the flow itself."""
         density = self.density(context)
         if self.num_levels is None:
-            value: Tensor = pyro.sample("x", density, obs=x)
-            return value
+            return pyro.sample("x", density, obs=x)
         with self.latent_scale():
             continuous = pyro.sample("v", density)
         event_dim = len(self.event_shape)
         floor = continuous.floor().clamp(0, self.num_levels - 1)
-        observed: Tensor = pyro.sample("x", dist.Delta(floor, event_dim=event_dim), obs=x)
-        return observed
+        return pyro.sample("x", dist.Delta(floor, event_dim=event_dim), obs=x)
 
     @property
     def standardization_scale(self) -> ScaleName | None:

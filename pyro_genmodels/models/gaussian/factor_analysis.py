@@ -142,8 +142,7 @@ class FactorAnalysis(GenerativeModel):
         """
         check_trailing("x", x, self.event_shape)
         x = x if self.standardization.is_set else x.to(self.dtype)
-        nats: Tensor = self.distribution().log_prob(x)
-        return nats
+        return self.distribution().log_prob(x)
 
     def posterior(self, x: Float[Tensor, "*batch_event"]) -> Any:
         """Return the exact posterior of the factors.
@@ -174,8 +173,7 @@ class FactorAnalysis(GenerativeModel):
         """Draw the factors, and the data given them."""
         with self.latent_scale():
             z = pyro.sample("z", StandardNormal(self.loc, self.latent_dim))
-        value: Tensor = pyro.sample("x", self.decode(z), obs=x)
-        return value
+        return pyro.sample("x", self.decode(z), obs=x)
 
     def decode(self, z: Float[Tensor, "*batch D"], context: Tensor | None = None) -> Any:
         """Return the distribution over a data point given the factors.

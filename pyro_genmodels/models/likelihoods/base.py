@@ -83,5 +83,4 @@ class Likelihood(Configured, nn.Module, Abstract):
     def _split(self, decoded: Tensor) -> Tensor:
         """Give the parameters a dimension of their own, before the event's."""
         sizes = (self.num_parameters, self.event_shape[0])
-        split: Tensor = decoded.unflatten(-len(self.event_shape), sizes)
-        return split
+        return decoded.unflatten(-len(self.event_shape), sizes)

@@ -140,8 +140,7 @@ class _Levels(dist.Categorical):
 
     def _moment(self, power: int) -> Tensor:
         levels = torch.arange(self._num_events, dtype=self.logits.dtype, device=self.logits.device)
-        moment: Tensor = self.probs @ levels**power
-        return moment
+        return self.probs @ levels**power
 
 
 class GaussianLikelihood(Likelihood):

@@ -154,5 +154,4 @@ class LinkedMixture(TorchDistribution):
 def _mean(law: DiscretizedLogisticMixture) -> Tensor:
     # Level after level: all at once would take as many times the memory as there are levels.
     of_components = DiscretizedLogistic(law.loc, law.log_scale, law.num_levels).mean
-    mean: Tensor = (law.logits.softmax(-1) * of_components).sum(-1)
-    return mean
+    return (law.logits.softmax(-1) * of_components).sum(-1)

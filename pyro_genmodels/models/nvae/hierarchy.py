@@ -98,8 +98,7 @@ class Hierarchy(nn.Module):
         """Return what the encoder says to each group; the image is padded with the level 0."""
         x = F.pad(x, self._margins())
         x = x if self.num_levels is None else x * (2 / (self.num_levels - 1)) - 1
-        features: list[Tensor] = self.encoder(x, context)
-        return features
+        return self.encoder(x, context)
 
     def first_step(self, context: Tensor | None, temperature: float = 1.0) -> Step:
         """Return what is known before anything is drawn."""

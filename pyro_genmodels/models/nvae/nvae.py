@@ -168,8 +168,7 @@ class NVAE(GenerativeModel):
                 latents.append(self._drawn_site(name, step.prior))
         assert step is not None  # there is a group
         decoded = self.hierarchy.decoded(step, latents[-1])
-        value: Tensor = pyro.sample("x", self.likelihood(decoded), obs=x)
-        return value
+        return pyro.sample("x", self.likelihood(decoded), obs=x)
 
     def draw_latents(self, context: Tensor | None = None) -> Any:
         """Draw the groups from their priors as sites of the program around this call.

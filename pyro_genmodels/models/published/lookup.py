@@ -67,5 +67,4 @@ def preset(name: str, variant: str, **options: Any) -> GenerativeModel:
     for key, value in options.items():
         both = isinstance(value, Mapping) and isinstance(published.get(key), Mapping)
         published[key] = {**published[key], **value} if both else value
-    model: GenerativeModel = maker(**with_groups(maker, published))
-    return model
+    return maker(**with_groups(maker, published))

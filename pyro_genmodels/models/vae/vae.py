@@ -244,8 +244,7 @@ class VAE(GenerativeModel):
         """Draw the latent vector from its prior, and the data given it."""
         with self.latent_scale(), self._masked():
             z = pyro.sample("z", self.prior_law(context))
-        value: Tensor = pyro.sample("x", self.decode(z, context), obs=x)
-        return value
+        return pyro.sample("x", self.decode(z, context), obs=x)
 
     def infer(self, x: Tensor, context: Tensor | None) -> None:
         """Draw the latent vector from the posterior that the encoder gives."""

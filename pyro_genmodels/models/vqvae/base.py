@@ -186,8 +186,7 @@ class VectorQuantizedModel(GenerativeModel, Abstract):
         inputs = self.shared_pass.look_up(record, codes)
         if inputs is None:
             inputs = self._decoder_input(self._vectors(codes), context)
-        value: Tensor = pyro.sample("x", self.decode(inputs, context), obs=x)
-        return value
+        return pyro.sample("x", self.decode(inputs, context), obs=x)
 
     @torch.no_grad()
     @integers_checked
@@ -218,8 +217,7 @@ class VectorQuantizedModel(GenerativeModel, Abstract):
             program = poutine.condition(
                 self._generate, data=dict(zip(self.site_names, codes, strict=True))
             )
-            value: Tensor = program(None, context)
-            return value
+            return program(None, context)
 
     def _cooled(
         self, batch: torch.Size, context: Tensor | None, temperature: float

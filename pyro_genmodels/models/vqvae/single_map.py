@@ -122,5 +122,4 @@ class OneMapModel(VectorQuantizedModel, Abstract):
         return vectors[0]
 
     def _decoded(self, inputs: Tensor, context: Tensor | None) -> Tensor:
-        output: Tensor = self.decoder(inputs) if context is None else self.decoder(inputs, context)
-        return output
+        return self.decoder(inputs) if context is None else self.decoder(inputs, context)

@@ -252,8 +252,7 @@ class VQVAE2(VectorQuantizedModel):
 
 
 def _run(network: nn.Module, maps: Tensor, context: Tensor | None) -> Tensor:
-    output: Tensor = network(maps) if context is None else network(maps, context)
-    return output
+    return network(maps) if context is None else network(maps, context)
 
 
 ItemT = TypeVar("ItemT")

@@ -82,8 +82,7 @@ class ConvEncoder(Configured, nn.Module):
         h: Tensor = self.levels[0](self.stem(x), context)
         for down, level in zip(self.downs, list(self.levels)[1:], strict=True):
             h = level(down(h), context)
-        features: Tensor = self.head(self.activation(h).flatten(1))
-        return features
+        return self.head(self.activation(h).flatten(1))
 
 
 class ConvDecoder(Configured, nn.Module):
@@ -144,8 +143,7 @@ class ConvDecoder(Configured, nn.Module):
         h: Tensor = self.levels[0](self.start(z).unflatten(-1, self.start_shape), context)
         for size, up, level in zip(self.sizes[1:], self.ups, list(self.levels)[1:], strict=True):
             h = level(up(F.interpolate(h, size=size, mode="nearest")), context)
-        image: Tensor = self.head(self.activation(h))
-        return image
+        return self.head(self.activation(h))
 
 
 class _Level(nn.Module):
@@ -169,8 +167,7 @@ class _Level(nn.Module):
         )
 
     def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
-        refined: Tensor = self.blocks(add_features(h, self.context(context)))
-        return refined
+        return self.blocks(add_features(h, self.context(context)))
 
 
 def _sizes(event_shape: Sequence[int], channels: Sequence[int]) -> list[tuple[int, int]]:

@@ -75,8 +75,7 @@ class MapEncoder(ConditionalNet):
 
     def _evaluate(self, x: Tensor, features: Tensor | None) -> Tensor:
         h = add_features(self.projection(self.strided(x)), features)
-        output: Tensor = self.last(self.blocks(h))
-        return output
+        return self.last(self.blocks(h))
 
 
 class MapDecoder(ConditionalNet):
@@ -136,8 +135,7 @@ class MapDecoder(ConditionalNet):
 
     def _evaluate(self, x: Tensor, features: Tensor | None) -> Tensor:
         h = add_features(self.projection(x), features)
-        output: Tensor = self.strided(self.blocks(h))
-        return output
+        return self.strided(self.blocks(h))
 
 
 def _projection(in_channels: int, hidden_channels: int) -> nn.Conv2d:

@@ -41,8 +41,7 @@ class MLPEncoder(Configured, nn.Module):
         self, x: Float[Tensor, "*batch_event"], context: Num[Tensor, "*context"] | None = None
     ) -> Float[Tensor, "*output"]:
         """Return features ``(*batch, out_features)`` of data ``(*batch, *event)``."""
-        features: Tensor = self.mlp(x.flatten(-len(self.event_shape)), context)
-        return features
+        return self.mlp(x.flatten(-len(self.event_shape)), context)
 
 
 class MLPDecoder(Configured, nn.Module):
@@ -73,5 +72,4 @@ class MLPDecoder(Configured, nn.Module):
         self, z: Float[Tensor, "*batch D"], context: Num[Tensor, "*context"] | None = None
     ) -> Float[Tensor, "*output"]:
         """Return ``(*batch, *event_shape)``."""
-        output: Tensor = self.mlp(z, context).unflatten(-1, self.event_shape)
-        return output
+        return self.mlp(z, context).unflatten(-1, self.event_shape)

@@ -69,8 +69,7 @@ class PatchEncoder(ConditionalNet):
 
     def _evaluate(self, x: Tensor, features: Tensor | None) -> Tensor:
         h = add_features(self.patches(x), features)
-        output: Tensor = self.last(self.blocks(h))
-        return output
+        return self.last(self.blocks(h))
 
 
 class PatchDecoder(ConditionalNet):
@@ -122,5 +121,4 @@ class PatchDecoder(ConditionalNet):
 
     def _evaluate(self, x: Tensor, features: Tensor | None) -> Tensor:
         h = add_features(self.projection(x), features)
-        output: Tensor = self.patches(self.blocks(h))
-        return output
+        return self.patches(self.blocks(h))

@@ -166,7 +166,7 @@ class AutoregressiveNet(Configured, nn.Module, Abstract):
         shape: EventShape = self.event_shape
         # A map's height and width, a sequence's length; there is no map for a vector.
         size = shape[-2:] if len(shape) > 1 or self.context_event_dim == 2 else None
-        return self.context(context, size)  # type: ignore[no-any-return]
+        return self.context(context, size)
 
     @property
     def features_event_dim(self) -> int:

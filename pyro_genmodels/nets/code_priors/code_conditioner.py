@@ -112,5 +112,4 @@ class CodeConditioner(Configured, nn.Module):
             if codes is not None
         ]
         h = self.projection(torch.cat(looked_up, 1))
-        output: Tensor = self.blocks(add_features(h, self.context(context)))
-        return output
+        return self.blocks(add_features(h, self.context(context)))

@@ -89,8 +89,7 @@ class RealNVPNet(ConditionalNet):
         for block, skip in zip(self.blocks, list(self.skips)[1:], strict=True):
             h = block(h)
             skipped = skipped + skip(h)
-        output: Tensor = self.last(F.relu(self.last_norm(skipped)))
-        return output
+        return self.last(F.relu(self.last_norm(skipped)))
 
 
 def _checkerboard(x: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ def checkpointed(function: Callable[..., ResultT], *arguments: Tensor | None) ->
         return function(*arguments)
     part = function if isinstance(function, nn.Module) else function.__self__  # type: ignore[attr-defined]
     first = _FirstEvaluation(part)
-    result: ResultT = checkpoint(
+    return checkpoint(
         function,
         *arguments,
         use_reentrant=False,
@@ -44,7 +44,6 @@ def checkpointed(function: Callable[..., ResultT], *arguments: Tensor | None) ->
         determinism_check="none",
         context_fn=first.contexts,
     )
-    return result
 
 
 class _FirstEvaluation:

@@ -36,8 +36,7 @@ class _ImageNet(ConditionalNet, Abstract):
         self.first = nn.Conv2d(in_channels, first, kernel_size, padding="same")
 
     def _evaluate(self, x: Tensor, features: Tensor | None) -> Tensor:
-        output: Tensor = self.rest(add_features(self.first(x), features))
-        return output
+        return self.rest(add_features(self.first(x), features))
 
 
 class ConvNet(_ImageNet):

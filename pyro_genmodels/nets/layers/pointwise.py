@@ -21,5 +21,4 @@ def pointwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
         product = torch.bmm(kernels, flat)
     else:
         product = torch.baddbmm(bias[:, None], kernels, flat)
-    maps: Tensor = product.unflatten(2, x.shape[2:])
-    return maps
+    return product.unflatten(2, x.shape[2:])

@@ -43,8 +43,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Return the input plus what the layers make of it."""
-        output: Tensor = x + self.branch(x)
-        return output
+        return x + self.branch(x)
 
 
 def preactivation_block(

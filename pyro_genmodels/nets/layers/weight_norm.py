@@ -46,5 +46,4 @@ def with_length(kernels: Float[Tensor, "K ..."], length: Float[Tensor, " K"]) ->
     """Return the kernels brought to their lengths."""
     # One number for each kernel: the kernels themselves are scaled in a single pass.
     factor = length / kernels.flatten(1).norm(dim=1)
-    scaled: Tensor = kernels * factor.reshape(-1, *(1,) * (kernels.dim() - 1))
-    return scaled
+    return kernels * factor.reshape(-1, *(1,) * (kernels.dim() - 1))

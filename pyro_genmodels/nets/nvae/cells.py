@@ -45,8 +45,7 @@ class EncoderCell(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch C H W"]) -> Float[Tensor, "batch K h w"]:
         """Return the skip path plus a tenth of the branch."""
-        output: Tensor = self.excitation(self.branch(x), self.skip(x))
-        return output
+        return self.excitation(self.branch(x), self.skip(x))
 
 
 class DecoderCell(nn.Module):
@@ -90,8 +89,7 @@ class DecoderCell(nn.Module):
             # that sum to one, commute with all that is done here, on a quarter of the pixels.
             skip = F.interpolate(skip, scale_factor=2, mode="bilinear", align_corners=True)
             hidden = F.interpolate(hidden, scale_factor=2)
-        output: Tensor = self.excitation(self.project(hidden), skip)
-        return output
+        return self.excitation(self.project(hidden), skip)
 
 
 class PosteriorCombiner(nn.Module):
@@ -111,8 +109,7 @@ class PosteriorCombiner(nn.Module):
         self, encoded: Float[Tensor, "batch C H W"], decoded: Float[Tensor, "batch C H W"]
     ) -> Float[Tensor, "batch K H W"]:
         """Return the posterior's numbers."""
-        output: Tensor = self.output(encoded + self.decoded(decoded))
-        return output
+        return self.output(encoded + self.decoded(decoded))
 
 
 class AutoregressiveShift(nn.Module):
@@ -150,8 +147,7 @@ class AutoregressiveShift(nn.Module):
 
     def forward(self, z: Float[Tensor, "batch C H W"]) -> Float[Tensor, "batch C H W"]:
         """Return the shifts."""
-        output: Tensor = self.last(F.elu(self.middle(F.elu(self.first(z)))))
-        return output
+        return self.last(F.elu(self.middle(F.elu(self.first(z)))))
 
 
 def _whole_mask(*sizes: int, kind: str, num_groups: int, mirrored: bool) -> Bool[Tensor, "..."]:

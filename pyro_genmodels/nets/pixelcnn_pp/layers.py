@@ -131,8 +131,7 @@ class GatedResidual(nn.Module):
         if self.context is not None:
             y = y + self.context(features)
         value, gate = y.chunk(2, 1)
-        result: Tensor = x + value * gate.sigmoid()
-        return result
+        return x + value * gate.sigmoid()
 
 
 def pointwise(in_channels: int, out_channels: int) -> ShiftedConv2d:

@@ -90,8 +90,7 @@ class Coupling(FlowTransform, Abstract):
         # Under autocast the network answers in half precision; the map itself stays in x's.
         answers = self.mask.answers(output.to(x.dtype))
         split = (self.num_parameters, features)
-        parameters: Tensor = answers.unflatten(-self.mask.changed_dim, split)
-        return parameters
+        return answers.unflatten(-self.mask.changed_dim, split)
 
     def _split(self, parameters: Tensor) -> tuple[Tensor, ...]:
         """Return each of the parameters in the shape of the changing elements."""

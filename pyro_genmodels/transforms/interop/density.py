@@ -137,8 +137,7 @@ class FlowDensity(dist.TransformedDistribution):
         noise = sum_rightmost(
             self.base_dist.log_prob(value), event_dim - len(self.base_dist.event_shape)
         )
-        score: Tensor = total + noise
-        return score
+        return total + noise
 
     def _retraced(self, value: Tensor) -> Tensor | None:
         """Return the score of the latest draw: all is evaluated anew, so that nothing is old."""
@@ -152,8 +151,7 @@ class FlowDensity(dist.TransformedDistribution):
             return None
         more: int = len(self.base_dist.event_shape) - whole.domain.event_dim
         log_det = sum_rightmost(whole.log_abs_det_jacobian(noise, y), more)
-        log_density: Tensor = self.base_dist.log_prob(noise) - log_det
-        return log_density
+        return self.base_dist.log_prob(noise) - log_det
 
 
 def _undone(transform: Transform, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,8 +19,7 @@ class _OpenInterval(constraints.interval):
 
     def check(self, value: Tensor) -> Tensor:
         """Return where values lie between the ends."""
-        inside: Tensor = (self.lower_bound < value) & (value < self.upper_bound)
-        return inside
+        return (self.lower_bound < value) & (value < self.upper_bound)
 
 
 for _registry in (biject_to, transform_to):

@@ -26,8 +26,7 @@ def squeeze(
     corners = squares.movedim((-3, -1), (-4, -3)).flatten(-4, -3)  # C 4 H/2 W/2
     if alternating:
         corners = corners[..., _CORNERS, :, :].transpose(-4, -3)
-    result: Tensor = corners.flatten(-4, -3)
-    return result
+    return corners.flatten(-4, -3)
 
 
 def unsqueeze(
@@ -39,8 +38,7 @@ def unsqueeze(
     else:
         corners = y.unflatten(-3, (-1, 4))
     squares = corners.unflatten(-3, (2, 2)).movedim((-4, -3), (-3, -1))
-    result: Tensor = squares.flatten(-2, -1).flatten(-3, -2)
-    return result
+    return squares.flatten(-2, -1).flatten(-3, -2)
 
 
 class Squeeze(FlowTransform):
