@@ -19,7 +19,7 @@ import yaml
 from pyro_genmodels import training
 from pyro_genmodels._checks import check, require
 from pyro_genmodels._configuration import argument_groups, described_arguments, with_groups
-from pyro_genmodels._migration import MOVED
+from pyro_genmodels._migration import MOVED, moved_hint
 from pyro_genmodels.cli.components import (
     Description,
     build_components,
@@ -132,11 +132,15 @@ def make_plan(arguments: argparse.Namespace, words: list[str], config: dict[str,
 
 
 def _check_moved(name: str, words: list[str]) -> None:
-    """Raise ``ValueError`` for options of before that are fields of a group now, and say which."""
+    """Raise ``ValueError`` for options of before, and say what has become of them."""
     moved = MOVED.get(f"models.{name}", {})
     for option, _ in options_of(words):
-        if (to := moved.get(option.removeprefix("--model."))) and option.startswith("--model."):
+        argument = option.removeprefix("--model.")
+        if argument in moved and argument != option:
+            to = moved[argument]
             raise ValueError(f"{option} is now --model.{to.argument}.{to.field}")
+        if argument != option and (hint := moved_hint([f"models.{name}"], [argument])):
+            raise ValueError(f"{option}: {hint}")
 
 
 def _check_resumed(arguments: argparse.Namespace, config: dict[str, Any]) -> None:

@@ -35,6 +35,7 @@ NO_CASE: dict[str, str] = {
 # Concrete components that are not exported, each with its reason. A component is what a checkpoint
 # describes, a `Configured` class, or a `TorchDistribution`.
 UNEXPORTED: dict[str, str] = {
+    "nets.NVAENetwork": "`models` exports it, beside NVAE, whose argument it is",
     "nets.RawContext": "a ContextEmbedding without one, inside CodeHierarchyNet",
     "transforms.OnSqueezed": "inside RealNVP, Glow; Chain and Squeeze serve users",
     "models.AutoregressiveShifts": "NVAE's posterior flow, made by `NVAE(num_flows=)`",
