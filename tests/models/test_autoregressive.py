@@ -101,7 +101,7 @@ def test_there_is_nothing_to_reconstruct() -> None:
 
 def test_bad_construction() -> None:
     net = PixelCNNNet((1, 2, 2), 2, hidden_channels=4)
-    with pytest.raises(TypeError, match="no longer takes `distribution`: the network knows"):
+    with pytest.raises(TypeError, match="`distribution` is now known by the network"):
         AutoregressiveModel(net, distribution="PixelCNN")  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="`x` must have trailing shape"):
         AutoregressiveModel(net).model(torch.zeros(3, 1, 3, 3))

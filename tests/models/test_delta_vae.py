@@ -176,7 +176,7 @@ def test_mistakes_are_named() -> None:
         DeltaVAE((5,), delta=0.0)
     with pytest.raises(ValueError, match="`net` must be conditional on vectors, sequences or maps"):
         AutoregressiveLikelihood(net(context_shape=None))
-    with pytest.raises(TypeError, match="no longer takes `distribution`: the network knows"):
+    with pytest.raises(TypeError, match="`distribution` is now known by the network"):
         AutoregressiveLikelihood(net(), distribution="PixelCNN")  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="`decoded` must have trailing shape"):
         AutoregressiveLikelihood(net())(torch.zeros(3, 2, 4, 5))

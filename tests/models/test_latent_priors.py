@@ -37,7 +37,7 @@ PRIORS: dict[str, Any] = {
 
 def small(prior: str, cls: Any = VAE, **options: Any) -> Any:
     options = {"num_levels": 3, "latent_dim": 2, "hidden": (6,)} | options
-    return cls((4,), prior=PRIORS[prior](), **options)
+    return cls((4,), prior=PRIORS[prior](), **grouped(cls, options))
 
 
 def data(*batch: int) -> Tensor:
