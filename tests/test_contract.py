@@ -162,11 +162,11 @@ class OneNet(GenerativeModel):
         super().__init__((1, 2, 2), num_levels=3)
         self.net = nets.PixelCNNNet((1, 2, 2), 3, hidden_channels=4, num_blocks=1)
 
-    def law(self, context: Tensor | None = None) -> PixelCNN:
+    def distribution(self, context: Tensor | None = None) -> PixelCNN:
         return PixelCNN(self.net, context)
 
     def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
-        value: Tensor = pyro.sample("x", self.law(context), obs=x)
+        value: Tensor = pyro.sample("x", self.distribution(context), obs=x)
         return value
 
 

@@ -18,7 +18,6 @@ from pyro_genmodels.nets import AutoregressiveNet
 from pyro_genmodels.nets.autoregressive import raster_indices
 
 
-# What the network says by itself.
 class AutoregressiveModel(GenerativeModel):
     """Data drawn from the distribution that a network defines, element after element.
 

@@ -85,7 +85,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
     compresses: ClassVar[Literal["data", "codes"] | None] = None
     """What :func:`pyro_genmodels.compression.compress_images` codes.
 
-    The data themselves, under the autoregressive distribution ``law(context)``; or the codes that
+    The data themselves, under the autoregressive :meth:`distribution`; or the codes that
     ``encode_codes(x, context)`` gives and ``decode_codes(codes, context)`` takes, each map under
     its entry of ``code_priors``.
     """
