@@ -1,17 +1,16 @@
-"""Arguments a person can read: few, all of them shown, and what has moved is named."""
+"""Arguments a person can read: few, all of them shown and described."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
-import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from torch.distributions import Transform
 
-from pyro_genmodels import _configuration, _migration, models, transforms
+from pyro_genmodels import models, transforms
 
 PACKAGE = models.__name__.partition(".")[0]
 PARTS = ("transforms", "nets", "distributions", "models")
@@ -119,44 +118,3 @@ def test_with_cache_is_of_each_transform(cache_size: int) -> None:
     flow: Transform = transforms.affine_coupling(3)
     for made in (flow, flow.inv, transforms.Chain([flow])):
         assert made.with_cache(cache_size)._cache_size == cache_size
-
-
-OLD: dict[str, tuple[Callable[..., Any], dict[str, Any], str]] = {
-    "Glow": (transforms.Glow, {"num_bins": 4}, "coupling=GlowCoupling(num_bins=...)"),
-    "ConditionalGlow": (
-        transforms.ConditionalGlow,
-        {"max_amplification": None},
-        "coupling=GlowCoupling(max_amplification=...)",
-    ),
-    "glow": (transforms.glow, {"bound": 1.0}, "coupling=GlowCoupling(bound=...)"),
-    "models.glow": (
-        models.glow,
-        {"log_scale_factor": 1.0},
-        "coupling=GlowCoupling(log_scale_factor=...)",
-    ),
-    "NeuralSplineFlow": (
-        transforms.NeuralSplineFlow,
-        {"domain": "unit"},
-        "splines=Splines(domain=...)",
-    ),
-    "models.spline_flow": (models.spline_flow, {"bound": 1.0}, "splines=Splines(bound=...)"),
-}
-
-
-@pytest.mark.parametrize("name", OLD)
-def test_an_old_spelling_is_an_error_that_names_the_new_one(name: str) -> None:
-    make, old, new = OLD[name]
-    (argument,) = old
-    message = f"unexpected keyword argument '{argument}': `{argument}` is now `{new}`"
-    with pytest.raises(TypeError, match=re.escape(message)):
-        make((4,), **old)
-
-
-@pytest.mark.parametrize("name", _migration.MOVED)
-def test_each_move_leads_to_a_field_of_an_argument(name: str) -> None:
-    module, _, maker = name.partition(".")
-    taken = inspect.signature(getattr(importlib.import_module(f"{PACKAGE}.{module}"), maker))
-    for old, (argument, group, field) in _migration.MOVED[name].items():
-        assert argument in taken.parameters
-        assert old == argument or old not in taken.parameters
-        assert field in inspect.signature(_configuration.resolve(group)).parameters
