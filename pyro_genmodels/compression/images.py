@@ -72,7 +72,7 @@ def compress_codes(
     Example:
         >>> import torch
         >>> from pyro_genmodels.models import VQVAE
-        >>> model = VQVAE((1, 8, 8), num_levels=17, num_codes=32)
+        >>> model = VQVAE((1, 8, 8), num_levels=17, codebook=32)
         >>> codes = model.encode_codes(torch.randint(17, (100, 1, 8, 8)))
         >>> data = compress_codes(model, codes)
         >>> torch.equal(decompress_codes(model, data), codes)

@@ -107,9 +107,9 @@ def check_evidence_normalized(
         AssertionError: With the deviation in standard errors.
 
     Example:
-        >>> from pyro_genmodels.models import VAE
+        >>> from pyro_genmodels.models import VAE, VAENetwork
         >>> _ = torch.manual_seed(0)
-        >>> model = VAE((3,), num_levels=2, latent_dim=1, hidden=())
+        >>> model = VAE((3,), num_levels=2, latent_dim=1, network=VAENetwork(hidden=()))
         >>> check_evidence_normalized(model)
     """
     weights = _table(model, context, num_particles, seed)
@@ -156,9 +156,9 @@ def check_model_sampler(
             index of the data point in lexicographic order.
 
     Example:
-        >>> from pyro_genmodels.models import VAE
+        >>> from pyro_genmodels.models import VAE, VAENetwork
         >>> _ = torch.manual_seed(0)
-        >>> model = VAE((3,), num_levels=2, latent_dim=1, hidden=())
+        >>> model = VAE((3,), num_levels=2, latent_dim=1, network=VAENetwork(hidden=()))
         >>> check_model_sampler(model, num_samples=5000)
     """
     weights = _table(model, context, num_particles, seed)
@@ -272,9 +272,9 @@ def check_estimators_agree(
         AssertionError: Naming the two that differ, with the difference in standard errors.
 
     Example:
-        >>> from pyro_genmodels.models import VAE
+        >>> from pyro_genmodels.models import VAE, VAENetwork
         >>> _ = torch.manual_seed(0)
-        >>> model = VAE((3,), num_levels=2, latent_dim=1, hidden=()).eval()
+        >>> model = VAE((3,), num_levels=2, latent_dim=1, network=VAENetwork(hidden=())).eval()
         >>> check_estimators_agree(model, torch.zeros(2, 3), num_runs=20)
     """
     losses = {}

@@ -55,7 +55,7 @@ def check_trains(
     Example:
         >>> from pyro_genmodels.models import VAE
         >>> _ = torch.manual_seed(0)
-        >>> check_trains(lambda: VAE((3,), latent_dim=1, hidden=(4,)), torch.randn(5, 3))
+        >>> check_trains(lambda: VAE((3,), latent_dim=1), torch.randn(5, 3))
     """
     with seeded(seed):
         first = make()
@@ -103,7 +103,7 @@ def check_copies(model: Any, x: Tensor, context: Tensor | None = None, *, seed: 
     Example:
         >>> from pyro_genmodels.models import VAE
         >>> _ = torch.manual_seed(0)
-        >>> check_copies(VAE((3,), latent_dim=1, hidden=(4,)), torch.randn(5, 3))
+        >>> check_copies(VAE((3,), latent_dim=1), torch.randn(5, 3))
     """
     copies: dict[str, Callable[[Any], Any]] = {
         "deepcopy": copy.deepcopy,
@@ -168,7 +168,7 @@ def check_freezes(
     Example:
         >>> from pyro_genmodels.models import VAE
         >>> _ = torch.manual_seed(0)
-        >>> check_freezes(lambda: VAE((3,), latent_dim=1, hidden=(4,)), torch.randn(5, 3))
+        >>> check_freezes(lambda: VAE((3,), latent_dim=1), torch.randn(5, 3))
     """
     with seeded(seed):
         new = make()
@@ -256,7 +256,7 @@ def check_no_stale_weights(
     Example:
         >>> from pyro_genmodels.models import VAE
         >>> _ = torch.manual_seed(0)
-        >>> check_no_stale_weights(VAE((3,), latent_dim=1, hidden=(4,)), torch.randn(5, 3))
+        >>> check_no_stale_weights(VAE((3,), latent_dim=1), torch.randn(5, 3))
     """
     model = copy.deepcopy(model)
     for name, change in PARAMETER_CHANGES.items():
@@ -284,7 +284,7 @@ def check_model_shapes(model: Any, x: Tensor, context: Tensor | None = None) -> 
     Example:
         >>> from pyro_genmodels.models import VAE
         >>> _ = torch.manual_seed(0)
-        >>> check_model_shapes(VAE((3,), latent_dim=1, hidden=(4,)), torch.zeros(3))
+        >>> check_model_shapes(VAE((3,), latent_dim=1), torch.zeros(3))
     """
     for batch in [(), (3,), (2, 3)]:
         many = x.expand((*batch, *x.shape))
@@ -356,7 +356,7 @@ def check_any_batch_shape(
 
     Example:
         >>> from pyro_genmodels.models import VAE
-        >>> vae = VAE((3,), latent_dim=1, hidden=(4,))
+        >>> vae = VAE((3,), latent_dim=1)
         >>> check_any_batch_shape(vae.log_weights, {"x": torch.zeros(6, 3)})
     """
     for batch in ((), (1,), (2, 3)):
@@ -424,7 +424,7 @@ def check_standardization(
     Example:
         >>> from pyro_genmodels.models import VAE
         >>> _ = torch.manual_seed(0)
-        >>> model = VAE((3,), latent_dim=1, hidden=(4,)).double()
+        >>> model = VAE((3,), latent_dim=1).double()
         >>> check_standardization(model, torch.randn(5, 3, dtype=torch.float64))
     """
     plain, standard = copy.deepcopy(model).eval(), copy.deepcopy(model).eval()

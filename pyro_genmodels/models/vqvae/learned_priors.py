@@ -43,7 +43,7 @@ class LearnedPrior(CodePrior):
 
     Example:
         >>> from pyro_genmodels.models import VQVAE
-        >>> vqvae = VQVAE((1, 8, 8), num_levels=17, num_codes=32)
+        >>> vqvae = VQVAE((1, 8, 8), num_levels=17, codebook=32)
         >>> vqvae.prior = LearnedPrior(PixelSNAILNet((2, 2), 32, embedding_size=8))
         >>> vqvae.sample(3).shape
         torch.Size([3, 1, 8, 8])
