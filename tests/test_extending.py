@@ -34,6 +34,12 @@ def apply(change: str, path: Path) -> None:
     path.write_text("\n".join(lines) + "\n", "utf-8")
 
 
+def files_by_section() -> list[list[str]]:
+    """Files that each example changes: the counts that the page states."""
+    sections = PAGE.read_text("utf-8").split("\n## ")[1:]
+    return [[name for name, _ in CHANGE.findall(section)] for section in sections]
+
+
 def test_worked_examples(tmp_path: Path) -> None:
     kept = shutil.ignore_patterns("__pycache__", "compatibility")
     for name in ("pyro_genmodels", "tests"):
@@ -44,6 +50,7 @@ def test_worked_examples(tmp_path: Path) -> None:
         apply(change, tmp_path / name)
     new_files = [name for name, _ in changes if not (ROOT / name).exists()]
     assert len(new_files) == 3
+    assert [len(set(touched)) for touched in files_by_section()] == [8, 3, 3]
     command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-x", "-p", "no:cacheprovider"]
     command += ["-k", " or ".join(ADDED) + " or is_here or missing", "--doctest-modules"]
     command += [f"tests/{name}" for name in TESTS] + new_files

@@ -14,9 +14,8 @@ from pyro_genmodels.testing import randomize_parameters
 
 Shape = tuple[int, ...]
 
-# A key is a distribution's name, with a variant after a slash. Those of two maps or scales are held
-# to the same by ``tests/cases``, at shapes of their own. The options stand beside event shape,
-# levels and context.
+# A key is a distribution's name, with a variant after a slash. The options stand beside event
+# shape, levels and context: sizes small enough for tests, where the network's own are not.
 NETWORKS: dict[str, tuple[Callable[..., AutoregressiveNet], dict[str, Any]]] = {
     "CharRNN": (nets.CharRNNNet, {"hidden_features": 8}),
     "GatedPixelCNN": (nets.GatedPixelCNNNet, {"hidden_channels": 6, "num_layers": 2}),
@@ -33,6 +32,24 @@ NETWORKS: dict[str, tuple[Callable[..., AutoregressiveNet], dict[str, Any]]] = {
     "VQPrior": (nets.PixelSNAILNet, {"hidden_channels": 8, "num_blocks": 1, "embedding_size": 3}),
     "WaveNet": (nets.WaveNetNet, {"channels": 6, "num_blocks": 1, "layers_per_block": 3}),
 }
+# The general one, and those of two maps or scales, which ``tests/cases`` holds to the same laws at
+# shapes of their own.
+ELSEWHERE = {"AutoregressiveDistribution", "HierarchicalVQPrior", "MultiScalePixelRNN"}
+
+
+def without_sizes() -> dict[str, tuple[Callable[..., AutoregressiveNet], dict[str, Any]]]:
+    """The distributions whose network is small as it is."""
+    sized = {name.partition("/")[0] for name in NETWORKS}
+    names = sorted(set(distributions.__all__) - sized - ELSEWHERE)
+    found = {name: getattr(distributions, name) for name in names}
+    return {
+        name: (law.network, {})
+        for name, law in found.items()
+        if issubclass(law, AutoregressiveDistribution)
+    }
+
+
+NETWORKS |= without_sizes()
 CONTEXTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "label": {"num_classes": 3},

@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pyro_genmodels import distributions
-from pyro_genmodels.distributions import AutoregressiveDistribution
 from pyro_genmodels.testing import check_normalized, check_sampler, check_sampling_methods_agree
 from tests.distributions.families import CONTEXTS, NETWORKS, make
 
@@ -15,17 +13,6 @@ ENUMERABLE = {"2x2x3 binary": ((3, 2, 2), 2), "2x1x3, 4 levels": ((3, 2, 1), 4)}
 ENUMERABLE["3x3x1 binary"] = ((1, 3, 3), 2)
 
 each_family = pytest.mark.parametrize("name", NETWORKS)
-
-
-def test_no_family_is_missing() -> None:
-    exported = (getattr(distributions, name) for name in distributions.__all__)
-    laws = {
-        law.__name__
-        for law in exported
-        if isinstance(law, type) and issubclass(law, AutoregressiveDistribution)
-    }
-    elsewhere = {"AutoregressiveDistribution", "HierarchicalVQPrior", "MultiScalePixelRNN"}
-    assert laws - elsewhere == {name.partition("/")[0] for name in NETWORKS}
 
 
 @pytest.mark.parametrize("context", ["plain", "label"])
