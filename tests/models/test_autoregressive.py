@@ -171,6 +171,9 @@ def test_a_builder_shows_each_option_of_its_network(
 def test_former_names() -> None:
     with pytest.warns(DeprecationWarning, match="`law` is `distribution` now"):
         assert isinstance(small().law(), pgd.PixelCNN)
+    conditional = AutoregressiveModel(PixelCNNNet((1, 2, 2), 2, hidden_channels=4, num_classes=3))
+    with pytest.warns(DeprecationWarning, match="`law` is `distribution` now"):
+        assert conditional.law(context=torch.tensor([0, 2])).batch_shape == (2,)
     factors = models.FactorAnalysis((3,))
     with pytest.warns(DeprecationWarning, match="`law` is `distribution` now"):
         assert factors.law().event_shape == (3,)

@@ -74,10 +74,10 @@ class AutoregressiveModel(GenerativeModel):
         """
         return AutoregressiveDistribution.of(self.net, self._checked_exact(context))
 
-    def law(self, *given: Tensor) -> AutoregressiveDistribution:
+    def law(self, context: Tensor | None = None) -> AutoregressiveDistribution:
         """Return :meth:`distribution`, of which this is the former name."""
         warnings.warn("`law` is `distribution` now", DeprecationWarning, stacklevel=2)
-        return self.distribution(*given)
+        return self.distribution(context)
 
     def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
         """Observe or draw site ``"x"``."""
