@@ -122,21 +122,32 @@ class ArgumentGroup(Configured):
 
     def __post_init__(self) -> None:
         """Make sequences tuples; raise ``ValueError`` if an integer field holds something else."""
-        for name, value in self.current_arguments().items():
+        for name, value in self._values().items():
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
         declared = {each.name: each.type for each in fields(self)}
-        check_integers(integers_declared(declared), self.current_arguments())
+        check_integers(integers_declared(declared), self._values())
 
     def current_arguments(self) -> dict[str, Any]:
-        """Return the value of every field."""
+        """Return the value of every field; what a constructor was given that a subclass writes."""
+        own = _ARGUMENTS in self.__dict__
+        return super().current_arguments() if own else self._values()
+
+    def _values(self) -> dict[str, Any]:
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
     @classmethod
     def of(cls: type[GroupT], value: Any) -> GroupT:
-        """Return a group, given as it is, by its first field alone, or ``None`` for defaults."""
+        """Return a group, given as it is, by its first field alone, or ``None`` for defaults.
+
+        Raises:
+            ValueError: If it is another group, or fields by name, or the group refuses the field.
+        """
         if isinstance(value, cls):
             return value
+        other = isinstance(value, ArgumentGroup | Mapping)
+        rule = f"be given as an object of that class, or by its `{fields(cls)[0].name}` alone"
+        check(not other, cls.__name__, rule, value)
         return cls() if value is None else cls(value)  # type: ignore[call-arg]
 
 

@@ -254,6 +254,35 @@ def test_fields_are_checked_and_named() -> None:
             wrong()
 
 
+class OneLayer(models.VAENetwork):
+    """A group with a constructor of its own."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__(hidden=(width,))
+
+
+@pytest.mark.parametrize("given", [{}, {"width": 5}])
+def test_a_group_with_a_constructor_of_its_own_is_rebuilt(given: dict[str, int]) -> None:
+    model = models.VAE((6,), latent_dim=2, network=OneLayer(**given))
+    described = configuration(model)["arguments"]["network"]
+    assert described["arguments"] == given
+    allowed = [f"{__name__}.OneLayer"]
+    assert build(described, allow=allowed) == OneLayer(**given)
+    rebuilt = build(configuration(model), allow=allowed)
+    rebuilt.load_state_dict(model.state_dict())
+
+
+@pytest.mark.parametrize("name", sorted(GROUPS))
+def test_another_group_is_refused_by_name(name: str) -> None:
+    group = GROUPS[name]
+    first = dataclasses.fields(group)[0].name
+    message = f"`{name}` must be given as an object of that class, or by its `{first}` alone; got "
+    other = models.Codebook() if name != "Codebook" else models.KLObjective()
+    for wrong in (other, {first: None}):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            group.of(wrong)
+
+
 def test_a_preset_changes_by_the_fields_of_a_group() -> None:
     changed = models.preset("NVAE", "digits", network={"channels": 8})
     published = models.presets()["NVAE"]["digits"]["model"]["network"]
