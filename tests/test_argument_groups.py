@@ -247,6 +247,10 @@ def test_fields_are_checked_and_named() -> None:
         (lambda: models.KLObjective(free_bits=-1.0), "`free_bits` must be at least 0; got -1"),
         (lambda: models.KLObjective(rate=1.0, capacity=1.0), "`rate` must be None with a cap"),
         (lambda: models.GaussianPosterior(rank=0), "`posterior.rank` must be at least 1; got 0"),
+        (
+            lambda: models.GaussianPosterior(log_scale=float("nan")),
+            "`posterior.log_scale` must be finite; got nan",
+        ),
         (lambda: models.VQVAENetwork(reduction=3), "`reduction` must be a power of two; got 3"),
         (lambda: models.RateCommitment(num_steps=1), "`commitment.num_steps` must be at least 2"),
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, TypeAlias, get_args
@@ -52,7 +53,7 @@ class GaussianPosterior(ArgumentGroup):
 
     Raises:
         ValueError: If there is no such covariance, the rank is not positive, or a fixed log-scale
-            comes with correlated latents.
+            is not finite or comes with correlated latents.
 
     References:
         Kingma et al. (2016), Improved variational inference with inverse autoregressive flow,
@@ -79,9 +80,10 @@ class GaussianPosterior(ArgumentGroup):
         super().__post_init__()
         check_choice("posterior", self.covariance, get_args(Covariance))
         check(self.rank >= 1, "posterior.rank", "be at least 1", self.rank)
-        fits = self.log_scale is None or self.covariance == "diagonal"
-        rule = "be None unless the covariance is diagonal"
-        check(fits, "posterior.log_scale", rule, self.log_scale)
+        if (log_scale := self.log_scale) is not None:
+            rule = "be None unless the covariance is diagonal"
+            check(self.covariance == "diagonal", "posterior.log_scale", rule, log_scale)
+            check(math.isfinite(log_scale), "posterior.log_scale", "be finite", log_scale)
 
 
 class GaussianHead:
