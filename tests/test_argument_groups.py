@@ -224,6 +224,35 @@ def test_python_command_line_and_files_agree(
     assert by_words.latent_scale.beta == by_file.latent_scale.beta == by_hand.latent_scale.beta
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--model.conditional.objective", "3"],
+        ["--model.conditional.objective", "{beta: 3}"],
+        ["--model.conditional.objective.beta", "3"],
+    ],
+)
+def test_groups_of_a_part_are_given_as_those_of_a_model(words: list[str]) -> None:
+    require("jsonargparse", extra="train")
+    part = ["--model.conditional", "BetaVAE", "--model.conditional.num_classes", "10"]
+    model = planned(["semisupervisedvae", "--data", "digits", *part, *words])
+    assert isinstance(model, models.SemiSupervisedVAE)
+    assert float(model.conditional.beta) == 3.0
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "hint"),
+    [
+        ("AutoregressiveModel", "distribution", "is now known by the network"),
+        ("glow", "cache-size", "with_cache"),
+    ],
+)
+def test_options_that_are_gone_say_why(name: str, option: str, hint: str) -> None:
+    require("jsonargparse", extra="train")
+    with pytest.raises(ValueError, match=f"is no option: .*{hint}"):
+        planned([name, "--data", "digits", f"--model.{option}", "1"])
+
+
 def find_name(name: str) -> str:
     from pyro_genmodels.cli.names import find, model_makers
 

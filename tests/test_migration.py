@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +219,38 @@ def test_priors_go_on_though_the_description_has_changed(
     assert {path: path.stat().st_mtime_ns for path in (run / "codes").iterdir()} == written
     last = torch.load(run / "prior" / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["epoch"] == 1
+
+
+@pytest.mark.parametrize(
+    ("written", "named"), [("beta_vae", None), (None, "betavae"), ("vae", "BetaVAE")]
+)
+def test_a_configuration_is_migrated_by_any_spelling_of_the_model(
+    written: str | None, named: str | None, tmp_path: Path
+) -> None:
+    """The model is named in any case, on the command line or in the file, the former first."""
+    require("jsonargparse", extra="train")
+    from pyro_genmodels.cli.plan import Plan
+
+    path = tmp_path / "config.yaml"
+    own = {} if written is None else {"name": written}
+    path.write_text(yaml.safe_dump({**own, "model": {"capacity": 25.0, "hidden": [8]}}))
+    arguments = Namespace(config=path, resume=False, name=named)
+    model = Plan.read(arguments, None)["model"]
+    assert model["objective"]["arguments"] == {"capacity": 25.0}
+    assert model["network"]["arguments"] == {"hidden": [8]}
+
+
+@pytest.mark.parametrize("prefix", ["", "transforms.", "pyro_genmodels.transforms."])
+def test_parts_by_their_bare_names_are_migrated(prefix: str, tmp_path: Path) -> None:
+    """A run's configuration has the names as they were written on the command line."""
+    require("jsonargparse", extra="train")
+    from pyro_genmodels.cli.stage import read_config
+
+    path = tmp_path / "config.yaml"
+    arguments = {"event_shape": [4], "num_bins": 4, "cache_size": 1}
+    part = {"class": f"{prefix}Glow", "arguments": arguments}
+    path.write_text(yaml.safe_dump({"format": 2, "name": "VAE", "model": {"prior": [part]}}))
+    [found] = read_config(path)["model"]["prior"]
+    assert found["class"] == "transforms.Glow"
+    assert found["arguments"].keys() == {"event_shape", "coupling"}
+    assert found["arguments"]["coupling"]["arguments"] == {"num_bins": 4}

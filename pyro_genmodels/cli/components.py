@@ -23,7 +23,12 @@ from torch import nn
 
 from pyro_genmodels import _configuration, models, nets, transforms
 from pyro_genmodels._checks import check, require
-from pyro_genmodels._configuration import ArgumentGroup, classes_of
+from pyro_genmodels._configuration import (
+    ArgumentGroup,
+    argument_groups,
+    classes_of,
+    with_groups,
+)
 
 
 @dataclass(frozen=True)
@@ -123,16 +128,46 @@ def build_components(value: Any, facts: Mapping[str, Any], allow: Collection[str
         value = value.data
     if isinstance(value, Mapping) and "class" in value:
         name = _public_name(str(value["class"]))
-        arguments = dict(value.get("arguments") or {})
-        taken = inspect.signature(_configuration.resolve(name, allow=allow)).parameters
+        make = _configuration.resolve(name, allow=allow)
+        arguments = _with_whole_groups(make, dict(value.get("arguments") or {}))
+        taken = inspect.signature(make).parameters
         missing = {k: v for k, v in facts.items() if k in taken and k not in arguments}
         built = {k: build_components(v, facts, allow) for k, v in {**missing, **arguments}.items()}
-        return _configuration.resolve(name, allow=allow)(**built)
+        # Types are asked for only where there is something to make: a user's need not resolve.
+        fields_given = any(isinstance(each, Mapping) for each in built.values())
+        return make(**(with_groups(make, built) if fields_given else built))
     if isinstance(value, Mapping):
         return {k: build_components(v, facts, allow) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [build_components(v, facts, allow) for v in value]
     return value
+
+
+def _with_whole_groups(make: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return a part's arguments, ``"objective.beta": 4`` as ``"objective": {"beta": 4}``."""
+    if not any("." in name for name in arguments):
+        return arguments
+    groups, found = argument_groups(make), dict[str, Any]()
+    for name, value in arguments.items():
+        argument, dot, field = name.partition(".")
+        if dot and argument in groups:
+            given = group_fields(argument, groups[argument], found.get(argument))
+            found[argument] = {**given, field: value}
+        else:
+            found[name] = value
+    return found
+
+
+def with_public_names(value: Any) -> Any:
+    """Return plain data with ``nets.PixelCNNNet`` in the place of ``PixelCNNNet``, at any depth."""
+    if isinstance(value, list | tuple):
+        return [with_public_names(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    found = {key: with_public_names(item) for key, item in value.items()}
+    if isinstance(found.get("class"), str):
+        found["class"] = _public_name(found["class"])
+    return found
 
 
 def _public_name(name: str) -> str:

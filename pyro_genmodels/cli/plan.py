@@ -132,15 +132,16 @@ def make_plan(arguments: argparse.Namespace, words: list[str], config: dict[str,
 
 
 def _check_moved(name: str, words: list[str]) -> None:
-    """Raise ``ValueError`` for options of before, and say what has become of them."""
+    """Raise ``ValueError`` for options of before, and say where they have gone."""
     moved = MOVED.get(f"models.{name}", {})
     for option, _ in options_of(words):
         argument = option.removeprefix("--model.")
-        if argument in moved and argument != option:
-            to = moved[argument]
+        if argument == option:
+            continue
+        if to := moved.get(argument):
             raise ValueError(f"{option} is now --model.{to.argument}.{to.field}")
-        if argument != option and (hint := moved_hint([f"models.{name}"], [argument])):
-            raise ValueError(f"{option}: {hint}")
+        if hint := moved_hint([f"models.{name}"], [argument]):
+            raise ValueError(f"{option} is no option: {hint}")
 
 
 def _check_resumed(arguments: argparse.Namespace, config: dict[str, Any]) -> None:

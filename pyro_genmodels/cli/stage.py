@@ -15,6 +15,8 @@ from pyro_genmodels import training
 from pyro_genmodels._checks import check
 from pyro_genmodels._files import written_whole
 from pyro_genmodels._migration import FORMAT, migrated_options
+from pyro_genmodels.cli.components import with_public_names
+from pyro_genmodels.cli.names import find, model_makers
 from pyro_genmodels.cli.scoring import save_result, score
 
 Prepared: TypeAlias = tuple[Iterable[nn.Module], Callable[[], Any]]
@@ -82,7 +84,9 @@ class Stage(ABC):
         path = arguments.config
         if path is None and arguments.resume and run is not None and cls.path(run).is_file():
             path = cls.path(run)
-        return {} if path is None else read_config(Path(path), cls.maker_name)
+        if path is None:
+            return {}
+        return read_config(Path(path), cls.maker_name, name=getattr(arguments, "name", None))
 
     def write(self, run: Path) -> None:
         """Write the configuration, which repeats the training, into a run."""
@@ -126,15 +130,16 @@ class Stage(ABC):
             print(result)
 
 
-def read_config(path: Path, maker: str | None = None) -> dict[str, Any]:
+def read_config(path: Path, maker: str | None = None, *, name: str | None = None) -> dict[str, Any]:
     """Read YAML as plain data, of an older version as this one writes it.
 
     Args:
         path: The file.
         maker: Public name of what takes the options ``model``; the model's own by default.
+        name: Name of the model; the file's own by default.
 
     Raises:
-        ValueError: If it is not a YAML mapping, or of a newer format.
+        ValueError: If it is not a YAML mapping, of a newer format, or of an unknown model.
     """
     try:
         config = yaml.safe_load(path.read_text())
@@ -145,7 +150,12 @@ def read_config(path: Path, maker: str | None = None) -> dict[str, Any]:
     for key in ("model", "data"):
         options = config.get(key) or {}
         check(isinstance(options, dict), f"{path}: {key}", "hold options by name", options)
+    name = name or config.get("name")
+    if maker is None and name is not None:
+        maker = "models." + find(str(name), model_makers(), "model")
+    if config.get("model"):
+        config["model"] = with_public_names(config["model"])
     try:
-        return migrated_options(config, maker or f"models.{config.get('name')}")
+        return migrated_options(config, maker)
     except ValueError as error:
         raise ValueError(f"'{path}': {error}") from error
