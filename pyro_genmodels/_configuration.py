@@ -281,7 +281,7 @@ def classes_of(annotation: Any) -> Iterator[type]:
 def _joined_docstring(
     function: Callable[..., Any], make: Callable[..., Any], signature: inspect.Signature
 ) -> str:
-    own, theirs = described_arguments(function), described_arguments(make)
+    own, theirs = _entries(function.__doc__), described_arguments(make)
     text = inspect.getdoc(function) or ""
     if "options" not in own:
         return text
@@ -296,15 +296,19 @@ def described_arguments(make: Callable[..., Any]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for described in reversed(inspect.getmro(make)) if inspect.isclass(make) else [make]:
-        _, _, section = inspect.cleandoc(described.__doc__ or "").partition("\nArgs:\n")
-        entries: dict[str, str] = {}
-        name = ""
-        for line in itertools.takewhile(lambda line: line.startswith("    "), section.split("\n")):
-            if not line.startswith("     "):
-                name = line.strip().partition(":")[0]
-            entries[name] = entries.get(name, "") + line + "\n"
-        found |= entries
+        found |= _entries(described.__doc__)
     return found
+
+
+def _entries(docstring: str | None) -> dict[str, str]:
+    _, _, section = inspect.cleandoc(docstring or "").partition("\nArgs:\n")
+    entries: dict[str, str] = {}
+    name = ""
+    for line in itertools.takewhile(lambda line: line.startswith("    "), section.split("\n")):
+        if not line.startswith("     "):
+            name = line.strip().partition(":")[0]
+        entries[name] = entries.get(name, "") + line + "\n"
+    return entries
 
 
 def configuration(instance: Configured) -> dict[str, Plain]:

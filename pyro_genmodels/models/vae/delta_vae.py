@@ -59,7 +59,9 @@ class DeltaVAE(VAE):
         delta: The least rate in nats, over the whole latent vector.
         commitment: ``"sequence"``, ``"variance"`` or a :class:`RateCommitment`.
         latent_dim: Number of latent variables.
-        options: Others, as for :class:`VAE`; an own encoder gives only means with ``"variance"``.
+        encoder: Own network: data (and context, if conditional) to ``(*batch, 2 * latent_dim)``,
+            the means before the log-scales; with ``"variance"`` only the means.
+        options: Others, as for :class:`VAE`.
 
     Raises:
         ValueError: If ``delta`` is not positive, or larger than what even a correlation of almost
