@@ -74,7 +74,7 @@ def _recording(init: Callable[..., None]) -> Callable[..., None]:
             arguments = _bind(signature, (self, *args), kwargs)
         except TypeError as error:
             names = [qualified_name(cls) for cls in type(self).__mro__]
-            unknown = kwargs.keys() - signature.parameters
+            unknown = [key for key in kwargs if key not in signature.parameters]
             raise _misfit(type(self).__name__, error, names, unknown) from None
         check_integers(declared, arguments)
         # The most derived constructor comes first; those it calls must not overwrite its record.
@@ -206,7 +206,7 @@ def takes_arguments_of(
                 bound = signature.bind(*args, **kwargs)
             except TypeError as error:
                 name = function.__name__
-                unknown = kwargs.keys() - signature.parameters
+                unknown = [key for key in kwargs if key not in signature.parameters]
                 raise _misfit(name, error, [".".join([*part, name])], unknown) from None
             check_integers(declared, bound.arguments)
             return function(*args, **{**defaults, **kwargs})
@@ -337,6 +337,25 @@ def qualified_name(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
+def inherited_constructors(allow: Collection[str]) -> dict[str, str]:
+    """Return the allowed classes that have a constructor of this package, with its class's name."""
+    found = {}
+    for name in allow:
+        try:
+            bases = inspect.getmro(resolve(name, allow=allow))
+        except ValueError:
+            continue  # an error where it is built, if it is
+        names = [(cls, qualified_name(cls)) for cls in bases]
+        first = next(each for each in names if _is_public(each[1]) or "__init__" in vars(each[0]))
+        if _is_public(first[1]):
+            found[name] = first[1]
+    return found
+
+
+def _is_public(name: str) -> bool:
+    return name.partition(".")[0] in PUBLIC_MODULES
+
+
 def _plain(argument: str, value: Any) -> Plain:
     if isinstance(value, Configured):
         return configuration(value)
@@ -369,8 +388,10 @@ def build(description: object, *, allow: Collection[str] = ()) -> Any:
     try:
         inspect.signature(cls).bind(**arguments)
     except TypeError as error:
-        unknown = arguments.keys() - inspect.signature(cls).parameters
-        misfit = _misfit(description["class"], error, [description["class"]], unknown)
+        taken = inspect.signature(cls).parameters
+        unknown = [key for key in arguments if key not in taken]
+        names = [qualified_name(base) for base in inspect.getmro(cls)]
+        misfit = _misfit(description["class"], error, names, unknown)
         raise ValueError(f"`class` must take the arguments given; got {misfit}.") from None
     return cls(**arguments)
 
@@ -385,7 +406,7 @@ def _built(value: Any, allow: Collection[str]) -> Any:
     return value
 
 
-def resolve(name: str, *, allow: Collection[str] = ()) -> Callable[..., Any]:
+def resolve(name: str, *, allow: Collection[str] = ()) -> type[Any]:
     """Return the class of that name, importing nothing that was not allowed.
 
     Raises:

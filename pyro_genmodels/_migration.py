@@ -216,33 +216,39 @@ that a user writes name no format.
 """
 
 
-def migrated(description: Any, written: int) -> Any:
+def migrated(description: Any, written: int, constructors: Mapping[str, str] | None = None) -> Any:
     """Return nested ``{"class": name, "arguments": {...}}`` as this version writes them.
 
     Args:
         description: Plain data with descriptions at any depth.
         written: The format that they were written in.
+        constructors: Change these classes alone, which are not of this package: names, each with
+            the public name of the class whose constructor it has inherited.
 
     Returns:
         The same object if nothing has changed since.
     """
     changes = [change for number in range(written, FORMAT) for change in CHANGES.get(number, ())]
-    found = _walk(description, changes)
+    found = _walk(description, changes, constructors)
     return description if found == description else found
 
 
-def _walk(value: Any, changes: list[Change]) -> Any:
+def _walk(value: Any, changes: list[Change], constructors: Mapping[str, str] | None) -> Any:
     if isinstance(value, list | tuple):
-        return [_walk(item, changes) for item in value]
+        return [_walk(item, changes, constructors) for item in value]
     if not isinstance(value, Mapping):
         return value
-    found = {key: _walk(item, changes) for key, item in value.items()}
+    found = {key: _walk(item, changes, constructors) for key, item in value.items()}
     arguments = found.get("arguments") or {}
     # Whatever else is there is for who builds it to name.
     if isinstance(found.get("class"), str) and isinstance(arguments, Mapping):
         name, arguments = found["class"], dict(arguments)
-        for change in changes:
-            name, arguments = change(name, arguments)
+        if constructors is None:
+            for change in changes:
+                name, arguments = change(name, arguments)
+        elif name in constructors:
+            for change in changes:
+                _, arguments = change(constructors[name], arguments)
         found |= {"class": name, "arguments": arguments}
     return found
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from pyro_genmodels import _configuration, _migration, training
+from pyro_genmodels import _configuration, _migration, models, training
 from pyro_genmodels._checks import require
 from pyro_genmodels.cli import main
 
@@ -55,6 +55,25 @@ def test_a_checkpoint_is_built_by_its_migrated_description(
         training.load(SAVED / "vae")
     change(monkeypatch, without_default)
     assert training.load(SAVED / "realnvp") is not None
+
+
+class OfMine(models.BetaVAE):
+    """A user's class, with the constructor that it has inherited."""
+
+
+def test_a_user_s_class_is_migrated_by_the_constructor_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "old.ckpt"
+    contents = torch.load(SAVED / "beta_vae" / "checkpoints" / "best.ckpt", weights_only=True)
+    described = contents["pyro_genmodels"]["model"]
+    name = described["class"] = f"{OfMine.__module__}.OfMine"
+    torch.save(contents, path)
+    found = training.load(path, allow=[name, "no.such.Class"])
+    before = training.load(SAVED / "beta_vae")
+    assert type(found) is OfMine
+    assert found.state_dict().keys() == before.state_dict().keys()
+    assert found.latent_scale.beta == before.latent_scale.beta
+    with pytest.raises(ValueError, match="`network=VAENetwork"):
+        _configuration.build(described, allow=[name])
 
 
 def test_a_configuration_is_migrated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

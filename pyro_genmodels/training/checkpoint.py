@@ -13,7 +13,7 @@ import torch
 
 from pyro_genmodels import _migration
 from pyro_genmodels._checks import check
-from pyro_genmodels._configuration import build, configuration
+from pyro_genmodels._configuration import build, configuration, inherited_constructors
 from pyro_genmodels._files import save_whole
 from pyro_genmodels._modules import without_marks
 from pyro_genmodels._version import __version__
@@ -166,7 +166,7 @@ def load(
         if own["model"] is None:
             reason = own.get("undescribed")
             raise CheckpointError(f"'{path}' must be loaded into a model like its own: {reason}")
-        model = _build(own["model"], GenerativeModel, path, allow)
+        model = _build(own["model"], GenerativeModel, path, allow, own["format"])
     load_weights(model, own["weights"], path)
     return model.eval()
 
@@ -178,15 +178,17 @@ def load_source(run: str | os.PathLike[str], *, allow: Collection[str] = ()) -> 
         CheckpointError: If the run was trained on data that no configuration describes.
     """
     path = checkpoint_path(run)
-    description = read(path)[SECTION].get("data")
+    own = read(path)[SECTION]
+    description = own.get("data")
     if description is None:
         raise CheckpointError(f"'{path}' must name its data; it was trained on the caller's own.")
-    return _build(description, DataSource, path, allow)
+    return _build(description, DataSource, path, allow, own["format"])
 
 
-def _build(description: Any, kind: type, path: Path, allow: Collection[str]) -> Any:
+def _build(description: Any, kind: type, path: Path, allow: Collection[str], written: int) -> Any:
     try:
-        made = build(description, allow=allow)
+        constructors = inherited_constructors(allow)
+        made = build(_migration.migrated(description, written, constructors), allow=allow)
         check(isinstance(made, kind), "class", f"be a {kind.__name__}", type(made).__name__)
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"'{path}': {error}") from error
