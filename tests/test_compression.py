@@ -33,6 +33,7 @@ from pyro_genmodels.distributions.autoregressive.output_distributions import Out
 from pyro_genmodels.testing import randomize_parameters
 from tests import cases
 from tests.distributions import families
+from tests.grouped import grouped
 
 # The shape checks of the tests sample list items by the `random` module.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
@@ -359,8 +360,8 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 VQ_MODELS: dict[str, Any] = {
-    "VQVAE": lambda **o: models.VQVAE((1, 8, 8), **o),
-    "VQVAE2": lambda **o: models.VQVAE2((1, 8, 8), **o),
+    "VQVAE": lambda **o: models.VQVAE((1, 8, 8), **grouped(models.VQVAE, o)),
+    "VQVAE2": lambda **o: models.VQVAE2((1, 8, 8), **grouped(models.VQVAE2, o)),
 }
 
 

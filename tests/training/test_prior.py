@@ -44,12 +44,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> data.DataSource:
 
 def vqvae2() -> models.VQVAE2:
     torch.manual_seed(0)
-    return models.VQVAE2(
-        (1, 8, 8),
-        network=models.VQVAE2Network(2, residual_channels=3),
-        num_classes=10,
-        **grouped(models.VQVAE2, SIZES),
-    )
+    sizes = {**SIZES, "reduction": 2, "residual_channels": 3}
+    return models.VQVAE2((1, 8, 8), num_classes=10, **grouped(models.VQVAE2, sizes))
 
 
 @pytest.fixture(scope="module")
@@ -252,12 +248,8 @@ def test_what_cannot_have_a_prior_is_refused(
 @pytest.mark.slow
 def test_data_of_the_caller_s_own_and_features_as_context(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = models.VQVAE(
-        (1, 8, 8),
-        context_shape=(2,),
-        network=models.VQVAENetwork(reduction=2),
-        **grouped(models.VQVAE, SIZES),
-    )
+    sizes = grouped(models.VQVAE, {**SIZES, "reduction": 2})
+    model = models.VQVAE((1, 8, 8), context_shape=(2,), **sizes)
     x, features = torch.randint(17, (60, 1, 8, 8)), torch.randn(60, 2)
     source = data.InMemory(x, num_levels=17)
     # No source of the package has features beside its images.
