@@ -128,12 +128,12 @@ def test_priors_at_published_sizes(trained: Path, capsys: pytest.CaptureFixture[
 
 def test_a_stage_reads_what_it_writes(tmp_path: Path) -> None:
     """To resume is to read it; what was planned is not written over a training that has begun."""
-    resumed = Namespace(config=None, resume=True)
+    resumed = Namespace(config=None, resume=True, name="prior")
     before = prior.make_plan(["--model.num_heads=2", "--batch_size=3"], {})
     assert prior.PriorPlan.read(resumed, tmp_path) == {}
     before.write_ahead(tmp_path, resume=True)
     assert prior.make_plan([], prior.PriorPlan.read(resumed, tmp_path)) == before
-    assert prior.PriorPlan.read(Namespace(config=None, resume=False), tmp_path) == {}
+    assert prior.PriorPlan.read(Namespace(config=None, resume=False, name="prior"), tmp_path) == {}
     (tmp_path / "prior" / "checkpoints").mkdir()
     other = prior.make_plan(["--batch_size=4"], {})
     other.write_ahead(tmp_path, resume=True)

@@ -86,7 +86,7 @@ class Stage(ABC):
             path = cls.path(run)
         if path is None:
             return {}
-        return read_config(Path(path), cls.maker_name, name=getattr(arguments, "name", None))
+        return read_config(Path(path), cls.maker_name, name=arguments.name)
 
     def write(self, run: Path) -> None:
         """Write the configuration, which repeats the training, into a run."""
