@@ -13,7 +13,7 @@ import inspect
 import json
 import typing
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -29,6 +29,7 @@ from pyro_genmodels._configuration import (
     classes_of,
     with_groups,
 )
+from pyro_genmodels.cli.groups import group_fields, public_name
 
 
 @dataclass(frozen=True)
@@ -70,34 +71,6 @@ def _is_part(cls: type) -> bool:
     return conditional or issubclass(cls, kinds)
 
 
-def group_fields(argument: str, group: type[ArgumentGroup], value: Any) -> dict[str, Any]:
-    """Return the fields of a group that are given: by name, by a description, or by the first.
-
-    Raises:
-        ValueError: If the description is of another class.
-    """
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        return {fields(group)[0].name: value}
-    if "class" not in value:
-        return dict(value)
-    name = _configuration.qualified_name(group)
-    fits = _public_name(str(value["class"])) == name
-    check(fits, argument, f"be of class {name}", value["class"])
-    return dict(value.get("arguments") or {})
-
-
-def with_fields(
-    options: Mapping[str, Any], groups: Mapping[str, type[ArgumentGroup]]
-) -> dict[str, Any]:
-    """Return a model's options with its groups written by their fields."""
-    return {
-        name: group_fields(name, groups[name], value) if name in groups else value
-        for name, value in options.items()
-    }
-
-
 def _described(value: Any) -> Description:
     """Read a name, or a mapping with ``class`` and ``arguments``."""
     if isinstance(value, Description):
@@ -127,7 +100,7 @@ def build_components(value: Any, facts: Mapping[str, Any], allow: Collection[str
     if isinstance(value, Description):
         value = value.data
     if isinstance(value, Mapping) and "class" in value:
-        name = _public_name(str(value["class"]))
+        name = public_name(str(value["class"]))
         make = _configuration.resolve(name, allow=allow)
         arguments = _with_whole_groups(make, dict(value.get("arguments") or {}))
         taken = inspect.signature(make).parameters
@@ -156,28 +129,6 @@ def _with_whole_groups(make: Any, arguments: dict[str, Any]) -> dict[str, Any]:
         else:
             found[name] = value
     return found
-
-
-def with_public_names(value: Any) -> Any:
-    """Return plain data with ``nets.PixelCNNNet`` in the place of ``PixelCNNNet``, at any depth."""
-    if isinstance(value, list | tuple):
-        return [with_public_names(item) for item in value]
-    if not isinstance(value, Mapping):
-        return value
-    found = {key: with_public_names(item) for key, item in value.items()}
-    if isinstance(found.get("class"), str):
-        found["class"] = _public_name(found["class"])
-    return found
-
-
-def _public_name(name: str) -> str:
-    """Return ``nets.PixelCNNNet`` for ``PixelCNNNet``."""
-    if "." in name:
-        return name.removeprefix("pyro_genmodels.")
-    for module in (nets, transforms, models):
-        if name in module.__all__:
-            return f"{module.__name__.rpartition('.')[2]}.{name}"
-    return name
 
 
 def gather(

@@ -14,7 +14,7 @@ from pyro_genmodels import data, models
 from pyro_genmodels._abstract import is_abstract
 from pyro_genmodels._checks import check
 from pyro_genmodels._configuration import ArgumentGroup
-from pyro_genmodels.cli.components import with_fields
+from pyro_genmodels.cli.groups import with_fields
 from pyro_genmodels.data import DataSource, ExactDistribution
 from pyro_genmodels.models import GenerativeModel
 

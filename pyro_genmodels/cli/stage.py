@@ -15,7 +15,7 @@ from pyro_genmodels import training
 from pyro_genmodels._checks import check
 from pyro_genmodels._files import written_whole
 from pyro_genmodels._migration import FORMAT, migrated_options
-from pyro_genmodels.cli.components import with_public_names
+from pyro_genmodels.cli.groups import with_public_names
 from pyro_genmodels.cli.names import find, model_makers
 from pyro_genmodels.cli.scoring import save_result, score
 
