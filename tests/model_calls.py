@@ -13,6 +13,7 @@ from pyro_genmodels import models, nets
 
 # Called by other methods, with what these have checked; or only inside a program.
 HOOKS = {"generate", "infer", "posterior_of_scaled", "check_context_batch", "particle_traces"}
+HOOKS.add("law")  # the deprecated name of `distribution`, which warns
 
 Call = tuple[Callable[..., Any], dict[str, Any]]
 
