@@ -19,7 +19,7 @@ pytest.importorskip("jsonargparse")
 pytestmark = pytest.mark.once
 SAVED = json.loads((Path(__file__).parent / "data" / "help_options.json").read_text("utf-8"))
 SHARED = SAVED.pop("of every model")
-# What is no option any more, by model, each with its reason.
+# What is not an option any more, by model, each with its reason.
 GONE = {
     ("AutoregressiveModel", "model.distribution"): "the network knows its distribution",
     **{

@@ -60,9 +60,9 @@ def preset_options(name: str, variant: str | None, *, stage: str = "model") -> d
 
     Args:
         name: Name of the model.
-        variant: Name of the preset; without one there are no options.
-        stage: ``"model"``, whose shapes are the data's, or ``"prior"``, of which a preset need not
-            say anything.
+        variant: Name of the preset; ``None`` gives no options.
+        stage: ``"model"``, whose shapes are the data's, or ``"prior"``, which a preset may leave
+            out.
 
     Raises:
         ValueError: If the model has no preset of that name.

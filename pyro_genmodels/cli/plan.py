@@ -141,7 +141,7 @@ def _check_moved(name: str, words: list[str]) -> None:
         if to := moved.get(argument):
             raise ValueError(f"{option} is now --model.{to.argument}.{to.field}")
         if hint := moved_hint([f"models.{name}"], [argument]):
-            raise ValueError(f"{option} is no option: {hint}")
+            raise ValueError(f"{option} is not an option any more: {hint}")
 
 
 def _check_resumed(arguments: argparse.Namespace, config: dict[str, Any]) -> None:

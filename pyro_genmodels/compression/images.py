@@ -123,7 +123,12 @@ def decompress_codes(
 
 @integers_checked
 def compress_images(
-    model: GenerativeModel, x: Num[Tensor, ...], context: Tensor | None = None, **options: Any
+    model: GenerativeModel,
+    x: Num[Tensor, ...],
+    context: Tensor | None = None,
+    *,
+    chunk_size: int = 256,
+    threads: int = 1,
 ) -> bytes:
     """Compress images with a model.
 
@@ -133,7 +138,8 @@ def compress_images(
             that says by ``compresses`` which of both it does.
         x: Images ``(*batch, *event_shape)``.
         context: Labels or features, if the model is conditional.
-        options: ``chunk_size`` and ``threads`` as for :func:`compress`.
+        chunk_size: As for :func:`compress`.
+        threads: As for :func:`compress`.
 
     Returns:
         Bytes for :func:`decompress_images`.
@@ -151,6 +157,7 @@ def compress_images(
         True
     """
     able = _checked(model)
+    options = {"chunk_size": chunk_size, "threads": threads}
     if model.compresses == "codes":
         return compress_codes(able, able.encode_codes(x, context), context, **options)
     return compress(able.distribution(context), x, **options)

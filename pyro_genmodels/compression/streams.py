@@ -90,8 +90,14 @@ def decompress(distribution: Any, data: bytes) -> Int[Tensor, ...]:
         return read_stream(source, header, payload, source.context_fingerprint())
 
 
+@integers_checked
 def write(
-    path: str | os.PathLike[str], distribution: Any, x: Num[Tensor, ...], **options: Any
+    path: str | os.PathLike[str],
+    distribution: Any,
+    x: Num[Tensor, ...],
+    *,
+    chunk_size: int = 256,
+    threads: int = 1,
 ) -> None:
     """Compress an array into a file, which is written whole or not at all.
 
@@ -99,13 +105,14 @@ def write(
         path: The file.
         distribution: As for :func:`compress`.
         x: As for :func:`compress`.
-        options: Others of :func:`compress`.
+        chunk_size: As for :func:`compress`.
+        threads: As for :func:`compress`.
 
     Raises:
         ValueError: As :func:`compress` does.
         OSError: If the file cannot be written.
     """
-    data = compress(distribution, x, **options)
+    data = compress(distribution, x, chunk_size=chunk_size, threads=threads)
     with written_whole(path) as temporary:
         temporary.write_bytes(data)
 

@@ -217,7 +217,7 @@ class StandardNormal(TorchDistribution):
 @register_kl(StandardNormal, DiagonalNormal)  # type: ignore[untyped-decorator]
 @register_kl(DiagonalNormal, DiagonalNormal)  # type: ignore[untyped-decorator]
 def _kl_diagonal_diagonal(q: Any, p: Any) -> Tensor:
-    """Vahdat and Kautz (2020), NVAE, eq. 2, of which this is the general form."""
+    """The general form of eq. 2 of Vahdat and Kautz (2020), NVAE."""
     check_same_rank(q, p)
     ratio, distance = q.scale / p.scale, (q.loc - p.loc) / p.scale
     terms = 0.5 * (ratio.square() + distance.square() - 1) + p.log_scale - q.log_scale

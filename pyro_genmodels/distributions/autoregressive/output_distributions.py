@@ -58,7 +58,7 @@ class OutputLaw(ABC):
 
 
 def positive_uniform(size: tuple[int, ...], generator: torch.Generator) -> Float[Tensor, ...]:
-    """Return uniform variables in float64, of which none is zero."""
+    """Return uniform variables in float64, all above zero."""
     uniform = torch.rand(size, dtype=torch.float64, device=generator.device, generator=generator)
     # Zero, one draw in 2**53, would give an infinity.
     return uniform.clamp_min_(2.0**-54)

@@ -75,7 +75,7 @@ class AutoregressiveModel(GenerativeModel):
         return AutoregressiveDistribution.of(self.net, self._checked_exact(context))
 
     def law(self, context: Tensor | None = None) -> AutoregressiveDistribution:
-        """Return :meth:`distribution`, of which this is the former name."""
+        """Return :meth:`distribution`; this is its former name, and deprecated."""
         warnings.warn("`law` is `distribution` now", DeprecationWarning, stacklevel=2)
         return self.distribution(context)
 

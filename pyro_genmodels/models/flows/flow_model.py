@@ -133,7 +133,7 @@ class FlowModel(GenerativeModel, DerivedBuffers):
             context: Labels or features ``(*batch, ...)``, if the model is conditional.
 
         Raises:
-            ValueError: If data are levels, of which a flow has a bound alone; if the context does
+            ValueError: If data are levels, for which a flow gives only a bound; if the context does
                 not fit, or a transform's weights are random.
         """
         levels = f"{type(self).__name__} of levels: its `density` is of dequantised values"

@@ -165,7 +165,7 @@ class FactorAnalysis(GenerativeModel):
         return dist.MultivariateNormal(loc, precision_matrix=precision, validate_args=False)
 
     def law(self) -> Any:
-        """Return :meth:`distribution`, of which this is the former name."""
+        """Return :meth:`distribution`; this is its former name, and deprecated."""
         warnings.warn("`law` is `distribution` now", DeprecationWarning, stacklevel=2)
         return self.distribution()
 
