@@ -181,9 +181,18 @@ def check_trailing(argument: str, value: Tensor, event_shape: Sequence[int]) -> 
     check(fits, argument, f"have trailing shape {event}", f"shape {tuple(value.shape)}")
 
 
-def check_levels(argument: str, value: Tensor, num_levels: int) -> None:
-    """Raise ``ValueError`` unless ``value`` holds integers from 0 to ``num_levels - 1``."""
+def check_levels(argument: str, value: Tensor, num_levels: int, *, missing: bool = False) -> None:
+    """Raise ``ValueError`` unless ``value`` holds integers from 0 to ``num_levels - 1``.
+
+    Args:
+        argument: Name of the argument.
+        value: What it is.
+        num_levels: Number of levels.
+        missing: Whether NaN stands for an element that was not observed.
+    """
     rule = f"hold integers from 0 to {num_levels - 1}"
+    if missing and value.is_floating_point():
+        value = value[~value.isnan()]
     if value.numel() == 0:
         return
     low, high = value.min().item(), value.max().item()
@@ -194,11 +203,18 @@ def check_levels(argument: str, value: Tensor, num_levels: int) -> None:
         check(off.numel() == 0, argument, rule, off[:1].tolist())
 
 
-def check_finite(argument: str, value: Tensor) -> None:
-    """Raise ``ValueError`` unless every element of ``value`` is finite."""
-    finite = torch.isfinite(value)
-    if not bool(finite.all()):
-        check(False, argument, "be finite", f"{int((~finite).sum())} NaN or infinite elements")
+def check_finite(argument: str, value: Tensor, *, missing: bool = False) -> None:
+    """Raise ``ValueError`` unless every element of ``value`` is finite.
+
+    Args:
+        argument: Name of the argument.
+        value: What it is.
+        missing: Whether NaN stands for an element that was not observed.
+    """
+    wrong = value.isinf() if missing else ~torch.isfinite(value)
+    if bool(wrong.any()):
+        kind = "infinite" if missing else "NaN or infinite"
+        check(False, argument, "be finite", f"{int(wrong.sum())} {kind} elements")
 
 
 def listed(names: Sequence[str], *, most: int = 3) -> str:

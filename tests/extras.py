@@ -14,7 +14,10 @@ from contextlib import contextmanager
 import pytest
 
 CORE_ONLY = importlib.util.find_spec("lightning") is None
-_EXTRAS = "lightning|torchvision|sklearn|matplotlib|jsonargparse|yaml|PIL|nflows|constriction"
+_EXTRAS = (
+    "lightning|torchvision|sklearn|matplotlib|jsonargparse|yaml|PIL|nflows|constriction|pandas|"
+    "pyarrow|scipy|anndata|soundfile|h5py"
+)
 _IMPORT = re.compile(rf"^(?:import|from) (?:{_EXTRAS})\b", re.MULTILINE)
 
 

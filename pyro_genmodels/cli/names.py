@@ -55,6 +55,11 @@ def find(name: str, among: Mapping[str, Any], kind: str) -> str:
     raise ValueError(f"unknown {kind} '{name}': {hint}")
 
 
+def is_known(name: str, among: Mapping[str, Any]) -> bool:
+    """Whether :func:`find` finds the name."""
+    return _plain(name) in {_plain(key) for key in among}
+
+
 def preset_options(name: str, variant: str | None, *, stage: str = "model") -> dict[str, Any]:
     """Return a preset's options of a stage: settings, and sizes under ``model``.
 

@@ -31,13 +31,14 @@ from pyro_genmodels.cli.names import (
     data_makers,
     family,
     find,
+    is_known,
     model_makers,
     over,
     preset_options,
 )
 from pyro_genmodels.cli.scoring import RESULT
 from pyro_genmodels.cli.stage import CONFIG, PRIOR, Prepared, Stage
-from pyro_genmodels.data import DataSource, Sampled
+from pyro_genmodels.data import DataSource, Sampled, source_class
 from pyro_genmodels.models import GenerativeModel
 from pyro_genmodels.training import TrainingSettings
 
@@ -78,7 +79,7 @@ class Plan(Stage):
     def build_model(self) -> GenerativeModel:
         """Make the model, its initial weights from the settings' seed."""
         pyro.set_rng_seed(self.settings["seed"])
-        facts = _facts(self.source)
+        facts = training.facts_of(self.source)
         arguments = {k: build_components(v, facts, self.allow) for k, v in self.model.items()}
         return self.maker(**with_groups(self.maker, arguments))
 
@@ -113,7 +114,9 @@ def make_plan(arguments: argparse.Namespace, words: list[str], config: dict[str,
         ValueError: If a name is unknown or an option is wrong.
     """
     name = _named(arguments.name or config.get("name"), "NAME", model_makers(), "model")
-    source_name = _named(arguments.data or config.get("source"), "--data", data_makers(), "data")
+    given = arguments.data or config.get("source")
+    words = [*_words_of_path(arguments.data), *words]
+    source_name = _named(_source_name(given), "--data", data_makers(), "data")
     _check_resumed(arguments, config)
     maker = model_makers()[name]
     groups = argument_groups(maker)
@@ -124,7 +127,7 @@ def make_plan(arguments: argparse.Namespace, words: list[str], config: dict[str,
     rest = {k: v for k, v in config.items() if k not in (*_NAMES, "data")}
     published = preset_options(name, arguments.preset or config.get("preset"))
     rest = over(published, rest, groups)
-    parser = _model_parser(name, _facts(source, conditional=arguments.conditional))
+    parser = _model_parser(name, training.facts_of(source, conditional=arguments.conditional))
     others = [word for word in words if not word.startswith("--data.")]
     parsed = parse(parser, others, rest)
     model = parsed.pop("model", {})
@@ -146,7 +149,8 @@ def _check_moved(name: str, words: list[str]) -> None:
 
 def _check_resumed(arguments: argparse.Namespace, config: dict[str, Any]) -> None:
     """Raise ``ValueError`` for another model's or other data's name than the resumed run's."""
-    given = (("name", arguments.name, model_makers()), ("source", arguments.data, data_makers()))
+    source = _source_name(arguments.data)
+    given = (("name", arguments.name, model_makers()), ("source", source, data_makers()))
     if arguments.resume:
         check(arguments.preset is None, "preset", "be left out to resume", arguments.preset)
     for key, name, among in given:
@@ -155,11 +159,26 @@ def _check_resumed(arguments: argparse.Namespace, config: dict[str, Any]) -> Non
             check(find(name, among, key) == config[key], key, rule, name)
 
 
+def _is_path(data: str | None) -> bool:
+    """Whether ``--data`` names a file or a folder, and no source."""
+    return data is not None and not is_known(data, data_makers()) and Path(data).exists()
+
+
+def _source_name(data: str | None) -> str | None:
+    return source_class(data).__name__ if data is not None and _is_path(data) else data
+
+
+def _words_of_path(data: str | None) -> list[str]:
+    if data is None or not _is_path(data):
+        return []
+    return [f"--data.{source_class(data).path_argument}={data}"]
+
+
 def print_help(name: str, source_name: str | None) -> int:
     """Print every option of a model, and of the data if given."""
     parser = _model_parser(find(name, model_makers(), "model"), {})
     if source_name is not None:
-        _add_data(parser, find(source_name, data_makers(), "data"))
+        _add_data(parser, find(_source_name(source_name) or "", data_makers(), "data"))
     parser.print_help()
     return 0
 
@@ -168,16 +187,6 @@ def _named(name: Any, option: str, among: Mapping[str, Any], kind: str) -> str:
     if name is None:
         raise ValueError(f"train must be given {option}; `pyro-genmodels list` shows the {kind}")
     return find(str(name), among, kind)
-
-
-def _facts(source: DataSource, *, conditional: bool = False) -> dict[str, Any]:
-    """Return the arguments that the data settle."""
-    facts: dict[str, Any] = {"event_shape": list(source.event_shape)}
-    facts["num_levels"] = source.num_levels
-    if conditional:
-        check(source.num_classes is not None, "conditional", "have data with labels", source)
-        facts["num_classes"] = source.num_classes
-    return facts
 
 
 def new_parser(name: str) -> Any:

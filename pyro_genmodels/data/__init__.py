@@ -1,5 +1,6 @@
 """Data: embedded images, one's own, data sets on disk, and distributions with a known optimum."""
 
+from pyro_genmodels.data.base.columns import Column
 from pyro_genmodels.data.base.data_source import DataSource
 from pyro_genmodels.data.base.exact_distribution import ExactDistribution
 from pyro_genmodels.data.base.sampled import Sampled
@@ -17,9 +18,11 @@ from pyro_genmodels.data.exact.sprites import Sprites
 from pyro_genmodels.data.files.codes import Codes
 from pyro_genmodels.data.files.folders import CelebA, ImageFolder
 from pyro_genmodels.data.files.in_memory import FromFile, InMemory
+from pyro_genmodels.data.files.opening import ACCEPTED, open_source, source_class
 from pyro_genmodels.data.mu_law import mu_law_decode, mu_law_encode
 
 __all__ = [
+    "ACCEPTED",
     "CIFAR10",
     "MNIST",
     "PPCA",
@@ -28,6 +31,7 @@ __all__ = [
     "CelebA",
     "Checkerboard",
     "Codes",
+    "Column",
     "DataSource",
     "Digits",
     "EightGaussians",
@@ -46,4 +50,6 @@ __all__ = [
     "Sprites",
     "mu_law_decode",
     "mu_law_encode",
+    "open_source",
+    "source_class",
 ]

@@ -16,6 +16,7 @@ from pyro_genmodels.distributions.dequantization import UniformDequantization
 from pyro_genmodels.distributions.discretized_logistic import DiscretizedLogistic
 from pyro_genmodels.distributions.discretized_logistic_mixture import DiscretizedLogisticMixture
 from pyro_genmodels.distributions.gaussian import DiagonalNormal, StandardNormal
+from pyro_genmodels.distributions.observed import ObservedPart, observed_part
 from pyro_genmodels.distributions.rescaled import Rescaled
 from pyro_genmodels.distributions.uniform import ClosedUniform, UniformLevels
 
@@ -32,6 +33,7 @@ __all__ = [
     "HierarchicalVQPrior",
     "MultiScalePixelRNN",
     "NGram",
+    "ObservedPart",
     "PixelCNN",
     "PixelCNNPlusPlus",
     "PixelRNN",
@@ -42,4 +44,5 @@ __all__ = [
     "UniformLevels",
     "VQPrior",
     "WaveNet",
+    "observed_part",
 ]

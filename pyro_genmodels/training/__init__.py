@@ -3,6 +3,7 @@
 Importing this package needs no extra; :func:`fit` needs ``train``.
 """
 
+from pyro_genmodels.training.batches import check_source, facts_of
 from pyro_genmodels.training.checkpoint import CheckpointError, load, load_source
 from pyro_genmodels.training.codes import encode_codes
 from pyro_genmodels.training.evaluation import Evaluation, evaluate
@@ -18,9 +19,11 @@ __all__ = [
     "check_prior_run",
     "check_priors",
     "check_run",
+    "check_source",
     "draw_samples",
     "encode_codes",
     "evaluate",
+    "facts_of",
     "fit",
     "fit_prior",
     "is_helper",

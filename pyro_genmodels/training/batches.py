@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pyro_genmodels._checks import check, check_finite, check_levels, check_trailing
+from pyro_genmodels.data import DataSource
 from pyro_genmodels.models import GenerativeModel
 from pyro_genmodels.nets.layers import check_finite_context
 
@@ -137,6 +138,44 @@ def check_dataset(dataset: Any, model: GenerativeModel) -> None:
         check_levels("labels", tensors[1], model.num_classes)
 
 
+def facts_of(source: DataSource, *, conditional: bool = False) -> dict[str, Any]:
+    """Return the arguments of a model that its data settle.
+
+    Args:
+        source: The data.
+        conditional: Whether the model is conditional on the data's labels.
+
+    Raises:
+        ValueError: If it is, and there are none.
+    """
+    facts: dict[str, Any] = {"event_shape": list(source.event_shape)}
+    facts["num_levels"] = source.num_levels
+    if conditional:
+        check(source.num_classes is not None, "conditional", "have data with labels", source)
+        facts["num_classes"] = source.num_classes
+    if source.missing:
+        facts["missing"] = True
+    return facts
+
+
+def check_source(source: DataSource, model: GenerativeModel) -> None:
+    """Check what a source says of all its data against a model.
+
+    Raises:
+        ValueError: If data may have missing elements and the model does not take them, or a column
+            is of a kind that the model's likelihood does not have.
+    """
+    name = type(model).__name__
+    rule = "have no missing elements for a model that was not made with missing=True"
+    check(not source.missing or model.missing, "data", rule, f"{source.name} for {name}")
+    kinds = model.column_kinds
+    for index, column in enumerate(source.columns or ()):
+        expected = "gaussian" if kinds is None else kinds[index]
+        rule = f"have {expected} columns there for {name}"
+        given = f"the {column.kind} column '{column.name}'"
+        check(column.kind == expected, "data", rule, given)
+
+
 def check_data(x: Tensor, context: Any, model: GenerativeModel) -> None:
     """Check shape, range and finiteness of data, and finiteness of features, against a model.
 
@@ -145,8 +184,8 @@ def check_data(x: Tensor, context: Any, model: GenerativeModel) -> None:
     """
     check_trailing("data", x, model.event_shape)
     if model.num_levels is not None:
-        check_levels("data", x, model.num_levels)
+        check_levels("data", x, model.num_levels, missing=model.missing)
     elif x.is_floating_point():
-        check_finite("data", x)
+        check_finite("data", x, missing=model.missing)
     if isinstance(context, Tensor):
         check_finite_context(context)

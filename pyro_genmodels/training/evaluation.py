@@ -15,7 +15,7 @@ from pyro_genmodels._modules import evaluating, first_tensor
 from pyro_genmodels.data import DataSource
 from pyro_genmodels.metrics import Estimate, elbo, importance_weighted_bound, paired_gap
 from pyro_genmodels.models import GenerativeModel
-from pyro_genmodels.training.batches import check_dataset, in_memory, split
+from pyro_genmodels.training.batches import check_dataset, check_source, in_memory, split
 from pyro_genmodels.training.random import seeded
 
 
@@ -100,6 +100,7 @@ def evaluate(
     if num_particles is not None:
         check_positive(num_particles=num_particles)
     check_choice("split", split, source.splits)
+    check_source(source, model)
     dataset: Any = source.splits[split]
     check_dataset(dataset, model)
     x, context = _whole(dataset, model)

@@ -20,7 +20,7 @@ from pyro_genmodels._checks import check, require
 from pyro_genmodels._modules import begin_training
 from pyro_genmodels.data import DataSource
 from pyro_genmodels.models import GenerativeModel
-from pyro_genmodels.training.batches import check_dataset, in_memory
+from pyro_genmodels.training.batches import check_dataset, check_source, in_memory
 from pyro_genmodels.training.checkpoint import (
     BEST,
     COMPLETE,
@@ -134,6 +134,7 @@ def check_run(
     make_loss(model, chosen)
     for module in ("lightning.pytorch", "matplotlib.figure"):
         require(module, extra="train")
+    check_source(source, model)
     for data in (source.train, source.validation):
         check_dataset(data, model)
     last = Path(run) / FOLDER / LAST

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from pyro_genmodels._checks import (
     check_trailing,
 )
 from pyro_genmodels._configuration import Configured
+from pyro_genmodels.data.base.columns import Column, check_columns
 
 Items: TypeAlias = "Dataset[tuple[Tensor, ...]]"
 SPLITS = ("train", "validation", "test")
@@ -36,6 +38,9 @@ class DataSource(Configured, Abstract):
         num_levels: The data are the integers ``0 .. num_levels - 1``, in any dtype; ``None`` for
             continuous data.
         num_classes: Number of labels; ``None`` if items are ``(x,)``.
+        classes: Names of the labels, in their order.
+        columns: The elements of a vector by name and kind; none if they have no names.
+        missing: Whether NaN stands for an element that was not observed; if not, it is an error.
 
     Attributes:
         event_shape: Sizes of one ``x``: ``(C, H, W)`` or ``(D,)``.
@@ -43,6 +48,9 @@ class DataSource(Configured, Abstract):
     Raises:
         ValueError: If a data set is empty, shapes differ, or values or labels are out of range.
     """
+
+    path_argument: ClassVar[str | None] = None
+    """Name of the constructor's argument that says where the data lie, if it has one."""
 
     def __init__(
         self,
@@ -52,15 +60,23 @@ class DataSource(Configured, Abstract):
         *,
         num_levels: int | None,
         num_classes: int | None = None,
+        classes: Sequence[str] | None = None,
+        columns: Sequence[Column] | None = None,
+        missing: bool = False,
     ) -> None:
         check(num_levels is None or num_levels >= 2, "num_levels", "be at least 2", num_levels)
         check(num_classes is None or num_classes >= 1, "num_classes", "be positive", num_classes)
         self.train, self.validation, self.test = train, validation, test
         self.num_levels, self.num_classes = num_levels, num_classes
+        self.classes = None if classes is None else list(classes)
+        self.columns = None if columns is None else list(columns)
+        self.missing = missing
         for split, dataset in self.splits.items():
             size = len(dataset)  # type: ignore[arg-type]
             check(size > 0, split, "have at least one example", f"{size} examples")
         self.event_shape = check_event_shape(train[0][0].shape, argument="train")
+        _check_names("classes", self.classes, num_classes)
+        _check_names("columns", self.columns, self.event_shape.numel())
         for split, dataset in self.splits.items():
             self._check_items(split, dataset)
 
@@ -78,7 +94,9 @@ class DataSource(Configured, Abstract):
         whole = isinstance(dataset, TensorDataset)
         x, *rest = dataset.tensors if whole else dataset[0]
         labels = torch.as_tensor(rest[0]) if rest else None
-        check_event(split, x, self.event_shape, self.num_levels)
+        check_event(split, x, self.event_shape, self.num_levels, missing=self.missing)
+        if self.columns is not None:
+            check_columns(split, x, self.columns)
         check_labels(split, labels, self.num_classes)
 
     def __repr__(self) -> str:
@@ -89,14 +107,26 @@ class DataSource(Configured, Abstract):
         return f"{self.name}({sizes} of shape {tuple(self.event_shape)}, {levels}{classes})"
 
 
-def check_event(split: str, x: Tensor, event_shape: torch.Size, num_levels: int | None) -> None:
+def _check_names(argument: str, names: Sequence[Any] | None, size: int | None) -> None:
+    fits = names is None or len(names) == size
+    check(fits, argument, f"be {size}, one for each", len(names or ()))
+
+
+def check_event(
+    split: str,
+    x: Tensor,
+    event_shape: torch.Size,
+    num_levels: int | None,
+    *,
+    missing: bool = False,
+) -> None:
     """Raise ``ValueError`` unless ``x`` has the shape and the values that were declared."""
     check_trailing(split, x, event_shape)
     if num_levels is None:
         check(x.is_floating_point(), split, "be floating-point without num_levels", x.dtype)
-        check_finite(split, x)
+        check_finite(split, x, missing=missing)
     else:
-        check_levels(split, x, num_levels)
+        check_levels(split, x, num_levels, missing=missing)
 
 
 def check_labels(split: str, labels: Tensor | None, num_classes: int | None) -> None:

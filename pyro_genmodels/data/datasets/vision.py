@@ -39,6 +39,8 @@ def open_torchvision(name: str, root: str, *, download: bool, **options: Any) ->
 class _Whole(DataSource, Abstract):
     """Ten classes of byte images, with an official test part."""
 
+    path_argument: ClassVar[str | None] = "root"
+
     dataset: ClassVar[str]
     """Name of torchvision's class, which takes one of ``parts`` as options."""
     parts: ClassVar[tuple[dict[str, Any], ...]] = ({"train": True}, {"train": False})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -37,6 +37,8 @@ class Codes(DataSource):
         ValueError: If the folder is not whole, or its arrays do not fit each other.
     """
 
+    path_argument: ClassVar[str | None] = "path"
+
     def __init__(self, path: str) -> None:
         folder = Path(path).expanduser()
         facts = read_manifest(folder)
@@ -45,7 +47,7 @@ class Codes(DataSource):
         self.path, self.fingerprint = path, str(facts["fingerprint"])
         self.code_shapes = [torch.Size(shape) for shape in facts["code_shapes"]]
         self.has_contexts = bool(facts["has_contexts"])
-        parts = {name: _arrays(folder, name, self.has_contexts) for name in SPLITS}
+        parts: dict[str, Any] = {s: _arrays(folder, s, self.has_contexts) for s in SPLITS}
         # Labels are checked against their number; features have none.
         super().__init__(**parts, num_levels=facts["num_codes"], num_classes=facts["num_classes"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from pyro_genmodels.data.base.pixels import check_bits, with_bits
 from pyro_genmodels.data.base.splits import fraction_of, split
 from pyro_genmodels.data.datasets.vision import open_torchvision
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff")
 
 
 class ImageFiles(Dataset[tuple[Tensor, ...]]):
@@ -86,6 +86,8 @@ class ImageFolder(DataSource):
         ImportError: If Pillow is not installed.
     """
 
+    path_argument: ClassVar[str | None] = "root"
+
     def __init__(
         self,
         root: str,
@@ -100,21 +102,21 @@ class ImageFolder(DataSource):
         check_bits(num_bits)
         check_choice("mode", mode, ("RGB", "L"))
         check(size is None or size >= 1, "size", "be positive", size)
-        paths, labels, self.classes = _listed(Path(root).expanduser())
+        paths, labels, names = _listed(Path(root).expanduser())
         if size is None:
             _check_one_size(paths)
         held_out = (
             fraction_of(len(paths), validation_fraction, "validation_fraction"),
             fraction_of(len(paths), test_fraction, "test_fraction"),
         )
-        classes = len(self.classes) or None
+        classes = len(names) or None
         parts: list[Items] = []
         for rows in split(len(paths), held_out, seed):
             chosen = [labels[row] for row in rows] if labels else None
             files = [paths[row] for row in rows]
             images = ImageFiles(files, chosen, size=size, num_bits=num_bits, mode=mode)
             parts.append(Tuples(images, "root", num_levels=2**num_bits, num_classes=classes))
-        super().__init__(*parts, num_levels=2**num_bits, num_classes=classes)
+        super().__init__(*parts, num_levels=2**num_bits, num_classes=classes, classes=names or None)
 
 
 def _listed(root: Path) -> tuple[list[Path], list[int], list[str]]:
@@ -125,13 +127,13 @@ def _listed(root: Path) -> tuple[list[Path], list[int], list[str]]:
     classes = [] if flat else [name for name, found in folders.items() if found]
     paths = flat or [path for name in classes for path in folders[name]]
     rule = "hold images, or folders of images"
-    check(bool(paths), "root", rule, f"none of {', '.join(_SUFFIXES)} in {str(root)!r}")
+    check(bool(paths), "root", rule, f"none of {', '.join(SUFFIXES)} in {str(root)!r}")
     labels = [label for label, name in enumerate(classes) for _ in folders[name]]
     return paths, labels, classes
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
 
 
 @contextmanager
@@ -173,6 +175,8 @@ class CelebA(DataSource):
     References:
         Liu et al. (2015), Deep Learning Face Attributes in the Wild.
     """
+
+    path_argument: ClassVar[str | None] = "root"
 
     def __init__(
         self,

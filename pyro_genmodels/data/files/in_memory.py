@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
@@ -90,6 +90,8 @@ class FromFile(DataSource):
             as by :class:`InMemory`.
     """
 
+    path_argument: ClassVar[str | None] = "path"
+
     def __init__(
         self,
         path: str,
@@ -114,7 +116,7 @@ class FromFile(DataSource):
         return Path(self.path).name
 
 
-def _complete(parts: dict[str, Items], seed: int, **fractions: float) -> dict[str, Items]:
+def _complete(parts: dict[str, Any], seed: int, **fractions: float) -> dict[str, Any]:
     """Split off the training data what is missing."""
     missing = [name for name in fractions if name not in parts]
     if not missing:
@@ -131,7 +133,7 @@ def _rows(dataset: Items, rows: list[int]) -> Items:
     return Subset(dataset, rows)
 
 
-def _items(argument: str, given: Given, num_levels: int | None, num_classes: int | None) -> Items:
+def _items(argument: str, given: Given, num_levels: int | None, num_classes: int | None) -> Any:
     if isinstance(given, Mapping) and "sha256" in given:
         rule = "be given again: a run folder keeps no data that were only in memory"
         check(False, argument, rule, "the record of " + str(dict(given)))

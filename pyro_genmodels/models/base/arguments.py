@@ -24,8 +24,10 @@ class CheckedArguments(FullPrecisionWeights):
         num_classes: Number of labels, if the context is one.
         context_shape: Sizes of a context that is a vector or a map.
         standardization: Shift and scale of the data, if they were set.
+        missing: Whether NaN stands for an element of the data that was not observed.
     """
 
+    missing: bool = False
     event_shape: torch.Size
     num_levels: int | None
     num_classes: int | None
@@ -87,9 +89,9 @@ class CheckedArguments(FullPrecisionWeights):
         check_trailing("x", x, self.event_shape)
         if is_validation_enabled():
             if self.num_levels is None:
-                check_finite("x", x)
+                check_finite("x", x, missing=self.missing)
             else:
-                check_levels("x", x, self.num_levels)
+                check_levels("x", x, self.num_levels, missing=self.missing)
         return x
 
     def _check_context_values(self, context: Tensor | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import MappingProxyType
@@ -172,6 +172,14 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
     @property
     def prior_kind(self) -> str | None:
         """Which prior the codes have, ``"uniform"`` or ``"learned"``; ``None`` without codes."""
+        return None
+
+    @property
+    def column_kinds(self) -> Sequence[str] | None:
+        """Kind of each element of a vector, as :class:`~pyro_genmodels.data.Column` names them.
+
+        ``None`` where all are real numbers.
+        """
         return None
 
     @property

@@ -29,6 +29,8 @@ class Likelihood(Configured, nn.Module, Abstract):
 
     Attributes:
         parameter_shape: Trailing shape of the decoder's output: the event's, with more channels.
+        input_shape: Trailing shape of what an encoder sees of data: the event's, unless
+            :meth:`encoder_input` gives it more or fewer channels.
     """
 
     def __init__(
@@ -46,6 +48,18 @@ class Likelihood(Configured, nn.Module, Abstract):
         self.validate_args = validate_args
         channels, *rest = self.event_shape
         self.parameter_shape = torch.Size((num_parameters * channels, *rest))
+        self.input_shape = self.event_shape
+
+    def encoder_input(self, x: Tensor) -> Tensor:
+        """Return what an encoder sees of data: levels scaled to [-1, 1], others as they are.
+
+        Args:
+            x: Data ``(*batch, *event)``, standardised if the model does that. Nothing is missing.
+
+        Returns:
+            Values ``(*batch, *input_shape)``.
+        """
+        return x if self.num_levels is None else x * (2 / (self.num_levels - 1)) - 1
 
     def forward(self, decoded: Float[Tensor, "*batch_parameters"]) -> Any:
         """Return the distribution over a data point.

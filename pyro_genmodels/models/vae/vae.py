@@ -135,9 +135,10 @@ class VAE(GenerativeModel):
         self.prior = prior
         self.latent_cost = None if objective.is_weighted_kl else LatentCost(objective)
         self._check_units()
+        shape = self.likelihood.input_shape
         # Not `encoder or`: a network without layers counts as false.
         if encoder is None:
-            encoder = network.encoder(self.event_shape, sum(self._encoder_sizes), **context)
+            encoder = network.encoder(shape, sum(self._encoder_sizes), **context)
         if decoder is None:
             decoder = network.decoder(latent_dim, self.likelihood.parameter_shape, **context)
         self.encoder, self.decoder = encoder, decoder
@@ -189,9 +190,7 @@ class VAE(GenerativeModel):
         return self._posterior(self.standardization.standardized(x, self.dtype), context)
 
     def _posterior(self, x: Tensor, context: Tensor | None) -> TorchDistributionMixin:
-        if self.num_levels is not None:
-            x = x * (2 / (self.num_levels - 1)) - 1
-        return self.posterior_of_scaled(x, context)
+        return self.posterior_of_scaled(self.likelihood.encoder_input(x), context)
 
     def posterior_of_scaled(self, x: Tensor, context: Tensor | None) -> TorchDistributionMixin:
         """Return the posterior at what the encoder sees: scaled to [-1, 1], or standardised."""

@@ -1,0 +1,81 @@
+"""What a path may name, and which source of data reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyro_genmodels._checks import check
+from pyro_genmodels.data.base.data_source import DataSource
+from pyro_genmodels.data.files.folders import SUFFIXES, ImageFolder
+from pyro_genmodels.data.files.in_memory import FromFile
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """One row of the table of accepted inputs.
+
+    Args:
+        what: What it is, for a reader.
+        suffixes: Suffixes of such files; of a folder, those of the files in it.
+        source: The class that reads it.
+        is_folder: Whether the path is a folder.
+        extra: Extra of this package that it needs.
+    """
+
+    what: str
+    suffixes: tuple[str, ...]
+    source: type[DataSource]
+    is_folder: bool = False
+    extra: str | None = None
+
+
+ACCEPTED: tuple[Accepted, ...] = (
+    Accepted("array", (".npy",), FromFile),
+    Accepted("arrays by name", (".npz", ".pt"), FromFile),
+    Accepted("folder of images", SUFFIXES, ImageFolder, is_folder=True, extra="train"),
+)
+"""What :func:`open_source` accepts; of a folder, the first row that fits a file in it."""
+
+
+def source_class(path: str | Path) -> type[DataSource]:
+    """Return the class of sources that reads a file or folder.
+
+    Raises:
+        ValueError: If there is nothing at the path, or nothing reads it.
+    """
+    place = Path(path).expanduser()
+    check(place.exists(), "path", "be a file or a folder", repr(str(path)))
+    rows = [row for row in ACCEPTED if row.is_folder == place.is_dir()]
+    suffixes = _suffixes_in(place) if place.is_dir() else [place.suffix.lower()]
+    for row in rows:
+        if any(suffix in row.suffixes for suffix in suffixes):
+            return row.source
+    known = ", ".join(suffix for row in rows for suffix in row.suffixes)
+    rule = f"hold files of a known kind ({known})" if place.is_dir() else f"end in one of {known}"
+    check(False, "path", rule, repr(str(path)))
+    raise AssertionError
+
+
+def open_source(path: str | Path, **options: Any) -> DataSource:
+    """Return the source that reads a file or folder of one's own.
+
+    Args:
+        path: The file or folder.
+        **options: Further arguments of that source.
+
+    Raises:
+        ValueError: If there is nothing at the path, nothing reads it, or its data are refused.
+    """
+    cls: Any = source_class(path)
+    return cls(**{cls.path_argument: str(path)}, **options)
+
+
+def _suffixes_in(folder: Path) -> list[str]:
+    """Return the suffixes of the files in a folder and its folders, hidden ones left out."""
+    inside = [path for path in folder.rglob("*") if path.is_file()]
+    hidden = {
+        path for path in inside if any(p.startswith(".") for p in path.relative_to(folder).parts)
+    }
+    return sorted({path.suffix.lower() for path in inside if path not in hidden})

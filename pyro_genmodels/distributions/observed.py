@@ -1,0 +1,118 @@
+"""Data with elements that were not observed: NaN, which no arithmetic ever sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pyro.distributions import Independent, TorchDistribution
+from torch.distributions import constraints
+
+from pyro_genmodels._checks import check
+from pyro_genmodels._typing import Bool, Float, Num, Tensor
+from pyro_genmodels.distributions.expansion import expanded
+
+
+def observed_part(
+    x: Num[Tensor, "*shape"],
+) -> tuple[Num[Tensor, "*shape"], Bool[Tensor, "*shape"]]:
+    """Return data with zeros where an element is missing, and which elements are there.
+
+    Args:
+        x: Data, NaN where an element was not observed.
+
+    Example:
+        >>> observed_part(torch.tensor([2.0, torch.nan]))
+        (tensor([2., 0.]), tensor([ True, False]))
+    """
+    seen = ~x.isnan()
+    return torch.where(seen, x, torch.zeros_like(x)), seen
+
+
+class ObservedPart(TorchDistribution):
+    r"""The marginal of independent elements over those that were observed.
+
+    .. math:: \log p(x_\text{observed}) = \sum_{i \text{ observed}} \log p(x_i)
+
+    Values are NaN where they are missing. Draws are whole: nothing is missing in them.
+
+    Args:
+        base: The distribution of all elements, independent of each other.
+
+    Raises:
+        ValueError: If the elements of ``base`` are not independent.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> whole = dist.Normal(torch.zeros(3), 1.0).to_event(1)
+        >>> x = torch.tensor([0.5, torch.nan, 1.0])
+        >>> alone = dist.Normal(torch.zeros(2), 1.0).to_event(1)
+        >>> bool(ObservedPart(whole).log_prob(x) == alone.log_prob(x[[0, 2]]))
+        True
+    """
+
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012  (torch's own protocol)
+
+    def __init__(self, base: Any, *, validate_args: bool | None = None) -> None:
+        rank = len(base.event_shape)
+        apart = isinstance(base, Independent) and base.reinterpreted_batch_ndims == rank
+        check(apart, "base", "have independent elements", type(base).__name__)
+        self.base = base
+        super().__init__(base.batch_shape, base.event_shape, validate_args=validate_args)
+
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override]
+        """As the whole distribution."""
+        return bool(self.base.has_rsample)
+
+    @constraints.dependent_property
+    def support(self) -> Any:
+        """That of the elements, or NaN."""
+        elements = _OrMissing(self.base.base_dist.support)
+        return constraints.independent(elements, len(self.event_shape))
+
+    def log_prob(self, value: Num[Tensor, "*batch_event"]) -> Float[Tensor, "*batch"]:
+        """Return the log-density of the observed elements; zero, if there are none."""
+        if self._validate_args:
+            self._validate_sample(value)
+        filled, seen = observed_part(value)
+        elements = self.base.base_dist.log_prob(filled)
+        elements = torch.where(seen, elements, torch.zeros_like(elements))
+        return elements.flatten(elements.dim() - len(self.event_shape)).sum(-1)
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Draw whole data."""
+        return self.base.sample(torch.Size(sample_shape))
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Draw whole data, differentiably."""
+        return self.base.rsample(torch.Size(sample_shape))
+
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> ObservedPart:
+        """Return the distribution with another batch shape."""
+        whole = self.base.expand(torch.Size(batch_shape))
+        return expanded(self, batch_shape, _instance, base=whole)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of whole data."""
+        return self.base.mean
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance of whole data."""
+        return self.base.variance
+
+
+class _OrMissing(constraints.Constraint):
+    """Values of a constraint, or NaN."""
+
+    def __init__(self, present: Any) -> None:
+        self.present = present
+        self.is_discrete, self.event_dim = present.is_discrete, 0
+        super().__init__()
+
+    def check(self, value: Tensor) -> Tensor:
+        filled, seen = observed_part(value)
+        return self.present.check(filled) | ~seen
