@@ -19,7 +19,7 @@ from pyro_genmodels.data import DataSource, ExactDistribution
 from pyro_genmodels.models import GenerativeModel
 
 # Only Python can give these what they are made of.
-_NOT_NAMED = ("InMemory", "Sampled")
+_NOT_NAMED = ("InMemory", "Sampled", "Streamed")
 
 
 def model_makers() -> dict[str, Callable[..., GenerativeModel]]:

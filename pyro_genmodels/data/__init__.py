@@ -19,6 +19,7 @@ from pyro_genmodels.data.files.codes import Codes
 from pyro_genmodels.data.files.folders import CelebA, ImageFolder
 from pyro_genmodels.data.files.in_memory import FromFile, InMemory
 from pyro_genmodels.data.files.opening import ACCEPTED, open_source, source_class
+from pyro_genmodels.data.files.streamed import Streamed
 from pyro_genmodels.data.mu_law import mu_law_decode, mu_law_encode
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "Photos",
     "Sampled",
     "Sprites",
+    "Streamed",
     "mu_law_decode",
     "mu_law_encode",
     "open_source",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from pyro_genmodels._checks import check, check_finite, check_levels, check_trailing
 from pyro_genmodels.data import DataSource
@@ -22,7 +23,8 @@ class Batches:
     """Epoch after epoch of minibatches ``(x, context)``, resumable at any of them.
 
     Data in memory (a dataset with ``tensors``) are indexed a batch at a time, which costs a
-    hundredth of collating single items; anything else goes through torch's ``DataLoader``.
+    hundredth of collating single items; anything else goes through torch's ``DataLoader``. A
+    stream (an ``IterableDataset``) keeps its own order, and is told the epoch by ``set_epoch``.
 
     Args:
         dataset: Items ``(x,)`` or ``(x, context)``.
@@ -98,6 +100,9 @@ class Batches:
             for index in indices:
                 yield tuple(tensor[index] for tensor in tensors)
             return
+        if isinstance(self.dataset, IterableDataset):
+            yield from self._stream()
+            return
         sampler = [index.tolist() for index in indices]
         for batch in DataLoader(
             self.dataset,
@@ -107,6 +112,22 @@ class Batches:
         ):
             check_data(*split(batch, self.model), self.model)
             yield batch
+
+    def _stream(self) -> Iterator[Any]:
+        set_epoch = getattr(self.dataset, "set_epoch", None)
+        if set_epoch is not None:
+            set_epoch(self.epoch)
+        # Items of a smaller last batch weigh more; a stream of workers is its own loader's.
+        loader = DataLoader(
+            self.dataset,
+            batch_size=self.stride,
+            drop_last=self.seed is not None and self._count() > 0,
+            generator=self._generator(),
+        )
+        for batch in itertools.islice(loader, self.batch, None):
+            part = [values[self.rank :: self.world_size] for values in batch]
+            check_data(*split(part, self.model), self.model)
+            yield part
 
 
 def in_memory(dataset: Any) -> tuple[Tensor, ...] | None:

@@ -268,7 +268,7 @@ def _quiet() -> Any:
     logger.setLevel(logging.WARNING)
     with warnings.catch_warnings():
         settled = ("does not have many workers", "log_every_n_steps", "in eval mode at the start")
-        for about in (*settled, "isinstance.treespec"):
+        for about in (*settled, "isinstance.treespec", "Your `IterableDataset` has `__len__`"):
             warnings.filterwarnings("ignore", f".*{about}")
         try:
             yield
