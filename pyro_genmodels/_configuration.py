@@ -11,14 +11,15 @@ import functools
 import importlib
 import inspect
 import itertools
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeAlias, TypeVar, get_args, get_type_hints
 
 import torch
 
 from pyro_genmodels._checks import check, check_integers, integers_declared
-from pyro_genmodels._migration import moved_hint
+from pyro_genmodels._migration import Moved, moved_arguments, moved_hint
 
 Plain: TypeAlias = "bool | int | float | str | list[Plain] | dict[str, Plain] | None"
 
@@ -75,13 +76,27 @@ def _recording(init: Callable[..., None]) -> Callable[..., None]:
         except TypeError as error:
             names = [qualified_name(cls) for cls in type(self).__mro__]
             unknown = [key for key in kwargs if key not in signature.parameters]
-            raise _misfit(type(self).__name__, error, names, unknown) from None
+            moved = moved_arguments(names, unknown)
+            if not moved:
+                raise _misfit(type(self).__name__, error, names, unknown) from None
+            warnings.warn(moved_hint(names, unknown), DeprecationWarning, stacklevel=2)
+            kwargs = _regrouped(kwargs, moved)
+            arguments = _bind(signature, (self, *args), kwargs)
         check_integers(declared, arguments)
         # The most derived constructor comes first; those it calls must not overwrite its record.
         self.__dict__.setdefault(_ARGUMENTS, arguments)
         init(self, *args, **kwargs)
 
     return recording_init
+
+
+def _regrouped(given: dict[str, Any], moved: Mapping[str, Moved]) -> dict[str, Any]:
+    """Return arguments with those that have moved in their groups."""
+    kept = {name: value for name, value in given.items() if name not in moved}
+    for name, (argument, group, field) in moved.items():
+        whole = resolve(group).of(kept.get(argument))
+        kept[argument] = replace(whole, **{field: given[name]})
+    return kept
 
 
 def _misfit(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 Change: TypeAlias = Callable[[str, dict[str, Any]], tuple[str, dict[str, Any]]]
 
-FORMAT = 3
+FORMAT = 4
 """Format of checkpoints, configurations and codes that this version writes."""
 
 
@@ -72,7 +72,8 @@ _FIRST_FIELD = {
     "transforms.GlowCoupling": "kind",
     "transforms.Splines": "domain",
 }
-_NETWORK = _into("network", "models.VAENetwork", "hidden", "activation", "dropout")
+_OWN_NETWORKS = ("encoder", "decoder")
+_NETWORK = _into("network", "models.VAENetwork", "hidden", "activation", "dropout", *_OWN_NETWORKS)
 _VAE = {
     **_NETWORK,
     **_into(
@@ -157,7 +158,10 @@ MOVED: dict[str, dict[str, Moved]] = {
         ),
     },
 }
-"""Arguments of before format 3 that are fields of a group of arguments now."""
+"""Arguments of before format 4 that are fields of a group of arguments now."""
+
+STILL_TAKEN = dict.fromkeys(("models.VAE", "models.BetaVAE", "models.DeltaVAE"), _OWN_NETWORKS)
+"""Those that Python still takes, with a warning; the package had them for long."""
 
 
 def _regrouped(name: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -204,9 +208,21 @@ def moved_hint(names: Collection[str], given: Collection[str]) -> str:
     return "; ".join(hints)
 
 
+def moved_arguments(names: Collection[str], given: Collection[str]) -> dict[str, Moved]:
+    """Return where arguments have gone that a class still takes; nothing if it refuses one.
+
+    Args:
+        names: Public names of a class and its bases.
+        given: Names of arguments that its constructor does not have.
+    """
+    taken = {old: MOVED[name][old] for name in names for old in STILL_TAKEN.get(name, ())}
+    return {old: taken[old] for old in given} if taken.keys() >= set(given) else {}
+
+
 CHANGES: dict[int, tuple[Change, ...]] = {
     1: (_unbounded_glow,),
     2: (_without_cache_size, _by_the_network, _regrouped),
+    3: (_regrouped,),
 }
 """Changes from a format to the next: ``{1: (renamed_layers, ...)}`` leads from format 1 to 2.
 

@@ -118,8 +118,10 @@ def test_a_bad_description_is_one_clear_error(description, message) -> None:
 
 
 def test_what_is_not_plain_is_named() -> None:
-    model = models.VAE((4,), encoder=torch.nn.Linear(4, 64))
-    with pytest.raises(ValueError, match=r"`models.VAE\(encoder=\)` must be plain data.*Linear"):
+    model = models.VAE((4,), network=models.VAENetwork(encoder=torch.nn.Linear(4, 64)))
+    with pytest.raises(
+        ValueError, match=r"`models.VAENetwork\(encoder=\)` must be plain data.*Linear"
+    ):
         configuration(model)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from pyro_genmodels import _configuration, _migration, models, training
+from pyro_genmodels import _configuration, _migration, models, nets, training
 from pyro_genmodels._checks import require
 from pyro_genmodels.cli import main
 
@@ -182,6 +182,16 @@ def test_arguments_move_into_their_group(key: str) -> None:
     assert arguments[argument] == _configuration.build(group)
     again = _configuration.configuration(made)
     assert _migration.migrated(again, 2) is again
+
+
+@pytest.mark.parametrize("network", [{}, {"network": "mlp"}, {"network": {"hidden": [3]}}])
+def test_own_networks_move_from_format_3(network: dict[str, Any]) -> None:
+    encoder = {"class": "nets.MLPEncoder", "arguments": {"event_shape": [6], "out_features": 4}}
+    own = {"event_shape": [6], "latent_dim": 2, "encoder": encoder}
+    found = _migration.migrated({"class": "models.VAE", "arguments": {**own, **network}}, 3)
+    made = _configuration.build(found)
+    assert isinstance(made.encoder, nets.MLPEncoder)
+    assert next(made.decoder.parameters()).shape[0] == (3 if "hidden" in str(network) else 400)
 
 
 def test_short_forms_and_groups_are_left_alone() -> None:

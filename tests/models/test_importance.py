@@ -166,8 +166,7 @@ def test_training_by_the_bound_tightens_it() -> None:
         vae = VAE(
             (6,),
             latent_dim=2,
-            network=VAENetwork(hidden=()),
-            encoder=encoder,
+            network=VAENetwork(hidden=(), encoder=encoder),
             likelihood=likelihood,
         )
         loss = ELBOLoss(vae, **options)

@@ -300,7 +300,7 @@ def converted() -> models.VAE:
 
 
 def with_pyro_param() -> models.VAE:
-    return models.VAE((6,), latent_dim=2, network=models.VAENetwork(hidden=(5,)), decoder=Scaled())
+    return models.VAE((6,), latent_dim=2, network=models.VAENetwork(hidden=(5,), decoder=Scaled()))
 
 
 PARTS: dict[str, Callable[[], models.VAE]] = {

@@ -50,7 +50,7 @@ class OwnDecoder(PyroModule):
 
 
 def vae() -> GenerativeModel:
-    return models.VAE((3,), latent_dim=2, decoder=OwnDecoder())
+    return models.VAE((3,), latent_dim=2, network=models.VAENetwork(decoder=OwnDecoder()))
 
 
 def flow() -> GenerativeModel:

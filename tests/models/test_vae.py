@@ -327,11 +327,12 @@ def test_autocast_keeps_the_densities_in_float32() -> None:
 def test_own_networks() -> None:
     encoder = nn.Sequential(nn.Flatten(-3), nn.Linear(20, 6))
     decoder = nn.Sequential(nn.Linear(3, 40), nn.Unflatten(-1, (2, 5, 4)))
-    vae = VAE((1, 5, 4), num_levels=5, latent_dim=3, encoder=encoder, decoder=decoder)
+    network = VAENetwork(encoder=encoder, decoder=decoder)
+    vae = VAE((1, 5, 4), num_levels=5, latent_dim=3, network=network)
     loss = ELBOLoss(vae)
     loss(data(4)).backward()
     assert not loss.unreached_parameters()
-    wrong = VAE((1, 5, 4), num_levels=5, latent_dim=4, encoder=encoder, decoder=decoder)
+    wrong = VAE((1, 5, 4), num_levels=5, latent_dim=4, network=network)
     with pytest.raises(ValueError, match=r"`encoder\(x\)` must have trailing shape \(8,\)"):
         wrong.guide(data(4))
 

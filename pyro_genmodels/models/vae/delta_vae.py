@@ -59,8 +59,7 @@ class DeltaVAE(VAE):
         delta: The least rate in nats, over the whole latent vector.
         commitment: ``"sequence"``, ``"variance"`` or a :class:`RateCommitment`.
         latent_dim: Number of latent variables.
-        encoder: Own network: data (and context, if conditional) to ``(*batch, 2 * latent_dim)``,
-            the means before the log-scales; with ``"variance"`` only the means.
+        network: As for :class:`VAE`; with ``"variance"`` an own encoder gives the means alone.
         options: Others, as for :class:`VAE`.
 
     Raises:

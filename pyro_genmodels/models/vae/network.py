@@ -25,6 +25,12 @@ class VAENetwork(ArgumentGroup):
             the decoder has them reversed. ``(400,)`` or ``(32, 64)`` by default.
         activation: Name of the activation.
         dropout: Probability of dropping a hidden unit in training.
+        encoder: Own network in the encoder's place: what the encoder sees of data (and context, if
+            the model is conditional) to ``(*batch, 2 * latent_dim + posterior.features)``, the
+            means before the log-scales; between these and the features what correlates the
+            latents, if anything.
+        decoder: Own network in the decoder's place: latents (and context) to
+            ``(*batch, *likelihood.parameter_shape)``.
 
     Raises:
         ValueError: If there is no such kind.
@@ -41,20 +47,26 @@ class VAENetwork(ArgumentGroup):
     hidden: Sequence[int] | None = None
     activation: str = "relu"
     dropout: float = 0.0
+    encoder: nn.Module | None = None
+    decoder: nn.Module | None = None
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` if there is no such kind of network."""
         super().__post_init__()
         check_choice("network", self.kind, tuple(_WIDTHS))
 
-    def encoder(self, event_shape: Sequence[int], features: int, **context: Any) -> nn.Module:
-        """Make the network from data to ``(*batch, features)``."""
+    def make_encoder(self, event_shape: Sequence[int], features: int, **context: Any) -> nn.Module:
+        """Return the network from data to ``(*batch, features)``."""
+        if self.encoder is not None:
+            return self.encoder
         if self.kind == "mlp":
             return MLPEncoder(event_shape, features, hidden=self._widths, **self._rest, **context)
         return ConvEncoder(event_shape, features, channels=self._widths, **self._rest, **context)
 
-    def decoder(self, latents: int, shape: Sequence[int], **context: Any) -> nn.Module:
-        """Make the network from latent vectors to ``(*batch, *shape)``."""
+    def make_decoder(self, latents: int, shape: Sequence[int], **context: Any) -> nn.Module:
+        """Return the network from latent vectors to ``(*batch, *shape)``."""
+        if self.decoder is not None:
+            return self.decoder
         widths = self._widths[::-1]
         if self.kind == "mlp":
             return MLPDecoder(latents, shape, hidden=widths, **self._rest, **context)

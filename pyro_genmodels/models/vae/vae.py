@@ -11,7 +11,6 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import nn
 
 from pyro_genmodels._checks import check, check_positive, check_trailing
 from pyro_genmodels._typing import EventShape, Float, Num, ScaleName, Tensor
@@ -52,12 +51,7 @@ class VAE(GenerativeModel):
         num_levels: Number of data levels, ``None`` for continuous data.
         latent_dim: Number of latent variables.
         network: Kind and sizes of encoder and decoder: ``"mlp"``, ``"conv"`` or a
-            :class:`VAENetwork`.
-        encoder: Own network: data (and context, if conditional) to
-            ``(*batch, 2 * latent_dim + posterior.features)``, the means before the log-scales;
-            between these and the features what correlates the latents, if anything.
-        decoder: Own network: latents (and context) to
-            ``(*batch, *likelihood.parameter_shape)``.
+            :class:`VAENetwork`, which may also have own networks.
         likelihood: Name of the likelihood, or one; ``"auto"`` goes by ``num_levels``: Gaussian,
             Bernoulli or discretised logistic.
         prior: Distribution of the latents, a standard Gaussian by default: :class:`FlowPrior`,
@@ -105,8 +99,6 @@ class VAE(GenerativeModel):
         num_levels: int | None = None,
         latent_dim: int = 32,
         network: Literal["mlp", "conv"] | VAENetwork = "mlp",
-        encoder: nn.Module | None = None,
-        decoder: nn.Module | None = None,
         likelihood: LikelihoodName | Likelihood = "auto",
         prior: LatentPrior | None = None,
         posterior: Covariance | GaussianPosterior = "diagonal",
@@ -136,12 +128,9 @@ class VAE(GenerativeModel):
         self.latent_cost = None if objective.is_weighted_kl else LatentCost(objective)
         self._check_units()
         shape = self.likelihood.input_shape
-        # Not `encoder or`: a network without layers counts as false.
-        if encoder is None:
-            encoder = network.encoder(shape, sum(self._encoder_sizes), **context)
-        if decoder is None:
-            decoder = network.decoder(latent_dim, self.likelihood.parameter_shape, **context)
-        self.encoder, self.decoder = encoder, decoder
+        self.encoder = network.make_encoder(shape, sum(self._encoder_sizes), **context)
+        parameters = self.likelihood.parameter_shape
+        self.decoder = network.make_decoder(latent_dim, parameters, **context)
         # A buffer only for its device and dtype, which are the model's; nothing to save.
         self.register_buffer("_like", torch.zeros(()), persistent=False)
 
