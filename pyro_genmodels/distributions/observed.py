@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from pyro.distributions import Independent, TorchDistribution
-from torch.distributions import constraints
+from torch.distributions import constraints, transform_to
 
 from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Bool, Float, Num, Tensor
 from pyro_genmodels.distributions.expansion import expanded
+from pyro_genmodels.distributions.rescaled import Rescaled
 
 
 def observed_part(
@@ -76,8 +77,8 @@ class ObservedPart(TorchDistribution):
         """Return the log-density of the observed elements; zero, if there are none."""
         if self._validate_args:
             self._validate_sample(value)
-        filled, seen = observed_part(value)
-        elements = self.base.base_dist.log_prob(filled)
+        seen, elements = ~value.isnan(), self.base.base_dist
+        elements = elements.log_prob(torch.where(seen, value, _inside(elements, value)))
         elements = torch.where(seen, elements, torch.zeros_like(elements))
         return elements.flatten(elements.dim() - len(self.event_shape)).sum(-1)
 
@@ -105,14 +106,29 @@ class ObservedPart(TorchDistribution):
         return self.base.variance
 
 
+def _inside(law: Any, like: Tensor) -> Tensor:
+    """Return values at which the density of each element is finite, and so are its gradients.
+
+    What is taken out by ``where`` has a gradient of zero times its own, NaN at a zero density.
+    """
+    if isinstance(law, Rescaled):
+        return law.shift.to(like) + law.scale.to(like) * _inside(law.base, like)
+    zero = like.new_zeros(())
+    if law.support.is_discrete:
+        return zero + getattr(law.support, "lower_bound", 0)
+    return transform_to(law.support)(zero)
+
+
 class _OrMissing(constraints.Constraint):
     """Values of a constraint, or NaN."""
 
-    def __init__(self, present: Any) -> None:
-        self.present = present
-        self.is_discrete, self.event_dim = present.is_discrete, 0
+    takes_missing = True
+
+    def __init__(self, base_constraint: Any) -> None:
+        self.base_constraint = base_constraint
+        self.is_discrete, self.event_dim = base_constraint.is_discrete, 0
         super().__init__()
 
     def check(self, value: Tensor) -> Tensor:
         filled, seen = observed_part(value)
-        return self.present.check(filled) | ~seen
+        return self.base_constraint.check(filled) | ~seen

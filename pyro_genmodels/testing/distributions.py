@@ -17,6 +17,7 @@ from pyro_genmodels.testing.probes import (
     near_ends,
     one_by_one,
     seeded,
+    takes_missing,
     under_seed,
 )
 from pyro_genmodels.testing.report import (
@@ -137,6 +138,7 @@ def check_validation(distribution: Any) -> None:
     """Check that bad values are each a ``ValueError`` under validation.
 
     A wrong event shape and NaN; below, above and between the integers if the support is discrete.
+    Where the support has NaN for an element that was not observed, it must be scored instead.
 
     Raises:
         AssertionError: Naming the bad value that passed, or the wrong exception.
@@ -151,6 +153,9 @@ def check_validation(distribution: Any) -> None:
         error = error_of(distribution.log_prob, bad)
         outcome = "it passed" if error is None else f"it raised {type(error).__name__}: {error}"
         require_law(isinstance(error, ValueError), f"log_prob of {name} is a ValueError", outcome)
+    if takes_missing(distribution.support):
+        nats = distribution.log_prob(_spoilt(value, torch.nan))
+        require_law(bool(nats.isfinite().all()), "an element may be missing", f"{nats}")
 
 
 def _bad_values(distribution: Any, value: Tensor) -> dict[str, Tensor]:
@@ -159,7 +164,7 @@ def _bad_values(distribution: Any, value: Tensor) -> dict[str, Tensor]:
         bad["an event one too wide"] = torch.cat([value, value[..., :1]], -1)
         if len(distribution.event_shape) == 3:
             bad["an image with a channel too many"] = torch.cat([value, value[..., :1, :, :]], -3)
-    if value.is_floating_point():
+    if value.is_floating_point() and not takes_missing(distribution.support):
         bad["NaN"] = _spoilt(value, torch.nan)
     if distribution.support.is_discrete:
         low, high = integer_range(distribution)

@@ -49,6 +49,13 @@ def base_of(constraint: Any) -> Any:
     return constraint
 
 
+def takes_missing(constraint: Any) -> bool:
+    """Return whether NaN is a value that a constraint allows, of an element not observed."""
+    while hasattr(constraint, "base_constraint") and not hasattr(constraint, "takes_missing"):
+        constraint = constraint.base_constraint
+    return bool(getattr(constraint, "takes_missing", False))
+
+
 def error_of(call: Callable[..., Any], *arguments: Any) -> Exception | None:
     """Return the exception that a call raises, if it does."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
@@ -124,6 +125,16 @@ DISTRIBUTIONS: Cases = {
     "NGram": lambda: Case(distributions.NGram(ngram(5))),
     "NGram/sequence": lambda: Case(
         distributions.NGram(ngram(4, direct=True, context_shape=(2, 6)), features(2, 6))
+    ),
+    "ObservedPart": lambda: Case(
+        distributions.ObservedPart(
+            dist.Normal(features(3), features(3).exp(), validate_args=False).to_event(1)
+        )
+    ),
+    "ObservedPart/levels": lambda: Case(
+        distributions.ObservedPart(
+            distributions.DiscretizedLogistic(features(1, 1, 2), features(1, 1, 2), 3).to_event(3)
+        )
     ),
     "PixelCNN": lambda: Case(
         distributions.PixelCNN(nets.PixelCNNNet((1, 2, 3), 3, hidden_channels=4, num_blocks=1))

@@ -135,6 +135,19 @@ def test_distribution(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_caught(lambda: testing.check_distribution(pixelcnn), mutation, monkeypatch, message)
 
 
+def everywhere_observed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        distributions.ObservedPart, "log_prob", lambda self, value: self.base.log_prob(value)
+    )
+
+
+def test_missing_elements_that_are_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = dist.Normal(torch.zeros(3), 1.0, validate_args=False).to_event(1)
+    law = distributions.ObservedPart(base)
+    message = "an element may be missing|ValueError"
+    assert_caught(lambda: testing.check_validation(law), everywhere_observed, monkeypatch, message)
+
+
 def test_scales_that_reparameterisers_cannot_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """As when the distribution's parameter was the logarithm."""
     normal = distributions.DiagonalNormal
