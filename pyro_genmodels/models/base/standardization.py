@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from pyro_genmodels._changes import in_functorch
 from pyro_genmodels._checks import check, check_finite, check_trailing, listed
 from pyro_genmodels._typing import Num, ScaleName
-from pyro_genmodels.distributions import Rescaled
+from pyro_genmodels.distributions import ObservedPart, Rescaled, observed_part
 from pyro_genmodels.models.base.shared_pass import SharedPass
 from pyro_genmodels.nets.layers import sum_over_ranks
 from pyro_genmodels.transforms.interop import is_real
@@ -54,6 +54,7 @@ class Standardization(nn.Module):
         scale: Of the same shape, positive.
         awaits_batch: Whether no batch has been checked, by its scale or by who knows it.
         fits_data: Whether the model's parameters were loaded or fitted, so are in units of data.
+        missing: Whether NaN stands for an element that was not observed, which has no say.
     """
 
     keys: ClassVar[tuple[str, str]] = ("shift", "scale")
@@ -70,7 +71,7 @@ class Standardization(nn.Module):
         self.register_buffer("scale", None)
         # For its device alone, which is the model's.
         self.register_buffer("_like", torch.zeros(()), persistent=False)
-        self.awaits_batch, self.fits_data = True, False
+        self.awaits_batch, self.fits_data, self.missing = True, False, False
 
     @property
     def is_set(self) -> bool:
@@ -78,10 +79,19 @@ class Standardization(nn.Module):
         return self.shift is not None
 
     def standardized(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return what the networks see of data ``(*batch, *event)``, in their dtype."""
+        """Return what the networks see of data ``(*batch, *event)``, in their dtype.
+
+        What is missing stays NaN: whoever computes more with it takes it out by ``where`` first.
+        """
         if self.shift is None or self.scale is None:
             return x.to(dtype)
         return ((x.double() - self.shift) / self.scale).to(dtype)
+
+    def log_scale(self, like: Tensor) -> Tensor:
+        """Return the log-scale of each element, ``(D,)`` in a row, in another tensor's dtype."""
+        if self.scale is None:
+            return like.new_zeros(())
+        return self.scale.log().expand(self.event_shape).flatten().to(like)
 
     def in_data_units(self, law: Any, dtype: torch.dtype) -> Any:
         """Return the distribution of data, given that of what the networks see.
@@ -92,6 +102,8 @@ class Standardization(nn.Module):
         """
         if self.shift is None or self.scale is None or self._is_in_data_units(law):
             return law
+        if isinstance(law, ObservedPart):
+            return ObservedPart(self.in_data_units(law.base, dtype))
         shift, scale = self.shift, self.scale
         rank = len(law.event_shape)
         # Elements that are independent stay so, each with a density of its own.
@@ -100,6 +112,7 @@ class Standardization(nn.Module):
         return Rescaled(law, shift, scale, dtype=dtype)
 
     def _is_in_data_units(self, law: Any) -> bool:
+        law = law.base if isinstance(law, ObservedPart) else law
         while not isinstance(law, Rescaled) and hasattr(law, "base_dist"):
             law = law.base_dist
         return isinstance(law, Rescaled) and law.shift is self.shift
@@ -122,15 +135,16 @@ class Standardization(nn.Module):
             kind: Which scales are wanted.
 
         Raises:
-            ValueError: If there are no data, or they do not fit, are not finite or do not vary.
+            ValueError: If there are no data, or they do not fit, are not finite or do not vary, or
+                of a column nothing was observed.
         """
         moments = ColumnMoments(self.event_shape[0], self._like.device)
         for x in _batches(data, len(self.event_shape)):
             check_trailing("x", x, self.event_shape)
-            check_finite("x", x)
-            moments.add(columns(x, self.event_shape))
+            check_finite("x", x, missing=self.missing)
+            moments.add(columns(x, self.event_shape), missing=self.missing)
         moments.over_ranks()
-        check(bool(moments.count > 0), "x", "hold at least one example", "none")
+        check(bool((moments.count > 0).any()), "x", "hold at least one example", "none")
         moments.check_varied(kind)
         return moments
 
@@ -227,12 +241,13 @@ class StandardizedModel(nn.Module):
         There is a scale for each element of a vector and for each channel of an image; one for all
         where the model's noise is the same in all directions (``FactorAnalysis(noise="shared")``,
         ``GaussianLikelihood(scale="shared")`` or a fixed scale, which then is in units of it).
-        Data with levels or in a bounded range are left as they are, and so are contexts.
+        Data with levels or in a bounded range are left as they are, and so are contexts. Of a
+        column with missing elements the observed ones count.
 
         Args:
             data: Training data ``(*batch, *event)``; or a ``Dataset``, or batches such as a
                 ``DataLoader``'s, of ``x`` or ``(x, ...)``. Each rank of a distributed run gives its
-                share, and all get the same.
+                share, and all get the same. NaN is missing in a model with ``missing=True``.
 
         Returns:
             The model.
@@ -388,27 +403,31 @@ class ColumnMoments:
 
     def __init__(self, size: int, device: torch.device) -> None:
         zeros = torch.zeros(size, dtype=torch.float64, device=device)
-        self.count, self.mean, self.squares = zeros[:1].clone(), zeros, zeros.clone()
+        self.count, self.mean, self.squares = zeros.clone(), zeros, zeros.clone()
         self.rounding = 0.0
 
-    def add(self, rows: Tensor) -> None:
-        """Take rows ``(n, columns)`` into account."""
+    def add(self, rows: Tensor, *, missing: bool = False) -> None:
+        """Take rows ``(n, columns)`` into account; if some are missing, those that are there."""
         if rows.is_floating_point():
             self.rounding = max(self.rounding, torch.finfo(rows.dtype).eps)
         rows = rows.double().to(self.mean.device)
-        count = self.count + len(rows)
-        mean = rows.mean(0)
+        if missing:
+            added, mean, squares = _observed_moments(rows)
+        else:
+            added, mean = torch.full_like(self.count, len(rows)), rows.mean(0)
+            squares = (rows - mean).square().sum(0)
+        count = self.count + added
+        share = added / count.clamp_min(1)
         apart = mean - self.mean
-        self.squares += (rows - mean).square().sum(0)
-        self.squares += apart.square() * (self.count * len(rows) / count)
-        self.mean = self.mean + apart * (len(rows) / count)
+        self.squares += squares + apart.square() * (self.count * share)
+        self.mean = self.mean + apart * share
         self.count = count
 
     def over_ranks(self) -> None:
         """Merge the moments of all ranks of a distributed run, which then have the same."""
         own, count = self.mean, self.count
-        total = sum_over_ranks(torch.cat([own * count, count]))
-        self.mean, self.count = total[:-1] / total[-1], total[-1:]
+        total, self.count = sum_over_ranks(torch.stack([own * count, count])).unbind()
+        self.mean = total / self.count
         self.squares = sum_over_ranks(self.squares + count * (own - self.mean).square())
 
     @property
@@ -417,7 +436,13 @@ class ColumnMoments:
         return (self.squares / self.count).sqrt()
 
     def check_varied(self, kind: ScaleName) -> None:
-        """Raise ``ValueError`` that names the columns which do not vary beyond rounding."""
+        """Raise ``ValueError`` that names the columns which do not vary beyond rounding.
+
+        A column of which nothing was observed does not either.
+        """
+        empty = [f"nothing in column {i}" for i in (self.count == 0).nonzero().flatten().tolist()]
+        rule = "have an observed element in every column (leave such a column out)"
+        check(not empty, "x", rule, listed(empty))
         constant = self.deviation <= 4 * self.rounding * self.mean.abs()
         if kind == "shared" and not bool(constant.all()):
             return  # the others give the scale
@@ -428,6 +453,15 @@ class ColumnMoments:
             "`standardize=False`)"
         )
         check(not found, "x", rule, listed(constants))
+
+
+def _observed_moments(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return number, mean and summed squared deviations of what each column has observed."""
+    filled, seen = observed_part(rows)
+    number = seen.sum(0).to(rows.dtype)
+    mean = filled.sum(0) / number.clamp_min(1)
+    apart = torch.where(seen, filled - mean, torch.zeros_like(filled))
+    return number, mean, apart.square().sum(0)
 
 
 def columns(x: Tensor, event_shape: Sequence[int]) -> Tensor:
@@ -451,14 +485,15 @@ def _batches(data: Any, rank: int) -> Iterator[Tensor]:
 
 
 def _far_off(rows: Tensor, kind: ScaleName) -> str | None:
-    deviation = rows.std(0, correction=0)
-    size = rows.mean(0).abs() + deviation
+    number, mean, squares = _observed_moments(rows)
+    deviation = (squares / number.clamp_min(1)).sqrt()
+    size = mean.abs() + deviation
     if kind == "shared":
         size, deviation = (each.square().mean().sqrt()[None] for each in (size, deviation))
-    whole = rows.square().mean().sqrt()
+    whole = observed_part(rows)[0].square().sum().div(number.sum().clamp_min(1)).sqrt()
     narrow = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
     small = bool(0 < whole < 1 / _FARTHEST)
-    small |= len(rows) >= _FEWEST and bool((narrow < 1 / _FARTHEST).any())
+    small |= bool(((narrow < 1 / _FARTHEST) & (number >= _FEWEST)).any())
     if not small and bool((size <= _FARTHEST).all()):
         return None
     worst = int(narrow.argmin() if small else size.argmax())
