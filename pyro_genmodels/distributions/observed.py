@@ -31,6 +31,29 @@ def observed_part(
     return torch.where(seen, x, torch.zeros_like(x)), seen
 
 
+def with_mask(
+    scaled: Tensor, event_shape: Sequence[int], seen: Tensor | None = None
+) -> Float[Tensor, "*batch_more"]:
+    """Return what a network sees of data with missing elements: the data, and which are there.
+
+    Args:
+        scaled: Data with zeros for what is missing, ``(*batch, C, ...)``.
+        event_shape: Sizes of the mask of one data point.
+        seen: Which elements are there, ``(*batch, *event_shape)``; all by default.
+
+    Returns:
+        Shape ``(*batch, C + event_shape[0], ...)``: of vectors more entries, of images channels.
+
+    Example:
+        >>> with_mask(torch.tensor([[2.0, 0.0]]), (2,), torch.tensor([[True, False]]))
+        tensor([[2., 0., 1., 0.]])
+    """
+    rank = len(event_shape)
+    if seen is None:
+        seen = scaled.new_ones(*scaled.shape[: scaled.dim() - rank], *event_shape)
+    return torch.cat([scaled, seen.to(scaled)], -rank)
+
+
 class ObservedPart(TorchDistribution):
     r"""The marginal of independent elements over those that were observed.
 
@@ -70,7 +93,7 @@ class ObservedPart(TorchDistribution):
     @constraints.dependent_property
     def support(self) -> Any:
         """That of the elements, or NaN."""
-        elements = _OrMissing(self.base.base_dist.support)
+        elements = OrMissing(self.base.base_dist.support)
         return constraints.independent(elements, len(self.event_shape))
 
     def log_prob(self, value: Num[Tensor, "*batch_event"]) -> Float[Tensor, "*batch"]:
@@ -119,8 +142,12 @@ def _inside(law: Any, like: Tensor) -> Tensor:
     return transform_to(law.support)(zero)
 
 
-class _OrMissing(constraints.Constraint):
-    """Values of a constraint, or NaN."""
+class OrMissing(constraints.Constraint):
+    """Values of a constraint on each element, or NaN.
+
+    Args:
+        base_constraint: The constraint of what was observed.
+    """
 
     takes_missing = True
 
@@ -130,5 +157,6 @@ class _OrMissing(constraints.Constraint):
         super().__init__()
 
     def check(self, value: Tensor) -> Tensor:
+        """Return which elements fit, or are missing."""
         filled, seen = observed_part(value)
         return self.base_constraint.check(filled) | ~seen

@@ -340,6 +340,42 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
             mean = likelihood.sample()
         return mean.expand(*batch, *self.event_shape)
 
+    @torch.no_grad()
+    @integers_checked
+    def impute(
+        self,
+        x: Num[Tensor, "*batch_event"],
+        context: Tensor | None = None,
+        *,
+        num_samples: int = 1,
+    ) -> Num[Tensor, "num_samples *batch_event"]:
+        r"""Draw what is missing of data given what was observed, which stays.
+
+        :math:`z \sim q(z \mid x_\text{obs})`, and the missing elements from :math:`p(x \mid z)`: as
+        good as the approximate posterior is. The mean of many draws is a regression's imputation,
+        their spread its uncertainty.
+
+        Args:
+            x: Data ``(*batch, *event)``, NaN where an element is missing.
+            context: As in :meth:`model`.
+            num_samples: Number of draws for each data point.
+
+        Returns:
+            Whole data ``(num_samples, *batch, *event)``.
+
+        Raises:
+            ValueError: If the model was not made with ``missing=True``, or ``x`` does not fit.
+        """
+        name = type(self).__name__
+        check(self.missing, "model", "be made with missing=True to impute", name)
+        check(num_samples >= 1, "num_samples", "be at least 1", num_samples)
+        given = x.expand(num_samples, *x.shape)
+        checked, context, batch = self._checked_alone(given, context)
+        with evaluating(self), self._aside():
+            encoded = poutine.trace(self.guide).get_trace(checked, context)
+            drawn = poutine.replay(self._run, trace=encoded)(None, context, batch)
+        return torch.where(given.isnan(), drawn.to(given.dtype), given)
+
     @integers_checked
     def log_weights(
         self,

@@ -15,6 +15,7 @@ from torch import nn
 
 from pyro_genmodels._checks import check, check_positive, integers_checked
 from pyro_genmodels._typing import Float, Num, Tensor
+from pyro_genmodels.distributions import observed_part
 from pyro_genmodels.models.base.dreg import doubly_reparameterized_bound
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.models.base.random_weights import random_weights
@@ -161,7 +162,9 @@ class ELBOLoss(nn.Module):
                     sites.take(self.model.particle_traces(x, context, num_particles=particles))
             else:
                 self._evaluate(x, context, batch_dim, validate=False)
-        return sites.diagnose(x=x, context=context)
+        # NaN is nothing to blame where it stands for what was not observed.
+        seen = observed_part(x)[0] if self.model.missing else x
+        return sites.diagnose(x=seen, context=context)
 
     def unreached_parameters(self) -> list[str]:
         """Name the trainable parameters that the last backward pass gave no gradient."""

@@ -12,6 +12,7 @@ from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check, check_event_shape, check_trailing
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import EventShape, Float, ScaleName, Tensor
+from pyro_genmodels.distributions import ObservedPart
 
 
 class Likelihood(Configured, nn.Module, Abstract):
@@ -85,6 +86,24 @@ class Likelihood(Configured, nn.Module, Abstract):
         ``None`` of levels. A likelihood whose support is bounded need not say so.
         """
         return "per_dimension" if self.num_levels is None else None
+
+    @property
+    def has_marginals(self) -> bool:
+        """Whether :meth:`observed_part` gives the distribution of what was observed.
+
+        By default where the elements are independent, as they are unless :meth:`forward` or
+        :meth:`_distribution` is written anew.
+        """
+        own, base = type(self), Likelihood
+        return (own.forward, own._distribution) == (base.forward, base._distribution)
+
+    def observed_part(self, law: Any) -> Any:
+        """Return the marginal of a distribution over the elements that are not NaN.
+
+        Args:
+            law: What :meth:`forward` returns, or that in the data's units.
+        """
+        return ObservedPart(law)
 
     def _distribution(self, decoded: Tensor) -> Any:
         """Return the distribution over a data point, by default of independent dimensions."""

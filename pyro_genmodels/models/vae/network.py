@@ -28,7 +28,9 @@ class VAENetwork(ArgumentGroup):
         encoder: Own network in the encoder's place: what the encoder sees of data (and context, if
             the model is conditional) to ``(*batch, 2 * latent_dim + posterior.features)``, the
             means before the log-scales; between these and the features what correlates the
-            latents, if anything.
+            latents, if anything. It sees ``(*batch, *likelihood.input_shape)``; of a model with
+            ``missing=True``, ``event_shape[0]`` further channels follow, one where an element is
+            there and zero where it is missing.
         decoder: Own network in the decoder's place: latents (and context) to
             ``(*batch, *likelihood.parameter_shape)``.
 

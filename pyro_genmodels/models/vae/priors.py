@@ -12,7 +12,13 @@ from torch import nn
 from torch.distributions import Transform
 
 from pyro_genmodels._abstract import Abstract
-from pyro_genmodels._checks import check, check_event_shape, check_positive, check_trailing
+from pyro_genmodels._checks import (
+    check,
+    check_event_shape,
+    check_finite,
+    check_positive,
+    check_trailing,
+)
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import EventShape, Num, Tensor
 from pyro_genmodels.distributions.ar1 import AR1Normal
@@ -117,10 +123,14 @@ class VampPrior(LatentPrior):
         Frozen ones keep their values.
 
         Args:
-            x: Data ``(n, *event)``; if continuous, standardised where the model was.
+            x: Data ``(n, *event)``, none missing; if continuous, standardised where the model was.
             num_levels: Number of levels of discrete data.
+
+        Raises:
+            ValueError: If ``x`` has another shape, or is not finite.
         """
         check_trailing("x", x, self.event_shape)
+        check_finite("x", x)
         rows = x[torch.arange(self.num_components, device=x.device) % len(x)].to(self.pseudo_inputs)
         scaled = rows if num_levels is None else rows * (2 / (num_levels - 1)) - 1
         set_values(self.pseudo_inputs, scaled)

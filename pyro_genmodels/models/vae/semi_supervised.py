@@ -16,6 +16,8 @@ from torch import nn
 from pyro_genmodels._checks import check, check_trailing
 from pyro_genmodels._modules import first_tensor
 from pyro_genmodels._typing import Float, Num, ScaleName, Tensor
+from pyro_genmodels.distributions import observed_part
+from pyro_genmodels.distributions.observed import with_mask
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.nets.autoencoders import MLPEncoder
 
@@ -41,7 +43,8 @@ class SemiSupervisedVAE(GenerativeModel):
 
     Args:
         conditional: The class-conditional model.
-        classifier: Own network: data (discrete ones scaled to [-1, 1]) to ``(*batch, K)`` logits.
+        classifier: Own network: data (discrete ones scaled to [-1, 1]) to ``(*batch, K)`` logits;
+            of data with missing elements with their mask, as for :class:`VAE`.
         hidden: Widths of the classifier's hidden layers.
         classification_weight: Weight of the classifier's loss, in nats of its cross-entropy, for
             each labelled example.
@@ -90,7 +93,10 @@ class SemiSupervisedVAE(GenerativeModel):
         self.standardization = conditional.standardization
         self.classification_weight = classification_weight
         classes = conditional.num_classes or 1
-        self.classifier = classifier or MLPEncoder(self.event_shape, classes, hidden=hidden)
+        self.missing = conditional.missing
+        channels, *rest = self.event_shape
+        shape = (channels * (1 + self.missing), *rest)
+        self.classifier = classifier or MLPEncoder(shape, classes, hidden=hidden)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -128,13 +134,16 @@ class SemiSupervisedVAE(GenerativeModel):
         Raises:
             ValueError: If ``x`` or the classifier's output does not fit.
         """
-        check_trailing("x", x, self.event_shape)
+        self._checked_data(x)
         return self._classified(self.standardization.standardized(x, self.dtype))
 
     def _classified(self, x: Tensor) -> dist.Categorical:
         """Return the posterior over labels given what :meth:`infer` sees of data."""
         if self.num_levels is not None:
             x = x * (2 / (self.num_levels - 1)) - 1
+        if self.missing:
+            filled, seen = observed_part(x)
+            x = with_mask(filled, self.event_shape, seen)
         logits: Float[Tensor, "*batch K"] = self.classifier(x).to(self.dtype)
         check_trailing("classifier(x)", logits, (self.num_classes or 1,))
         return dist.Categorical(logits=logits, validate_args=False)

@@ -14,7 +14,9 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 
 from pyro_genmodels._checks import check, check_positive, check_trailing
 from pyro_genmodels._typing import EventShape, Float, Num, ScaleName, Tensor
+from pyro_genmodels.distributions import observed_part
 from pyro_genmodels.distributions.gaussian import StandardNormal
+from pyro_genmodels.distributions.observed import with_mask
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.models.base.kl import unit_kl
 from pyro_genmodels.models.base.latent_scale import LatentScale
@@ -46,6 +48,16 @@ class VAE(GenerativeModel):
     linear: over continuous data with a Gaussian likelihood of shared scale this is probabilistic
     PCA, whose posterior is of the guide's form.
 
+    With ``missing=True`` data may have elements that were not observed, NaN. The bound is then one
+    on the log-probability of the observed part, zero or less where nothing was observed:
+
+    .. math:: \log p(x_\text{obs}) \ge \mathbb{E}_{q(z \mid x_\text{obs})}
+        \big[\log p(x_\text{obs} \mid z) - \log q(z \mid x_\text{obs}) + \log p(z)\big]
+
+    The encoder sees zeros for what is missing (the mean, of standardised data) and, as further
+    channels or entries, which elements are there. Draws and reconstructions are whole;
+    :meth:`impute` draws what is missing.
+
     Args:
         event_shape: Sizes of one data point, ``(C, H, W)`` or ``(D,)``.
         num_levels: Number of data levels, ``None`` for continuous data.
@@ -62,6 +74,8 @@ class VAE(GenerativeModel):
             a :class:`KLObjective`, or the weight alone. The ELBO by default.
         num_classes: Condition encoder and decoder on labels.
         context_shape: Condition them on vectors or maps.
+        missing: Whether data may have missing elements, NaN. Of an autoregressive likelihood the
+            probability of the rest is not known, nor of mixtures that link an image's channels.
 
     Raises:
         ValueError: If an argument is out of range, or the likelihood does not fit the data.
@@ -71,6 +85,8 @@ class VAE(GenerativeModel):
         https://arxiv.org/abs/1312.6114. Sohn et al. (2015) for the conditional form. Lucas et
         al. (2019) for the linear one. Kingma et al. (2016), Improved variational inference with
         inverse autoregressive flow (and free bits, eq. 15). https://arxiv.org/abs/1606.04934
+        Nazabal et al. (2020), Handling incomplete heterogeneous data using VAEs (missing
+        elements). Collier et al. (2020), VAEs in the presence of missing data (the mask).
 
     Example:
         >>> import torch
@@ -105,6 +121,7 @@ class VAE(GenerativeModel):
         objective: float | KLObjective | None = None,
         num_classes: int | None = None,
         context_shape: Sequence[int] | None = None,
+        missing: bool = False,
     ) -> None:
         objective, posterior = KLObjective.of(objective), GaussianPosterior.of(posterior)
         network = VAENetwork.of(network)
@@ -120,6 +137,9 @@ class VAE(GenerativeModel):
         check_positive(latent_dim=latent_dim)
         self.latent_dim = latent_dim
         self.likelihood = make_likelihood(likelihood, self.event_shape, num_levels)
+        self.missing = self.standardization.missing = missing
+        given, rule = type(self.likelihood).__name__, "have independent elements with missing=True"
+        check(not missing or self.likelihood.has_marginals, "likelihood", rule, given)
         flow = FlowPosterior(posterior.transforms, num_features=posterior.features)
         self.flow_posterior = flow if flow.transforms else None
         self._head = GaussianHead(latent_dim, posterior)
@@ -127,7 +147,8 @@ class VAE(GenerativeModel):
         self.prior = prior
         self.latent_cost = None if objective.is_weighted_kl else LatentCost(objective)
         self._check_units()
-        shape = self.likelihood.input_shape
+        channels, *rest = self.likelihood.input_shape
+        shape = (channels + self.event_shape[0] * missing, *rest)
         self.encoder = network.make_encoder(shape, sum(self._encoder_sizes), **context)
         parameters = self.likelihood.parameter_shape
         self.decoder = network.make_decoder(latent_dim, parameters, **context)
@@ -174,15 +195,31 @@ class VAE(GenerativeModel):
             ValueError: If ``x`` does not fit, or the encoder's output has another size than twice
                 ``latent_dim`` plus ``posterior.features``.
         """
-        check_trailing("x", x, self.event_shape)
+        self._checked_data(x)
         self._check_context_values(context)
         return self._posterior(self.standardization.standardized(x, self.dtype), context)
 
     def _posterior(self, x: Tensor, context: Tensor | None) -> TorchDistributionMixin:
-        return self.posterior_of_scaled(self.likelihood.encoder_input(x), context)
+        if not self.missing:
+            return self.posterior_of_scaled(self.likelihood.encoder_input(x), context)
+        filled, seen = observed_part(x)
+        scaled = self.likelihood.encoder_input(filled)
+        if scaled.shape == seen.shape:
+            scaled = scaled * seen
+        return self.posterior_of_scaled(scaled, context, seen)
 
-    def posterior_of_scaled(self, x: Tensor, context: Tensor | None) -> TorchDistributionMixin:
-        """Return the posterior at what the encoder sees: scaled to [-1, 1], or standardised."""
+    def posterior_of_scaled(
+        self, x: Tensor, context: Tensor | None, seen: Tensor | None = None
+    ) -> TorchDistributionMixin:
+        """Return the posterior at what the encoder sees: scaled to [-1, 1], or standardised.
+
+        Args:
+            x: That, without the mask.
+            context: As in :meth:`encode`.
+            seen: Which elements are there, of a model with ``missing=True``; all by default.
+        """
+        if self.missing:
+            x = with_mask(x, self.event_shape, seen)
         features = self.encoder(x) if context is None else self.encoder(x, context)
         if features.shape[-1] != sum(self._encoder_sizes):
             check_trailing("encoder(x)", features, (sum(self._encoder_sizes),))
@@ -205,7 +242,8 @@ class VAE(GenerativeModel):
             check_trailing("z", z, (self.latent_dim,))
         self._check_context_values(context)
         law = self.likelihood(self.decoder(z) if context is None else self.decoder(z, context))
-        return self.standardization.in_data_units(law, self.dtype)
+        law = self.standardization.in_data_units(law, self.dtype)
+        return self.likelihood.observed_part(law) if self.missing else law
 
     @property
     def standardization_scale(self) -> ScaleName | None:
