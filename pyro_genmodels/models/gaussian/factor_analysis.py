@@ -21,8 +21,10 @@ from pyro_genmodels._checks import (
     integers_checked,
 )
 from pyro_genmodels._typing import EventShape, Float, ScaleName, Tensor
+from pyro_genmodels.distributions import ObservedPart, observed_part
 from pyro_genmodels.distributions.gaussian import StandardNormal
 from pyro_genmodels.models.base.generative_model import GenerativeModel
+from pyro_genmodels.models.gaussian.observed_factors import ObservedFactors, factor_precision
 
 
 class FactorAnalysis(GenerativeModel):
@@ -33,13 +35,16 @@ class FactorAnalysis(GenerativeModel):
         M = I + W^T \Psi^{-1} W
 
     So every bound is the exact log-likelihood, which :meth:`log_prob` gives, and training by any
-    estimator is maximum likelihood: an oracle for bounds, estimators and encoders.
+    estimator is maximum likelihood: an oracle for bounds, estimators and encoders. With
+    ``missing=True`` all of this is that of the observed part of each example: the rows of W and b,
+    and the variances, of what is missing are left out.
 
     Args:
         event_shape: Sizes of one data point, ``(D,)`` or ``(C, H, W)``, continuous.
         latent_dim: Number of factors.
         noise: Variances :math:`\Psi`: ``"per_dimension"`` (factor analysis), or one that is
             ``"shared"`` (probabilistic PCA).
+        missing: Whether data may have missing elements, NaN.
 
     Raises:
         ValueError: If a size is not positive, or there is no such noise.
@@ -69,8 +74,10 @@ class FactorAnalysis(GenerativeModel):
         *,
         latent_dim: int = 8,
         noise: Literal["per_dimension", "shared"] = "per_dimension",
+        missing: bool = False,
     ) -> None:
         super().__init__(event_shape)
+        self.missing = self.standardization.missing = missing
         check_positive(latent_dim=latent_dim)
         check_choice("noise", noise, ("per_dimension", "shared"))
         size = self.event_shape.numel()
@@ -87,12 +94,19 @@ class FactorAnalysis(GenerativeModel):
         """Return probabilistic PCA's maximum of the likelihood, from the covariance's eigenvalues.
 
         Args:
-            x: Data ``(n, *event)``.
+            x: Data ``(n, *event)``, none of them missing.
             latent_dim: Number of factors, below the data's dimension.
 
         Raises:
-            ValueError: If the factors are not fewer than dimensions and data points.
+            ValueError: If the factors are not fewer than dimensions and data points, or ``x`` is
+                not finite.
         """
+        rule = (
+            "be finite: the closed form knows no missing elements, to which "
+            "`training.fit(FactorAnalysis(..., missing=True), source)` fits"
+        )
+        wrong = int((~x.isfinite()).sum())
+        check(wrong == 0, "x", rule, f"{wrong} NaN or infinite elements")
         model = cls(x.shape[1:], latent_dim=latent_dim, noise="shared").to(x)
         rows = x.flatten(1).double()
         most = min(len(rows) - 1, rows.shape[1] - 1)
@@ -132,7 +146,11 @@ class FactorAnalysis(GenerativeModel):
             law = dist.TransformedDistribution(
                 law, ReshapeTransform(self.loc.shape, self.event_shape)
             )
-        return self.standardization.in_data_units(law, self.dtype)
+        law = self.standardization.in_data_units(law, self.dtype)
+        if not self.missing:
+            return law
+        parameters = self.loc, self.loading, self._scale
+        return ObservedFactors(law, self.standardization, *parameters)
 
     def log_prob(self, x: Float[Tensor, "*batch_event"]) -> Float[Tensor, "*batch"]:
         """Return the exact log-density of data, in nats.
@@ -140,25 +158,31 @@ class FactorAnalysis(GenerativeModel):
         Raises:
             ValueError: If ``x`` does not fit.
         """
-        check_trailing("x", x, self.event_shape)
+        self._checked_data(x)
         x = x if self.standardization.is_set else x.to(self.dtype)
         return self.distribution().log_prob(x)
 
     def posterior(self, x: Float[Tensor, "*batch_event"]) -> Any:
-        """Return the exact posterior of the factors.
+        """Return the exact posterior of the factors, given what was observed.
 
         Raises:
             ValueError: If ``x`` does not fit.
         """
-        check_trailing("x", x, self.event_shape)
+        self._checked_data(x)
         return self._posterior(self.standardization.standardized(x, self.dtype))
 
     def _posterior(self, x: Tensor) -> Any:
         """Return the posterior given what :meth:`infer` sees of data."""
-        centred = x.flatten(-len(self.event_shape)) - self.loc
+        x = x.flatten(-len(self.event_shape))
         white = self.loading / self._scale.unsqueeze(-1)
-        identity = torch.eye(self.latent_dim, dtype=white.dtype, device=white.device)
-        precision = identity + white.mT @ white
+        if self.missing:
+            filled, seen = observed_part(x)
+            centred = (filled - self.loc) * seen
+            precision = factor_precision(white, seen)
+        else:
+            centred = x - self.loc
+            identity = torch.eye(self.latent_dim, dtype=white.dtype, device=white.device)
+            precision = identity + white.mT @ white
         factor = torch.linalg.cholesky(precision)
         projected = (centred / self._scale) @ white
         loc = torch.cholesky_solve(projected.unsqueeze(-1), factor).squeeze(-1)
@@ -189,7 +213,8 @@ class FactorAnalysis(GenerativeModel):
         mean = (z @ self.loading.mT + self.loc).unflatten(-1, self.event_shape)
         likelihood = dist.Normal(mean, self._scale.reshape(self.event_shape))
         law = likelihood.to_event(len(self.event_shape))
-        return self.standardization.in_data_units(law, self.dtype)
+        law = self.standardization.in_data_units(law, self.dtype)
+        return ObservedPart(law) if self.missing else law
 
     def infer(self, x: Tensor, context: Tensor | None) -> None:
         """Draw the factors from their exact posterior."""
