@@ -372,6 +372,46 @@ def test_distribution_of_a_model(law: str, make: Callable[[], Case]) -> None:
     run(law, distribution, **options)
 
 
+def with_holes(case: Case, batch: int) -> tuple[Tensor, Tensor | None]:
+    """As :func:`batch_for`, with missing elements: fewer and fewer, and of the last none."""
+    x, context = batch_for(case, batch)
+    gone = torch.rand(x.flatten(1).shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    gone[0, -1], gone[0, 0], gone[-1] = True, False, False
+    return torch.where(gone.reshape(x.shape), torch.nan, x.double()), context
+
+
+MISSING = {name: make for name, make in cases.MODELS.items() if make().part.missing}
+
+
+@law_on(cases.MODELS, "check_missing")
+def test_missing_elements(law: str, make: Callable[[], Case]) -> None:
+    case = prepared_model(make)
+    run(law, case.part, *with_holes(case, 4))
+
+
+@law_on(MISSING, "check_bounds", "check_estimators_agree")
+def test_bound_of_the_observed(law: str, make: Callable[[], Case]) -> None:
+    case = prepared_model(make)
+    options = {"num_runs": 30} if law == "check_estimators_agree" else {}
+    run(law, case.part, *with_holes(case, 4), **options)
+
+
+@law_on(MISSING, "check_bounds")
+def test_nothing_observed(law: str, make: Callable[[], Case]) -> None:
+    """The evidence of nothing is one."""
+    case = prepared_model(make)
+    x, context = with_holes(case, 2)
+    run(law, case.part, x * torch.nan, context, log_evidence=torch.zeros(2))
+
+
+@law_on({name: make for name, make in MISSING.items() if name in ENUMERABLE}, "check_marginal")
+def test_marginal(law: str, make: Callable[[], Case]) -> None:
+    case = prepared_model(make)
+    x, context = with_holes(case, 3)
+    x[1] = torch.nan
+    run(law, case.part, x, context)
+
+
 @law_on(cases.MODELS, "check_estimators_agree")
 def test_estimators(law: str, make: Callable[[], Case]) -> None:
     case = prepared_model(make)

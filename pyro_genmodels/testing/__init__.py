@@ -33,6 +33,8 @@ from pyro_genmodels.testing.bounds import (
     check_estimators_agree,
     check_evidence_normalized,
     check_exact_distribution,
+    check_marginal,
+    check_missing,
     check_model_sampler,
 )
 from pyro_genmodels.testing.distributions import (
@@ -107,6 +109,8 @@ __all__ = [
     "check_inverse",
     "check_inverse_module",
     "check_log_det",
+    "check_marginal",
+    "check_missing",
     "check_model_sampler",
     "check_model_shapes",
     "check_network",

@@ -16,8 +16,13 @@ import torch
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
-from pyro_genmodels.testing.probes import confirmed, seeded, under_seed
-from pyro_genmodels.testing.report import require_close, require_law, require_within
+from pyro_genmodels.testing.probes import confirmed, error_of, seeded, under_seed
+from pyro_genmodels.testing.report import (
+    require_close,
+    require_equal,
+    require_law,
+    require_within,
+)
 from pyro_genmodels.testing.sampling import all_levels, count_levels, standard_error
 
 _STANDARD_ERRORS = 3.0
@@ -245,6 +250,136 @@ def _slopes(model: Any, scores: Tensor, weights: Tensor) -> Iterator[tuple[str, 
         for each in (scores, weights)
     )
     yield from zip(named, slopes, expected, strict=True)
+
+
+def check_missing(model: Any, x: Tensor, context: Tensor | None = None, *, seed: int = 0) -> None:
+    """Check that NaN is an element that was not observed, or refused where a model takes none.
+
+    Of a model with ``missing``: what bits a NaN has does not matter, nor what other examples miss;
+    gradients, of parameters and data, are finite, and zero at what is missing; reconstructions and
+    imputations are whole, and imputations keep what was observed. Of another model NaN must be a
+    ``ValueError`` of all that takes data.
+
+    Args:
+        model: Model with ``missing`` and ``log_weights``, in eval mode.
+        x: Data ``(batch, *event)``, two or more, NaN where an element is missing; the first
+            example has some observed ones, the last is whole.
+        context: A context for each, if the model is conditional.
+        seed: Seed of the draws.
+
+    Raises:
+        AssertionError: Naming what differs, with the figures.
+
+    Example:
+        >>> from pyro_genmodels.models import VAE
+        >>> x = torch.tensor([[1.0, torch.nan], [0.5, -1.0]])
+        >>> check_missing(VAE((2,), missing=True).eval(), x)
+        >>> check_missing(VAE((2,)).eval(), x)
+    """
+    if not model.missing:
+        _check_refuses(model, x, context)
+        return
+
+    def weights(data: Tensor) -> Tensor:
+        return under_seed(seed, model.log_weights, data, context, num_particles=2)
+
+    gone, expected = x.isnan(), weights(x)
+    for name, other in _other_nans(x).items():
+        require_equal(f"{name} is as good as another", weights(other), expected)
+    fewer = x.clone()
+    fewer[0] = torch.nan
+    require_close("what one misses is its own affair", weights(fewer)[:, 1:], expected[:, 1:])
+    _check_slopes(model, x, weights)
+    with seeded(seed):
+        if model.has_latents:
+            whole = bool(model.reconstruct(x, context).isfinite().all())
+            require_law(whole, "a reconstruction is whole", "it has missing elements")
+        drawn = model.impute(x, context, num_samples=2)
+    require_law(bool(drawn.isfinite().all()), "an imputation is whole", "it has missing elements")
+    kept = drawn[:, ~gone]
+    require_equal("an imputation keeps what was observed", kept, x[~gone].expand_as(kept))
+
+
+def _check_refuses(model: Any, x: Tensor, context: Tensor | None) -> None:
+    calls = {
+        "model": model.model,
+        "guide": model.guide,
+        "log_weights": model.log_weights,
+        "reconstruct": model.reconstruct,
+        "rates": model.rates,
+        "report": model.report,
+    }
+    with _unregistered(model):
+        for name, call in calls.items():
+            error = error_of(call, x, context)
+            outcome = "it passed" if error is None else f"{type(error).__name__}: {error}"
+            refused = isinstance(error, ValueError) and "`x` must" in str(error)
+            require_law(refused, f"NaN is a ValueError of `x` in {name}", outcome)
+
+
+def _other_nans(x: Tensor) -> dict[str, Tensor]:
+    """Return data whose missing elements have other bits, or are missing by arithmetic."""
+    signed = torch.where(x.isnan(), -x, x)
+    integers = x.view(torch.int64 if x.dtype == torch.float64 else torch.int32)
+    other = torch.where(x.isnan(), integers | 0x2A, integers).view(x.dtype)
+    return {"a NaN of the other sign": signed, "a NaN with a payload": other}
+
+
+def _check_slopes(model: Any, x: Tensor, weights: Any) -> None:
+    data = x.clone().requires_grad_()
+    named = {"x": data, **{n: p for n, p in model.named_parameters() if p.requires_grad}}
+    options: dict[str, Any] = {"allow_unused": True, "materialize_grads": True}
+    slopes = torch.autograd.grad(weights(data).sum(), list(named.values()), **options)
+    for name, slope in zip(named, slopes, strict=True):
+        problem = f"{int((~slope.isfinite()).sum())} elements of {name} are not"
+        require_law(bool(slope.isfinite().all()), "gradients are finite", problem)
+    at_holes = slopes[0][x.isnan()]
+    require_equal("gradients at what is missing are zero", at_holes, torch.zeros_like(at_holes))
+
+
+@confirmed
+def check_marginal(
+    model: Any,
+    x: Tensor,
+    context: Tensor | None = None,
+    *,
+    num_particles: int = 2000,
+    seed: int = 0,
+) -> None:
+    r"""Check :math:`p(x_\text{obs}) = \sum_{x_\text{mis}} p(x_\text{obs}, x_\text{mis})`.
+
+    Both sides are means of weights, compared to 3 standard errors; the sum goes over every way to
+    complete the data. Of nothing observed the evidence is one.
+
+    Args:
+        model: Discrete model with ``missing``, ``log_weights``, ``event_shape``, ``num_levels``.
+        x: Data ``(batch, *event)``, NaN where an element is missing.
+        context: A context for each, if the model is conditional.
+        num_particles: Draws for each data point.
+        seed: Seed of the draws.
+
+    Raises:
+        AssertionError: With the example and the deviation in standard errors.
+
+    Example:
+        >>> from pyro_genmodels.models import VAE
+        >>> _ = torch.manual_seed(0)
+        >>> model = VAE((2,), num_levels=2, latent_dim=1, missing=True)
+        >>> check_marginal(model, torch.tensor([[1.0, torch.nan], [torch.nan, torch.nan]]))
+    """
+    for i, row in enumerate(x):
+        gone = row.isnan()
+        fillings = all_levels("model", model.num_levels, torch.Size([int(gone.sum())])).to(x)
+        whole = row.repeat(len(fillings), *[1] * row.dim())
+        whole[:, gone] = fillings
+        sides = []
+        for data in (row[None], whole):
+            given = None if context is None else context[i].expand(len(data), *context[i].shape)
+            with seeded(seed), torch.no_grad():
+                weights = model.log_weights(data, given, num_particles=num_particles)
+            _check_judgeable(weights.double().exp())
+            sides.append(weights.double().exp().sum(1))
+        _check_equal_means(f"evidence of the observed part is the sum, example {i}", *sides)
 
 
 @confirmed

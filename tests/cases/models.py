@@ -101,6 +101,7 @@ MODELS: Cases = {
     "FactorAnalysis/image": lambda: Case(
         models.FactorAnalysis((1, 2, 2), latent_dim=2, noise="shared")
     ),
+    "FactorAnalysis/missing": lambda: Case(models.FactorAnalysis((3,), latent_dim=2, missing=True)),
     "FlowModel": lambda: Case(
         models.FlowModel(
             (1, 2, 2), real_nvp(1, 2, 2, num_scales=1, logit_margin=0.0).part, num_levels=3
@@ -174,6 +175,19 @@ MODELS: Cases = {
                 latent_dim=2,
                 network=models.VAENetwork(hidden=(6,)),
                 num_classes=2,
+            ),
+            hidden=(5,),
+        )
+    ),
+    "SemiSupervisedVAE/missing": lambda: Case(
+        models.SemiSupervisedVAE(
+            models.VAE(
+                (2,),
+                num_levels=2,
+                latent_dim=1,
+                network=models.VAENetwork(hidden=(6,)),
+                num_classes=2,
+                missing=True,
             ),
             hidden=(5,),
         )
@@ -312,6 +326,31 @@ MODELS: Cases = {
     ),
     "VAE/continuous": lambda: Case(
         models.VAE((3,), latent_dim=2, network=models.VAENetwork(hidden=(6,)))
+    ),
+    "VAE/missing": lambda: Case(
+        models.VAE((3,), latent_dim=2, network=models.VAENetwork(hidden=(6,)), missing=True)
+    ),
+    "VAE/missing-image": lambda: Case(
+        models.VAE(
+            (1, 2, 2),
+            num_levels=3,
+            latent_dim=2,
+            network=models.VAENetwork("conv", hidden=(4,)),
+            missing=True,
+        )
+    ),
+    "VAE/missing-labels": lambda: Case(
+        models.VAE(
+            (3,),
+            num_levels=3,
+            latent_dim=2,
+            network=models.VAENetwork(hidden=(6,)),
+            likelihood="categorical",
+            prior=models.VampPrior((3,), num_components=3),
+            num_classes=3,
+            missing=True,
+        ),
+        context=LABELS,
     ),
     "NVAE": lambda: Case(nvae(1, 2, 2, num_levels=2, checkpointing=True)),
     "NVAE/flows": lambda: Case(
