@@ -58,6 +58,15 @@ def test_sample_and_reconstruct_write(run: Path, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"x.pt", "x.png", "r.png"}
 
 
+def test_reconstruct_without_draws(run: Path, tmp_path: Path) -> None:
+    drawn, *means = [tmp_path / f"{number}.png" for number in range(3)]
+    for seed, path in enumerate((drawn, *means)):
+        how = [] if path == drawn else ["--deterministic"]
+        options = ["--seed", str(seed), "--out", str(path), *how]
+        assert main(["reconstruct", str(run), *options]) == 0
+    assert means[0].read_bytes() == means[1].read_bytes() != drawn.read_bytes()
+
+
 def test_a_run_trains_anew_from_its_configuration(run: Path, tmp_path: Path) -> None:
     config = str(run / "config.yaml")
     assert main(["train", "--config", config, "--run", str(tmp_path / "again")]) == 0

@@ -55,7 +55,8 @@ def write_reconstructions(arguments: argparse.Namespace) -> int:
         context = torch.stack([torch.as_tensor(item[1]) for item in items])
     pyro.set_rng_seed(arguments.seed)
     out = arguments.out or _default_output(arguments.run_folder, "reconstructions.png")
-    plotting.save_reconstructions(x, model.reconstruct(x, context), model.num_levels, out)
+    again = model.reconstruct(x, context, deterministic=arguments.deterministic)
+    plotting.save_reconstructions(x, again, model.num_levels, out)
     print(out)
     return 0
 

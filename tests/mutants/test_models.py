@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_genmodels import distributions, models, nets, testing, transforms
-from pyro_genmodels.models.base import random_weights
+from pyro_genmodels.models.base import plates, random_weights
 from pyro_genmodels.models.base.latent_scale import LatentScale
 from pyro_genmodels.models.base.param_registration import RegisteredModule
 from pyro_genmodels.models.vae.objectives import LatentCost
@@ -20,7 +20,7 @@ from pyro_genmodels.nets.nvae import SpectralNorms
 from pyro_genmodels.transforms.layers import act_norm
 from tests import cases
 from tests.grouped import grouped
-from tests.models import test_random_weights
+from tests.models import test_random_weights, test_reconstruction
 from tests.mutants.mutation import Mutation, assert_caught
 from tests.mutants.parts import binary, vae
 
@@ -235,6 +235,37 @@ def test_evidence_off_by_a_constant(shift: float, monkeypatch: pytest.MonkeyPatc
         testing.check_evidence_normalized(model)
 
     assert_caught(law, loose_bounds(lambda w: w + shift), monkeypatch, "evidence sums to one")
+
+
+def draws(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(plates, "central_value", lambda distribution: distribution.sample())
+
+
+def starts_at_zero(patch: pytest.MonkeyPatch) -> None:
+    """Push zero through a flow, not the mean of its noise."""
+    original = plates.central_value
+
+    def central_value(distribution: Any) -> Tensor:
+        if hasattr(distribution, "transforms"):
+            base = distribution.base_dist
+            distribution.base_dist = type(base)(torch.zeros_like(base.loc), scale=base.scale)
+        return original(distribution)
+
+    patch.setattr(plates, "central_value", central_value)
+
+
+@pytest.mark.parametrize(
+    ("mutation", "law", "name"),
+    [
+        (draws, test_reconstruction.test_nothing_is_drawn, "VAE"),
+        (draws, test_reconstruction.test_it_decodes_the_posterior_mean, "VAE/full"),
+        (starts_at_zero, test_reconstruction.test_it_decodes_the_posterior_mean, "VAE/iaf"),
+    ],
+)
+def test_reconstruction(
+    mutation: Mutation, law: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_caught(lambda: law(name), mutation, monkeypatch, "equal|close")
 
 
 def test_weights_drawn_again_for_the_density(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     parser.add_argument("--num", type=int, default=32, help="number of examples (default: 32)")
     parser.add_argument("--seed", type=int, default=0, help="seed (default: 0)")
+    text = "take posterior means in the place of a draw"
+    parser.add_argument("--deterministic", action="store_true", help=text)
     parser.add_argument(
         "--out", type=Path, help="picture (.png); default: reconstructions.png in RUN"
     )

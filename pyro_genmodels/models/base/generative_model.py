@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
@@ -29,7 +29,7 @@ from pyro_genmodels.models.base.kl import unit_kl
 from pyro_genmodels.models.base.latent_scale import LatentScale
 from pyro_genmodels.models.base.mean_field_elbo import MeanFieldELBO
 from pyro_genmodels.models.base.param_registration import RegisteredModule
-from pyro_genmodels.models.base.plates import log_density, plates
+from pyro_genmodels.models.base.plates import AtCentralValues, log_density, plates
 from pyro_genmodels.models.base.random_weights import (
     random_weights,
     run_with_random_weights,
@@ -310,7 +310,11 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
 
     @torch.no_grad()
     def reconstruct(
-        self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None
+        self,
+        x: Num[Tensor, "*batch_event"],
+        context: Tensor | None = None,
+        *,
+        deterministic: bool = False,
     ) -> Float[Tensor, "*batch_event"]:
         """Encode data and decode them again: the likelihood's mean given one posterior draw.
 
@@ -319,15 +323,21 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
         Args:
             x: Data ``(*batch, *event)``.
             context: As in :meth:`model`.
+            deterministic: Take each latent variable's posterior mean in the place of a draw, given
+                the means of those before it; of a label the most probable one, of a flow's latents
+                what it makes of the mean of its noise. The same data then always give the same
+                reconstruction.
 
         Returns:
             Expected data ``(*batch, *event)``, in the units of ``x``.
 
         Raises:
-            ValueError: If the model has no latent variables, or ``x`` does not fit.
+            ValueError: If the model has no latent variables, ``x`` does not fit, or with
+                ``deterministic`` a posterior or the likelihood has no mean in closed form.
         """
         checked, context, batch = self._checked_alone(x, context)
-        with evaluating(self), self._aside():
+        sites = AtCentralValues() if deterministic else nullcontext()
+        with evaluating(self), self._aside(), sites:
             encoded = poutine.trace(self.guide).get_trace(checked, context)
             name = type(self).__name__
             check(self.has_latents, "model", "have latent variables to reconstruct from", name)
@@ -337,6 +347,9 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
         try:
             mean: Tensor = likelihood.mean
         except NotImplementedError:
+            rule = "be False, the likelihood has no mean in closed form"
+            found = f"True and {type(likelihood).__name__}"
+            check(not deterministic, "deterministic", rule, found)
             mean = likelihood.sample()
         return mean.expand(*batch, *self.event_shape)
 

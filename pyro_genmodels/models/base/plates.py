@@ -1,19 +1,21 @@
-"""Pieces of a Pyro program that every model runs: plates over the batch, sums over a trace."""
+"""Pieces of Pyro programs that models run: batch plates, sums over a trace, sites without draws."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pyro
 import torch
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.broadcast_messenger import BroadcastMessenger
 from pyro.poutine.indep_messenger import IndepMessenger
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import _PYRO_STACK, get_plates
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
+from torch.distributions import Independent, TransformedDistribution
 
 from pyro_genmodels._checks import check
 
@@ -78,3 +80,40 @@ def log_density(trace: Any) -> Tensor:
         if site["type"] == "sample":
             total = total + scale_and_mask(site["unscaled_log_prob"], mask=site["mask"])
     return total
+
+
+class AtCentralValues(Messenger):
+    """Gives latent sites the central values of their distributions in the place of draws.
+
+    Sites inside see those before them: a hierarchy's values are fed downwards.
+    """
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not (msg["done"] or msg["is_observed"] or msg["name"] == "x"):
+            msg["value"], msg["done"] = central_value(msg["fn"]), True
+
+
+def central_value(distribution: Any) -> Tensor:
+    """Return the value that stands for a distribution where nothing is drawn.
+
+    That is the mean, of discrete values the most probable one. The mean of what transforms make of
+    a distribution has no closed form: the mean of that distribution passes through them instead.
+
+    Raises:
+        ValueError: If there is no mean in closed form.
+    """
+    if isinstance(distribution, Independent):
+        return central_value(distribution.base_dist)
+    if isinstance(distribution, TransformedDistribution):
+        value = central_value(distribution.base_dist)
+        for transform in distribution.transforms:
+            value = transform(value)
+        return value
+    try:
+        # A point mass on codes is its own mean; the mean of a label is no label.
+        found = distribution.mode if distribution.has_enumerate_support else distribution.mean
+    except (AttributeError, NotImplementedError):
+        found = None
+    rule = "be False, there is a distribution without a mean in closed form"
+    check(found is not None, "deterministic", rule, f"True and {type(distribution).__name__}")
+    return cast(Tensor, found)

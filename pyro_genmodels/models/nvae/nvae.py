@@ -11,9 +11,10 @@ import pyro
 from pyro import poutine
 
 from pyro_genmodels._checks import check, check_positive, check_trailing
-from pyro_genmodels._typing import EventShape, Float, ScaleName, Tensor
+from pyro_genmodels._typing import EventShape, Float, Num, ScaleName, Tensor
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.models.base.kl import divergence
+from pyro_genmodels.models.base.plates import central_value
 from pyro_genmodels.models.likelihoods.elementwise import (
     Likelihood,
     LikelihoodName,
@@ -195,6 +196,42 @@ class NVAE(GenerativeModel):
         """
         self._checked(None, context)
         return self._law_given(self._top_down(pyro.sample, context))
+
+    def encode(
+        self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None, *, sample: bool = False
+    ) -> list[Tensor]:
+        """Return a map of latents for every group, which :meth:`decode` takes.
+
+        A group's posterior depends on the maps above it, so it is known only once these are: by
+        default each map is its posterior's mean given the means above (with flows, what they make
+        of the Gaussian's mean).
+
+        Args:
+            x: Data ``(*batch, *event)``.
+            context: Labels or features, if the model is conditional.
+            sample: Draw every map from its posterior instead, given the draws above.
+
+        Returns:
+            Maps ``(*batch, *latent_shapes[l])``, from the top; differentiable.
+
+        Raises:
+            ValueError: If ``x`` or the context does not fit.
+
+        Example:
+            >>> import torch
+            >>> nvae, x = NVAE((1, 8, 8), num_levels=2).eval(), torch.zeros(3, 1, 8, 8)
+            >>> latents = nvae.encode(x)
+            >>> latents[0].shape, nvae.decode(latents).mean.shape
+            (torch.Size([3, 4, 2, 2]), torch.Size([3, 1, 8, 8]))
+        """
+        self._checked_alone(x, context)
+        seen = self.standardization.standardized(x, self.dtype)
+        latents, step = list[Tensor](), None
+        for group, features in enumerate(self.hierarchy.features(seen, context)):
+            step = self._next(step, latents, context)
+            posterior = self.hierarchy.posterior(group, features, step)
+            latents.append(posterior.rsample() if sample else central_value(posterior))
+        return latents
 
     def decode(self, latents: Sequence[Tensor], context: Tensor | None = None) -> Any:
         """Return the distribution over data given all groups.
