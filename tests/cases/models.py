@@ -47,6 +47,15 @@ def nvae(*shape: int, **options: Any) -> models.NVAE:
     )
 
 
+def semi_supervised(**options: Any) -> models.SemiSupervisedVAE:
+    """A small semi-supervised VAE of two classes."""
+    sizes = {"num_levels": 2, "latent_dim": 2, "num_classes": 2}
+    network = models.VAENetwork(hidden=(6,))
+    return models.SemiSupervisedVAE(
+        models.VAE((2,), network=network, **sizes), hidden=(5,), **options
+    )
+
+
 MODELS: Cases = {
     "AutoregressiveModel": lambda: Case(
         models.AutoregressiveModel(
@@ -167,18 +176,9 @@ MODELS: Cases = {
         ),
         context=LABELS,
     ),
-    "SemiSupervisedVAE": lambda: Case(
-        models.SemiSupervisedVAE(
-            models.VAE(
-                (2,),
-                num_levels=2,
-                latent_dim=2,
-                network=models.VAENetwork(hidden=(6,)),
-                num_classes=2,
-            ),
-            hidden=(5,),
-        )
-    ),
+    "SemiSupervisedVAE": lambda: Case(semi_supervised()),
+    "SemiSupervisedVAE/learned-prior": lambda: Case(semi_supervised(label_prior="learned")),
+    "SemiSupervisedVAE/given-prior": lambda: Case(semi_supervised(label_prior=[0.8, 0.2])),
     "SemiSupervisedVAE/missing": lambda: Case(
         models.SemiSupervisedVAE(
             models.VAE(

@@ -27,10 +27,14 @@ from tests.grouped import grouped
 LABELS = torch.tensor([0, 2, 1, 2])
 
 
-def small(cls: Any = VAE, **options: Any) -> SemiSupervisedVAE:
+PRIOR = (0.2, 0.7, 0.1)
+
+
+def small(cls: Any = VAE, label_prior: Any = "uniform", **options: Any) -> SemiSupervisedVAE:
     torch.manual_seed(0)
     sizes = {"num_levels": 2, "latent_dim": 2, "hidden": (6,), "num_classes": 3}
-    model = SemiSupervisedVAE(cls((4,), **grouped(cls, {**sizes, **options})), hidden=(5,))
+    conditional = cls((4,), **grouped(cls, {**sizes, **options}))
+    model = SemiSupervisedVAE(conditional, hidden=(5,), label_prior=label_prior)
     return testing.randomize_parameters(model.double(), 0.4)
 
 
@@ -64,7 +68,13 @@ BETA: dict[str, Any] = {"cls": BetaVAE, "beta": 3.0}
 
 @pytest.mark.parametrize(
     ("options", "step"),
-    [({}, 0), (BETA, 0), *((BETA | {"warmup_steps": 9}, step) for step in (0, 5, 9))],
+    [
+        ({}, 0),
+        ({"label_prior": PRIOR}, 0),
+        ({"label_prior": "learned"}, 0),
+        (BETA, 0),
+        *((BETA | {"warmup_steps": 9}, step) for step in (0, 5, 9)),
+    ],
 )
 def test_enumerated_equals_drawn(options: dict[str, Any], step: int) -> None:
     """By score function gradients in Trace and TraceGraph, exactly in TraceEnum."""
@@ -87,9 +97,10 @@ def test_observed_labels(mode: str) -> None:
         assert_same_mean(first, other)
 
 
-def test_the_enumerated_loss_is_the_formula() -> None:
+@pytest.mark.parametrize("label_prior", ["uniform", "learned", PRIOR])
+def test_the_enumerated_loss_is_the_formula(label_prior: Any) -> None:
     """Kingma et al. (2014), eq. 7: the labelled bounds under q(y | x), and its entropy."""
-    model, x = small().eval(), data(4)
+    model, x = small(label_prior=label_prior).eval(), data(4)
     with torch.no_grad():
         bounds = [
             model.log_weights(x, torch.full((4,), label), num_particles=4000).mean(0)
@@ -101,14 +112,66 @@ def test_the_enumerated_loss_is_the_formula() -> None:
     torch.testing.assert_close(found, expected.mean(), atol=0.05, rtol=0)
 
 
-def test_labels_are_observed_data() -> None:
-    """The joint bound is the conditional model's less the label's cost, log K."""
-    model, x = small().eval(), data(4)
+@pytest.mark.parametrize("label_prior", ["uniform", "learned", PRIOR])
+def test_labels_are_observed_data(label_prior: Any) -> None:
+    """The joint bound is the conditional model's less the label's cost under the label prior."""
+    model, x = small(label_prior=label_prior).eval(), data(4)
+    logits = dict(model.named_parameters()).get("label_logits")
+    probabilities = torch.tensor(PRIOR if label_prior == PRIOR else (1 / 3,) * 3).double()
+    probabilities = probabilities if logits is None else logits.softmax(-1)
     torch.manual_seed(1)
     joint = model.log_weights(x, LABELS, num_particles=3)
     torch.manual_seed(1)
     given = model.conditional.log_weights(x, LABELS, num_particles=3)
-    torch.testing.assert_close(joint, given - math.log(3))
+    torch.testing.assert_close(joint, given + probabilities.log()[LABELS], rtol=0, atol=1e-6)
+
+
+def test_a_learned_prior_rests_at_the_label_frequencies() -> None:
+    """Of a batch: those given, and of unlabelled data the classifier's mean probabilities."""
+    model, x = small(label_prior="learned").eval(), data(4)
+    frequencies = torch.bincount(LABELS, minlength=3).double() / 4
+    for labels, expected in ((LABELS, frequencies), (None, model.classify(x).probs.mean(0))):
+        model.label_logits.data = expected.clamp_min(1e-30).log().detach()
+        model.zero_grad()
+        ELBOLoss(model)(x, labels).backward()
+        assert model.label_logits.grad is not None
+        assert model.label_logits.grad.abs().max() < 1e-9
+        model.label_logits.data[1] += 1  # away from there it is drawn back
+        model.zero_grad()
+        ELBOLoss(model)(x, labels).backward()
+        moved = model.label_distribution().probs - expected
+        torch.testing.assert_close(model.label_logits.grad, moved.detach())
+
+
+def test_labels_are_drawn_from_their_prior() -> None:
+    model = small(label_prior=PRIOR).eval()
+    torch.manual_seed(0)
+    trace = pyro.poutine.trace(model.model).get_trace(None, None)
+    assert trace.nodes["y"]["fn"].probs.tolist() == pytest.approx(PRIOR)
+    drawn = model.sample(4000).double()
+    by_label = torch.stack([model.sample(4000, torch.tensor(y)).double().mean(0) for y in range(3)])
+    expected = torch.tensor(PRIOR).double() @ by_label
+    torch.testing.assert_close(drawn.mean(0), expected, rtol=0, atol=0.04)
+
+
+def test_the_prior_leaves_the_classifier_alone() -> None:
+    x = data(4)
+    first, *others = (small(label_prior=prior).eval() for prior in ("uniform", "learned", PRIOR))
+    for other in others:
+        state = {**other.state_dict(), **first.state_dict()}
+        other.load_state_dict(state)
+        assert torch.equal(other.classify(x).probs, first.classify(x).probs)
+
+
+@pytest.mark.parametrize("label_prior", ["uniform", PRIOR])
+def test_a_prior_that_is_given_is_no_state(label_prior: Any) -> None:
+    """Files of before load; the configuration knows the probabilities, in any dtype."""
+    model = small(label_prior=label_prior)
+    assert not any("label" in name for name in model.state_dict())
+    again = build(configuration(model))
+    expected = PRIOR if label_prior == PRIOR else (1 / 3,) * 3
+    assert again.label_distribution().probs.tolist() == pytest.approx(expected)
+    assert again.double().label_distribution().probs.tolist() == pytest.approx(expected)
 
 
 def test_the_classifier_learns_from_labels_in_training_only() -> None:
@@ -165,6 +228,11 @@ def test_life_cycle() -> None:
 def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="`conditional` must be conditional on labels; got VAE"):
         SemiSupervisedVAE(VAE((4,), latent_dim=2))
+    for prior in ((0.5, 0.5), (0.5, 0.5, 0.5), (1.0, 0.0, 0.0), (1.2, -0.1, -0.1)):
+        with pytest.raises(ValueError, match="`label_prior` must be 'uniform', 'learned' or 3 pos"):
+            small(label_prior=prior)
+    with pytest.raises(ValueError, match="`label_prior` must be .uniform"):
+        small(label_prior="flat")
     model = small()
     with pytest.raises(ValueError, match="`context` must"):
         ELBOLoss(model)(data(4), torch.tensor([0, 1, 2]))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from pyro_genmodels.nets.nvae import SpectralNorms
 from pyro_genmodels.transforms.layers import act_norm
 from tests import cases
 from tests.grouped import grouped
-from tests.models import test_random_weights, test_reconstruction
+from tests.models import test_random_weights, test_reconstruction, test_semi_supervised
 from tests.mutants.mutation import Mutation, assert_caught
 from tests.mutants.parts import binary, vae
 
@@ -266,6 +267,27 @@ def test_reconstruction(
     mutation: Mutation, law: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert_caught(lambda: law(name), mutation, monkeypatch, "equal|close")
+
+
+def uniform_labels(patch: pytest.MonkeyPatch) -> None:
+    """Enumerate and observe labels under a uniform prior, whichever was asked for."""
+
+    def label_distribution(self: Any) -> Any:
+        return dist.Categorical(logits=torch.zeros(3).double(), validate_args=False)
+
+    patch.setattr(models.SemiSupervisedVAE, "label_distribution", label_distribution)
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        test_semi_supervised.test_the_enumerated_loss_is_the_formula,
+        test_semi_supervised.test_labels_are_observed_data,
+    ],
+)
+def test_label_priors(law: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    prior = test_semi_supervised.PRIOR
+    assert_caught(lambda: law(prior), uniform_labels, monkeypatch, "not close")
 
 
 def test_weights_drawn_again_for_the_density(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -13,19 +15,21 @@ import torch
 from pyro.infer import TraceEnum_ELBO
 from torch import nn
 
-from pyro_genmodels._checks import check, check_trailing
-from pyro_genmodels._modules import first_tensor
+from pyro_genmodels._checks import check, check_choice, check_trailing
 from pyro_genmodels._typing import Float, Num, ScaleName, Tensor
 from pyro_genmodels.distributions import observed_part
 from pyro_genmodels.distributions.observed import with_mask
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.nets.autoencoders import MLPEncoder
+from pyro_genmodels.nets.layers import DerivedBuffers
+
+_TOLERANCE = 1e-6  # of the sum of probabilities, which float32 gives to about 1e-7
 
 
-class SemiSupervisedVAE(GenerativeModel):
+class SemiSupervisedVAE(GenerativeModel, DerivedBuffers):
     r"""Makes the label of a class-conditional model a variable: seen with some data, else inferred.
 
-    .. math:: y \sim \text{uniform}, \quad z \sim p(z \mid y), \quad x \sim p(x \mid z, y), \quad
+    .. math:: y \sim p(y), \quad z \sim p(z \mid y), \quad x \sim p(x \mid z, y), \quad
         q(y \mid x)\, q(z \mid x, y)
 
     ``model(x)`` and ``guide(x)`` are the program without labels: site ``"y"`` is enumerated out in
@@ -48,9 +52,12 @@ class SemiSupervisedVAE(GenerativeModel):
         hidden: Widths of the classifier's hidden layers.
         classification_weight: Weight of the classifier's loss, in nats of its cross-entropy, for
             each labelled example.
+        label_prior: Distribution of the labels before any data: ``"uniform"``; ``"learned"`` with
+            the rest, from uniform on, which ends at the labels' frequencies; or K probabilities.
 
     Raises:
-        ValueError: If the model is not conditional on labels, or the weight is negative.
+        ValueError: If the model is not conditional on labels, the weight is negative, or
+            ``label_prior`` is none of these.
 
     References:
         Kingma et al. (2014), Semi-supervised learning with deep generative models, section 2 (M2)
@@ -71,6 +78,8 @@ class SemiSupervisedVAE(GenerativeModel):
     )
     make_elbo: ClassVar[Callable[..., Any]] = TraceEnum_ELBO
 
+    label_logits: Tensor
+
     def __init__(
         self,
         conditional: GenerativeModel,
@@ -78,6 +87,7 @@ class SemiSupervisedVAE(GenerativeModel):
         classifier: nn.Module | None = None,
         hidden: Sequence[int] = (128,),
         classification_weight: float = 30.0,
+        label_prior: Sequence[float] | str = "uniform",
     ) -> None:
         by_labels = conditional.num_classes is not None
         check(by_labels, "conditional", "be conditional on labels", type(conditional).__name__)
@@ -97,6 +107,10 @@ class SemiSupervisedVAE(GenerativeModel):
         channels, *rest = self.event_shape
         shape = (channels * (1 + self.missing), *rest)
         self.classifier = classifier or MLPEncoder(shape, classes, hidden=hidden)
+        if label_prior == "learned":
+            self.label_logits = nn.Parameter(torch.zeros(classes, dtype=self.dtype))
+        else:
+            self.register_derived("label_logits", partial(_prior_logits, label_prior, classes))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -148,13 +162,14 @@ class SemiSupervisedVAE(GenerativeModel):
         check_trailing("classifier(x)", logits, (self.num_classes or 1,))
         return dist.Categorical(logits=logits, validate_args=False)
 
+    def label_distribution(self) -> dist.Categorical:
+        """Return the distribution of labels before any data, the label prior."""
+        return dist.Categorical(logits=self.label_logits.to(self.dtype), validate_args=False)
+
     def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
         """Draw or observe the label, and what the conditional model makes of it."""
-        like = first_tensor(self)
-        logits = torch.zeros(self.num_classes or 1, dtype=self.dtype, device=like.device)
         with self.latent_scale():
-            labels = dist.Categorical(logits=logits, validate_args=False)
-            label = pyro.sample("y", labels, obs=context)
+            label = pyro.sample("y", self.label_distribution(), obs=context)
         return self.conditional.generate(x, label)
 
     def infer(self, x: Tensor, context: Tensor | None) -> None:
@@ -181,3 +196,13 @@ class SemiSupervisedVAE(GenerativeModel):
             return None, None, ()
         x = cast(self._checked_data(x), self.dtype)
         return x, None, tuple(x.shape[: x.dim() - len(self.event_shape)])
+
+
+def _prior_logits(prior: Sequence[float] | str, num_classes: int) -> Tensor:
+    if isinstance(prior, str):
+        check_choice("label_prior", prior, ("uniform", "learned"))
+        return torch.zeros(num_classes)
+    fits = len(prior) == num_classes and all(p > 0 for p in prior)
+    rule = f"be 'uniform', 'learned' or {num_classes} positive probabilities that sum to one"
+    check(fits and abs(sum(prior) - 1) < _TOLERANCE, "label_prior", rule, prior)
+    return torch.tensor([math.log(p) for p in prior])
