@@ -329,3 +329,18 @@ def test_sources_are_described_and_rebuilt() -> None:
     assert torch.equal(whole(again.test), whole(source.test))
     assert repr(source) == "Sampled BarsAndStripes(5/1/2 of shape (1, 3, 3), 2 levels)"
     assert configuration(data.Digits()) == {"class": "data.Digits", "arguments": {}}
+
+
+def test_a_source_writes_samples(tmp_path: Path) -> None:
+    source = data.InMemory(torch.rand(20, 3))
+    x = torch.rand(4, 3)
+    for suffix in source.sample_suffixes:
+        source.write(x, tmp_path / f"samples{suffix}")
+    assert torch.equal(torch.load(tmp_path / "samples.pt", weights_only=True), x)
+    assert torch.equal(torch.from_numpy(np.load(tmp_path / "samples.npy")), x)
+    with pytest.raises(ValueError, match="suffix"):
+        source.write(x, tmp_path / "samples.wav")
+    with pytest.raises(ValueError, match="`x` must"):
+        source.write(x[0], tmp_path / "samples.pt")
+    with pytest.raises(OSError, match="nowhere"):
+        source.write(x, tmp_path / "nowhere" / "samples.npy")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
@@ -12,12 +14,14 @@ from torch.utils.data import Dataset, TensorDataset
 from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import (
     check,
+    check_choice,
     check_event_shape,
     check_finite,
     check_levels,
     check_trailing,
 )
 from pyro_genmodels._configuration import Configured
+from pyro_genmodels._files import save_whole, written_whole
 from pyro_genmodels.data.base.columns import Column, check_columns
 
 Items: TypeAlias = "Dataset[tuple[Tensor, ...]]"
@@ -51,6 +55,9 @@ class DataSource(Configured, Abstract):
 
     path_argument: ClassVar[str | None] = None
     """Name of the constructor's argument that says where the data lie, if it has one."""
+
+    sample_suffixes: ClassVar[tuple[str, ...]] = (".pt", ".npy")
+    """Suffixes of the files that :meth:`write` writes: a tensor, an array, and the data's own."""
 
     def __init__(
         self,
@@ -89,6 +96,33 @@ class DataSource(Configured, Abstract):
     def splits(self) -> dict[str, Items]:
         """The three data sets by name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    def write(self, x: Tensor, path: str | Path) -> None:
+        """Write data, such as a model's samples, to a file whose suffix says in what form.
+
+        A source whose data have a form of their own, as text has, adds it: see
+        :attr:`sample_suffixes`.
+
+        Args:
+            x: Data ``(n, *event_shape)``.
+            path: Where to; the file is replaced if there is one.
+
+        Raises:
+            ValueError: If the data are of another shape, or the suffix is not one of those.
+            OSError: If the file cannot be written.
+        """
+        place = Path(path)
+        check_choice("path's suffix", place.suffix, self.sample_suffixes)
+        check_trailing("x", x, self.event_shape)
+        check(x.dim() == len(self.event_shape) + 1, "x", "be (n, *event_shape)", tuple(x.shape))
+        self._write(x.detach().cpu(), place)
+
+    def _write(self, x: Tensor, path: Path) -> None:
+        """Write to a file of one of the suffixes."""
+        if path.suffix == ".pt":
+            return save_whole(x, path)
+        with written_whole(path) as temporary:
+            return np.save(temporary, x.numpy())
 
     def _check_items(self, split: str, dataset: Any) -> None:
         whole = isinstance(dataset, TensorDataset)
