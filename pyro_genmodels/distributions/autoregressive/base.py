@@ -25,6 +25,7 @@ from pyro_genmodels.distributions.autoregressive.logistic_mixture import logisti
 from pyro_genmodels.distributions.autoregressive.output_distributions import OutputLaw, Softmax
 from pyro_genmodels.distributions.autoregressive.sampling import METHODS, Sampler
 from pyro_genmodels.distributions.autoregressive.sampling_task import SamplingTask
+from pyro_genmodels.distributions.observed import observed_part
 from pyro_genmodels.nets import AutoregressiveNet
 from pyro_genmodels.nets.layers import check_finite_context
 
@@ -44,9 +45,15 @@ class AutoregressiveDistribution(TorchDistribution):
     them, which :meth:`of` finds; so has your own if you derive a class and set its
     :attr:`network`.
 
+    With ``missing`` a value may end in NaN, in the order of generation, as a sequence does that is
+    shorter than the others. Its log-probability is then that of what was observed, exactly: the sum
+    of the first conditional ones.
+
     Args:
         net: The network.
         context: Labels, vectors or maps, ``(*batch, *context_event)``, if the network takes any.
+        missing: Whether NaN stands for an element that was not observed. Those missing must be the
+            last ones.
         validate_args: Whether to check values; Pyro's global setting by default.
 
     Raises:
@@ -58,6 +65,9 @@ class AutoregressiveDistribution(TorchDistribution):
         >>> sixteen_bits = AutoregressiveDistribution(WaveNetNet((8,), 2**16, num_mixtures=10))
         >>> sixteen_bits.log_prob(sixteen_bits.sample((3,))).shape
         torch.Size([3])
+        >>> shorter = AutoregressiveDistribution(WaveNetNet((3,), 4), missing=True)
+        >>> shorter.log_prob(torch.tensor([[2.0, 0.0, torch.nan], [1.0, 1.0, 3.0]])).shape
+        torch.Size([2])
     """
 
     network: ClassVar[type[AutoregressiveNet]] = AutoregressiveNet  # type: ignore[type-abstract]
@@ -78,12 +88,13 @@ class AutoregressiveDistribution(TorchDistribution):
         net: AutoregressiveNet,
         context: Num[Tensor, ...] | None = None,
         *,
+        missing: bool = False,
         validate_args: bool | None = None,
     ) -> None:
         kind = AutoregressiveNet if self.takes_others else self.network
         check(isinstance(net, kind), "net", f"be of type {kind.__name__}", type(net).__name__)
         net.context.check(context)
-        self.net, self.context = net, context
+        self.net, self.context, self.missing = net, context, missing
         batch_shape = torch.Size()
         if context is not None:
             batch_shape = context.shape[: context.dim() - (net.context_event_dim or 0)]
@@ -102,6 +113,7 @@ class AutoregressiveDistribution(TorchDistribution):
         net: AutoregressiveNet,
         context: Num[Tensor, ...] | None = None,
         *,
+        missing: bool = False,
         validate_args: bool | None = None,
     ) -> AutoregressiveDistribution:
         """Return the distribution that a network defines, by the name that goes with it.
@@ -112,6 +124,7 @@ class AutoregressiveDistribution(TorchDistribution):
         Args:
             net: The network.
             context: As for the constructor.
+            missing: As for the constructor.
             validate_args: As for the constructor.
 
         Example:
@@ -121,7 +134,7 @@ class AutoregressiveDistribution(TorchDistribution):
         """
         found = (_NAMED_AFTER.get(kind) for kind in type(net).__mro__)
         named = next(filter(None, found), AutoregressiveDistribution)
-        return named(net, context, validate_args=validate_args)
+        return named(net, context, missing=missing, validate_args=validate_args)
 
     @property
     def law(self) -> OutputLaw:
@@ -155,7 +168,7 @@ class AutoregressiveDistribution(TorchDistribution):
         rule = f"be an expansion of {tuple(self.batch_shape)}"
         check(fits, "batch_shape", rule, tuple(batch_shape))
         new = self._get_checked_instance(AutoregressiveDistribution, _instance)
-        new.net, new.context = self.net, self.context
+        new.net, new.context, new.missing = self.net, self.context, self.missing
         TorchDistribution.__init__(new, batch_shape, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
@@ -168,19 +181,25 @@ class AutoregressiveDistribution(TorchDistribution):
 
         Args:
             value: Levels ``(*batch, *event_shape)`` of any dtype; leading dimensions broadcast
-                against the batch shape.
+                against the batch shape. Where elements may be missing, NaN in the place of the
+                last ones.
 
         Returns:
             ``(*batch,)``, the broadcast of the value's leading dimensions and the batch shape.
 
         Raises:
-            ValueError: Under validation, if the value is not levels of that shape; in a
-                trace by ``torch.jit``, as of Pyro's compiled estimators.
+            ValueError: Under validation, if the value is not levels of that shape, or other
+                elements are missing than the last ones; in a trace by ``torch.jit``, as of Pyro's compiled estimators.
         """
         check_not_traced()
         if self._validate_args:
             self._validate_sample(value)
+        seen = None
+        if self.missing and value.is_floating_point():
+            value, seen = observed_part(value)
         nats = self.law.log_prob(self.net(value, self.context), value)
+        if seen is not None:
+            nats = torch.where(seen, nats, torch.zeros_like(nats))
         total = nats.flatten(nats.dim() - len(self.event_shape)).sum(-1)
         return total.expand(torch.broadcast_shapes(total.shape, self.batch_shape))
 
@@ -193,7 +212,9 @@ class AutoregressiveDistribution(TorchDistribution):
         )
         rule = f"have leading dimensions that broadcast with batch shape {tuple(self.batch_shape)}"
         check(fits, "value", rule, tuple(lead))
-        check_levels("value", value, self.net.num_levels)
+        check_levels("value", value, self.net.num_levels, missing=self.missing)
+        if self.missing:
+            check_missing_suffix("value", value, self.net)
 
     @integers_checked
     def sample(
@@ -203,7 +224,7 @@ class AutoregressiveDistribution(TorchDistribution):
         method: str = "cached",
         temperature: float = 1.0,
         given: Num[Tensor, ...] | None = None,
-        num_given: int = 0,
+        num_given: int | None = None,
         window: int | None = None,
         progress: bool = False,
     ) -> Num[Tensor, ...]:
@@ -221,7 +242,8 @@ class AutoregressiveDistribution(TorchDistribution):
                 has its components' logits divided and their scales multiplied instead.)
             given: Images to complete, ``(*batch, *event_shape)``, which expand to the result.
             num_given: How many of their elements are kept, in the order of generation (for
-                images row by row, the channels of a pixel together); the others are drawn.
+                images row by row, the channels of a pixel together); the others are drawn. By
+                default none, and where elements may be missing each example's observed ones.
             window: For "parallel": number of elements, from the first unsettled one, that a round
                 draws anew; all by default.
             progress: Whether to show a progress bar over the elements (not for "parallel").
@@ -240,14 +262,15 @@ class AutoregressiveDistribution(TorchDistribution):
             rule = 'be positive, and only with method="parallel"'
             check(window > 0 and method == "parallel", "window", rule, window)
         shape = torch.Size(sample_shape) + self.batch_shape
+        flat, kept = self._flat_given(given, num_given, shape)
         task = SamplingTask(
             self.net,
             self.law,
             shape.numel(),
+            kept,
+            flat,
             self._flat_features(shape),
             temperature,
-            self._flat_given(given, num_given, shape),
-            num_given,
             progress,
             window,
         )
@@ -267,17 +290,28 @@ class AutoregressiveDistribution(TorchDistribution):
         event = event_of(features, self.net.features_event_dim)
         return features.expand(batch + event).reshape(-1, *event)
 
-    def _flat_given(self, given: Tensor | None, num_given: int, batch: torch.Size) -> Tensor | None:
+    def _flat_given(
+        self, given: Tensor | None, num_given: int | None, batch: torch.Size
+    ) -> tuple[Tensor | None, Tensor]:
+        """Return values in the order of generation, and how many of each example's are kept."""
         most = self.event_shape.numel() if given is not None else 0
-        check(0 <= num_given <= most, "num_given", f"be from 0 to {most}", num_given)
+        number = num_given or 0
+        check(0 <= number <= most, "num_given", f"be from 0 to {most}", number)
         if given is None:
-            return None
+            return None, torch.zeros(batch.numel(), dtype=torch.long, device=self.net.device)
         check_trailing("given", given, self.event_shape)
         flat = given.flatten(given.dim() - len(self.event_shape))[..., self.net.order]
-        check_levels("given", flat[..., :num_given], self.net.num_levels)
+        kept = torch.full(flat.shape[:-1], number, device=flat.device)
+        if num_given is None and self.missing:
+            check_missing_suffix("given", given, self.net)
+            kept = (~flat.isnan()).sum(-1)
+        places = torch.arange(flat.shape[-1], device=flat.device)
+        flat = torch.where(places < kept[..., None], flat, torch.zeros_like(flat))
+        check_levels("given", flat, self.net.num_levels)
         rule = f"have leading dimensions that expand to {tuple(batch)}"
         try:
-            return flat.expand(batch + flat.shape[-1:]).reshape(-1, flat.shape[-1])
+            wide = flat.expand(batch + flat.shape[-1:]).reshape(-1, flat.shape[-1])
+            return wide, kept.expand(batch).reshape(-1).to(self.net.device)
         except RuntimeError:
             raise ValueError(f"`given` must {rule}; got {tuple(flat.shape[:-1])}.") from None
 
@@ -285,6 +319,22 @@ class AutoregressiveDistribution(TorchDistribution):
         """Name the network's class and the shapes."""
         shapes = f"batch_shape={tuple(self.batch_shape)}, event_shape={tuple(self.event_shape)}"
         return f"{type(self).__name__}({type(self.net).__name__}, {shapes})"
+
+
+def check_missing_suffix(argument: str, value: Num[Tensor, ...], net: AutoregressiveNet) -> None:
+    """Raise ``ValueError`` unless the missing elements are the last ones of each example.
+
+    Args:
+        argument: What the error calls it.
+        value: Levels ``(*batch, *event_shape)``, NaN where an element is missing.
+        net: The network, which has an order of generation.
+    """
+    if not value.is_floating_point():
+        return
+    seen = ~value.isnan().flatten(value.dim() - len(net.event_shape))[..., net.order]
+    holes = int((seen[..., 1:] & ~seen[..., :-1]).flatten(0, -2).any(-1).sum())
+    rule = "miss the last elements only, in the order of generation"
+    check(holes == 0, argument, rule, f"NaN before observed elements in {holes} examples")
 
 
 class SoftmaxAutoregressive(AutoregressiveDistribution, ABC):

@@ -31,6 +31,7 @@ class VQPrior(SoftmaxAutoregressive):
         context: Labels, vectors or maps, if the network takes any; its batch shape is the
             distribution's. For a finer map of a hierarchy, what a
             :class:`~pyro_genmodels.nets.CodeConditioner` makes of the maps above.
+        missing: Whether NaN stands for a code that was not observed; those must be the last ones.
         validate_args: Whether to check values; Pyro's global setting by default.
 
     Raises:
@@ -55,10 +56,11 @@ class VQPrior(SoftmaxAutoregressive):
         net: AutoregressiveNet,
         context: Num[Tensor, ...] | None = None,
         *,
+        missing: bool = False,
         validate_args: bool | None = None,
     ) -> None:
         check_looks_up(net)
-        super().__init__(net, context, validate_args=validate_args)
+        super().__init__(net, context, missing=missing, validate_args=validate_args)
 
     @property
     def sample_dtype(self) -> torch.dtype:
@@ -79,6 +81,7 @@ class HierarchicalVQPrior(SoftmaxAutoregressive):
         net: The maps' networks, and what conditions each on the maps above.
         context: Labels, vectors or maps, if the network takes any; its batch shape is the
             distribution's.
+        missing: Whether NaN stands for an element that was not observed; the last ones only.
         validate_args: Whether to check values; Pyro's global setting by default.
 
     Raises:

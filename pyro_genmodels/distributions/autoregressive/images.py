@@ -28,6 +28,7 @@ class PixelCNN(SoftmaxAutoregressive):
             are logits.
         context: Labels, vectors or maps, if the network takes any; its batch shape is the
             distribution's.
+        missing: Whether NaN stands for an element that was not observed; the last ones only.
         validate_args: Whether to check values; Pyro's global setting by default.
 
     References:
@@ -57,6 +58,7 @@ class GatedPixelCNN(SoftmaxAutoregressive):
         net: Network that gives the logits.
         context: Labels, vectors or maps, if the network takes any; its batch shape is the
             distribution's.
+        missing: Whether NaN stands for an element that was not observed; the last ones only.
         validate_args: Whether to check values; Pyro's global setting by default.
 
     Raises:
@@ -93,6 +95,7 @@ class PixelCNNPlusPlus(AutoregressiveDistribution):
         net: The network.
         context: Labels, vectors or maps, if the network takes any; its batch shape is the
             distribution's.
+        missing: Whether NaN stands for an element that was not observed; the last ones only.
         validate_args: Whether to check values; Pyro's global setting by default.
 
     Raises:
@@ -124,6 +127,7 @@ class PixelRNN(SoftmaxAutoregressive):
         net: Network that gives the logits.
         context: Labels, vectors or maps, if the network takes any; its batch shape is the
             distribution's.
+        missing: Whether NaN stands for an element that was not observed; the last ones only.
         validate_args: Whether to check values; Pyro's global setting by default.
 
     Raises:
@@ -157,6 +161,7 @@ class MultiScalePixelRNN(SoftmaxAutoregressive):
         net: The two networks in one; any autoregressive ones with a softmax will do.
         context: Labels, vectors or maps, if the network takes any; its batch shape is the
             distribution's.
+        missing: Whether NaN stands for an element that was not observed; the last ones only.
         validate_args: Whether to check values; Pyro's global setting by default.
 
     Raises:
@@ -191,6 +196,7 @@ class PixelSNAIL(SoftmaxAutoregressive):
         net: Network that gives the logits.
         context: Labels, vectors or maps, if the network takes any; its batch shape is the
             distribution's.
+        missing: Whether NaN stands for an element that was not observed; the last ones only.
         validate_args: Whether to check values; Pyro's global setting by default.
 
     Raises:

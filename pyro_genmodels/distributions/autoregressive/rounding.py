@@ -37,7 +37,7 @@ class Leads:
     """
 
     def __init__(self, task: SamplingTask) -> None:
-        self._law, self._known = task.law, task.num_given
+        self._law, self._task, self._least = task.law, task, int(task.num_given.min())
         size = (task.batch_size, task.size)
         self.lead = torch.full(size, torch.inf, dtype=torch.float64, device=task.net.device)
         self.unit = torch.ones_like(self.lead)
@@ -49,16 +49,16 @@ class Leads:
             ValueError: If a parameter is not finite.
         """
         stop = first + parameters.shape[1]
-        if stop <= self._known or not len(images):
+        if stop <= self._least or not len(images):
             return
         largest = self._law.magnitude(parameters).amax(1, keepdim=True)
         finite = bool(torch.isfinite(largest).all())
         check(finite, "net", "give finite parameters", "NaN or infinite ones while sampling")
         lead, change = self._law.margin(parameters, noise)
         unit = change * (torch.finfo(parameters.dtype).eps * (1 + largest))
-        self.lead[images, first:stop] = lead.double()
+        given = self._task.is_given(images)[:, first:stop]
+        self.lead[images, first:stop] = lead.double().masked_fill(given, torch.inf)  # not drawn
         self.unit[images, first:stop] = unit.double()
-        self.lead[images, first : max(first, self._known)] = torch.inf  # nothing was drawn
 
     @property
     def least(self) -> Tensor:
@@ -76,7 +76,7 @@ class Settling:
 
     def __init__(self, task: SamplingTask, leads: Leads) -> None:
         self._task, self._leads = task, leads
-        self._net, self._known = task.net, task.num_given
+        self._net = task.net
 
     def __call__(self, x: Tensor) -> None:
         """Settle what is to be in ``x``, ``(batch, elements)``.
@@ -99,13 +99,14 @@ class Settling:
         features = self._task.features
         features = None if features is None else features[images].double()
         wide, active = x[images].double(), torch.arange(len(images), device=x.device)
+        given = self._task.is_given(images)
         error = None
         for trial in itertools.count(1):
             some = None if features is None else features[active]
             before = wide[active]
             parameters = self._parameters(before, some)
             drawn = self._task.law.draw(parameters, noise[active]).double()
-            drawn[:, : self._known] = before[:, : self._known]
+            drawn = torch.where(given[active], before, drawn)
             known = first_differences(drawn, before)
             if trial == 1:
                 error = self._largest_error(images, parameters, noise, known)
@@ -129,7 +130,7 @@ class Settling:
         lead, _ = self._task.law.margin(parameters, noise)
         error = (lead - self._leads.lead[images]).abs() / self._leads.unit[images]
         places = torch.arange(error.shape[1], device=error.device)
-        seen = error[(places >= self._known) & (places < known[:, None])]
+        seen = error[~self._task.is_given(images) & (places < known[:, None])]
         seen = seen[seen.isfinite()]
         return float(seen.max()) if len(seen) >= ENOUGH else None
 

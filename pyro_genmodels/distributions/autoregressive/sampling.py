@@ -64,19 +64,24 @@ class Sampler:
         size = (self._task.batch_size, self._task.size)
         x = torch.zeros(size, dtype=self._task.net.dtype, device=self._task.net.device)
         if self._task.given is not None:
-            x[:, : self._task.num_given] = self._task.given[:, : self._task.num_given].to(x)
+            x.copy_(self._task.given)
         return x, Leads(self._task)
 
     def _sequential(self, state: IncrementalEvaluation, x: Tensor, leads: Leads) -> None:
         images, position = torch.arange(self._task.batch_size, device=x.device), 0
+        least, most = (int(n) for n in self._task.num_given.aminmax())
         with self._bar() as bar:
             for noise in self._task.noise():
                 row = []
                 for element in noise.unbind(1):
                     parameters = state.parameters()
                     row.append(parameters.clone())
-                    if position >= self._task.num_given:
-                        x[:, position] = self._task.law.draw(parameters, element)
+                    if position >= least:
+                        drawn = self._task.law.draw(parameters, element).to(x.dtype)
+                        if position < most:
+                            given = position < self._task.num_given
+                            drawn = torch.where(given, x[:, position], drawn)
+                        x[:, position] = drawn
                     state.append(x[:, position])
                     position += 1
                 leads.keep(images, position - len(row), torch.stack(row, 1), noise)
@@ -95,7 +100,7 @@ class Sampler:
                 self._task.net.evaluate(self._task.in_event_order(before), features)
             )
             drawn = self._task.law.draw(parameters, noise[active]).to(x.dtype)
-            drawn[:, : self._task.num_given] = before[:, : self._task.num_given]
+            drawn = torch.where(self._task.is_given(active), before, drawn)
             first = first_differences(drawn, before)
             done = first == self._task.size
             leads.keep(active[done], 0, parameters[done], noise[active[done]])

@@ -20,11 +20,10 @@ class SamplingTask:
         net: The network, in eval mode.
         law: The law of an element.
         batch_size: Number of images.
+        num_given: Number of elements of each image that are given and kept, ``(batch,)``.
+        given: Their values ``(batch, elements)`` in the order of generation, zero behind them.
         features: Context features for each image, or ``None``.
         temperature: Factor of the noise.
-        given: Values ``(batch, elements)`` in the order of generation, of which the first
-            ``num_given`` are kept.
-        num_given: Number of elements that are kept.
         progress: Whether to show a progress bar.
         window: Number of elements, from the first unsettled one, that a round of parallel sampling
             draws anew; all by default.
@@ -33,10 +32,10 @@ class SamplingTask:
     net: AutoregressiveNet
     law: OutputLaw
     batch_size: int
+    num_given: Tensor
+    given: Tensor | None = None
     features: Tensor | None = None
     temperature: float = 1.0
-    given: Tensor | None = None
-    num_given: int = 0
     progress: bool = False
     window: int | None = None
     seed: int = field(default_factory=lambda: int(torch.randint(2**62, ())))
@@ -52,6 +51,11 @@ class SamplingTask:
         for start in range(0, self.size, self.net.row_length):
             length = min(self.net.row_length, self.size - start)
             yield self.law.noise(self.batch_size, length, generator).mul_(self.temperature)
+
+    def is_given(self, images: Tensor) -> Tensor:
+        """Return which elements of some images are given, in the order of generation."""
+        places = torch.arange(self.size, device=self.num_given.device)
+        return places < self.num_given[images, None]
 
     def in_order(self, parameters: Tensor) -> Tensor:
         """Return ``(batch, elements, parameters)``, in the order of generation."""

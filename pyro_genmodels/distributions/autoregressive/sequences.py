@@ -21,6 +21,7 @@ class MADE(SoftmaxAutoregressive):
         net: A :class:`~pyro_genmodels.nets.MADENet`.
         context: Labels or vectors, if the network takes any; its batch shape is the
             distribution's.
+        missing: Whether NaN stands for an element that was not observed; the last ones only.
         validate_args: Whether to check values; Pyro's global setting by default.
 
     Raises:
@@ -48,6 +49,7 @@ class NGram(SoftmaxAutoregressive):
         net: A :class:`~pyro_genmodels.nets.NGramNet`.
         context: Labels, vectors or sequences, if the network takes any; its batch shape is the
             distribution's.
+        missing: Whether NaN stands for an element that was not observed; the last ones only.
         validate_args: Whether to check values; Pyro's global setting by default.
 
     Raises:
@@ -76,6 +78,7 @@ class CharRNN(SoftmaxAutoregressive):
         net: A :class:`~pyro_genmodels.nets.CharRNNNet`.
         context: Labels, vectors or sequences, if the network takes any; its batch shape is the
             distribution's.
+        missing: Whether NaN stands for an element that was not observed; the last ones only.
         validate_args: Whether to check values; Pyro's global setting by default.
 
     Raises:
@@ -106,6 +109,7 @@ class WaveNet(AutoregressiveDistribution):
         net: A :class:`~pyro_genmodels.nets.WaveNetNet`.
         context: Labels or vectors (global conditioning) or sequences (local), if the network takes
             any; its batch shape is the distribution's.
+        missing: Whether NaN stands for an element that was not observed; the last ones only.
         validate_args: Whether to check values; Pyro's global setting by default.
 
     Raises:
