@@ -99,11 +99,14 @@ def settings(**given: Any) -> None:
 
 
 METHODS: dict[str, tuple[str, Callable[[Any], object]]] = {
-    "sample, num_given": ("num_given", lambda n: draw(num_given=n, given=torch.zeros(1, 4, 4))),
+    "sample, num_given": (
+        "num_given",
+        lambda n: draw(num_given=n or 2.5, given=torch.zeros(1, 4, 4)),
+    ),
     "sample, window": ("window", lambda n: draw(window=n or 2.5, method="parallel")),
     "model.sample": ("num_samples", lambda n: vae().sample(n)),
     "autoregressive model.sample": ("num_samples", lambda n: pixelcnn().sample(n)),
-    "complete": ("num_rows", lambda n: pixelcnn().complete(torch.zeros(1, 4, 4), n)),
+    "complete": ("num_rows", lambda n: pixelcnn().complete(torch.zeros(1, 4, 4), n or 2.5)),
     "log_weights": ("num_particles", lambda n: vae().log_weights(torch.ones(4), num_particles=n)),
     "fit_ppca": ("latent_dim", lambda n: models.FactorAnalysis.fit_ppca(torch.randn(9, 4), n)),
     "VQVAE2.paper": ("num_maps", lambda n: models.VQVAE2.paper(num_maps=n)),

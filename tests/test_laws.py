@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_genmodels import models, nets, testing
+from pyro_genmodels import distributions, models, nets, testing
 from pyro_genmodels.testing.probes import draw, modules_of
 from tests import cases
 from tests.cases import Case
@@ -267,6 +267,20 @@ def test_discrete_distribution(law: str, make: Callable[[], Case]) -> None:
 def test_untrained_distribution_is_normalized(law: str, make: Callable[[], Case]) -> None:
     """Before any training, in float32, as built."""
     run(law, make().part, dtype=torch.float32)
+
+
+SUFFIXES = {
+    name: make
+    for name, make in DISCRETE.items()
+    if isinstance(make().part, distributions.AutoregressiveDistribution)
+}
+
+
+@law_on(SUFFIXES, "check_missing_suffix")
+def test_missing_suffix(law: str, make: Callable[[], Case]) -> None:
+    whole = prepared(make).part
+    cases.vivid(whole.net)
+    run(law, type(whole)(whole.net, whole.context, missing=True))
 
 
 METHODS = {name: make for name, make in DISCRETE.items() if hasattr(make().part, "net")}

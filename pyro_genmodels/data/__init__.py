@@ -21,6 +21,7 @@ from pyro_genmodels.data.files.in_memory import FromFile, InMemory
 from pyro_genmodels.data.files.opening import ACCEPTED, open_source, source_class
 from pyro_genmodels.data.files.streamed import Streamed
 from pyro_genmodels.data.mu_law import mu_law_decode, mu_law_encode
+from pyro_genmodels.data.sequences import lengths, pad_sequences, with_lengths, with_mask
 
 __all__ = [
     "ACCEPTED",
@@ -50,8 +51,12 @@ __all__ = [
     "Sampled",
     "Sprites",
     "Streamed",
+    "lengths",
     "mu_law_decode",
     "mu_law_encode",
     "open_source",
+    "pad_sequences",
     "source_class",
+    "with_lengths",
+    "with_mask",
 ]

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyro_genmodels.testing.autoregressive import (
     check_autoregressive,
+    check_missing_suffix,
     check_receptive_field,
     dependencies,
     raster_field,
@@ -111,6 +112,7 @@ __all__ = [
     "check_log_det",
     "check_marginal",
     "check_missing",
+    "check_missing_suffix",
     "check_model_sampler",
     "check_model_shapes",
     "check_network",

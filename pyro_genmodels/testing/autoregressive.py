@@ -10,8 +10,9 @@ from torch import Tensor
 
 from pyro_genmodels._configuration import takes_arguments_of
 from pyro_genmodels._typing import Bool, Int
-from pyro_genmodels.testing.probes import jacobian, seeded
-from pyro_genmodels.testing.report import require_law, tolerance
+from pyro_genmodels.testing.probes import error_of, jacobian, seeded
+from pyro_genmodels.testing.report import require_law, require_within, tolerance
+from pyro_genmodels.testing.sampling import log_table, outcomes
 
 
 def dependencies(
@@ -223,3 +224,45 @@ def raster_field(
     for down, right in offsets:
         seen |= (rows == down) & (columns == right)
     return past & seen
+
+
+def check_missing_suffix(distribution: Any) -> None:
+    """Check that what ends early scores as the sum over all that its end may be, by enumeration.
+
+    So for each number of missing elements, in the order of generation. Gradients of the parameters
+    must be finite, and elements missing elsewhere an error.
+
+    Args:
+        distribution: Autoregressive distribution made with ``missing=True``, with few values.
+
+    Raises:
+        AssertionError: With the worst difference of two probabilities, or naming the other law.
+        ValueError: If there are more than 2**20 values.
+
+    Example:
+        >>> from pyro_genmodels import distributions, nets
+        >>> check_missing_suffix(distributions.NGram(nets.NGramNet((3,), 2), missing=True))
+    """
+    net, ones = distribution.net, (1,) * len(distribution.batch_shape)
+    values, table = outcomes(distribution).to(torch.float64), log_table(distribution).exp()
+    event, order = distribution.event_shape, net.order
+    for length in range(len(order) + 1):
+        flat = values.flatten(1).clone()
+        flat[:, order[length:]] = 0
+        _, group = flat.unique(dim=0, return_inverse=True)
+        total = torch.zeros_like(table).index_add_(0, group, table)[group]
+        flat[:, order[length:]] = torch.nan
+        nats = distribution.log_prob(flat.reshape(-1, *ones, *event))
+        law = f"{length} of {len(order)} elements score as the sum over the others"
+        require_within(law, (nats.exp() - total).abs(), tolerance(net.dtype))
+        parameters = [p for p in net.parameters() if p.requires_grad]
+        if nats.requires_grad:
+            slopes = torch.autograd.grad(nats.sum(), parameters, allow_unused=True)
+            finite = all(bool(slope.isfinite().all()) for slope in slopes if slope is not None)
+            require_law(finite, f"gradients of {length} of {len(order)} elements are finite", "NaN")
+    if len(order) > 1:
+        hole = values[:1].flatten(1).clone()
+        hole[:, order[0]] = torch.nan
+        error = error_of(distribution.log_prob, hole.reshape(1, *ones, *event))
+        law = "a missing element before an observed one is a ValueError"
+        require_law(isinstance(error, ValueError), law, f"got {error!r}")

@@ -208,5 +208,7 @@ def check_data(x: Tensor, context: Any, model: GenerativeModel) -> None:
         check_levels("data", x, model.num_levels, missing=model.missing)
     elif x.is_floating_point():
         check_finite("data", x, missing=model.missing)
+    if model.missing:
+        model.check_missing("data", x)
     if isinstance(context, Tensor):
         check_finite_context(context)

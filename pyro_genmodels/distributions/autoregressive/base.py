@@ -189,7 +189,8 @@ class AutoregressiveDistribution(TorchDistribution):
 
         Raises:
             ValueError: Under validation, if the value is not levels of that shape, or other
-                elements are missing than the last ones; in a trace by ``torch.jit``, as of Pyro's compiled estimators.
+                elements are missing than the last ones; in a trace by ``torch.jit``, as of Pyro's
+                compiled estimators.
         """
         check_not_traced()
         if self._validate_args:

@@ -13,6 +13,7 @@ import torch
 from pyro_genmodels._checks import check, check_trailing, integers_checked
 from pyro_genmodels._typing import Float, Num, Tensor
 from pyro_genmodels.distributions import AutoregressiveDistribution
+from pyro_genmodels.distributions.autoregressive import check_missing_suffix
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.nets import AutoregressiveNet
 from pyro_genmodels.nets.autoregressive import raster_indices
@@ -27,6 +28,9 @@ class AutoregressiveModel(GenerativeModel):
 
     Args:
         net: The network; event shape, levels, context and distribution are its own.
+        missing: Whether the last elements of an example, in the network's order, may be missing, as
+            those of a sequence that is shorter than others. They are NaN, and the log-likelihood is
+            that of the elements before them, exactly. Draws are whole.
 
     Raises:
         ValueError: If ``net`` is something else.
@@ -36,6 +40,15 @@ class AutoregressiveModel(GenerativeModel):
         >>> model = AutoregressiveModel(PixelCNNNet((1, 8, 8), 17, hidden_channels=8))
         >>> model.sample(2).shape
         torch.Size([2, 1, 8, 8])
+
+        Sequences of different lengths:
+
+        >>> from pyro_genmodels.data import pad_sequences
+        >>> from pyro_genmodels.nets import CharRNNNet
+        >>> model = AutoregressiveModel(CharRNNNet((4,), 3), missing=True)
+        >>> x = pad_sequences([torch.tensor([0, 2]), torch.tensor([1, 1, 2, 0])])
+        >>> model.distribution().log_prob(x).shape, model.complete(x).shape
+        (torch.Size([2]), torch.Size([2, 4]))
     """
 
     training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType(
@@ -48,7 +61,7 @@ class AutoregressiveModel(GenerativeModel):
     can_complete: ClassVar[bool] = True
     compresses: ClassVar[Literal["data", "codes"] | None] = "data"
 
-    def __init__(self, net: AutoregressiveNet) -> None:
+    def __init__(self, net: AutoregressiveNet, *, missing: bool = False) -> None:
         check(isinstance(net, AutoregressiveNet), "net", "be an AutoregressiveNet", type(net))
         super().__init__(
             net.event_shape,
@@ -56,7 +69,11 @@ class AutoregressiveModel(GenerativeModel):
             num_classes=net.num_classes,
             context_shape=net.context_shape,
         )
-        self.net = net
+        self.net, self.missing = net, missing
+
+    def check_missing(self, argument: str, x: Tensor) -> None:
+        """Raise ``ValueError`` unless what is missing of each example is its end."""
+        check_missing_suffix(argument, x, self.net)
 
     @property
     def can_be_traced(self) -> bool:
@@ -72,7 +89,8 @@ class AutoregressiveModel(GenerativeModel):
         Raises:
             ValueError: If the context does not fit, or the network's weights are random.
         """
-        return AutoregressiveDistribution.of(self.net, self._checked_exact(context))
+        context = self._checked_exact(context)
+        return AutoregressiveDistribution.of(self.net, context, missing=self.missing)
 
     def law(self, context: Tensor | None = None) -> AutoregressiveDistribution:
         """Return :meth:`distribution`; this is its former name, and deprecated."""
@@ -82,7 +100,7 @@ class AutoregressiveModel(GenerativeModel):
     def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
         """Observe or draw site ``"x"``."""
         # What is observed was checked on entry to the model, what is drawn needs no check.
-        law = AutoregressiveDistribution.of(self.net, context, validate_args=False)
+        law = self._unchecked(context)
         return pyro.sample("x", law, obs=x)
 
     @integers_checked
@@ -116,7 +134,7 @@ class AutoregressiveModel(GenerativeModel):
     def complete(
         self,
         x: Num[Tensor, "*batch_event"],
-        num_rows: int,
+        num_rows: int | None = None,
         context: Tensor | None = None,
         *,
         temperature: float = 1.0,
@@ -125,9 +143,10 @@ class AutoregressiveModel(GenerativeModel):
         """Draw the rest of data whose beginning is given, in eval mode.
 
         Args:
-            x: Data ``(*batch, *event)``; what is not kept may have any value.
+            x: Data ``(*batch, *event)``; what is not kept may have any value, NaN too.
             num_rows: Number of rows that are kept of each image, from the top; of a vector,
-                elements from the first.
+                elements from the first. May be left out by a model that takes missing data: what
+                is missing is drawn.
             context: Labels or features, if the model is conditional.
             temperature: As in :meth:`sample`.
             progress: Whether to show a progress bar.
@@ -148,19 +167,27 @@ class AutoregressiveModel(GenerativeModel):
         """
         check_trailing("x", x, self.event_shape)
         rows = self.event_shape[-2:][0]
-        check(num_rows in range(rows + 1), "num_rows", f"be from 0 to {rows}", num_rows)
+        fits = self.missing if num_rows is None else num_rows in range(rows + 1)
+        check(fits, "num_rows", f"be from 0 to {rows}", num_rows)
         law = self._law(context)
         batch = tuple(x.shape[: x.dim() - len(self.event_shape)])
         if law.context is not None:
             self.check_context_batch(law.context, batch)
-        in_rows = torch.equal(self.net.order, raster_indices(self.event_shape).to(self.net.device))
-        rule = "generate row by row to complete data"
-        check(in_rows, "model", rule, type(self.net).__name__)
-        kept = num_rows * (self.event_shape.numel() // rows)
         options: dict[str, Any] = {"temperature": temperature, "progress": progress}
-        return law.expand(batch).sample(given=x, num_given=kept, **options)
+        if num_rows is not None:
+            order = raster_indices(self.event_shape).to(self.net.device)
+            in_rows = torch.equal(self.net.order, order)
+            rule = "generate row by row to complete data"
+            check(in_rows, "model", rule, type(self.net).__name__)
+            options["num_given"] = num_rows * (self.event_shape.numel() // rows)
+        return law.expand(batch).sample(given=x, **options)
 
     def _law(self, context: Tensor | None) -> AutoregressiveDistribution:
         """Return the distribution that draws, by any weights."""
         _, context, _ = self._checked(None, context)
-        return AutoregressiveDistribution.of(self.net, context, validate_args=False)
+        return self._unchecked(context)
+
+    def _unchecked(self, context: Tensor | None) -> AutoregressiveDistribution:
+        return AutoregressiveDistribution.of(
+            self.net, context, missing=self.missing, validate_args=False
+        )

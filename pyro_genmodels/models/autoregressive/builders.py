@@ -61,6 +61,7 @@ def pixelcnn(
     num_blocks: int = 5,
     kernel_size: int | None = None,
     block_kernel_size: int = 3,
+    missing: bool = False,
     **options: Any,
 ) -> AutoregressiveModel:
     """Make a PixelCNN model.
@@ -80,6 +81,7 @@ def pixelcnn(
             7 on with which the last pixel sees the first row and column; for larger images 7, and
             a warning says how far a pixel sees.
         block_kernel_size: Size of the convolution in a block.
+        missing: Whether the last elements of an example may be missing, as NaN.
         options: Others, as for :class:`~pyro_genmodels.nets.PixelCNNNet`.
 
     Returns:
@@ -102,7 +104,7 @@ def pixelcnn(
         block_kernel_size=block_kernel_size,
         **options,
     )
-    return AutoregressiveModel(net)
+    return AutoregressiveModel(net, missing=missing)
 
 
 @takes_arguments_of(GatedPixelCNNNet, num_levels=256, dropout=0.25)
@@ -112,6 +114,7 @@ def gated_pixelcnn(
     num_layers: int = 5,
     kernel_size: int | None = None,
     layer_kernel_size: int = 3,
+    missing: bool = False,
     **options: Any,
 ) -> AutoregressiveModel:
     """Make a gated PixelCNN model.
@@ -130,6 +133,7 @@ def gated_pixelcnn(
             from 7 on with which each pixel sees all before it; for larger images 7, and a warning
             says how far a pixel sees.
         layer_kernel_size: Size of the other layers' kernels.
+        missing: Whether the last elements of an example may be missing, as NaN.
         options: Others, as for :class:`~pyro_genmodels.nets.GatedPixelCNNNet`.
 
     Returns:
@@ -153,12 +157,15 @@ def gated_pixelcnn(
         layer_kernel_size=layer_kernel_size,
         **options,
     )
-    return AutoregressiveModel(net)
+    return AutoregressiveModel(net, missing=missing)
 
 
 @takes_arguments_of(PixelSNAILNet, num_levels=256, dropout=0.25)
 def pixelsnail(event_shape: EventShape, **options: Any) -> AutoregressiveModel:
     """Make a PixelSNAIL model: gated layers and causal self-attention.
+
+    For images whose end may be missing, as NaN, make an :class:`AutoregressiveModel` of the network
+    with ``missing=True``.
 
     Args:
         event_shape: ``(C, H, W)``.
@@ -184,7 +191,9 @@ def pixelsnail(event_shape: EventShape, **options: Any) -> AutoregressiveModel:
 
 
 @takes_arguments_of(PixelCNNPlusPlusNet, num_levels=256, dropout=0.5)
-def pixelcnn_pp(event_shape: EventShape, **options: Any) -> AutoregressiveModel:
+def pixelcnn_pp(
+    event_shape: EventShape, *, missing: bool = False, **options: Any
+) -> AutoregressiveModel:
     """Make a PixelCNN++ model.
 
     As published, of its own row, and of the row above to its right, a pixel of every second row
@@ -201,6 +210,7 @@ def pixelcnn_pp(event_shape: EventShape, **options: Any) -> AutoregressiveModel:
         num_classes: The model is conditional on a label below this number.
         context_shape: The model is conditional on a vector or a feature map.
         dropout: Share of features dropped in training.
+        missing: Whether the last elements of an example may be missing, as NaN.
         options: Others, as for :class:`~pyro_genmodels.nets.PixelCNNPlusPlusNet`.
 
     Returns:
@@ -213,12 +223,17 @@ def pixelcnn_pp(event_shape: EventShape, **options: Any) -> AutoregressiveModel:
         >>> pixelcnn_pp((1, 4, 4), num_levels=17, hidden_channels=4).sample().shape
         torch.Size([1, 1, 4, 4])
     """
-    return AutoregressiveModel(PixelCNNPlusPlusNet(event_shape, **options))
+    return AutoregressiveModel(PixelCNNPlusPlusNet(event_shape, **options), missing=missing)
 
 
 @takes_arguments_of(PixelRNNNet, num_levels=256, dropout=0.25, without=["layer"])
 def row_lstm(
-    event_shape: EventShape, *, num_layers: int = 3, kernel_size: int | None = None, **options: Any
+    event_shape: EventShape,
+    *,
+    num_layers: int = 3,
+    kernel_size: int | None = None,
+    missing: bool = False,
+    **options: Any,
 ) -> AutoregressiveModel:
     """Make a PixelRNN of Row LSTM layers.
 
@@ -236,6 +251,7 @@ def row_lstm(
         kernel_size: Size of the first convolution. By default, for widths up to 28, the least from
             7 on with which the last pixel of a row sees the first; for wider images 7, and a
             warning says how far a pixel sees.
+        missing: Whether the last elements of an example may be missing, as NaN.
         options: Others, as for :class:`~pyro_genmodels.nets.PixelRNNNet`.
 
     Returns:
@@ -253,11 +269,13 @@ def row_lstm(
     net = PixelRNNNet(
         event_shape, layer="row", num_layers=num_layers, kernel_size=kernel_size, **options
     )
-    return AutoregressiveModel(net)
+    return AutoregressiveModel(net, missing=missing)
 
 
 @takes_arguments_of(PixelRNNNet, num_levels=256, dropout=0.25, without=["layer"])
-def diagonal_bilstm(event_shape: EventShape, **options: Any) -> AutoregressiveModel:
+def diagonal_bilstm(
+    event_shape: EventShape, *, missing: bool = False, **options: Any
+) -> AutoregressiveModel:
     """Make a PixelRNN of Diagonal BiLSTM layers.
 
     Args:
@@ -267,6 +285,7 @@ def diagonal_bilstm(event_shape: EventShape, **options: Any) -> AutoregressiveMo
         context_shape: The model is conditional on a vector or a feature map.
         dropout: Share of states dropped in training. Not in the paper; without it a data set of
             thousands of images is soon learned by heart. 0 for data without end.
+        missing: Whether the last elements of an example may be missing, as NaN.
         options: Others, as for :class:`~pyro_genmodels.nets.PixelRNNNet`.
 
     Returns:
@@ -279,7 +298,9 @@ def diagonal_bilstm(event_shape: EventShape, **options: Any) -> AutoregressiveMo
         >>> diagonal_bilstm((1, 6, 6), num_levels=17, hidden_channels=4).sample().shape
         torch.Size([1, 1, 6, 6])
     """
-    return AutoregressiveModel(PixelRNNNet(event_shape, layer="diagonal", **options))
+    return AutoregressiveModel(
+        PixelRNNNet(event_shape, layer="diagonal", **options), missing=missing
+    )
 
 
 @takes_arguments_of(PixelRNNNet, num_levels=256, dropout=0.25)
@@ -290,6 +311,7 @@ def multiscale_pixelrnn(
     context_shape: EventShape | None = None,
     scale: int = 2,
     enlarged_channels: int = 32,
+    missing: bool = False,
     **options: Any,
 ) -> AutoregressiveModel:
     """Make a multi-scale PixelRNN: a small image, every few pixels, then the rest of the large one.
@@ -307,6 +329,7 @@ def multiscale_pixelrnn(
         dropout: Share of states dropped in training; not in the paper.
         scale: Every so many pixels, in both directions, are part of the small image.
         enlarged_channels: Features to which the small image is brought.
+        missing: Whether the last elements of an example may be missing, as NaN.
         options: Others, as for :class:`~pyro_genmodels.nets.PixelRNNNet`; of both networks.
 
     Returns:
@@ -328,12 +351,16 @@ def multiscale_pixelrnn(
     )
     enlarged = (enlarged_channels, *event_shape[1:])
     large = PixelRNNNet(event_shape, context_shape=enlarged, **options)
-    return AutoregressiveModel(MultiScaleNet(small, large, scale=scale))
+    return AutoregressiveModel(MultiScaleNet(small, large, scale=scale), missing=missing)
 
 
 @takes_arguments_of(MADENet, num_levels=2, dropout=0.3)
 def made(
-    event_shape: EventShape, *, hidden: Sequence[int] = (), **options: Any
+    event_shape: EventShape,
+    *,
+    hidden: Sequence[int] = (),
+    missing: bool = False,
+    **options: Any,
 ) -> AutoregressiveModel:
     """Make a MADE model of vectors, or of images as vectors of their pixels.
 
@@ -346,6 +373,7 @@ def made(
         hidden: Widths of the hidden layers; if empty, two layers of 512 units, or as many as it
             takes that each element sees all before it, the number of elements less one. Narrower
             ones hide some of the last elements, unless ``direct=True``.
+        missing: Whether the last elements of an example may be missing, as NaN.
         options: Others, as for :class:`~pyro_genmodels.nets.MADENet`.
 
     Returns:
@@ -361,11 +389,11 @@ def made(
     """
     if len(hidden) == 0:
         hidden = 2 * (max(512, check_event_shape(event_shape).numel() - 1),)
-    return AutoregressiveModel(MADENet(event_shape, hidden=hidden, **options))
+    return AutoregressiveModel(MADENet(event_shape, hidden=hidden, **options), missing=missing)
 
 
 @takes_arguments_of(NGramNet, num_levels=256, dropout=0.1)
-def ngram(event_shape: EventShape, **options: Any) -> AutoregressiveModel:
+def ngram(event_shape: EventShape, *, missing: bool = False, **options: Any) -> AutoregressiveModel:
     """Make a neural n-gram model of symbols, each given the last few.
 
     A symbol does not see those before the last ``order``, by default 5.
@@ -377,6 +405,7 @@ def ngram(event_shape: EventShape, **options: Any) -> AutoregressiveModel:
         context_shape: The model is conditional on a vector, or on features for each step.
         order: Number of symbols that are seen.
         dropout: Share of features dropped in training; not in the paper. 0 for data without end.
+        missing: Whether the last elements of an example may be missing, as NaN.
         options: Others, as for :class:`~pyro_genmodels.nets.NGramNet`.
 
     Returns:
@@ -390,11 +419,13 @@ def ngram(event_shape: EventShape, **options: Any) -> AutoregressiveModel:
         >>> ngram((8,), num_levels=26, order=2).sample(3).shape
         torch.Size([3, 8])
     """
-    return AutoregressiveModel(NGramNet(event_shape, **options))
+    return AutoregressiveModel(NGramNet(event_shape, **options), missing=missing)
 
 
 @takes_arguments_of(CharRNNNet, num_levels=256, dropout=0.1)
-def char_rnn(event_shape: EventShape, **options: Any) -> AutoregressiveModel:
+def char_rnn(
+    event_shape: EventShape, *, missing: bool = False, **options: Any
+) -> AutoregressiveModel:
     """Make a recurrent model of symbols, each given all before it.
 
     Args:
@@ -403,6 +434,7 @@ def char_rnn(event_shape: EventShape, **options: Any) -> AutoregressiveModel:
         num_classes: The model is conditional on a label below this number.
         context_shape: The model is conditional on a vector, or on features for each step.
         dropout: Share of features dropped in training. 0 for data without end.
+        missing: Whether the last elements of an example may be missing, as NaN.
         options: Others, as for :class:`~pyro_genmodels.nets.CharRNNNet`.
 
     Returns:
@@ -416,7 +448,7 @@ def char_rnn(event_shape: EventShape, **options: Any) -> AutoregressiveModel:
         >>> char_rnn((8,), num_levels=26, hidden_features=16).sample(3).shape
         torch.Size([3, 8])
     """
-    return AutoregressiveModel(CharRNNNet(event_shape, **options))
+    return AutoregressiveModel(CharRNNNet(event_shape, **options), missing=missing)
 
 
 @takes_arguments_of(WaveNetNet, num_levels=256, dropout=0.1)
@@ -426,6 +458,7 @@ def wavenet(
     num_blocks: int = 2,
     layers_per_block: int | None = None,
     kernel_size: int = 2,
+    missing: bool = False,
     **options: Any,
 ) -> AutoregressiveModel:
     """Make a WaveNet model of sequences, such as audio in 8 bits.
@@ -440,6 +473,7 @@ def wavenet(
         layers_per_block: Layers of a block, the last dilated by ``2**(layers_per_block - 1)``. By
             default as many, from 6 on, as it takes that each symbol sees all before it.
         kernel_size: Taps of each convolution.
+        missing: Whether the last elements of an example may be missing, as NaN.
         options: Others, as for :class:`~pyro_genmodels.nets.WaveNetNet`.
 
     Returns:
@@ -465,4 +499,4 @@ def wavenet(
         kernel_size=kernel_size,
         **options,
     )
-    return AutoregressiveModel(net)
+    return AutoregressiveModel(net, missing=missing)

@@ -23,6 +23,7 @@ class AutoregressiveLikelihood(Likelihood):
 
     Args:
         net: The network; event shape, levels, context's shape and distribution are its own.
+        missing: Whether the last elements of an example, in the network's order, may be missing.
 
     Raises:
         ValueError: If the network takes no vector, sequence or map for a context.
@@ -40,14 +41,14 @@ class AutoregressiveLikelihood(Likelihood):
         torch.Size([2, 1, 8, 8])
     """
 
-    def __init__(self, net: AutoregressiveNet) -> None:
+    def __init__(self, net: AutoregressiveNet, *, missing: bool = False) -> None:
         check(isinstance(net, AutoregressiveNet), "net", "be an AutoregressiveNet", type(net))
         rank = net.context_event_dim
         rule = "be conditional on vectors, sequences or maps"
         check(rank in (1, 2, 3), "net", rule, f"context rank {rank}")
         # Checked on entry to the model, or drawn: no value needs a check.
         super().__init__(net.event_shape, 1, num_levels=net.num_levels, validate_args=False)
-        self.net = net
+        self.net, self.missing = net, missing
         self.parameter_shape = torch.Size(net.context_shape or ())
 
     def forward(self, decoded: Float[Tensor, "*batch_parameters"]) -> Any:
@@ -60,7 +61,8 @@ class AutoregressiveLikelihood(Likelihood):
             ValueError: If the trailing shape is another.
         """
         check_trailing("decoded", decoded, self.parameter_shape)
-        return AutoregressiveDistribution.of(self.net, decoded, validate_args=self.validate_args)
+        options: dict[str, Any] = {"missing": self.missing, "validate_args": self.validate_args}
+        return AutoregressiveDistribution.of(self.net, decoded, **options)
 
     def _elementwise(self, decoded: Tensor) -> Any:
         raise NotImplementedError("the elements are not independent")

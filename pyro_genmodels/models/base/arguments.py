@@ -92,7 +92,17 @@ class CheckedArguments(FullPrecisionWeights):
                 check_finite("x", x, missing=self.missing)
             else:
                 check_levels("x", x, self.num_levels, missing=self.missing)
+            if self.missing:
+                self.check_missing("x", x)
         return x
+
+    def check_missing(self, argument: str, x: Tensor) -> None:
+        """Raise ``ValueError`` if elements of the data are missing that the model must see.
+
+        Args:
+            argument: What the error calls the data.
+            x: The data, NaN where an element is missing.
+        """
 
     def _check_context_values(self, context: Tensor | None) -> None:
         """Check features as :meth:`_checked` does, where the rest of the arguments needs none."""
