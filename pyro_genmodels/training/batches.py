@@ -23,8 +23,9 @@ class Batches:
     """Epoch after epoch of minibatches ``(x, context)``, resumable at any of them.
 
     Data in memory (a dataset with ``tensors``) are indexed a batch at a time, which costs a
-    hundredth of collating single items; anything else goes through torch's ``DataLoader``. A
-    stream (an ``IterableDataset``) keeps its own order, and is told the epoch by ``set_epoch``.
+    hundredth of collating single items, and so are data that are mapped (a dataset with
+    ``gather``); anything else goes through torch's ``DataLoader``. A stream (an
+    ``IterableDataset``) keeps its own order, and is told the epoch by ``set_epoch``.
 
     Args:
         dataset: Items ``(x,)`` or ``(x, context)``.
@@ -103,6 +104,13 @@ class Batches:
         if isinstance(self.dataset, IterableDataset):
             yield from self._stream()
             return
+        gather = getattr(self.dataset, "gather", None)
+        if gather is not None:
+            for index in indices:
+                batch = gather(index)
+                check_data(*split(batch, self.model), self.model)
+                yield batch
+            return
         sampler = [index.tolist() for index in indices]
         for batch in DataLoader(
             self.dataset,
@@ -131,8 +139,11 @@ class Batches:
 
 
 def in_memory(dataset: Any) -> tuple[Tensor, ...] | None:
-    """Return the tensors of a data set that has all its items in them, as a ``TensorDataset``."""
-    return getattr(dataset, "tensors", None)
+    """Return the tensors of a data set that has all its items in them, as a ``TensorDataset``.
+
+    Not those of a data set that gathers batches: they would have to be read whole.
+    """
+    return None if hasattr(dataset, "gather") else getattr(dataset, "tensors", None)
 
 
 def split(item: Sequence[Tensor], model: GenerativeModel) -> Batch:

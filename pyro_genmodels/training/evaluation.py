@@ -15,7 +15,7 @@ from pyro_genmodels._modules import evaluating, first_tensor
 from pyro_genmodels.data import DataSource
 from pyro_genmodels.metrics import Estimate, elbo, importance_weighted_bound, paired_gap
 from pyro_genmodels.models import GenerativeModel
-from pyro_genmodels.training.batches import check_dataset, check_source, in_memory, split
+from pyro_genmodels.training.batches import check_dataset, check_source, split
 from pyro_genmodels.training.random import seeded
 
 
@@ -157,7 +157,7 @@ def _report(
 
 def _whole(dataset: Any, model: GenerativeModel) -> tuple[Tensor, Tensor | None]:
     device = first_tensor(model).device
-    tensors: Any = in_memory(dataset)
+    tensors: Any = getattr(dataset, "tensors", None)
     if tensors is None:
         parts = list(DataLoader(dataset, batch_size=256))
         tensors = [torch.cat(column) for column in zip(*parts, strict=True)]

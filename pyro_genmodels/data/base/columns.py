@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
-from pyro_genmodels._checks import check, check_choice
+from pyro_genmodels._checks import check, check_choice, require
 
 ColumnKind: TypeAlias = Literal["gaussian", "categorical", "count"]
 
@@ -50,13 +50,41 @@ def check_columns(argument: str, x: Tensor, columns: Sequence[Column]) -> None:
 
     Values that are missing, NaN, are left out.
     """
-    for values, column in zip(x.unbind(-1), columns, strict=True):
-        if column.kind == "gaussian":
-            continue
-        seen = values[~values.isnan()] if values.is_floating_point() else values
-        whole = bool((seen == seen.floor()).all()) if seen.is_floating_point() else True
-        low, high = (float(seen.min()), float(seen.max())) if seen.numel() else (0.0, 0.0)
-        most = len(column.categories) - 1 if column.kind == "categorical" else torch.inf
-        rule = f"hold integers from 0{'' if column.kind == 'count' else f' to {most}'}"
-        fits = whole and low >= 0 and high <= most
-        check(fits, f"{argument}: {column.name}", rule, f"values from {low:g} to {high:g}")
+    most = torch.tensor([_largest(column) for column in columns], dtype=torch.float64)
+    discrete = torch.tensor([column.kind != "gaussian" for column in columns])
+    if not bool(discrete.any()):
+        return
+    rows = x.reshape(-1, len(columns))
+    fits = (rows.isnan() | ((rows == rows.floor()) & (rows >= 0) & (rows <= most))) | ~discrete
+    if bool(fits.all()):
+        return
+    worst = int((~fits).any(0).nonzero()[0])
+    column, values = columns[worst], rows[:, worst][~rows[:, worst].isnan()]
+    rule = "hold integers from 0" + (f" to {most[worst]:.0f}" if column.categories else "")
+    found = f"values from {values.min().item():g} to {values.max().item():g}"
+    check(False, f"{argument}: {column.name}", rule, found)
+
+
+def _largest(column: Column) -> float:
+    return len(column.categories) - 1 if column.kind == "categorical" else torch.inf
+
+
+def frame_of(x: Tensor, columns: Sequence[Column], *, whole: bool = False) -> Any:
+    """Return rows ``(n, D)`` as a pandas frame, categories by name and counts as integers.
+
+    Args:
+        x: The rows; NaN is a missing value.
+        columns: What each column is.
+        whole: Whether all values are integers, whatever the columns' kinds.
+    """
+    pandas = require("pandas", extra="tables")
+    frame = {}
+    for values, column in zip(x.detach().cpu().unbind(-1), columns, strict=True):
+        series = pandas.Series(values.numpy())
+        if column.kind == "categorical":
+            codes = series.round().clip(0, len(column.categories) - 1).fillna(-1).astype("int64")
+            series = pandas.Categorical.from_codes(codes, categories=list(column.categories))
+        elif whole or column.kind == "count":
+            series = series.round().astype("Int64" if series.isna().any() else "int64")
+        frame[column.name] = series
+    return pandas.DataFrame(frame)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset
 
 from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import (
@@ -22,7 +22,8 @@ from pyro_genmodels._checks import (
 )
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._files import save_whole, written_whole
-from pyro_genmodels.data.base.columns import Column, check_columns
+from pyro_genmodels.data.base.columns import Column, check_columns, frame_of
+from pyro_genmodels.data.base.rows import chunks_of
 
 Items: TypeAlias = "Dataset[tuple[Tensor, ...]]"
 SPLITS = ("train", "validation", "test")
@@ -32,8 +33,9 @@ class DataSource(Configured, Abstract):
     """Training, validation and test data with one description.
 
     Items are tuples ``(x,)`` or ``(x, label)``. Where the data are in memory the data sets are
-    ``torch.utils.data.TensorDataset``, checked whole when the source is made, and ``.tensors``
-    has all of them at once; other data sets are checked by their first item.
+    ``torch.utils.data.TensorDataset``, where they are mapped or shared ``Rows``; both are checked
+    whole when the source is made, and ``.tensors`` has all of them at once. Other data sets are
+    checked by their first item.
 
     Args:
         train: Data to fit.
@@ -45,6 +47,7 @@ class DataSource(Configured, Abstract):
         classes: Names of the labels, in their order.
         columns: The elements of a vector by name and kind; none if they have no names.
         missing: Whether NaN stands for an element that was not observed; if not, it is an error.
+        notes: What was inferred or converted, in a few words each.
 
     Attributes:
         event_shape: Sizes of one ``x``: ``(C, H, W)`` or ``(D,)``.
@@ -70,6 +73,7 @@ class DataSource(Configured, Abstract):
         classes: Sequence[str] | None = None,
         columns: Sequence[Column] | None = None,
         missing: bool = False,
+        notes: Sequence[str] = (),
     ) -> None:
         check(num_levels is None or num_levels >= 2, "num_levels", "be at least 2", num_levels)
         check(num_classes is None or num_classes >= 1, "num_classes", "be positive", num_classes)
@@ -77,7 +81,7 @@ class DataSource(Configured, Abstract):
         self.num_levels, self.num_classes = num_levels, num_classes
         self.classes = None if classes is None else list(classes)
         self.columns = None if columns is None else list(columns)
-        self.missing = missing
+        self.missing, self.notes = missing, list(notes)
         for split, dataset in self.splits.items():
             size = len(dataset)  # type: ignore[arg-type]
             check(size > 0, split, "have at least one example", f"{size} examples")
@@ -125,13 +129,41 @@ class DataSource(Configured, Abstract):
             return np.save(temporary, x.numpy())
 
     def _check_items(self, split: str, dataset: Any) -> None:
-        whole = isinstance(dataset, TensorDataset)
-        x, *rest = dataset.tensors if whole else dataset[0]
-        labels = torch.as_tensor(rest[0]) if rest else None
-        check_event(split, x, self.event_shape, self.num_levels, missing=self.missing)
-        if self.columns is not None:
-            check_columns(split, x, self.columns)
-        check_labels(split, labels, self.num_classes)
+        for x, *rest in chunks_of(dataset):
+            labels = torch.as_tensor(rest[0]) if rest else None
+            check_event(split, x, self.event_shape, self.num_levels, missing=self.missing)
+            if self.columns is not None:
+                check_columns(split, x, self.columns)
+            check_labels(split, labels, self.num_classes)
+
+    def to_frame(self, x: Tensor) -> Any:
+        """Return vectors, such as samples of a model, as a table with this source's columns.
+
+        Values of categorical columns become their names, counts and levels become integers, and
+        NaN stays a missing value. Columns without a name are called ``x0``, ``x1`` and so on.
+
+        Args:
+            x: Vectors ``(n, D)``.
+
+        Returns:
+            A pandas ``DataFrame`` of ``n`` rows; its ``to_csv`` writes a file.
+
+        Raises:
+            ValueError: If the data are not vectors, or ``x`` has another shape.
+            ImportError: If pandas is not installed.
+        """
+        vectors = len(self.event_shape) == 1
+        check(vectors, "x", "be vectors to become a table", f"events of {tuple(self.event_shape)}")
+        check_trailing("x", x, self.event_shape)
+        check(x.dim() == 2, "x", "be (n, D)", f"shape {tuple(x.shape)}")
+        names = [f"x{i}" for i in range(x.shape[1])]
+        columns = self.columns or [Column(name) for name in names]
+        return frame_of(x, columns, whole=self.num_levels is not None)
+
+    @property
+    def summary(self) -> str:
+        """What the data are, and what was inferred or converted, on one line."""
+        return "; ".join([repr(self), *self.notes])
 
     def __repr__(self) -> str:
         """Name, sizes and shape on one line."""

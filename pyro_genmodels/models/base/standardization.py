@@ -471,6 +471,10 @@ def columns(x: Tensor, event_shape: Sequence[int]) -> Tensor:
 
 def _batches(data: Any, rank: int) -> Iterator[Tensor]:
     """Yield the data, without labels, in tensors of any batch shape."""
+    chunks = getattr(data, "chunks", None)
+    if chunks is not None:  # rows of a memory map
+        yield from (x for x, *_ in chunks())
+        return
     tensors = getattr(data, "tensors", None)
     if isinstance(data, Tensor) or tensors is not None:
         x = data if tensors is None else tensors[0]
