@@ -17,7 +17,8 @@ from pyro_genmodels.data.exact.plane import Checkerboard, EightGaussians
 from pyro_genmodels.data.exact.sprites import Sprites
 from pyro_genmodels.data.files.codes import Codes
 from pyro_genmodels.data.files.folders import CelebA, ImageFolder
-from pyro_genmodels.data.files.in_memory import FromFile, InMemory
+from pyro_genmodels.data.files.from_file import FromFile
+from pyro_genmodels.data.files.in_memory import InMemory
 from pyro_genmodels.data.files.opening import ACCEPTED, open_source, source_class
 from pyro_genmodels.data.files.streamed import Streamed
 from pyro_genmodels.data.mu_law import mu_law_decode, mu_law_encode

@@ -1,32 +1,49 @@
-"""Anyone's own data: tensors, NumPy arrays and data sets, or a file of arrays."""
+"""Anyone's own data in memory: tensors, NumPy arrays, tables, sparse matrices and data sets."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from pyro_genmodels._checks import check, check_choice
+from pyro_genmodels._checks import check
+from pyro_genmodels.data.base.columns import Column
 from pyro_genmodels.data.base.data_source import SPLITS, DataSource, Items
 from pyro_genmodels.data.base.items import Tuples
+from pyro_genmodels.data.base.rows import Rows, chunks_of, to_tensor
 from pyro_genmodels.data.base.splits import fraction_of, split
+from pyro_genmodels.data.files.arrays import (
+    Contents,
+    array_columns,
+    channels_first,
+    encoded_labels,
+    inferred_levels,
+)
+from pyro_genmodels.data.files.tables import (
+    TableOptions,
+    from_frames,
+    from_sparse,
+    is_frame,
+    is_sparse,
+)
 
 Given: TypeAlias = "Any"
-"""A tensor, an array, a pair of either with labels, a list of equal ones, or a ``Dataset``."""
+"""A tensor, an array, a table, a sparse matrix, a list of equal arrays, or a pair of one of these
+with labels; or a ``Dataset``."""
 
 
 class InMemory(DataSource):
-    """Data that this process holds: tensors, NumPy arrays, or any ``torch`` ``Dataset``.
+    """Data that this process holds: tensors, arrays, tables, sparse matrices, or a ``Dataset``.
 
-    Arrays are ``(n, C, H, W)`` or ``(n, D)``, or pairs ``(x, labels)``; items of a data set are
-    ``x`` or ``(x, label)``, ``x`` a tensor, an array or a PIL image. What is not given of
-    ``validation`` and ``test`` is split off ``train`` at random.
+    Arrays are ``(n, C, H, W)``, ``(n, H, W, C)`` or ``(n, D)``, or pairs ``(x, labels)``; items of
+    a data set are ``x`` or ``(x, label)``, ``x`` a tensor, an array or a PIL image. Tables are
+    frames of pandas or polars, matrices SciPy's; what :class:`FromFile` says of them holds here.
+    Missing splits are drawn at random from the training data.
 
     A run folder cannot keep such data: its configuration records their shape and a checksum, and
     a later ``load`` or ``evaluate`` needs the source again. To have it found by itself, save the
@@ -37,13 +54,20 @@ class InMemory(DataSource):
         validation: Validation data.
         test: Test data.
         num_levels: The data are integers ``0 .. num_levels - 1``; ``None``: continuous.
-        num_classes: Number of labels; ``None`` leaves labels out.
+        num_classes: Number of labels; ``None`` leaves integer labels of arrays out. Names of
+            classes are counted by themselves.
+        label: Column of a table that holds labels.
+        drop: Columns of a table to leave out.
+        kinds: ``"gaussian"``, ``"categorical"`` or ``"count"`` for columns by name, or for all.
+        missing: Whether NaN, or an empty cell, stands for a value that was not observed.
+        channels_last: Whether images are ``(n, H, W, C)``; found out by default.
         validation_fraction: Part of the training data to split off if there is no validation.
         test_fraction: Part of the training data to split off if there is no test.
         seed: Seed of the split.
 
     Raises:
         ValueError: If a part is empty, shapes differ, or values or labels are out of range.
+        ImportError: If a table is given and pandas is not installed.
 
     Example:
         >>> InMemory(torch.rand(100, 3), test=torch.rand(10, 3))
@@ -58,65 +82,31 @@ class InMemory(DataSource):
         *,
         num_levels: int | None = None,
         num_classes: int | None = None,
+        label: str | None = None,
+        drop: Sequence[str] = (),
+        kinds: Mapping[str, str] | str | None = None,
+        missing: bool = False,
+        channels_last: bool | None = None,
         validation_fraction: float = 0.1,
         test_fraction: float = 0.2,
         seed: int = 0,
     ) -> None:
         every = zip(SPLITS, (train, validation, test), strict=True)
         given = {k: v for k, v in every if v is not None}
-        parts = {k: _items(k, v, num_levels, num_classes) for k, v in given.items()}
+        options = TableOptions(label, tuple(drop), kinds, missing, num_classes, num_levels)
+        if (contents := _table(given, options)) is not None:
+            facts = assembled(contents, options, channels_last)
+        else:
+            facts = _arrays(given, options, channels_last)
+        parts = facts.pop("parts")
         # Recorded instead of the data themselves, which are neither plain nor small.
         prints = {k: _fingerprint(v, parts[k]) for k, v in given.items()}
         self.__dict__.setdefault("_constructor_arguments", {}).update(prints)
-        parts = _complete(parts, seed, validation=validation_fraction, test=test_fraction)
-        super().__init__(**parts, num_levels=num_levels, num_classes=num_classes)
+        parts = complete(parts, seed, validation=validation_fraction, test=test_fraction)
+        super().__init__(**parts, **facts)
 
 
-class FromFile(DataSource):
-    """Arrays in a file, which a run folder and the command line can name.
-
-    Args:
-        path: ``.npy`` (one array), ``.npz`` or ``.pt`` (arrays by name, no pickled objects).
-            Names are ``train``, ``validation``, ``test`` with ``train_labels`` and so on beside
-            them; only ``train`` is needed.
-        num_levels: The data are integers ``0 .. num_levels - 1``; ``None``: continuous.
-        num_classes: Number of labels; ``None`` leaves labels out.
-        validation_fraction: Part of the training data to split off if there is no validation.
-        test_fraction: Part of the training data to split off if there is no test.
-        seed: Seed of the split.
-
-    Raises:
-        ValueError: If the file is missing, of another kind or damaged, or its data are refused
-            as by :class:`InMemory`.
-    """
-
-    path_argument: ClassVar[str | None] = "path"
-
-    def __init__(
-        self,
-        path: str,
-        *,
-        num_levels: int | None = None,
-        num_classes: int | None = None,
-        validation_fraction: float = 0.1,
-        test_fraction: float = 0.2,
-        seed: int = 0,
-    ) -> None:
-        arrays = _read(Path(path).expanduser())
-        check("train" in arrays, "path", "be a file with an array `train`", sorted(arrays))
-        given = {k: _labelled(arrays, k) for k in SPLITS if k in arrays}
-        parts = {k: _items(k, v, num_levels, num_classes) for k, v in given.items()}
-        parts = _complete(parts, seed, validation=validation_fraction, test=test_fraction)
-        super().__init__(**parts, num_levels=num_levels, num_classes=num_classes)
-        self.path = path
-
-    @property
-    def name(self) -> str:
-        """Name of the file."""
-        return Path(self.path).name
-
-
-def _complete(parts: dict[str, Any], seed: int, **fractions: float) -> dict[str, Any]:
+def complete(parts: dict[str, Any], seed: int, **fractions: float) -> dict[str, Any]:
     """Split off the training data what is missing."""
     missing = [name for name in fractions if name not in parts]
     if not missing:
@@ -127,35 +117,142 @@ def _complete(parts: dict[str, Any], seed: int, **fractions: float) -> dict[str,
     return parts | {k: _rows(train, r) for k, r in zip(["train", *missing], rows, strict=True)}
 
 
-def _rows(dataset: Items, rows: list[int]) -> Items:
-    if isinstance(dataset, TensorDataset):
-        return TensorDataset(*(tensor[rows] for tensor in dataset.tensors))
-    return Subset(dataset, rows)
+def assembled(
+    contents: Contents, options: TableOptions, channels_last: bool | None = None
+) -> dict[str, Any]:
+    """Return the arguments of a data source, data sets as ``parts``, that contents amount to.
+
+    Raises:
+        ValueError: If the data cannot be what the options say.
+    """
+    x, columns, notes = contents.x, contents.columns, list(contents.notes)
+    for part, array in x.items():
+        check(array.dtype.kind in "biuf", part, "hold real numbers", f"dtype {array.dtype}")
+        check(array.shape[0] > 0, part, "have at least one example", f"shape {array.shape}")
+    dtype, levels = None, options.num_levels
+    if contents.is_table:
+        check(channels_last is None, "channels_last", "be left out for a table", channels_last)
+    else:
+        check(options.label is None, "label", "be left out: arrays have no columns", options.label)
+        if x["train"].ndim == 3:
+            notes.append("grey images without a channel")
+            x = {part: a[:, None] if a.ndim == 3 else a for part, a in x.items()}
+        x, moved = channels_first(x, channels_last)
+        notes += moved
+        if options.kinds:
+            columns = _columns(x["train"], options, columns)
+            dtype = torch.float32 if x["train"].dtype.kind in "biu" else None
+        elif levels is None:
+            levels, inferred = inferred_levels(x)
+            notes += inferred
+    codes, num_classes, classes = encoded_labels(
+        contents.labels, contents.classes, options.num_classes
+    )
+    unlabelled = [part for part in x if codes and part not in codes]
+    check(not unlabelled, "labels", "be given for all splits or none", f"none for {unlabelled}")
+    for part, labels in codes.items():
+        _check_labels_fit(part, x[part], labels)
+    return {
+        "parts": {
+            part: Rows([array, *([codes[part].numpy()] if codes else [])], dtype=dtype)
+            for part, array in x.items()
+        },
+        "num_levels": levels,
+        "num_classes": num_classes,
+        "classes": classes,
+        "columns": columns,
+        "missing": options.missing,
+        "notes": notes,
+    }
 
 
-def _items(argument: str, given: Given, num_levels: int | None, num_classes: int | None) -> Any:
+def _columns(train: Any, options: TableOptions, named: Sequence[Column] | None) -> list[Column]:
+    shape = tuple(train.shape)
+    check(len(shape) == 2, "kinds", "be given for vectors (n, D)", f"shape {shape}")
+    return array_columns(shape[1], options.kinds or {}, named)
+
+
+def _check_labels_fit(argument: str, x: Any, labels: Tensor) -> None:
+    rule = f"have one label for each of its {x.shape[0]} examples"
+    check(labels.shape == (x.shape[0],), argument, rule, f"labels of shape {tuple(labels.shape)}")
+
+
+def _table(given: Mapping[str, Any], options: TableOptions) -> Contents | None:
+    """Return the contents of tables or sparse matrices, ``None`` if that is not what is given."""
+    pairs = {k: v if isinstance(v, tuple) and len(v) in (1, 2) else (v,) for k, v in given.items()}
+    frames = [is_frame(x) for x, *_ in pairs.values()]
+    sparse = [is_sparse(x) for x, *_ in pairs.values()]
+    if not any(frames) and not any(sparse):
+        return None
+    rule = "be tables, or sparse matrices, in all splits"
+    check(all(frames) or all(sparse), "train", rule, [type(x).__name__ for x, *_ in pairs.values()])
+    read = from_frames if all(frames) else from_sparse
+    contents = read({k: x for k, (x, *_) in pairs.items()}, options)
+    beside = {k: labels[0] for k, (_, *labels) in pairs.items() if labels}
+    if beside:
+        check(not contents.labels, "label", "be left out if labels are given", options.label)
+        contents.labels = beside
+    return contents
+
+
+def _arrays(
+    given: Mapping[str, Any], options: TableOptions, channels_last: bool | None
+) -> dict[str, Any]:
+    """Return the arguments of a data source of arrays and data sets."""
+    check(options.label is None, "label", "be given for a table", options.label)
+    check(not options.drop, "drop", "be given for a table", list(options.drop))
+    pairs = {k: _pair(k, v) for k, v in given.items()}
+    described = {"num_levels": options.num_levels, "num_classes": options.num_classes}
+    parts: dict[str, Any] = {
+        k: Tuples(v, k, **described) for k, v in pairs.items() if isinstance(v, Dataset)
+    }
+    x = {k: v[0] for k, v in pairs.items() if k not in parts}
+    notes: list[str] = []
+    if "train" in x:
+        x, notes = channels_first(x, channels_last)
+    columns = None
+    if options.kinds:
+        check("train" in x, "kinds", "be given for arrays or a table", "a data set")
+        columns = _columns(x["train"], options, None)
+        x = {k: to_tensor(v) for k, v in x.items()}
+        x = {k: v if v.is_floating_point() else v.float() for k, v in x.items()}
+    labels = {k: v[1] for k, v in pairs.items() if k in x and v[1] is not None}
+    named = any(np.asarray(each).dtype.kind in "USO" for each in labels.values())
+    codes: dict[str, Tensor] = {}
+    num_classes, classes = options.num_classes, None
+    if named or num_classes is not None:
+        codes, num_classes, classes = encoded_labels(labels, None, num_classes)
+    for k, values in x.items():
+        if k in codes:
+            _check_labels_fit(k, values, codes[k])
+        beside = [codes[k]] if k in codes else []
+        if isinstance(values, np.memmap):
+            parts[k] = Rows([values, *(each.numpy() for each in beside)])
+        else:
+            parts[k] = TensorDataset(values, *(each.to(values.device) for each in beside))
+    facts = {"num_levels": options.num_levels, "num_classes": num_classes, "classes": classes}
+    return {"parts": parts, "columns": columns, "missing": options.missing, "notes": notes, **facts}
+
+
+def _pair(argument: str, given: Given) -> Any:
+    """Return a data set, or arrays and their labels if there are any."""
     if isinstance(given, Mapping) and "sha256" in given:
         rule = "be given again: a run folder keeps no data that were only in memory"
         check(False, argument, rule, "the record of " + str(dict(given)))
     if isinstance(given, TensorDataset):
         given = tuple(given.tensors)
     if isinstance(given, Dataset):
-        return Tuples(given, argument, num_levels=num_levels, num_classes=num_classes)
+        return given
     labelled = isinstance(given, tuple)
     check(not labelled or len(given) in (1, 2), argument, "be x or (x, labels)", type(given))
     x = _tensor(argument, given[0] if labelled else given)
-    check(x.dim() > 0 and len(x) > 0, argument, "have at least one example", tuple(x.shape))
-    if num_classes is None or not labelled or len(given) == 1:
-        return TensorDataset(x)
-    labels = _tensor(argument, given[1])
-    rule = f"have one label for each of its {len(x)} examples"
-    check(labels.shape == (len(x),), argument, rule, f"labels of shape {tuple(labels.shape)}")
-    check(not labels.is_floating_point(), argument, "have integer labels", labels.dtype)
-    return TensorDataset(x, labels.long())
+    shape = tuple(x.shape)
+    check(len(shape) > 0 and shape[0] > 0, argument, "have at least one example", shape)
+    return x, given[1] if labelled and len(given) == 2 else None
 
 
-def _tensor(argument: str, value: Any) -> Tensor:
-    """Turn an array, or a list of equally shaped ones, into a tensor."""
+def _tensor(argument: str, value: Any) -> Any:
+    """Turn an array, or a list of equally shaped ones, into a tensor; a memory map stays one."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         shapes = {tuple(np.shape(item)) for item in value}
         check(len(shapes) <= 1, argument, "have examples of one size", sorted(shapes))
@@ -165,40 +262,25 @@ def _tensor(argument: str, value: Any) -> Tensor:
     check(kinds, argument, rule, type(value).__name__)
     numeric = isinstance(value, Tensor) or value.dtype.kind in "biuf"
     check(numeric, argument, "hold numbers of one size", f"dtype {value.dtype}")
-    return value if isinstance(value, Tensor) else _from_numpy(value)
-
-
-def _from_numpy(array: Any) -> Tensor:
-    """Copy an array in a dtype and byte order that torch computes in."""
-    unsigned = array.dtype.kind == "u" and array.dtype.itemsize > 1
-    dtype = np.dtype(np.int64) if unsigned else array.dtype.newbyteorder("=")
-    return torch.from_numpy(np.array(array, dtype=dtype, order="C"))
+    return value if isinstance(value, np.memmap) else to_tensor(value)
 
 
 def _fingerprint(given: Given, items: Items) -> dict[str, Any]:
     """Describe data for a run folder: enough to tell whether others are the same."""
-    if not isinstance(items, TensorDataset):
+    if not isinstance(items, TensorDataset | Rows):
         size = len(items)  # type: ignore[arg-type]
         return {"dataset": type(given).__qualname__, "examples": size, "sha256": None}
-    array = items.tensors[0].detach().cpu().numpy()
-    digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
-    return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest}
+    digest = hashlib.sha256()
+    for x, *_ in chunks_of(items):
+        digest.update(np.ascontiguousarray(x.detach().cpu().numpy()).data)
+    shape, dtype = [len(items), *x.shape[1:]], x.detach().cpu().numpy().dtype
+    return {"shape": shape, "dtype": str(dtype), "sha256": digest.hexdigest()}
 
 
-def _read(path: Path) -> dict[str, Any]:
-    check(path.is_file(), "path", "be a file", repr(str(path)))
-    check_choice("path's suffix", path.suffix, (".npy", ".npz", ".pt"))
-    try:
-        if path.suffix == ".pt":
-            found = torch.load(path, map_location="cpu", weights_only=True)
-            return found if isinstance(found, dict) else {"train": found}
-        stored = np.load(path, allow_pickle=False)
-        return dict(stored) if path.suffix == ".npz" else {"train": stored}
-    except Exception as error:  # each format fails in many ways of its own
-        reason = f"{str(path)!r}: {str(error).splitlines()[0] if str(error) else error!r}"
-        raise ValueError(f"`path` must be a readable {path.suffix} file; got {reason}") from error
-
-
-def _labelled(arrays: Mapping[str, Any], name: str) -> Any:
-    labels = arrays.get(f"{name}_labels")
-    return arrays[name] if labels is None else (arrays[name], labels)
+def _rows(dataset: Items, rows: list[int]) -> Items:
+    if isinstance(dataset, Rows):
+        return dataset.subset(rows)
+    if isinstance(dataset, TensorDataset):
+        index = torch.tensor(rows)
+        return TensorDataset(*(tensor[index.to(tensor.device)] for tensor in dataset.tensors))
+    return Subset(dataset, rows)

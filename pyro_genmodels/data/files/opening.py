@@ -9,7 +9,7 @@ from typing import Any
 from pyro_genmodels._checks import check
 from pyro_genmodels.data.base.data_source import DataSource
 from pyro_genmodels.data.files.folders import SUFFIXES, ImageFolder
-from pyro_genmodels.data.files.in_memory import FromFile
+from pyro_genmodels.data.files.from_file import FromFile
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,9 @@ class Accepted:
 ACCEPTED: tuple[Accepted, ...] = (
     Accepted("array", (".npy",), FromFile),
     Accepted("arrays by name", (".npz", ".pt"), FromFile),
+    Accepted("table", (".csv", ".tsv", ".parquet"), FromFile, extra="tables"),
+    Accepted("sparse matrix of counts", (".mtx",), FromFile, extra="tables"),
+    Accepted("single cells", (".h5ad",), FromFile, extra="single-cell"),
     Accepted("folder of images", SUFFIXES, ImageFolder, is_folder=True, extra="train"),
 )
 """What :func:`open_source` accepts; of a folder, the first row that fits a file in it."""
