@@ -23,7 +23,7 @@ from pyro_genmodels.models import GenerativeModel
 from tests.extras import CORE_ONLY
 
 PACKAGE = Path(pyro_genmodels.__file__).parent
-ABOVE = ("training", "cli", "compression", "metrics", "plotting.py")
+ABOVE = ("training", "cli", "compression", "metrics", "plotting")
 FAMILIES = {
     name
     for name in models.__all__

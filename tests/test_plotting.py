@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from pyro_genmodels import models, plotting
+from pyro_genmodels.data import Column
 
 
 def test_a_grid_places_each_image() -> None:
@@ -97,3 +99,151 @@ def test_traversals_are_drawn_without_dropout(tmp_path: Path) -> None:
         plotting.save_traversals(vae, tmp_path / name)
     assert (imread(tmp_path / "a.png") == imread(tmp_path / "b.png")).all()
     assert vae.training
+
+
+def tile(path: Path, like: torch.Tensor, row: int, column: int, strip: int = 0) -> torch.Tensor:
+    """Return the pixels that stand for one image on a titled sheet, of which none is blended."""
+    picture = (255 * torch.from_numpy(imread(path))[..., :3]).round().long()
+    grey = (picture[:, 0] == 128).all(-1).nonzero()
+    top, (height, width) = int(grey[0]), like.shape[-2:]
+    factor = -(-48 // max(height, width)) if max(height, width) < 48 else 1
+    y = top + row * (height * factor + 4 + strip) + 2
+    x = column * (width * factor + 4) + 2
+    return picture[y : y + height * factor, x : x + width * factor].view(
+        height, factor, width, factor, 3
+    )
+
+
+@pytest.mark.parametrize("classes", [None, ["a", "b", "c"] * 2, list("abbaca")])
+@pytest.mark.parametrize("size", [8, 28, 50])
+def test_a_sheet_has_the_pixels_of_the_data(
+    size: int, classes: list[str] | None, tmp_path: Path
+) -> None:
+    """Whatever stands around them: a title, labels below columns or below each image."""
+    x = torch.randint(256, (6, 3, size, size))
+    path = tmp_path / "x.png"
+    plotting.save_samples(x, 256, path, title="VAE on $x_1$, 日本", columns=3, classes=classes)
+    strip = 16 if classes == list("abbaca") else 0
+    for i in range(6):
+        shown = tile(path, x[i], i // 3, i % 3, strip)
+        assert (shown == x[i].permute(1, 2, 0)[:, None, :, None]).all(), i
+
+
+def test_labels_and_titles_make_room(tmp_path: Path) -> None:
+    def size(**options: object) -> tuple[int, int]:
+        plotting.save_samples(torch.zeros(4, 1, 8, 8), 2, tmp_path / "x.png", **options)  # type: ignore[arg-type]
+        height, width, _ = imread(tmp_path / "x.png").shape
+        return height, width
+
+    height, width = size(columns=2)
+    titled = size(columns=2, title="VAE on Digits, epoch 12, temperature 0.9")
+    assert titled[0] > height
+    assert titled[1] > width, "a title is not cut off"
+    below = size(columns=2, classes=["cat", "dog"] * 2)
+    assert 0 < below[0] - height < 30
+    upright = size(columns=2, classes=["a rather long class name", "dog"] * 2)
+    assert upright[0] > below[0] + 50
+    each = size(columns=2, classes=["cat", "dog", "dog", "a rather long class name"])
+    assert (each[0] - height, each[1]) == (32, width)
+    with pytest.raises(ValueError, match="`classes` must be 4, one for each image; got 3"):
+        size(classes=["cat"] * 3)
+
+
+def test_a_sheet_leaves_out_what_is_too_much(tmp_path: Path) -> None:
+    for images in (torch.rand(900, 3, 128, 128), torch.rand(2, 600, 16, 16)):
+        plotting.save_samples(images, None, tmp_path / "x.png")
+        assert imread(tmp_path / "x.png")[..., 0].size < 9e6
+
+
+def test_missing_pixels_are_grey() -> None:
+    x = torch.tensor([0.0, 3.0, float("nan"), 1.0]).view(1, 1, 2, 2)
+    for num_levels in (4, None):
+        assert plotting.to_pixels(x, num_levels)[0, 0, 1, 0] == 0.5
+        assert not plotting.to_pixels(x, num_levels).isnan().any()
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that were saved."""
+    saved: list[Figure] = []
+    original = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *a, **k: (saved.append(self), original(self, *a, **k))[1]
+    )
+    return saved
+
+
+def texts(figure: Figure) -> str:
+    found = [figure.get_suptitle()]
+    for axes in figure.axes:
+        found += [axes.get_title(), axes.get_xlabel(), axes.get_ylabel()]
+        found += [label.get_text() for label in axes.get_xticklabels()]
+        legend = axes.get_legend()
+        found += [] if legend is None else [text.get_text() for text in legend.get_texts()]
+    return "\n".join(filter(None, found))
+
+
+def test_vectors_of_more_than_two_columns_are_a_corner_plot(
+    figures: list[Figure], tmp_path: Path
+) -> None:
+    x, data = torch.randn(40, 9), torch.randn(40, 9)
+    data[::3, 0] = float("nan")
+    plotting.save_samples(x, None, tmp_path / "x.png", data=data, title="VAE on Table")
+    (figure,) = figures
+    drawn = [axes for axes in figure.axes if axes.axison]
+    assert len(drawn) == 21  # six columns: a diagonal and what is below
+    shown = texts(figure).split("\n")
+    assert {"VAE on Table", "x[5]", "data", "samples"} <= set(shown)
+    assert "the first 6 of 9 columns" in texts(figure)
+
+
+def test_columns_have_their_names_and_their_categories(
+    figures: list[Figure], tmp_path: Path
+) -> None:
+    kinds = [
+        Column("height, in $"),
+        Column("colour", "categorical", ("red", "green")),
+        Column("visits", "count"),
+    ]
+    x = torch.stack([torch.randn(30), torch.arange(30) % 2, torch.arange(30) % 5], 1)
+    plotting.save_samples(x, None, tmp_path / "x.png", data=x, features=kinds)
+    shown = texts(figures[0]).split("\n")
+    assert {"height, in $", "colour", "visits", "red", "green"} <= set(shown)
+    bars = figures[0].axes[4].patches  # the middle of the diagonal
+    assert [bar.get_height() for bar in bars] == [0.5, 0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(("size", "num_levels"), [(3, 2), (500, 256), (100, None)])
+def test_sequences_are_lines_beside_data(
+    size: int, num_levels: int | None, figures: list[Figure], tmp_path: Path
+) -> None:
+    x = torch.rand(20, size) if num_levels is None else torch.randint(num_levels, (20, size))
+    plotting.save_samples(x, num_levels, tmp_path / "x.png", data=x.flip(0))
+    axes = figures[0].axes
+    assert len(axes) == 16
+    assert (torch.as_tensor(axes[0].lines[0].get_ydata()) == x[-1]).all()
+    assert (torch.as_tensor(axes[1].lines[0].get_ydata()) == x[0]).all()
+    plotting.save_reconstructions(x, x, num_levels, tmp_path / "r.png")
+    assert "original and reconstruction" in texts(figures[1])
+
+
+def test_what_lies_far_from_the_data_is_counted(figures: list[Figure], tmp_path: Path) -> None:
+    x, data = torch.randn(50, 2), torch.randn(50, 2)
+    x[:3] = torch.tensor([1e6, float("inf")])
+    plotting.save_samples(x, None, tmp_path / "x.png", data=data)
+    assert "3 of 50 samples lie outside" in texts(figures[0])
+    assert max(abs(end) for end in figures[0].axes[1].get_xlim()) < 20
+
+
+def test_the_best_epoch_is_marked(figures: list[Figure], tmp_path: Path) -> None:
+    losses = [5.0, float("nan"), 3.0, 4.0]
+    for unit in ("nats", "bits_per_dim"):
+        rows = [
+            {"epoch": i, f"training_{unit}": loss, f"validation_{unit}": loss}
+            for i, loss in enumerate(losses, 1)
+        ]
+        plotting.save_curves(rows, tmp_path / "c.png", title="VAE on Digits")
+        shown, axes = texts(figures[-1]), figures[-1].axes[0]
+        assert f"best: 3 {unit.replace('_per_', '/')}, epoch 3" in shown
+        assert "VAE on Digits" in shown
+        assert list(axes.lines[2].get_xdata()) == [3, 3]

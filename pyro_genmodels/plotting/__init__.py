@@ -1,0 +1,17 @@
+"""Pictures of a run: sheets of samples, reconstructions beside their originals, learning curves.
+
+Needs the ``train`` extra (matplotlib). Files are replaced whole, never half written.
+"""
+
+from pyro_genmodels.plotting.curves import save_curves
+from pyro_genmodels.plotting.pictures import save_reconstructions, save_samples, save_traversals
+from pyro_genmodels.plotting.pixels import image_grid, to_pixels
+
+__all__ = [
+    "image_grid",
+    "save_curves",
+    "save_reconstructions",
+    "save_samples",
+    "save_traversals",
+    "to_pixels",
+]
