@@ -108,6 +108,24 @@ def test_batches_gather_items_at_once() -> None:
     assert sorted(table.gathered) == list(range(NUMBER))
 
 
+class Foreign:
+    """A data set of another library, which is none of torch's."""
+
+    def __len__(self) -> int:
+        return NUMBER
+
+    def __getitem__(self, index: int) -> Any:
+        return {"photo": np.full((1, 2, 2), index % 4, dtype=np.uint8), "kind": index % 3}
+
+
+def test_data_sets_of_others_are_in_memory_or_behind_a_loader() -> None:
+    for given, keys in ((Foreign(), ["photo", "kind"]), (DataLoader(Table()), None)):
+        source = data.InMemory(given, keys=keys, **OPTIONS)
+        assert repr(source) == "InMemory(70/10/20 of shape (1, 2, 2), 4 levels, 3 classes)"
+    with pytest.raises(ValueError, match="`train` must be given to Streamed"):
+        data.InMemory(DataLoader(Flow()), **OPTIONS)
+
+
 def test_a_stream_begins_with_what_is_held_out() -> None:
     source = data.Streamed(Flow(), validation_size=10, test_size=20, **OPTIONS)
     assert repr(source) == "Streamed(70/10/20 of shape (1, 2, 2), 4 levels, 3 classes)"

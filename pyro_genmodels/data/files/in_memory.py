@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from pyro_genmodels._checks import check
 from pyro_genmodels.data.base.columns import Column
@@ -40,10 +40,11 @@ with labels; or a ``Dataset``."""
 class InMemory(DataSource):
     """Data that this process holds: tensors, arrays, tables, sparse matrices, or a ``Dataset``.
 
-    Arrays are ``(n, C, H, W)``, ``(n, H, W, C)`` or ``(n, D)``, or pairs ``(x, labels)``; items of
-    a data set are ``x`` or ``(x, label)``, ``x`` a tensor, an array or a PIL image. Tables are
-    frames of pandas or polars, matrices SciPy's; what :class:`FromFile` says of them holds here.
-    Missing splits are drawn at random from the training data.
+    Arrays are ``(n, C, H, W)``, ``(n, H, W, C)`` or ``(n, D)``, or pairs ``(x, labels)``. A data
+    set is anything with a length and items, torch's or another library's, or a ``DataLoader`` of
+    one; items are ``x``, ``(x, label)`` or dictionaries, ``x`` a tensor, an array or a PIL image.
+    Tables are frames of pandas or polars, matrices SciPy's; what :class:`FromFile` says of them
+    holds here. Missing splits are drawn at random from the training data.
 
     A run folder cannot keep such data: its configuration records their shape and a checksum, and
     a later ``load`` or ``evaluate`` needs the source again. To have it found by itself, save the
@@ -60,6 +61,8 @@ class InMemory(DataSource):
         drop: Columns of a table to leave out.
         kinds: ``"gaussian"``, ``"categorical"`` or ``"count"`` for columns by name, or for all.
         missing: Whether NaN, or an empty cell, stands for a value that was not observed.
+        keys: Names of the data and of the labels in items that are dictionaries; usual names are
+            found without.
         channels_last: Whether images are ``(n, H, W, C)``; found out by default.
         validation_fraction: Part of the training data to split off if there is no validation.
         test_fraction: Part of the training data to split off if there is no test.
@@ -86,6 +89,7 @@ class InMemory(DataSource):
         drop: Sequence[str] = (),
         kinds: Mapping[str, str] | str | None = None,
         missing: bool = False,
+        keys: Sequence[str] | None = None,
         channels_last: bool | None = None,
         validation_fraction: float = 0.1,
         test_fraction: float = 0.2,
@@ -97,7 +101,7 @@ class InMemory(DataSource):
         if (contents := _table(given, options)) is not None:
             facts = assembled(contents, options, channels_last)
         else:
-            facts = _arrays(given, options, channels_last)
+            facts = _arrays(given, options, channels_last, keys)
         parts = facts.pop("parts")
         # Recorded instead of the data themselves, which are neither plain nor small.
         prints = {k: _fingerprint(v, parts[k]) for k, v in given.items()}
@@ -196,15 +200,19 @@ def _table(given: Mapping[str, Any], options: TableOptions) -> Contents | None:
 
 
 def _arrays(
-    given: Mapping[str, Any], options: TableOptions, channels_last: bool | None
+    given: Mapping[str, Any],
+    options: TableOptions,
+    channels_last: bool | None,
+    keys: Sequence[str] | None,
 ) -> dict[str, Any]:
     """Return the arguments of a data source of arrays and data sets."""
     check(options.label is None, "label", "be given for a table", options.label)
     check(not options.drop, "drop", "be given for a table", list(options.drop))
     pairs = {k: _pair(k, v) for k, v in given.items()}
-    described = {"num_levels": options.num_levels, "num_classes": options.num_classes}
+    described: dict[str, Any] = {"num_levels": options.num_levels, "missing": options.missing}
+    described |= {"num_classes": options.num_classes, "keys": keys}
     parts: dict[str, Any] = {
-        k: Tuples(v, k, **described) for k, v in pairs.items() if isinstance(v, Dataset)
+        k: Tuples(v, k, **described) for k, v in pairs.items() if not isinstance(v, tuple)
     }
     x = {k: v[0] for k, v in pairs.items() if k not in parts}
     notes: list[str] = []
@@ -241,7 +249,11 @@ def _pair(argument: str, given: Given) -> Any:
         check(False, argument, rule, "the record of " + str(dict(given)))
     if isinstance(given, TensorDataset):
         given = tuple(given.tensors)
-    if isinstance(given, Dataset):
+    if isinstance(given, DataLoader):
+        given = given.dataset
+    rule = "be given to Streamed: it has no items by their index"
+    check(not isinstance(given, IterableDataset), argument, rule, type(given).__name__)
+    if _is_dataset(given):
         return given
     labelled = isinstance(given, tuple)
     check(not labelled or len(given) in (1, 2), argument, "be x or (x, labels)", type(given))
@@ -249,6 +261,13 @@ def _pair(argument: str, given: Given) -> Any:
     shape = tuple(x.shape)
     check(len(shape) > 0 and shape[0] > 0, argument, "have at least one example", shape)
     return x, given[1] if labelled and len(given) == 2 else None
+
+
+def _is_dataset(given: Any) -> bool:
+    """Whether this is a data set, torch's or one like it; arrays and lists are not."""
+    like_one = hasattr(given, "__len__") and hasattr(given, "__getitem__")
+    others = (Tensor, np.ndarray, Sequence, Mapping)
+    return isinstance(given, Dataset) or (like_one and not isinstance(given, others))
 
 
 def _tensor(argument: str, value: Any) -> Any:
