@@ -219,6 +219,12 @@ def moved_arguments(names: Collection[str], given: Collection[str]) -> dict[str,
     return {old: taken[old] for old in given} if taken.keys() >= set(given) else {}
 
 
+def _images_in_colour(name: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Say of image folders what was their default: colour, and classes from folders alone."""
+    old = {"mode": "RGB", "listing": None} if name == "data.ImageFolder" else {}
+    return name, old | arguments
+
+
 CHANGES: dict[int, tuple[Change, ...]] = {
     1: (_unbounded_glow,),
     2: (_without_cache_size, _by_the_network, _regrouped),
@@ -231,8 +237,20 @@ returns both as they are now. It leaves alone what is of the new format already:
 that a user writes name no format.
 """
 
+CHANGED_DEFAULTS: dict[int, tuple[Change, ...]] = {3: (_images_in_colour,)}
+"""Likewise, changes that write a default of before: not into configurations without a format.
 
-def migrated(description: Any, written: int, constructors: Mapping[str, str] | None = None) -> Any:
+What a user writes means the defaults of today, and a run of before has all its options in its own.
+"""
+
+
+def migrated(
+    description: Any,
+    written: int,
+    constructors: Mapping[str, str] | None = None,
+    *,
+    defaults: bool = True,
+) -> Any:
     """Return nested ``{"class": name, "arguments": {...}}`` as this version writes them.
 
     Args:
@@ -240,11 +258,14 @@ def migrated(description: Any, written: int, constructors: Mapping[str, str] | N
         written: The format that they were written in.
         constructors: Change these classes alone, which are not of this package: names, each with
             the public name of the class whose constructor it has inherited.
+        defaults: Whether what is not there means the default of that format.
 
     Returns:
         The same object if nothing has changed since.
     """
-    changes = [change for number in range(written, FORMAT) for change in CHANGES.get(number, ())]
+    tables = (CHANGES, CHANGED_DEFAULTS) if defaults else (CHANGES,)
+    numbers = range(written, FORMAT)
+    changes = [each for number in numbers for table in tables for each in table.get(number, ())]
     found = _walk(description, changes, constructors)
     return description if found == description else found
 
@@ -286,5 +307,6 @@ def migrated_options(config: Mapping[str, Any], maker: str | None) -> dict[str, 
     for key, name in (("model", maker), ("data", f"data.{options.get('source')}")):
         if options.get(key):
             described = {"class": str(name), "arguments": options[key]}
-            options[key] = migrated(described, written)["arguments"]
+            known = "format" in config
+            options[key] = migrated(described, written, defaults=known)["arguments"]
     return options

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", ignored)
     if CORE_ONLY:
         config.pluginmanager.register(SkipWhatNeedsAnExtra())
+    # The user's own cache is neither read nor written.
+    cache = tempfile.TemporaryDirectory(prefix="pyro_genmodels_cache_")
+    config.add_cleanup(cache.cleanup)
+    os.environ["PYRO_GENMODELS_CACHE"] = cache.name
     torch.set_num_threads(int(os.environ.get("PYRO_GENMODELS_TEST_THREADS", "1")))
     gc.disable()  # till all is collected
 

@@ -33,6 +33,7 @@ FAMILIES = {
 }
 # Attributes that something other than a model of this package may have or not.
 ASKED = {
+    ("training/batches.py", "gather"): "a data set's, if it reads whole batches",
     ("training/batches.py", "tensors"): "a data set's, if it is in memory",
     ("training/data_fingerprint.py", "fingerprint"): "a data set's own mark",
     ("training/evaluation.py", "distribution"): "a data source's, if it is known",

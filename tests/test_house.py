@@ -99,7 +99,7 @@ VIOLATIONS = {
     "transforms/base/chain.py": "from pyro_genmodels.transforms.flows import glow",
     "distributions/gaussian.py": "from pyro_genmodels.distributions.autoregressive import base",
     "models/base/plates.py": "from pyro_genmodels.models.vae import vae",
-    "data/base/items.py": "from pyro_genmodels.data.files import folders",
+    "data/base/items.py": "from pyro_genmodels.data.files import codes",
     "models/vae/vae.py": "from pyro_genmodels.nets.layers.mlp import MLP",
     "models/flows/flow_model.py": "from pyro_genmodels.transforms.layers.logit import Logit",
     "models/vae/priors.py": "from pyro_genmodels.distributions.autoregressive.base import Softmax",

@@ -283,3 +283,19 @@ def test_parts_by_their_bare_names_are_migrated(prefix: str, tmp_path: Path) -> 
     assert found["class"] == "transforms.Glow"
     assert found["arguments"].keys() == {"event_shape", "coupling"}
     assert found["arguments"]["coupling"]["arguments"] == {"num_bins": 4}
+
+
+def test_folders_of_images_were_in_colour() -> None:
+    described = {"class": "data.ImageFolder", "arguments": {"root": "x", "size": 8}}
+    found = _migration.migrated(described, 3)["arguments"]
+    assert found == {"root": "x", "size": 8, "mode": "RGB", "listing": None}
+    written = {"format": 3, "source": "ImageFolder", "data": {"root": "x", "mode": "L"}}
+    assert _migration.migrated_options(written, None)["data"]["mode"] == "L"
+    assert _migration.migrated(described, _migration.FORMAT) == described
+
+
+def test_a_configuration_of_a_user_means_the_defaults_of_today() -> None:
+    own = {"source": "ImageFolder", "data": {"root": "x"}}
+    assert _migration.migrated_options(own, None)["data"] == {"root": "x"}
+    of_a_run = _migration.migrated_options({"format": 3, **own}, None)["data"]
+    assert of_a_run == {"root": "x", "mode": "RGB", "listing": None}

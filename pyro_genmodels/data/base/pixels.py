@@ -10,9 +10,9 @@ from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Num
 
 
-def check_bits(num_bits: int) -> None:
-    """Raise ``ValueError`` unless bytes can be cut to ``num_bits``."""
-    check(1 <= num_bits <= 8, "num_bits", "lie between 1 and 8", num_bits)
+def check_bits(num_bits: int, *, most: int = 8) -> None:
+    """Raise ``ValueError`` unless channels of ``most`` bits can be cut to ``num_bits``."""
+    check(1 <= num_bits <= most, "num_bits", f"lie between 1 and {most}", num_bits)
 
 
 def with_bits(images: Num[Tensor, "*shape"], num_bits: int) -> Num[Tensor, "*shape"]:

@@ -8,8 +8,9 @@ from typing import Any
 
 from pyro_genmodels._checks import check
 from pyro_genmodels.data.base.data_source import DataSource
-from pyro_genmodels.data.files.folders import SUFFIXES, ImageFolder
 from pyro_genmodels.data.files.from_file import FromFile
+from pyro_genmodels.data.images.decoding import SUFFIXES, UNREADABLE
+from pyro_genmodels.data.images.image_folder import ImageFolder
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,10 @@ ACCEPTED: tuple[Accepted, ...] = (
     Accepted("table", (".csv", ".tsv", ".parquet"), FromFile, extra="tables"),
     Accepted("sparse matrix of counts", (".mtx",), FromFile, extra="tables"),
     Accepted("single cells", (".h5ad",), FromFile, extra="single-cell"),
-    Accepted("folder of images", SUFFIXES, ImageFolder, is_folder=True, extra="train"),
+    # A folder of pictures that cannot be read is for it to refuse, with what can be done.
+    Accepted(
+        "folder of images", (*SUFFIXES, *UNREADABLE), ImageFolder, is_folder=True, extra="train"
+    ),
 )
 """What :func:`open_source` accepts; of a folder, the first row that fits a file in it."""
 

@@ -1,0 +1,155 @@
+"""Which files of a folder are images, of which class, and of which part of the data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pyro_genmodels._checks import check, listed, require
+from pyro_genmodels.data.images.decoding import SUFFIXES, UNREADABLE
+
+AUTO = "auto"
+_TABLES = ("metadata.csv", "labels.csv")
+_FILE_COLUMNS = ("file_name", "file", "filename", "path", "image")
+_LABEL_COLUMNS = ("label", "class")
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "tst"), "test"),
+}
+# What systems leave in folders of images, beside hidden files.
+_LEFT_BEHIND = ("__MACOSX", "__pycache__", "@eaDir", "lost+found")
+
+
+class ListedImage(NamedTuple):
+    """A file, and the name of its class if it has one."""
+
+    path: str
+    label: str | None
+
+
+def images_by_split(root: Path, table: str | None) -> dict[str, list[ListedImage]]:
+    """Return the images of each part of the data; of one, ``train``, if the folder has no parts.
+
+    Args:
+        root: The folder.
+        table: A CSV of files and labels, relative to the folder; ``"auto"`` for one by a usual
+            name, if it is there.
+
+    Raises:
+        ValueError: If the folder holds no images, or they lie in a way that leaves their classes
+            open.
+    """
+    check(root.is_dir(), "root", "be a folder", repr(str(root)))
+    if table is not None and table != AUTO:
+        return {"train": _in_table(root, root / Path(table).expanduser())}
+    folders = _split_folders(root)
+    found = {split: _in_folder(folder, table) for split, folder in folders.items()}
+    named = {split: sum(each.label is not None for each in found[split]) for split in found}
+    mixed = len({count > 0 for count in named.values()}) > 1
+    check(not mixed, "root", "have classes in all of its parts, or in none", named)
+    return found
+
+
+def class_names(images: dict[str, list[ListedImage]]) -> list[str]:
+    """Return the sorted names of all parts' classes, numbers by their size."""
+    names = {each.label for part in images.values() for each in part if each.label is not None}
+    numbers = all(name.isdecimal() for name in names)
+    return sorted(names, key=lambda name: (int(name) if numbers else 0, name))
+
+
+def _in_folder(folder: Path, table: str | None) -> list[ListedImage]:
+    if table == AUTO:
+        for place in (folder / name for name in _TABLES):
+            if place.is_file() and _column(_read(place), _FILE_COLUMNS):
+                return _in_table(folder, place)
+    flat = list(_images(folder, deep=False))
+    deep = [(each, list(_images(each))) for each in _folders(folder)]
+    classes = [(each.name, found) for each, found in deep if found]
+    both = f"{flat[0]!r} beside the folder {classes[0][0]!r}" if flat and classes else ""
+    rule = "hold images, or folders of images, but not both: move its images into a folder"
+    check(not both, "root", rule, both)
+    images = [ListedImage(path, None) for path in flat]
+    images += [ListedImage(path, name) for name, found in classes for path in found]
+    kinds = ", ".join(SUFFIXES)
+    check(bool(images), "root", f"hold images ({kinds})", f"none in {str(folder)!r}")
+    return images
+
+
+def _split_folders(root: Path) -> dict[str, Path]:
+    """Return the folders of training, validation and test data; the root alone if none is."""
+    parts: dict[str | None, list[str]] = {}
+    for folder in _folders(root):
+        parts.setdefault(_SPLITS.get(folder.name.lower()), []).append(folder.name)
+    others = [name for name in parts.pop(None, []) if any(_images(root / name))]
+    if not parts or (others and len(parts) == 1):  # "train" and "test" are also names of things
+        return {"train": root}
+    named = listed([name for names in parts.values() for name in names])
+    beside = [*others, *(Path(path).name for path in _images(root, deep=False))]
+    rule = "hold nothing beside its parts of the data (train, val, test)"
+    check(not beside, "root", rule, f"{listed(beside)} beside {named}")
+    check("train" in parts, "root", "hold a folder train if it has parts of the data", named)
+    for names in parts.values():
+        check(len(names) == 1, "root", "hold each part of the data once", " and ".join(names))
+    return {str(part): root / names[0] for part, names in parts.items()}
+
+
+def _in_table(folder: Path, table: Path) -> list[ListedImage]:
+    frame = _read(table)
+    files, labels = _column(frame, _FILE_COLUMNS), _column(frame, _LABEL_COLUMNS)
+    rule = f"have a column of files ({' or '.join(_FILE_COLUMNS)})"
+    check(files is not None, "listing", rule, f"{list(frame)} in {str(table)!r}")
+    names = frame[files].tolist()
+    check(len(names) > 0, "listing", "name at least one file", repr(str(table)))
+    twice = frame[files][frame[files].duplicated()].tolist()
+    check(not twice, "listing", "name each file once", listed(twice))
+    marks = [None] * len(names) if labels is None else frame[labels].tolist()
+    bare = [name for name, mark in zip(names, marks, strict=True) if mark == ""]
+    check(not bare, "listing", "have a label for each file", f"none for {listed(bare)}")
+    found = (ListedImage(os.path.join(folder, n), m) for n, m in zip(names, marks, strict=True))
+    return sorted(found, key=lambda each: Path(each.path).parts)
+
+
+def _read(table: Path) -> Any:
+    pandas = require("pandas", extra="tables")
+    try:
+        return pandas.read_csv(table, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
+        reason = f"{str(table)!r}: {str(error).splitlines()[0]}"
+        raise ValueError(f"`listing` must be a readable CSV file; got {reason}.") from error
+
+
+def _column(frame: Any, names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if name in frame), None)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [Path(path) for path in _inside(folder) if os.path.isdir(path)]
+
+
+def _images(folder: Path, *, deep: bool = True) -> Iterator[str]:
+    """Yield the files whose suffix is that of a picture, in order of their names."""
+    yield from _walked(os.fspath(folder), (), deep)
+
+
+def _walked(folder: str, above: tuple[str, ...], deep: bool) -> Iterator[str]:
+    for path in _inside(folder):
+        if os.path.isdir(path):
+            place, holder = os.path.realpath(path), os.path.realpath(folder)
+            leads_back = place in above or os.path.join(holder, "").startswith(place + os.sep)
+            if deep and not leads_back:
+                yield from _walked(path, (*above, place), deep)
+        elif os.path.splitext(path)[1].lower() in (*SUFFIXES, *UNREADABLE):
+            yield path
+
+
+def _inside(folder: str | Path) -> list[str]:
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        reason = f"{str(folder)!r}: {error.strerror}"
+        raise ValueError(f"`root` must be readable; got {reason}.") from error
+    shown = (name for name in names if not name.startswith(".") and name not in _LEFT_BEHIND)
+    return [os.path.join(folder, name) for name in shown]
