@@ -198,7 +198,10 @@ def check_source(source: DataSource, model: GenerativeModel) -> None:
             is of a kind that the model's likelihood does not have.
     """
     name = type(model).__name__
-    rule = "have no missing elements for a model that was not made with missing=True"
+    rule = (
+        "have no missing elements for a model that was not made with missing=True, which VAE and "
+        "FactorAnalysis can be"
+    )
     check(not source.missing or model.missing, "data", rule, f"{source.name} for {name}")
     kinds = model.column_kinds
     for index, column in enumerate(source.columns or ()):

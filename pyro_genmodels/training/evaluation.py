@@ -27,7 +27,8 @@ class Evaluation:
         split: Part of the data.
         bound: What ``nats`` estimates: the exact likelihood, or which bound on it.
         nats: Negative log-likelihood, or the bound, in nats per example.
-        bits_per_dim: The same in bits per dimension; ``None`` for continuous data.
+        bits_per_dim: The same in bits per dimension, of data with missing elements per observed
+            one; ``None`` for continuous data.
         elbo: Negative ELBO in nats, if the model has latent variables.
         importance_weighted: Negative importance-weighted bound in nats, if it has.
         gap: Nats per example to the true distribution, on the same examples, if it is known.
@@ -123,7 +124,7 @@ def evaluate(
         split=split,
         bound=named.get(kind, f"{kind} bound"),
         nats=nats,
-        bits_per_dim=None if model.num_levels is None else nats.bits_per_dim(model.event_shape),
+        bits_per_dim=None if model.num_levels is None else _bits_per_dim(nats, x, model),
         elbo=estimates.get("elbo"),
         importance_weighted=estimates.get("importance-weighted"),
         gap=gap,
@@ -131,6 +132,15 @@ def evaluate(
         prior=model.prior_kind,
         report=report,
     )
+
+
+def _bits_per_dim(nats: Estimate, x: Tensor, model: GenerativeModel) -> Estimate | None:
+    bits = nats.bits_per_dim(model.event_shape)
+    if not model.missing:
+        return bits
+    # All nats over all elements that were observed: examples with more of them count for more.
+    share = float((~x.isnan()).double().mean())
+    return Estimate(bits.mean / share, bits.standard_error / share, bits.n) if share else None
 
 
 def _bounds(

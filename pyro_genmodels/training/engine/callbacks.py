@@ -31,7 +31,7 @@ class Progress(lightning.Callback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Open the bar at the step where training stands."""
         total = int(trainer.estimated_stepping_batches)
-        self.unit = "nats" if pl_module.model.num_levels is None else "bits/dim"
+        self.unit = "bits/dim" if pl_module.counts_bits else "nats"
         self.bar = tqdm(
             total=total,
             initial=trainer.global_step,
@@ -155,7 +155,7 @@ class Journal(lightning.Callback):
             "training_nats": training,
             "validation_nats": validation,
         }
-        if module.model.num_levels is not None:
+        if module.counts_bits:
             row["training_bits_per_dim"] = module.in_units(training)
             row["validation_bits_per_dim"] = module.in_units(validation)
         return row | module.rates

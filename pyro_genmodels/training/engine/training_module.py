@@ -234,9 +234,14 @@ class TrainingModule(lightning.LightningModule):
         """Return the negative bound of the validation data at beta = 1."""
         return -float(torch.cat(self._validation).mean())
 
+    @property
+    def counts_bits(self) -> bool:
+        """Whether losses are shown in bits per dimension: of whole discrete data."""
+        return self.model.num_levels is not None and not self.model.missing
+
     def in_units(self, nats: float) -> float:
-        """Return bits per dimension of discrete data, nats per example of continuous ones."""
-        if self.model.num_levels is None:
+        """Return bits per dimension if :attr:`counts_bits`, else nats per example."""
+        if not self.counts_bits:
             return nats
         return bits_per_dim(nats, self.model.event_shape)
 
