@@ -167,7 +167,6 @@ class Own(models.Likelihood):
 
 
 LINKED: dict[str, Any] = {
-    "LogisticMixtureLikelihood": lambda: models.LogisticMixtureLikelihood((2, 4, 4), 3),
     "AutoregressiveLikelihood": lambda: models.AutoregressiveLikelihood(
         nets.PixelCNNNet((1, 2, 2), 3, hidden_channels=4, context_shape=(2, 2, 2))
     ),
@@ -186,6 +185,31 @@ def test_a_likelihood_without_marginals_is_refused(name: str) -> None:
             likelihood=likelihood,
             missing=True,
         )
+
+
+def linked() -> VAE:
+    torch.manual_seed(0)
+    likelihood = models.LogisticMixtureLikelihood((2, 1, 2), 2, num_mixtures=2)
+    options: dict[str, Any] = {"latent_dim": 1, "network": VAENetwork(hidden=(6,))}
+    vae = VAE((2, 1, 2), num_levels=2, likelihood=likelihood, missing=True, **options)
+    return testing.randomize_parameters(vae, 0.2).eval()
+
+
+def test_linked_channels_may_miss_whole_pixels_and_last_channels() -> None:
+    nan = torch.nan
+    x = torch.tensor([[1, 0, nan, 1], [nan, 1, nan, 0], [nan, nan, nan, nan], [1, 1, 0, 0]])
+    x = x.double().reshape(4, 2, 1, 2)
+    testing.check_missing(linked(), x)
+    testing.check_marginal(linked(), x)
+
+
+@pytest.mark.parametrize("validates", [False, True])
+def test_a_channel_before_an_observed_one_may_not_be_missing(validates: bool) -> None:
+    x = torch.ones(3, 2, 1, 2)
+    x[1, 0, 0, 0] = torch.nan
+    rule = "`x` must have missing pixels, or the last channels of one.*got 1 pixels with a gap"
+    with pyro.validation_enabled(validates), pytest.raises(ValueError, match=rule):
+        linked().log_weights(x)
 
 
 def test_missing_elements_are_zero_to_the_encoder_with_their_mask() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -13,8 +14,13 @@ from pyro_genmodels._batching import broadcast_shapes
 from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._logistic_mixture import channel_laws, link_count, linked_mixture
 from pyro_genmodels._typing import Float, Num, Tensor
-from pyro_genmodels.distributions import DiscretizedLogistic, DiscretizedLogisticMixture
+from pyro_genmodels.distributions import (
+    DiscretizedLogistic,
+    DiscretizedLogisticMixture,
+    observed_part,
+)
 from pyro_genmodels.distributions.expansion import expanded
+from pyro_genmodels.distributions.observed import OrMissing
 from pyro_genmodels.models.likelihoods.elementwise import Likelihood
 
 _MIN_LOG_SCALE = -7.0
@@ -63,6 +69,15 @@ class LogisticMixtureLikelihood(Likelihood):
         channels, *size = self.event_shape
         self.parameter_shape = torch.Size((link_count(channels) * num_mixtures, *size))
 
+    @property
+    def has_marginals(self) -> bool:
+        """They have: pixels are independent, and channels follow one another."""
+        return True
+
+    def observed_part(self, law: Any) -> Any:
+        """Return the marginal over whole pixels that were observed, or their first channels."""
+        return law.observed_part()
+
     def _distribution(self, decoded: Tensor) -> Any:
         return LinkedMixture(
             decoded.movedim(-3, -1),
@@ -85,8 +100,13 @@ class LinkedMixture(TorchDistribution):
         num_levels: Number of levels.
         min_log_scale: Lower bound of the log-scales.
         validate_args: Whether values are checked.
+
+    Attributes:
+        missing: Whether values have NaN for what was not observed: pixels, or the last of their
+            channels. See :meth:`observed_part`.
     """
 
+    missing = False
     arg_constraints: ClassVar[dict[str, Any]] = {
         "raw": constraints.independent(constraints.real, 3),
     }
@@ -107,8 +127,15 @@ class LinkedMixture(TorchDistribution):
 
     @constraints.dependent_property(is_discrete=True, event_dim=3)
     def support(self) -> Any:
-        """Integers from 0 to ``num_levels - 1``."""
-        return constraints.independent(constraints.integer_interval(0, self.num_levels - 1), 3)
+        """Integers from 0 to ``num_levels - 1``, or NaN if some are :attr:`missing`."""
+        levels = constraints.integer_interval(0, self.num_levels - 1)
+        return constraints.independent(OrMissing(levels) if self.missing else levels, 3)
+
+    def observed_part(self) -> LinkedMixture:
+        """Return the marginal over the pixels, or their first channels, that are not NaN."""
+        law = copy.copy(self)
+        law.missing = True
+        return law
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> LinkedMixture:
         """Return the same distribution with the numbers broadcast to ``batch_shape``."""
@@ -121,14 +148,28 @@ class LinkedMixture(TorchDistribution):
         return DiscretizedLogisticMixture(logits, loc, log_scale, levels, validate_args=False)
 
     def log_prob(self, value: Num[Tensor, "*value C H W"]) -> Float[Tensor, "*shape"]:
-        """Return the log-mass of each image, in nats."""
+        """Return the log-mass of each image, in nats.
+
+        Raises:
+            ValueError: If a channel was observed and one before it, in the same pixel, was not.
+        """
         if self._validate_args:
             self._validate_sample(value)
         pixel = value.movedim(-3, -1).to(self.raw.dtype)
+        seen = ~pixel.isnan() if self.missing else None
+        if seen is not None:
+            # A channel's mixture follows from the channels before it.
+            gap = (seen[..., 1:] & ~seen[..., :-1]).any(-1)
+            rule = "have missing pixels, or the last channels of one, but no channel before others"
+            check(not bool(gap.any()), "x", rule, f"{int(gap.sum())} pixels with a gap")
+            pixel = observed_part(pixel)[0]
         batch = broadcast_shapes(pixel.shape[:-1], self.raw.shape[:-1])
         pixel, raw = pixel.expand(*batch, -1), self.raw.expand(*batch, -1)
         parameters = linked_mixture(raw, pixel, self.num_levels, min_log_scale=self.min_log_scale)
-        return self._law(parameters).log_prob(pixel).sum((-3, -2, -1))
+        nats = self._law(parameters).log_prob(pixel)
+        if seen is not None:
+            nats = torch.where(seen, nats, torch.zeros_like(nats))
+        return nats.sum((-3, -2, -1))
 
     @torch.no_grad()
     def sample(self, sample_shape: Any = ()) -> Float[Tensor, "*shape C H W"]:

@@ -74,8 +74,8 @@ class VAE(GenerativeModel):
             a :class:`KLObjective`, or the weight alone. The ELBO by default.
         num_classes: Condition encoder and decoder on labels.
         context_shape: Condition them on vectors or maps.
-        missing: Whether data may have missing elements, NaN. Of an autoregressive likelihood the
-            probability of the rest is not known, nor of mixtures that link an image's channels.
+        missing: Whether data may have missing elements, NaN. An autoregressive likelihood does not
+            give the probability of the others, and is refused.
 
     Raises:
         ValueError: If an argument is out of range, or the likelihood does not fit the data.
