@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _FREE = 2**30  # bytes that any file may expand to
 _MOST_EXPANSION = 100
 _MOST_ROWS, _MOST_COLUMNS = 2**26, 2**20
+_MOST_FIELDS = 2**16  # of a line of text: pandas takes seconds over more
 
 
 def read(path: Path, options: TableOptions) -> Contents:
@@ -89,6 +91,10 @@ def _read_npz(path: Path, options: TableOptions) -> Contents:
         claimed = sum(member.file_size for member in archive.infolist())
     check_expansion(path, claimed)
     with readable(path), np.load(path, allow_pickle=False) as stored:
+        if {"indptr", "indices", "data", "shape"} <= set(stored.files):  # SciPy's save_npz
+            check_shape(stored["shape"])
+            matrix = require("scipy.sparse", extra="tables").load_npz(path)
+            return from_sparse({"train": matrix}, options)
         arrays = {name: stored[name] for name in stored.files if name not in options.drop}
         left_out = {name: np.empty(0) for name in stored.files if name in options.drop}
     return _named(path, {**arrays, **left_out}, options)
@@ -151,22 +157,25 @@ def _read_csv(path: Path, options: TableOptions) -> Contents:
     notes = []
     with readable(path):
         with path.open(encoding="utf-8") as file:
-            head = file.readline(2**20)
-        rule = "be text"
-        check("\0" not in head, "file", rule, "zero bytes")
+            head, *others = (file.readline(2**20) for _ in range(5))
+        if "\0" in head:
+            raise ValueError("it holds zero bytes, so it is not text")
         separator = "\t" if path.suffix.lower() == ".tsv" else ","
         if separator not in head and ";" in head:
             separator = ";"
             notes.append("columns separated by ';'")
+        if max(line.count(separator) for line in [head, *others]) >= _MOST_FIELDS:
+            raise ValueError(f"it has more than {_MOST_FIELDS:,} columns")
         first = pandas.read_csv(path, header=None, nrows=1, dtype=str, sep=separator)
         bare = all(map(_is_number, first.iloc[0]))
-        frame = pandas.read_csv(path, sep=separator, header=None if bare else "infer")
+        with warnings.catch_warnings():
+            # Rows longer than the header: pandas would cut them, or take what is left for an index.
+            warnings.simplefilter("error", pandas.errors.ParserWarning)
+            header = None if bare else "infer"
+            frame = pandas.read_csv(path, sep=separator, header=header, index_col=False)
     if bare:
         frame = frame.set_axis([f"x{i}" for i in range(frame.shape[1])], axis=1)
         notes.append("no header: the first line holds numbers")
-    # pandas takes what is left of each row, if rows are longer than the header, for an index.
-    plain = isinstance(frame.index, pandas.RangeIndex)
-    check(plain, "path", "have as many columns in each row as in the header", repr(str(path)))
     contents = from_frames({"train": frame}, options)
     contents.notes += notes
     return contents

@@ -125,6 +125,9 @@ def from_sparse(
     Raises:
         ValueError: If values are not numbers, or options name columns that are not there.
     """
+    for matrix in given.values():
+        if hasattr(matrix, "check_format"):
+            matrix.check_format(full_check=True)  # an index out of range would crash the process
     matrices = {k: v.tocsr() if is_sparse(v) else np.asarray(v) for k, v in given.items()}
     width = matrices["train"].shape[1]
     names = [f"x{i}" for i in range(width)] if names is None else [str(name) for name in names]

@@ -1,0 +1,489 @@
+"""What files and tables may be, row by row of ``docs/own_data/tables.md``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pyro_genmodels import data, models, training
+from pyro_genmodels._configuration import build, configuration
+from pyro_genmodels.data.base.rows import Rows
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.normal(size=(50, 3)).astype(np.float32)
+LABELS = np.arange(50) % 3
+IMAGES = RANDOM.integers(0, 256, (30, 5, 4, 3), dtype=np.uint8)
+SPECIES = np.array(["cat", "ant", "dog"])[LABELS]
+
+
+def frame(**columns: Any) -> Any:
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"age": np.arange(50) % 9, "height": X[:, 0], "species": SPECIES})
+    return table.assign(smoker=LABELS > 1, **columns)
+
+
+def rows_of(source: data.DataSource) -> torch.Tensor:
+    parts: list[Any] = list(source.splits.values())
+    return torch.cat([torch.stack([part[i][0] for i in range(len(part))]) for part in parts])
+
+
+def same_rows(one: torch.Tensor, other: Any) -> bool:
+    expected = torch.as_tensor(np.asarray(other)).to(one.dtype).flatten(1)
+    return torch.equal(one.flatten(1).unique(dim=0), expected.unique(dim=0))
+
+
+# --- each row of the table of accepted inputs
+
+
+def _npy(folder: Path) -> Path:
+    np.save(folder / "x.npy", X)
+    return folder / "x.npy"
+
+
+def _npz(folder: Path) -> Path:
+    np.savez(folder / "x.npz", x=X, y=LABELS)
+    return folder / "x.npz"
+
+
+def _sparse_npz(folder: Path) -> Path:
+    sparse = pytest.importorskip("scipy.sparse")
+    sparse.save_npz(folder / "x.npz", sparse.csr_matrix(np.round(np.abs(X))))
+    return folder / "x.npz"
+
+
+def _pt(folder: Path) -> Path:
+    torch.save(
+        {"train": torch.from_numpy(X), "train_labels": torch.from_numpy(LABELS)}, folder / "x.pt"
+    )
+    return folder / "x.pt"
+
+
+def _csv(folder: Path) -> Path:
+    frame().to_csv(folder / "x.csv", index=False)
+    return folder / "x.csv"
+
+
+def _tsv(folder: Path) -> Path:
+    frame().to_csv(folder / "x.tsv", index=False, sep="\t")
+    return folder / "x.tsv"
+
+
+def _parquet(folder: Path) -> Path:
+    frame().to_parquet(folder / "x.parquet")
+    return folder / "x.parquet"
+
+
+def _mtx(folder: Path) -> Path:
+    sparse = pytest.importorskip("scipy.sparse")
+    pytest.importorskip("scipy.io").mmwrite(
+        folder / "x.mtx", sparse.csr_matrix(np.round(np.abs(X)))
+    )
+    return folder / "x.mtx"
+
+
+def _h5ad(folder: Path) -> Path:
+    obs = frame().set_axis(map(str, range(50)), axis=0)
+    counts = pytest.importorskip("scipy.sparse").csr_matrix(np.round(np.abs(X)))
+    pytest.importorskip("anndata").AnnData(counts, obs=obs).write_h5ad(folder / "x.h5ad")
+    return folder / "x.h5ad"
+
+
+KINDS = {"gaussian": 3, "count": 0, "categorical": 0}
+
+
+@pytest.mark.parametrize(
+    ("write", "shape", "classes", "kinds"),
+    [
+        (_npy, (3,), None, None),
+        (_npz, (3,), 3, None),
+        (_sparse_npz, (3,), None, ["count"] * 3),
+        (_pt, (3,), 3, None),
+        (_csv, (4,), None, ["gaussian", "gaussian", "categorical", "categorical"]),
+        (_tsv, (4,), None, ["gaussian", "gaussian", "categorical", "categorical"]),
+        (_parquet, (4,), None, ["gaussian", "gaussian", "categorical", "categorical"]),
+        (_mtx, (3,), None, ["count"] * 3),
+        (_h5ad, (3,), None, ["count"] * 3),
+    ],
+)
+def test_each_kind_of_file(
+    tmp_path: Path,
+    write: Callable[[Path], Path],
+    shape: tuple[int, ...],
+    classes: int | None,
+    kinds: list[str] | None,
+) -> None:
+    path = write(tmp_path)
+    source = data.open_source(path)
+    assert isinstance(source, data.FromFile)
+    assert (tuple(source.event_shape), source.num_classes) == (shape, classes)
+    assert source.num_levels is None
+    found = None if source.columns is None else [column.kind for column in source.columns]
+    assert found == kinds
+    assert [len(part) for part in source.splits.values()] == [35, 5, 10]  # type: ignore[arg-type]
+    if kinds is None:
+        assert same_rows(rows_of(source), X)
+    again = build(configuration(source))
+    assert torch.equal(rows_of(again), rows_of(source))
+    assert path.name in source.summary
+    assert "\n" not in source.summary
+
+
+def test_the_splits_are_those_of_arrays_in_memory(tmp_path: Path) -> None:
+    reference = data.InMemory(torch.from_numpy(X))
+    for write in (_npy, _npz, _pt):
+        assert torch.equal(rows_of(data.FromFile(str(write(tmp_path)))), rows_of(reference))
+
+
+def test_frames_and_sparse_matrices_in_memory() -> None:
+    source = data.InMemory(frame(), label="species")
+    assert source.classes == ["ant", "cat", "dog"]
+    assert [column.name for column in source.columns or ()] == ["age", "height", "smoker"]
+    polars = pytest.importorskip("polars")
+    again = data.InMemory(polars.from_pandas(frame()), label="species")
+    assert torch.equal(rows_of(again), rows_of(source))
+    counts = pytest.importorskip("scipy.sparse").coo_matrix(np.round(np.abs(X)))
+    source = data.InMemory((counts, SPECIES))
+    assert source.classes == ["ant", "cat", "dog"]
+    assert {column.kind for column in source.columns or ()} == {"count"}
+    assert same_rows(rows_of(source), counts.toarray())
+    assert same_rows(
+        rows_of(data.InMemory(frame()[:20], frame()[20:30], frame()[30:])),
+        rows_of(data.InMemory(frame())),
+    )
+    with pytest.raises(ValueError, match="given again: a run folder keeps"):
+        build(configuration(source))
+
+
+# --- arrays by name
+
+
+@pytest.mark.parametrize(
+    ("names", "split"),
+    [
+        (("train", "val"), "validation"),
+        (("train", "valid"), "validation"),
+        (("train", "validation"), "validation"),
+        (("Train", "VAL_DATA"), "validation"),
+        (("x_train", "x_dev"), "validation"),
+        (("train", "tst"), "test"),
+        (("X_train", "X_test"), "test"),
+        (("train_images", "test_images"), "test"),
+        (("trainX", "testX"), "test"),
+        (("x", "x_test"), "test"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".npz", ".pt"])
+def test_splits_by_any_usual_name(
+    tmp_path: Path, names: tuple[str, str], split: str, suffix: str
+) -> None:
+    path = tmp_path / f"own{suffix}"
+    arrays = dict(zip(names, (X[:40], X[40:]), strict=True))
+    if suffix == ".npz":
+        np.savez(path, **arrays)
+    else:
+        torch.save({k: torch.from_numpy(v) for k, v in arrays.items()}, path)
+    source = data.FromFile(str(path))
+    assert same_rows(source.splits[split].tensors[0], X[40:])  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("x", "y"),
+        ("train", "train_labels"),
+        ("x_train", "y_train"),
+        ("images", "labels"),
+        ("train_images", "train_labels"),
+        ("data", "target"),
+        ("trainX", "trainY"),
+    ],
+)
+def test_labels_by_any_usual_name(tmp_path: Path, names: tuple[str, str]) -> None:
+    for labels in (LABELS, LABELS[:, None], SPECIES):
+        np.savez(tmp_path / "own.npz", **dict(zip(names, (X, labels), strict=True)))
+        source = data.FromFile(str(tmp_path / "own.npz"))
+        assert source.num_classes == 3
+        x, codes = source.test.tensors  # type: ignore[attr-defined]
+        for row, code in zip(x, codes, strict=True):
+            index = int((torch.from_numpy(X) == row).all(1).nonzero())
+            name = str(LABELS[index]) if source.classes is None else source.classes[code]
+            assert name == str(labels.reshape(-1)[index])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "options", "message"),
+    [
+        ({"train": X, "extra": X}, {}, "'extra' among train, extra"),
+        ({"encoder.weight": X}, {}, "'encoder.weight'"),
+        ({"test": X}, {}, "an array `train`"),
+        ({"train": X, "val": X, "valid": X}, {}, "'val' is the same part"),
+        ({"train": X, "test_labels": LABELS}, {}, "labels alone for test"),
+        ({"train": X, "y": LABELS[:9]}, {}, "one label for each of its 50"),
+        ({"train": X, "y": X}, {}, "one label for each example, not a vector"),
+        ({"train": X, "y": X[:, 0]}, {}, "integer labels, or names"),
+        ({"train": X, "y": -LABELS}, {}, "`labels` must be integers from 0"),
+        ({"train": X, "y": LABELS, "test": X}, {}, "all splits or none"),
+        ({"train": X, "test": X[:, :2]}, {}, "trailing shape"),
+        ({"train": X}, {"drop": ["other"]}, "`drop` must name arrays of the file"),
+        ({"train": X}, {"label": "y"}, "`label` must be left out"),
+        ({"train": X}, {"kinds": {"age": "count"}}, "`kinds` must name columns"),
+        ({"train": X}, {"kinds": "categorical"}, "no names of categories"),
+        ({"train": IMAGES}, {"kinds": "count"}, "given for vectors"),
+        ({"train": np.full((9, 3), np.nan)}, {}, "must be finite"),
+        ({"train": np.arange(-9, 9).reshape(6, 3)}, {}, "`num_levels` must be given for integers"),
+        ({"train": X.astype("c8")}, {}, "real numbers"),
+        ({"train": SPECIES}, {}, "real numbers"),
+    ],
+)
+def test_what_arrays_are_not_is_one_clear_error(
+    tmp_path: Path, arrays: dict[str, Any], options: dict[str, Any], message: str
+) -> None:
+    np.savez(tmp_path / "own.npz", **arrays)
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        data.FromFile(str(tmp_path / "own.npz"), **options)
+    assert "own.npz" in str(error.value)
+    assert str(error.value).isprintable()
+
+
+def test_names_left_out_are_left_out(tmp_path: Path) -> None:
+    np.savez(tmp_path / "own.npz", train=X, extra=np.array(["a"]))
+    assert data.FromFile(str(tmp_path / "own.npz"), drop=["extra"]).event_shape == (3,)
+    np.savez(
+        tmp_path / "own.npz", x=X, y=LABELS, class_names=["a", "b", "c"], feature_names=list("uvw")
+    )
+    source = data.FromFile(str(tmp_path / "own.npz"))
+    assert source.classes == ["a", "b", "c"]
+    assert [column.name for column in source.columns or ()] == ["u", "v", "w"]
+
+
+# --- layout and levels
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((16, 16, 3), (3, 16, 16)),
+        ((16, 12, 3), (3, 16, 12)),
+        ((16, 16, 1), (1, 16, 16)),
+        ((16, 16, 4), (4, 16, 16)),
+        ((4, 4, 3), (3, 4, 4)),
+        ((3, 16, 16), (3, 16, 16)),
+        ((1, 4, 4), (1, 4, 4)),
+        ((3, 4, 4), (3, 4, 4)),
+        ((16, 8, 8), (16, 8, 8)),
+        ((1, 1, 4), (1, 1, 4)),
+        ((3, 3, 3), None),
+        ((3, 8, 4), None),
+    ],
+)
+def test_channels_come_first(
+    tmp_path: Path, shape: tuple[int, ...], expected: tuple[int, ...] | None
+) -> None:
+    images = RANDOM.random((10, *shape)).astype(np.float32)
+    np.save(tmp_path / "own.npy", images)
+
+    def sources(**options: Any) -> list[data.DataSource]:
+        own = data.FromFile(str(tmp_path / "own.npy"), **options)
+        return [
+            own,
+            data.InMemory(images, **options),
+            data.InMemory(torch.tensor(images), **options),
+        ]
+
+    if expected is None:
+        with pytest.raises(ValueError, match="`channels_last` must be given"):
+            sources()
+    for source in sources() if expected is not None else []:
+        assert tuple(source.event_shape) == expected
+        moved = images if expected == shape else np.moveaxis(images, -1, 1)
+        assert same_rows(rows_of(source), np.ascontiguousarray(moved))
+        assert ("channels_last" in source.summary) == (expected != shape)
+    assert all(each.event_shape == (shape[2], *shape[:2]) for each in sources(channels_last=True))
+    assert all(each.event_shape == shape for each in sources(channels_last=False))
+
+
+def test_images_without_a_channel_are_grey(tmp_path: Path) -> None:
+    np.save(tmp_path / "own.npy", IMAGES[..., 0])
+    assert data.FromFile(str(tmp_path / "own.npy")).event_shape == (1, 5, 4)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "most", "levels"),
+    [
+        ("?", 1, 2),
+        ("u1", 1, 2),
+        ("u1", 200, 256),
+        ("<u2", 300, 301),
+        (">i4", 9, 10),
+        ("<i8", 9, 10),
+        ("<f4", 9, None),
+        (">f8", 9, None),
+        ("<f2", 9, None),
+        ("<g", 9, None),
+    ],
+)
+def test_levels_and_dtypes_of_arrays(
+    tmp_path: Path, dtype: str, most: int, levels: int | None
+) -> None:
+    x = (np.arange(60).reshape(20, 3) % (most + 1)).astype(np.dtype(dtype))
+    x[0] = most
+    np.save(tmp_path / "own.npy", x)
+    source = data.FromFile(str(tmp_path / "own.npy"))
+    assert source.num_levels == levels
+    assert same_rows(rows_of(source), x.astype(float))
+    if levels is not None:
+        assert f"{levels} levels inferred" in source.summary
+        assert data.FromFile(str(tmp_path / "own.npy"), num_levels=500).num_levels == 500
+        counts = data.FromFile(str(tmp_path / "own.npy"), kinds="count")
+        assert counts.num_levels is None
+        assert counts.columns == [data.Column(f"x{i}", "count") for i in range(3)]
+        assert rows_of(counts).dtype == torch.float32
+
+
+# --- tables
+
+
+def test_kinds_of_columns_and_the_way_back(tmp_path: Path) -> None:
+    table = frame(colour=pytest.importorskip("pandas").Categorical(["red", "blue"] * 25))
+    table.to_parquet(tmp_path / "own.parquet")
+    options: dict[str, Any] = {"kinds": {"age": "count"}, "label": "species"}
+    source = data.FromFile(str(tmp_path / "own.parquet"), **options)
+    assert source.columns == [
+        data.Column("age", "count"),
+        data.Column("height"),
+        data.Column("smoker", "categorical", ("False", "True")),
+        data.Column("colour", "categorical", ("blue", "red")),
+    ]
+    assert "2 categorical" in source.summary
+    (x, labels) = source.test.tensors  # type: ignore[attr-defined]
+    back = source.to_frame(x)
+    for row, code in zip(back.itertuples(), labels, strict=True):
+        own = table[np.isclose(table.height, row.height, atol=1e-6)].iloc[0]
+        assert (row.age, str(own.smoker), row.colour) == (own.age, row.smoker, own.colour)
+        assert (source.classes or [])[code] == own.species
+    assert back.age.dtype.kind == "i"
+    back.to_csv(tmp_path / "back.csv", index=False)
+    assert data.FromFile(str(tmp_path / "back.csv"), kinds={"age": "count"}).columns is not None
+
+
+def test_missing_values(tmp_path: Path) -> None:
+    table = frame()
+    table.loc[3:5, "height"], table.loc[7, "species"] = np.nan, None
+    table.to_csv(tmp_path / "own.csv", index=False)
+    found = r"missing=True \(--data.missing true\); got 3 of 50 in 'height', 1 of 50 in 'species'"
+    with pytest.raises(ValueError, match=found):
+        data.FromFile(str(tmp_path / "own.csv"))
+    source = data.FromFile(str(tmp_path / "own.csv"), missing=True)
+    assert source.missing
+    assert int(rows_of(source).isnan().sum()) == 4
+    back = source.to_frame(rows_of(source))
+    assert back.isna().sum().to_dict() == {"age": 0, "height": 3, "species": 1, "smoker": 0}
+    with pytest.raises(ValueError, match="`label: species` must have a label in every row; got 1"):
+        data.FromFile(str(tmp_path / "own.csv"), missing=True, label="species")
+    assert data.FromFile(str(tmp_path / "own.csv"), drop=["height", "species"]).event_shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "message"),
+    [
+        (
+            {"note": [f"word {i}" for i in range(50)]},
+            {},
+            "`table: note` must hold numbers or categ",
+        ),
+        ({"day": ["2020-01-02", "2021-01-02"] * 25}, {}, "`table: day` must hold numbers or categ"),
+        ({"day": ["1.2.2020", "2.2.2020"] * 25}, {}, "got dates, '1.2.2020'"),
+        ({"big": [np.inf, 1.0] * 25}, {}, "`table: big` must be finite"),
+        ({"none": [None] * 50}, {"missing": True}, "none in none"),
+        ({}, {"label": "kind"}, "`label` must be of the table's columns (age, height"),
+        ({}, {"drop": ["kind"]}, "`drop` must be of the table's columns"),
+        ({}, {"kinds": {"kind": "count"}}, "`kinds` must be of the table's columns"),
+        ({}, {"kinds": {"age": "counts"}}, "`kinds` must be one of 'gaussian'"),
+        ({}, {"kinds": {"height": "count"}}, "`table: height` must hold whole numbers"),
+        ({}, {"kinds": {"species": "gaussian"}}, "`table: species` must hold numbers"),
+        ({}, {"label": "height"}, "`label: height` must hold integers or names"),
+        ({}, {"drop": ["age", "height", "species", "smoker"]}, "must have a column of data"),
+        ({}, {"channels_last": True}, "`channels_last` must be left out for a table"),
+    ],
+)
+def test_what_a_table_is_not_is_one_clear_error(
+    tmp_path: Path, columns: dict[str, Any], options: dict[str, Any], message: str
+) -> None:
+    frame(**columns).to_csv(tmp_path / "own.csv", index=False)
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        data.FromFile(str(tmp_path / "own.csv"), **options)
+    assert "own.csv" in str(error.value)
+    assert str(error.value).isprintable()
+
+
+def test_what_spreadsheets_write(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    frame().to_csv(path)
+    source = data.FromFile(str(path))
+    assert source.event_shape == (4,)
+    assert "row numbers" in source.summary
+    frame().to_csv(path, index=False, sep=";")
+    assert data.FromFile(str(path)).event_shape == (4,)
+    np.savetxt(path, X, delimiter=",")
+    source = data.FromFile(str(path))
+    assert [column.name for column in source.columns or ()] == ["x0", "x1", "x2"]
+    assert same_rows(rows_of(source).float(), X)
+    parts = ["train"] * 30 + ["val"] * 12 + ["test"] * 8
+    frame(split=parts).to_csv(path, index=False)
+    assert [len(part) for part in data.FromFile(str(path)).splits.values()] == [30, 12, 8]  # type: ignore[arg-type]
+
+
+def test_integer_labels_of_a_table_keep_their_names() -> None:
+    source = data.InMemory(frame(grade=LABELS * 10 + 5), label="grade", drop=["species"])
+    assert source.classes == ["5", "15", "25"]
+    assert data.InMemory(frame(grade=LABELS), label="grade", num_classes=5).num_classes == 5
+
+
+def test_labels_of_cells(tmp_path: Path) -> None:
+    source = data.FromFile(str(_h5ad(tmp_path)), label="species")
+    assert source.classes == ["ant", "cat", "dog"]
+    with pytest.raises(ValueError, match=r"`label` must be a column of obs \(age, height"):
+        data.FromFile(str(tmp_path / "x.h5ad"), label="kind")
+
+
+# --- memory
+
+
+def test_arrays_are_not_copied(tmp_path: Path) -> None:
+    source = data.FromFile(str(_npy(tmp_path)))
+    for part in source.splits.values():
+        assert isinstance(part, Rows)
+        assert isinstance(part.arrays[0], np.memmap)
+    train: Any = source.train
+    batches = torch.utils.data.DataLoader(train, batch_size=10)
+    assert torch.equal(torch.cat([x for (x,) in batches]), train.tensors[0])
+    sorted_rows = torch.cat([x for (x,) in train.chunks()])
+    assert torch.equal(sorted_rows.unique(dim=0), train.tensors[0].unique(dim=0))
+    mapped = data.InMemory(np.load(tmp_path / "x.npy", mmap_mode="r"))
+    assert torch.equal(rows_of(mapped), rows_of(source))
+
+
+def test_mapped_data_train_as_data_in_memory(tmp_path: Path) -> None:
+    pytest.importorskip("lightning")
+    settings: dict[str, Any] = {
+        "max_epochs": 2,
+        "num_samples": 0,
+        "progress": False,
+        "batch_size": 8,
+    }
+    losses = []
+    for name, source in (
+        ("mapped", data.FromFile(str(_npy(tmp_path)))),
+        ("memory", data.InMemory(torch.from_numpy(X))),
+    ):
+        torch.manual_seed(0)
+        model = models.FactorAnalysis((3,), latent_dim=1)
+        training.fit(model, source, run=tmp_path / name, accelerator="cpu", **settings)
+        losses.append(training.evaluate(model, source).nats.mean)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
