@@ -8,7 +8,6 @@ import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -112,7 +111,7 @@ def decode(path: str, how: Decoding) -> Any:
 def _opened(path: str) -> Iterator[Any]:
     pillow: Any = require("PIL.Image", extra="train")
     try:
-        suffix = Path(path).suffix.lower()
+        suffix = os.path.splitext(path)[1].lower()
         _demand(suffix not in UNREADABLE, f"{suffix} files are not read: convert to JPEG or PNG")
         _demand(stat.S_ISREG(os.stat(path).st_mode), "not a regular file")  # a pipe would block
         with warnings.catch_warnings():

@@ -1,0 +1,133 @@
+"""What data of one's own cost: ``python tests/benchmarks/own_data.py images``.
+
+Generates a folder of 32x32 PNGs in a temporary folder. Opens it for the first time, when all are
+decoded, and again, mapped from the cache; trains a small VAE on it and on the same data in memory,
+steps interleaved in one process after all has been read once, and prints the ratio of their medians; and
+prints the anonymous memory (``RssAnon``) of a process that has trained on all images, and of one on
+a thousand of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import TensorDataset
+
+from pyro_genmodels import data
+from pyro_genmodels.models import VAE, ELBOLoss, VAENetwork
+from pyro_genmodels.training.batches import Batches
+
+FEW = 1000
+
+
+def generate_images(folder: Path, count: int) -> None:
+    """Write smooth noise, as PNGs of about 2 kB, in folders of a thousand below two classes."""
+    random = np.random.default_rng(0)
+    for number in range(count):
+        place = folder / "ab"[number % 2] / f"{number // 1000}"
+        place.mkdir(parents=True, exist_ok=True)
+        small = Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8))
+        small.resize((32, 32)).save(place / f"{number}.png", compress_level=1)
+
+
+def rss_anon() -> float:
+    """Return this process's anonymous memory in megabytes."""
+    status = Path("/proc/self/status").read_text()
+    found = re.search(r"RssAnon:\s+(\d+) kB", status)
+    assert found is not None
+    return int(found[1]) / 1000
+
+
+def model_of(source: data.DataSource) -> VAE:
+    return VAE(source.event_shape, num_levels=256, latent_dim=16, network=VAENetwork(hidden=[256]))
+
+
+class Training:
+    """A VAE's steps on one data set, and how long each takes with its batch."""
+
+    def __init__(self, source: data.DataSource, dataset: object, batch_size: int) -> None:
+        self.model = model_of(source)
+        self.batches = Batches(dataset, self.model, batch_size, seed=0)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), 1e-3)
+        self.loss, self.seconds, self._epoch = ELBOLoss(self.model), list[float](), iter(())
+
+    def step(self) -> None:
+        start = time.perf_counter()
+        batch = next(self._epoch, None)
+        if batch is None:
+            self._epoch = iter(self.batches)
+            batch = next(self._epoch)
+        loss = self.loss(batch[0])
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.seconds.append(time.perf_counter() - start)
+
+
+def opening(folder: Path) -> data.ImageFolder:
+    start = time.perf_counter()
+    source = data.ImageFolder(str(folder))
+    print(f"opened {source} in {time.perf_counter() - start:.1f} s", flush=True)
+    return source
+
+
+def memory(folder: Path) -> None:
+    """Train for an epoch and print the memory that it took."""
+    source = opening(folder)
+    training = Training(source, source.train, 128)
+    for _ in range(len(training.batches) + 1):
+        training.step()
+    print(f"RssAnon {rss_anon():.0f} MB", flush=True)
+
+
+def images(folder: Path, count: int) -> None:
+    for name, number in (("few", FEW), ("many", count)):
+        generate_images(folder / name, number)
+        print(f"{number} images:", flush=True)
+        for _ in range(2):
+            subprocess.run([sys.executable, __file__, "memory", str(folder / name)], check=True)
+    source = opening(folder / "many")
+    whole = TensorDataset(*source.train.gather(torch.arange(len(source.train))))  # type: ignore[attr-defined,arg-type]
+    pair = [Training(source, dataset, 128) for dataset in (source.train, whole)]
+    for training in pair:
+        for _ in range(len(training.batches)):
+            training.step()
+        training.seconds.clear()
+    for _ in islice(iter(int, 1), 400):
+        for training in pair:
+            training.step()
+    mapped, in_memory = (statistics.median(training.seconds) for training in pair)
+    print(
+        f"step {1e3 * mapped:.2f} ms, in memory {1e3 * in_memory:.2f} ms: {mapped / in_memory:.3f}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["images", "memory"])
+    parser.add_argument("folder", nargs="?")
+    parser.add_argument("--count", type=int, default=100_000)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.what == "memory":
+        memory(Path(arguments.folder))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["PYRO_GENMODELS_CACHE"] = f"{folder}/cache"
+        images(Path(folder), arguments.count)
+
+
+if __name__ == "__main__":
+    main()
