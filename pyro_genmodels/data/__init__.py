@@ -15,11 +15,13 @@ from pyro_genmodels.data.exact.markov import MarkovChain
 from pyro_genmodels.data.exact.mosaic import Mosaic
 from pyro_genmodels.data.exact.plane import Checkerboard, EightGaussians
 from pyro_genmodels.data.exact.sprites import Sprites
+from pyro_genmodels.data.files.audio import Audio
 from pyro_genmodels.data.files.codes import Codes
 from pyro_genmodels.data.files.from_file import FromFile
 from pyro_genmodels.data.files.in_memory import InMemory
 from pyro_genmodels.data.files.opening import ACCEPTED, open_source, source_class
 from pyro_genmodels.data.files.streamed import Streamed
+from pyro_genmodels.data.files.text import Text
 from pyro_genmodels.data.images.celeba import CelebA
 from pyro_genmodels.data.images.image_folder import ImageFolder
 from pyro_genmodels.data.mu_law import mu_law_decode, mu_law_encode
@@ -31,6 +33,7 @@ __all__ = [
     "MNIST",
     "PPCA",
     "SVHN",
+    "Audio",
     "BarsAndStripes",
     "CelebA",
     "Checkerboard",
@@ -53,6 +56,7 @@ __all__ = [
     "Sampled",
     "Sprites",
     "Streamed",
+    "Text",
     "lengths",
     "mu_law_decode",
     "mu_law_encode",

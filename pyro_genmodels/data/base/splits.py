@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 
@@ -51,3 +52,22 @@ def fraction_of(size: int, fraction: float, argument: str) -> int:
     """
     check(0 < fraction < 1, argument, "lie strictly between 0 and 1", fraction)
     return max(1, round(size * fraction))
+
+
+def blocks(size: int, held_out: Sequence[int]) -> list[slice]:
+    """Split ``range(size)`` into contiguous parts, the held-out ones behind the rest.
+
+    For what is one piece, such as a recording, of which neighbours are alike.
+
+    Raises:
+        ValueError: If nothing would be left for the first part.
+
+    Example:
+        >>> blocks(10, (2, 3))
+        [slice(0, 5, None), slice(5, 7, None), slice(7, 10, None)]
+    """
+    stop = size - sum(held_out)
+    rule = f"number more than the {sum(held_out)} held out for validation and test"
+    check(stop > 0, "examples", rule, size)
+    ends = [0, stop, *(stop + n for n in itertools.accumulate(held_out))]
+    return [slice(first, last) for first, last in itertools.pairwise(ends)]

@@ -8,7 +8,9 @@ from typing import Any
 
 from pyro_genmodels._checks import check
 from pyro_genmodels.data.base.data_source import DataSource
+from pyro_genmodels.data.files.audio import AUDIO_SUFFIXES, Audio
 from pyro_genmodels.data.files.from_file import FromFile
+from pyro_genmodels.data.files.text import TEXT_SUFFIXES, Text
 from pyro_genmodels.data.images.decoding import SUFFIXES, UNREADABLE
 from pyro_genmodels.data.images.image_folder import ImageFolder
 
@@ -38,10 +40,14 @@ ACCEPTED: tuple[Accepted, ...] = (
     Accepted("table", (".csv", ".tsv", ".parquet"), FromFile, extra="tables"),
     Accepted("sparse matrix of counts", (".mtx",), FromFile, extra="tables"),
     Accepted("single cells", (".h5ad",), FromFile, extra="single-cell"),
+    Accepted("sound", AUDIO_SUFFIXES, Audio, extra="audio"),
+    Accepted("text", TEXT_SUFFIXES, Text),
     # A folder of pictures that cannot be read is for it to refuse, with what can be done.
     Accepted(
         "folder of images", (*SUFFIXES, *UNREADABLE), ImageFolder, is_folder=True, extra="train"
     ),
+    Accepted("folder of sounds", AUDIO_SUFFIXES, Audio, is_folder=True, extra="audio"),
+    Accepted("folder of texts", TEXT_SUFFIXES, Text, is_folder=True),
 )
 """What :func:`open_source` accepts; of a folder, the first row that fits a file in it."""
 
