@@ -78,15 +78,15 @@ def read(path: str | os.PathLike[str], *, map_location: Any = "cpu") -> dict[str
     Raises:
         CheckpointError: If the file is truncated, foreign, or of a newer format.
     """
+    with open(path, "rb"):
+        pass  # an error of the operating system's names the path and what is the matter with it
     try:
-        _check_sums(path)
+        _check_archive(path)
         contents = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         what = "a foreign file, or one with objects that only their own code could load"
         raise CheckpointError(_refusal(path, what)) from error
-    except OSError:
-        raise  # names the path and what is the matter with it
-    except Exception as error:  # torch fails on foreign bytes in many ways of its own
+    except Exception as error:  # torch fails on foreign bytes in many ways, also as an OSError
         raise CheckpointError(_refusal(path, "a truncated, damaged or foreign file")) from error
     own = contents.get(SECTION) if isinstance(contents, dict) else None
     if not isinstance(own, dict) or not isinstance(own.get("format"), int):
@@ -110,13 +110,16 @@ def fill_in(contents: Mapping[str, Any]) -> None:
                     weights.setdefault(prefix + new, weights[prefix + old])
 
 
-def _check_sums(path: str | os.PathLike[str]) -> None:
-    """Raise ``BadZipFile`` for a damaged file: torch writes checksums but does not read them."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise zipfile.BadZipFile(damaged)
+def _check_archive(path: str | os.PathLike[str]) -> None:
+    """Raise ``BadZipFile`` for a damaged file: torch writes checksums but does not read them.
+
+    Torch compresses nothing, so that whatever is larger than its file is not torch's.
+    """
+    with zipfile.ZipFile(path) as archive:
+        packed = [each.filename for each in archive.infolist() if each.compress_type]
+        damaged = packed[0] if packed else archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(damaged)
 
 
 def _refusal(path: str | os.PathLike[str], what: str) -> str:
