@@ -36,6 +36,7 @@ ASKED = {
     ("training/batches.py", "gather"): "a data set's, if it reads whole batches",
     ("training/batches.py", "tensors"): "a data set's, if it is in memory",
     ("training/data_fingerprint.py", "fingerprint"): "a data set's own mark",
+    ("training/data_fingerprint.py", "skipped"): "a data source's, of files that are left out",
     ("training/evaluation.py", "distribution"): "a data source's, if it is known",
     ("cli/plan.py", "message"): "of jsonargparse's errors",
     ("metrics/bounds.py", "event_shape"): "of anything with log-weights",

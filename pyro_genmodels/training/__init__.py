@@ -4,8 +4,15 @@ Importing this package needs no extra; :func:`fit` needs ``train``.
 """
 
 from pyro_genmodels.training.batches import check_source, facts_of
-from pyro_genmodels.training.checkpoint import CheckpointError, load, load_source
+from pyro_genmodels.training.checkpoint import (
+    CheckpointError,
+    RunData,
+    load,
+    load_source,
+    run_data,
+)
 from pyro_genmodels.training.codes import encode_codes
+from pyro_genmodels.training.data_fingerprint import DataFingerprint, fingerprint_kind
 from pyro_genmodels.training.evaluation import Evaluation, evaluate
 from pyro_genmodels.training.fitting import check_run, fit, is_helper, prepare_run
 from pyro_genmodels.training.prior_stage import check_prior_run, check_priors, fit_prior
@@ -14,7 +21,9 @@ from pyro_genmodels.training.settings import TrainingSettings, settings_for
 
 __all__ = [
     "CheckpointError",
+    "DataFingerprint",
     "Evaluation",
+    "RunData",
     "TrainingSettings",
     "check_prior_run",
     "check_priors",
@@ -24,6 +33,7 @@ __all__ = [
     "encode_codes",
     "evaluate",
     "facts_of",
+    "fingerprint_kind",
     "fit",
     "fit_prior",
     "is_helper",
@@ -31,5 +41,6 @@ __all__ = [
     "load_source",
     "prepare_run",
     "rejection_sample",
+    "run_data",
     "settings_for",
 ]

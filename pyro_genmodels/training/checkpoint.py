@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import pickle
 import zipfile
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ import torch
 
 from pyro_genmodels import _migration
 from pyro_genmodels._checks import check
-from pyro_genmodels._configuration import build, configuration, inherited_constructors
+from pyro_genmodels._configuration import build, configuration, inherited_constructors, resolve
 from pyro_genmodels._files import save_whole
 from pyro_genmodels._modules import without_marks
 from pyro_genmodels._version import __version__
-from pyro_genmodels.data import DataSource
+from pyro_genmodels.data import Column, DataSource
 from pyro_genmodels.models import GenerativeModel
+from pyro_genmodels.training.data_fingerprint import DataFingerprint, column_facts
 from pyro_genmodels.training.settings import TrainingSettings
 
 SECTION = "pyro_genmodels"
@@ -29,6 +32,58 @@ COMPLETE = "complete.ckpt"  # a model of two stages: the best of the first, with
 
 class CheckpointError(ValueError):
     """A file is no checkpoint that this version can read; the message says why."""
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run keeps of its data.
+
+    Attributes:
+        path: The checkpoint.
+        description: Class and arguments of the source; ``None`` if no configuration describes it.
+        fingerprint: What tells its data from others; ``None`` in runs of before 2026-12.
+        classes: Names of the labels, if they have some.
+        columns: Columns of a table, if they have names.
+        folder: Working folder of the training, from which relative paths count.
+        format: Format of the checkpoint as it was written.
+    """
+
+    path: Path
+    description: dict[str, Any] | None
+    fingerprint: DataFingerprint | None = None
+    classes: list[str] | None = None
+    columns: list[Column] | None = None
+    folder: str | None = None
+    format: int = _migration.FORMAT
+
+    def differences(self, source: DataSource) -> list[str]:
+        """Name what tells a source's data from the run's; nothing if that is not known."""
+        if self.fingerprint is None:
+            return []
+        return self.fingerprint.differences(DataFingerprint.of(source))
+
+    def check_same(self, source: DataSource, *, accept_other_data: bool = False) -> None:
+        """Raise ``ValueError`` if a source's data are not the run's, unless they are accepted."""
+        other = [] if accept_other_data else self.differences(source)
+        rule = f"be the data that '{self.path}' was trained on, or be accepted"
+        remedy = "(--accept_other_data; in Python accept_other_data=True)"
+        check(not other, "data", f"{rule} {remedy}", f"others: {'; '.join(other)}")
+
+    def located(self, arguments: Mapping[str, Any], path_argument: str | None) -> dict[str, Any]:
+        """Return a source's arguments, paths from where the training's working folder was.
+
+        Args:
+            arguments: Those recorded.
+            path_argument: Which of them says where the data lie.
+        """
+        found = dict(arguments)
+        for name, value in arguments.items() if self.folder is not None else ():
+            if isinstance(value, str) and value:
+                place = os.path.join(self.folder or "", os.path.expanduser(value))
+                # Other strings are no folders, though one may bear the name of a split.
+                if os.path.isfile(place) or (name == path_argument and os.path.isdir(place)):
+                    found[name] = place
+        return found
 
 
 def describe(model: GenerativeModel, source: DataSource | None) -> dict[str, Any]:
@@ -42,6 +97,13 @@ def describe(model: GenerativeModel, source: DataSource | None) -> dict[str, Any
     except ValueError:
         data = None  # the user's own tensors: whoever evaluates the run must bring them again
     own: dict[str, Any] = {"format": _migration.FORMAT, "version": __version__, "data": data}
+    if source is not None:
+        own["source"] = {
+            "fingerprint": DataFingerprint.of(source).as_dict(),
+            "classes": source.classes,
+            "columns": column_facts(source),
+            "folder": os.getcwd(),
+        }
     try:
         return {**own, "model": configuration(model)}
     except ValueError as error:
@@ -174,18 +236,84 @@ def load(
     return model.eval()
 
 
-def load_source(run: str | os.PathLike[str], *, allow: Collection[str] = ()) -> DataSource:
+def load_source(
+    run: str | os.PathLike[str],
+    *,
+    allow: Collection[str] = (),
+    accept_other_data: bool = False,
+    **changes: Any,
+) -> DataSource:
     """Return the data source that a run was trained on.
 
+    Args:
+        run: A run folder or a checkpoint.
+        allow: Full names of classes outside this package that may be imported.
+        accept_other_data: Return the source also where its data are now others, as a file's that
+            was written anew.
+        **changes: Arguments of the source in the place of those recorded, such as where the data
+            lie now: ``path="..."``.
+
     Raises:
-        CheckpointError: If the run was trained on data that no configuration describes.
+        CheckpointError: If the run was trained on data that no configuration describes, or they
+            are not there any more.
+        ValueError: If the data are others than those that the run was trained on.
     """
-    path = checkpoint_path(run)
-    own = read(path)[SECTION]
-    description = own.get("data")
+    known = run_data(run)
+    path, description = known.path, known.description
     if description is None:
         raise CheckpointError(f"'{path}' must name its data; it was trained on the caller's own.")
-    return _build(description, DataSource, path, allow, own["format"])
+    name = _path_argument(description, allow)
+    arguments = known.located(description.get("arguments") or {}, name) | changes
+    place = arguments.get(name) if name is not None else None
+    if place is not None and not os.path.exists(os.path.expanduser(place)):
+        remedy = f"say where they lie now: --data PATH (in Python load_source(run, {name}=...))"
+        raise CheckpointError(f"'{path}' was trained on '{place}', which is not there: {remedy}.")
+    described = {**description, "arguments": arguments}
+    source: DataSource = _build(described, DataSource, path, allow, known.format)
+    known.check_same(source, accept_other_data=accept_other_data)
+    return source
+
+
+def run_data(run: str | os.PathLike[str]) -> RunData:
+    """Return what a run keeps of its data, which need not be there.
+
+    Args:
+        run: A run folder (its last checkpoint is taken: data that were accepted in the place of
+            the first ones are the run's) or a checkpoint.
+
+    Raises:
+        CheckpointError: If there is no checkpoint, or it cannot be read.
+    """
+    path = find_checkpoint(run, LAST) or checkpoint_path(run)
+    try:
+        own = read(path)[SECTION]
+    except CheckpointError:
+        path = checkpoint_path(run)  # the best says nearly as much
+        own = read(path)[SECTION]
+    found = own.get("source") or {}
+    mark, columns = found.get("fingerprint"), found.get("columns")
+    try:
+        return RunData(
+            path,
+            own.get("data"),
+            None if mark is None else DataFingerprint(**mark),
+            found.get("classes"),
+            columns and [Column(c["name"], c["kind"], tuple(c["categories"])) for c in columns],
+            found.get("folder"),
+            own["format"],
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        what = "one whose account of its data cannot be read"
+        raise CheckpointError(_refusal(path, what)) from error
+
+
+def _path_argument(description: Mapping[str, Any], allow: Collection[str]) -> str | None:
+    """Return which argument says where a source's data lie, if one does."""
+    try:
+        cls = resolve(str(description["class"]), allow=allow)
+    except (ValueError, KeyError):
+        return None  # an error where it is built
+    return cls.path_argument if inspect.isclass(cls) and issubclass(cls, DataSource) else None
 
 
 def _build(description: Any, kind: type, path: Path, allow: Collection[str], written: int) -> Any:

@@ -30,6 +30,7 @@ from pyro_genmodels.training.checkpoint import (
     check_resumable,
     load_weights,
     read,
+    run_data,
 )
 from pyro_genmodels.training.objective import make_loss
 from pyro_genmodels.training.samples import save_picture
@@ -48,6 +49,7 @@ def fit(
     run: str | os.PathLike[str],
     resume: bool = False,
     overwrite: bool = False,
+    accept_other_data: bool = False,
     callbacks: Sequence[Any] = (),
     **settings: Any,
 ) -> list[dict[str, float]]:
@@ -70,6 +72,8 @@ def fit(
         run: Folder for all that training writes.
         resume: Go on from the folder's last checkpoint, from the start if there is none yet.
         overwrite: Train anew into a folder that holds a run.
+        accept_other_data: Resume on other data than the run was trained on, which are its data
+            from then on.
         callbacks: Further callbacks of Lightning's.
         **settings: Fields of :class:`TrainingSettings`; the model family's own by default.
 
@@ -78,13 +82,15 @@ def fit(
 
     Raises:
         ValueError: If a setting is impossible, or the data do not fit the model or are constant in
-            a column, which cannot be standardised.
+            a column, which cannot be standardised; or if they are others than those of the run to
+            resume, unless they are accepted.
         CheckpointError: If the checkpoint to resume from cannot be read.
         FileExistsError: If the folder holds a run and neither ``resume`` nor ``overwrite``.
         TrainingError: If a loss is not finite or a parameter gets no gradient.
         ImportError: If the ``train`` extra is not installed.
     """
-    chosen = check_run(model, source, run, resume=resume, **settings)
+    accepted = {"resume": resume, "accept_other_data": accept_other_data}
+    chosen = check_run(model, source, run, **accepted, **settings)
     last = Path(run) / FOLDER / LAST
     resumes = resume and last.is_file()
     with _undone_unless_trained(model):
@@ -118,6 +124,7 @@ def check_run(
     run: str | os.PathLike[str],
     *,
     resume: bool = False,
+    accept_other_data: bool = False,
     **settings: Any,
 ) -> TrainingSettings:
     """Check all that can be known before a run, while its folder is still as it was.
@@ -127,7 +134,8 @@ def check_run(
 
     Raises:
         ValueError: If a setting is impossible, of any model or of this one, the data do not fit
-            the model or cannot be standardised, or the checkpoint to resume from does not fit.
+            the model, cannot be standardised or are not those of the run to resume, or the
+            checkpoint to resume from does not fit.
         ImportError: If the ``train`` extra is not installed.
     """
     chosen = settings_for(model, **settings)
@@ -144,6 +152,7 @@ def check_run(
             rule = f"be {before}, as before, or left out"
             check(before == chosen.standardize, "standardize", rule, chosen.standardize)
         chosen = replace(chosen, standardize=before)
+        run_data(last).check_same(source, accept_other_data=accept_other_data)
     elif chosen.standardize and in_memory(source.train) and not model.is_trained:
         model.check_columns(source.train)  # of other data, one pass more would cost too much
     return chosen

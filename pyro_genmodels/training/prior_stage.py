@@ -33,6 +33,7 @@ from pyro_genmodels.training.checkpoint import (
     load,
     load_source,
     read,
+    run_data,
     save,
 )
 from pyro_genmodels.training.codes import encode_codes, fingerprint, raster_order
@@ -50,6 +51,7 @@ def fit_prior(
     source: DataSource | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    accept_other_data: bool = False,
     allow: Collection[str] = (),
     callbacks: Sequence[Any] = (),
     **settings: Any,
@@ -67,9 +69,10 @@ def fit_prior(
     Args:
         run: Folder of a trained VQ-VAE.
         priors: A prior for each map, from the top; ``learned_priors(model)`` by default.
-        source: The data, where the run was trained on the caller's own.
+        source: The data, where the run was trained on the caller's own, or where they lie now.
         resume: Go on with a training of the priors, interrupted or not.
         overwrite: Train priors anew, though the run has some.
+        accept_other_data: Train on the codes of other data than the run was trained on.
         allow: Full names of classes outside this package that may be imported.
         callbacks: Further callbacks of Lightning's.
         **settings: Fields of :class:`TrainingSettings`; ``num_samples`` is that of the completed
@@ -79,7 +82,8 @@ def fit_prior(
         One row an epoch, in nats per example and bits per code.
 
     Raises:
-        ValueError: If the run is no VQ-VAE's, the priors do not fit it, or a setting is impossible.
+        ValueError: If the run is no VQ-VAE's, the priors do not fit it, a setting is impossible, or
+            the data are others than the run's and not accepted.
         FileExistsError: If the run has priors, or an interrupted training of them, and is neither
             to be resumed nor overwritten.
         CheckpointError: If the run has no checkpoint that can be read.
@@ -93,11 +97,15 @@ def fit_prior(
         priors = learned_priors(model)
     coder = _coder(model, priors)
     written = read(first_stage(folder))[SECTION]["written"]
-    data = source if source is not None else load_source(first_stage(folder), allow=allow)
-    if resume:
-        _check_same_codes(folder, model, data, written)
-    codes = encode_codes(model.to(_device(chosen)), data, folder / CODES, written=written)
+    if source is None:
+        source = load_source(folder, allow=allow, accept_other_data=accept_other_data)
+    else:
+        run_data(folder).check_same(source, accept_other_data=accept_other_data)
+    if resume and not accept_other_data:
+        _check_same_codes(folder, model, source, written)
+    codes = encode_codes(model.to(_device(chosen)), source, folder / CODES, written=written)
     within = {**settings, "num_samples": 0, "callbacks": callbacks}
+    within["accept_other_data"] = accept_other_data
     history = fit(coder, codes, run=folder / PRIOR, resume=resume, overwrite=overwrite, **within)
     if not is_helper():
         _complete(folder, model.cpu(), [prior.cpu() for prior in priors], chosen)
@@ -209,7 +217,8 @@ def _complete(
     model.set_code_priors(priors)
     model.eval()
     own = read(first_stage(folder))[SECTION]
-    description = {**describe(model, None), "data": own.get("data")}
+    kept = {name: own[name] for name in ("data", "source") if name in own}
+    description = {**describe(model, None), **kept}
     contents = {SECTION: {**description, "weights": model.state_dict()}}
     save(contents, folder / FOLDER / COMPLETE)
     save_picture(model, folder, settings.num_samples, settings.seed)

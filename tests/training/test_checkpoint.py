@@ -67,8 +67,8 @@ def test_a_model_with_foreign_parts_trains_and_is_loaded_into_one_like_it(tmp_pa
         scaled = AffineTransform(torch.zeros(size), 2.0, event_dim=1)
         return models.FlowModel((size,), [pt.affine_autoregressive(size, [8]).inv, scaled])
 
-    model = flow()
-    training.fit(model, source(), run=tmp_path, max_epochs=2, **QUICK)
+    model, own = flow(), source()
+    training.fit(model, own, run=tmp_path, max_epochs=2, **QUICK)
     with pytest.raises(
         CheckpointError, match=r"a model like its own: .models.FlowModel\(transforms"
     ):
@@ -78,7 +78,7 @@ def test_a_model_with_foreign_parts_trains_and_is_loaded_into_one_like_it(tmp_pa
         assert torch.equal(again.state_dict()[name], value)
     with pytest.raises(CheckpointError, match="must fit its model"):
         training.load(tmp_path, model=flow(4))
-    training.fit(flow(), source(), run=tmp_path, resume=True, max_epochs=3, **QUICK)
+    training.fit(flow(), own, run=tmp_path, resume=True, max_epochs=3, **QUICK)
 
 
 def test_a_class_outside_is_not_even_imported(run: Path, tmp_path: Path) -> None:
@@ -218,13 +218,14 @@ def test_a_model_is_no_data_source(run: Path, tmp_path: Path) -> None:
 
 
 def test_runs_of_before_the_quantisers_kept_more_load_and_go_on(tmp_path: Path) -> None:
+    images = data.InMemory(torch.randn(100, 1, 4, 4))
+
     def history(max_epochs: int, **options: Any) -> list[dict[str, float]]:
         model = models.VQVAE(
             (1, 4, 4),
             codebook=models.Codebook(4, dim=2),
             network=models.VQVAENetwork(reduction=2, hidden_channels=8, num_blocks=0),
         )
-        images = data.InMemory(torch.randn(100, 1, 4, 4))
         options |= {"run": tmp_path, "max_epochs": max_epochs, **QUICK}
         return training.fit(model, images, **options)
 
