@@ -290,7 +290,7 @@ def test_old_options_name_the_new_ones(
 ) -> None:
     require("jsonargparse", extra="train")
     words = ["train", name.partition(".")[2], "--data", "digits", "--run", str(tmp_path / "run")]
-    assert main([*words, f"--model.{old}", "1"]) == 1
+    assert main([*words, f"--model.{old}", "1"]) == 2
     shown = capsys.readouterr().err
     assert f"--model.{old} is now --model.{to.argument}.{to.field}\n" in shown
     assert not (tmp_path / "run").exists()

@@ -166,7 +166,7 @@ def test_a_preset_gives_way_to_options_and_data(tmp_path: Path) -> None:
     assert settings == {"batch_size": 500, "schedule": "constant", "learning_rate": 1e-3}
     assert used["model"]["num_levels"] == 17
     resume = ["train", "--run", str(folder), "--resume", "--max_epochs", "2"]
-    assert main([*resume, "--preset", "mnist"]) == 1
+    assert main([*resume, "--preset", "mnist"]) == 2
     assert main(resume) == 0
 
 
@@ -233,7 +233,9 @@ def test_an_error_is_one_line(
     (tmp_path / "file").write_text("text")
     (tmp_path / "evil.yaml").write_text(EVIL)
     (tmp_path / "broken.yaml").write_text("a: [1\nb: :")
-    assert main(words.format(tmp=tmp_path).split()) == 1
+    at_work = ("none.yaml", "be YAML", "hold MNIST's", "must be a checkpoint", "whole checkpoint")
+    failed = "file/run" in words or any(part in message for part in at_work)
+    assert main(words.format(tmp=tmp_path).split()) == (1 if failed else 2)
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1

@@ -125,5 +125,6 @@ def test_mistakes(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (["decompress", run, here + "/one.pgm", *labels, *back], "`data` must have leading"),
         (["compress", run, "--output", here + "/no/x.pgm"], "`output` must lie in a folder"),
     ]:
-        refuse(words, message, capsys)
+        wrong = ("be given", "be left out", "`output`", "`num`", "`input` must be a file")
+        refuse(words, message, capsys, status=2 if any(w in message for w in wrong) else 1)
     assert contents(tmp_path) == before

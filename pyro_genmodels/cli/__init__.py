@@ -9,8 +9,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
+
+from pyro_genmodels.cli.usage import UsageError, split_data_options
 
 _DESCRIPTION = "Train, score and sample likelihood-based deep generative models."
 _EXAMPLES = """examples:
@@ -31,7 +34,9 @@ _COMMANDS = {
     "decompress": "bring data back that were compressed with a run's model",
     "list": "list models and data sources",
 }
-_INTERRUPTED = 130
+_WRONG, _INTERRUPTED = 2, 130
+# Torch prints some of its errors in bold.
+_TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             raise
         print(f"error: {_one_line(error)}", file=sys.stderr)
-        return 1
+        return _WRONG if isinstance(error, UsageError) else 1
 
 
 def _dispatch(words: list[str]) -> int:
@@ -79,7 +84,12 @@ def _dispatch(words: list[str]) -> int:
             module = importlib.import_module(f"pyro_genmodels.cli.commands.{name}")
             module.add_arguments(command)
             command.set_defaults(run=module.run)
+    train = words[:1] == ["train"]
+    words, of_data = (words, []) if train else split_data_options(words)
     parsed, rest = parser.parse_known_args(words)
+    if of_data and "data" not in parsed:
+        rest = [*rest, *of_data]
+    parsed.data_words = of_data
     if rest and parsed.command != "train":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return parsed.run(parsed, rest)
@@ -87,7 +97,8 @@ def _dispatch(words: list[str]) -> int:
 
 def _one_line(error: Exception) -> str:
     # Pyro adds shapes of sites to an error's text, even where there are none.
-    text = " ".join(str(error).split()).partition(" Trace Shapes:")[0]
+    text = _TERMINAL_CODES.sub("", str(error))
+    text = " ".join(text.split()).partition(" Trace Shapes:")[0]
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         text = f"{error.strerror}: '{error.filename}'"
     elif isinstance(error, ModuleNotFoundError) and error.name:

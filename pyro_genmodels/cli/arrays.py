@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import csv
+import math
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_genmodels import training
+from pyro_genmodels import data, training
 from pyro_genmodels._checks import check, require
 from pyro_genmodels._files import save_whole, written_whole
 from pyro_genmodels.cli.scoring import torch_device
+from pyro_genmodels.cli.sources import run_source
+from pyro_genmodels.cli.usage import usage
 from pyro_genmodels.data.base import as_event, with_bits
 from pyro_genmodels.nets.layers import check_finite_context
 
@@ -39,7 +44,7 @@ def read_data(
     """
     path = Path(name)
     if name in _SPLITS:
-        return _split(name, 0, arguments)
+        return _split(name, 0, model, arguments)
     if path.is_dir():
         return _pictures(path, model.num_levels)
     x, event = _array(path, argument), tuple(model.event_shape)
@@ -60,17 +65,19 @@ def read_context(
         part: Name of the part of the data, if it is one.
 
     Raises:
-        ValueError: If a conditional model is given none, too few, or features that are not finite,
-            or another model one.
+        UsageError: If a conditional model is given none, or another model one.
+        ValueError: If there are too few, or features that are not finite.
     """
     name = arguments.labels or (part if part in _SPLITS else None)
-    if model.context_event_dim is None:
-        rule = "be left out, the model takes none"
-        check(arguments.labels is None, "labels", rule, arguments.labels)
-        return None
-    check(name is not None, "labels", "be given, the model is conditional", "none")
+    with usage():
+        if model.context_event_dim is None:
+            rule = "be left out, the model takes none"
+            check(arguments.labels is None, "labels", rule, arguments.labels)
+            return None
+        check(name is not None, "labels", "be given, the model is conditional", "none")
     assert name is not None  # narrows the type for the checker
-    context = _split(name, 1, arguments) if name in _SPLITS else _array(Path(name), "labels")
+    part_of_data = name in _SPLITS
+    context = _split(name, 1, model, arguments) if part_of_data else _array(Path(name), "labels")
     if number is not None:
         found = tuple(context.shape)
         many = context.dim() > model.context_event_dim and len(context) >= number
@@ -83,7 +90,7 @@ def read_context(
 def check_output(
     path: Path, suffixes: tuple[str, ...] = (), *, argument: str = "output", folders: bool = False
 ) -> None:
-    """Raise ``ValueError`` unless a file of that name can be written.
+    """Raise ``UsageError`` unless a file of that name can be written.
 
     Args:
         path: The file.
@@ -91,19 +98,34 @@ def check_output(
         argument: What the error calls it.
         folders: Whether a name without a suffix is that of a new folder.
     """
-    there = path.parent.is_dir()
-    check(there, argument, "lie in a folder that is there", f"'{path}'")
-    if folders and not path.suffix:
-        check(not path.exists(), argument, "be a new folder", f"'{path}'")
-        return
     rule = f"be a file that ends in {' or '.join(suffixes)}" if suffixes else "be a file"
     fits = not path.is_dir() and (not suffixes or path.suffix in suffixes)
-    check(fits, argument, f"{rule}, or a new folder" if folders else rule, f"'{path}'")
+    with usage():
+        there = path.parent.is_dir()
+        check(there, argument, "lie in a folder that is there", f"'{path}'")
+        if folders and not path.suffix:
+            check(not path.exists(), argument, "be a new folder", f"'{path}'")
+        else:
+            check(fits, argument, f"{rule}, or a new folder" if folders else rule, f"'{path}'")
 
 
-def write_data(x: Tensor, num_levels: int | None, path: Path) -> None:
-    """Write an array, a tensor, or without a suffix a folder of pictures, whole or not at all."""
-    if path.suffix == ".pt":
+def write_data(
+    x: Tensor,
+    num_levels: int | None,
+    path: Path,
+    columns: Sequence[data.Column] | None = None,
+) -> None:
+    """Write a table, an array, a tensor, or without a suffix a folder of pictures, whole or not.
+
+    Args:
+        x: The data.
+        num_levels: Their levels; ``None`` if they are continuous.
+        path: Where to.
+        columns: Names and kinds of a table's columns, if they are known.
+    """
+    if path.suffix == ".csv":
+        _write_table(x.cpu().flatten(1), num_levels is not None, columns, path)
+    elif path.suffix == ".pt":
         save_whole(x.cpu(), path)
     elif path.suffix == ".npy":
         array = x.cpu().numpy()
@@ -115,16 +137,37 @@ def write_data(x: Tensor, num_levels: int | None, path: Path) -> None:
         _write_pictures(x, bits_of(num_levels), path)
 
 
-def _split(name: str, column: int, arguments: argparse.Namespace) -> Tensor:
+def _write_table(
+    rows: Tensor, whole: bool, columns: Sequence[data.Column] | None, path: Path
+) -> None:
+    named = columns or [data.Column(f"x{index}") for index in range(rows.shape[1])]
+    with written_whole(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([column.name for column in named])
+        for row in rows.tolist():
+            writer.writerow([_cell(v, c, whole) for v, c in zip(row, named, strict=True)])
 
-    dataset: Any = training.load_source(arguments.run_folder, allow=arguments.allow).splits[name]
+
+def _cell(value: float, column: data.Column, whole: bool) -> str:
+    if math.isnan(value):
+        return ""
+    if column.kind == "categorical":
+        return column.categories[round(value)]
+    return f"{round(value)}" if whole or column.kind == "count" else f"{value:.9g}"
+
+
+def _split(name: str, column: int, model: Any, arguments: argparse.Namespace) -> Tensor:
+    if "source" not in arguments:  # data and labels are of the same one
+        arguments.source = run_source(arguments, model)
+    dataset: Any = arguments.source.splits[name]
     return torch.stack([torch.as_tensor(dataset[i][column]) for i in range(len(dataset))])
 
 
 def _array(path: Path, argument: str = "input") -> Tensor:
 
     rule = f"be a file that ends in {' or '.join(_FILES)}"
-    check(path.suffix in _FILES, argument, rule, f"'{path}'")
+    with usage():
+        check(path.suffix in _FILES, argument, rule, f"'{path}'")
     try:
         if path.suffix == ".npy":
             found = _as_tensor(np.load(path, allow_pickle=False))

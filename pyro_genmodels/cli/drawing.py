@@ -12,31 +12,54 @@ import torch
 from torch import Tensor
 
 from pyro_genmodels import plotting, training
-from pyro_genmodels._checks import check
-from pyro_genmodels._files import save_whole
-from pyro_genmodels.cli.arrays import check_output, load_model, read_context, read_data
+from pyro_genmodels._checks import check, listed
+from pyro_genmodels.cli.arrays import (
+    bits_of,
+    check_output,
+    load_model,
+    read_context,
+    read_data,
+    write_data,
+)
+from pyro_genmodels.cli.sources import run_source
+from pyro_genmodels.cli.usage import usage
 
+_WRITTEN = (".csv", ".npy", ".pt", ".png")
 _CHUNK = 256  # data completed at once, which bounds memory
 
 
 def write_samples(arguments: argparse.Namespace) -> int:
     """Draw from a model, or the rest of data that are given in part, and write."""
-    _check_drawing(arguments, (".png", ".pt"))
-    _check_completion(arguments)
-    model = load_model(arguments)
-    options = _options(model, arguments)
+    with usage():
+        _check_drawing(arguments)
+        _check_completion(arguments)
+    out = arguments.out
+    if out is not None and (not out.suffix or out.suffix in _WRITTEN):
+        check_output(out, _WRITTEN, argument="out", folders=True)
+    model, known = load_model(arguments), training.run_data(arguments.run_folder)
+    own_form = _own_form(arguments, model, known)
+    with usage():
+        options = _options(model, arguments)
+        label = _label(model, arguments, known.classes)
     pyro.set_rng_seed(arguments.seed)
-    if arguments.complete is None:
-        context = _context(model, arguments)
-        samples = training.draw_samples(model, arguments.num, context, **options)
-    else:
-        samples = _completed(model, arguments, options)
+    with usage("temperature", "num_rows"):
+        if arguments.complete is None:
+            context = _context(model, arguments, label)
+            samples = training.draw_samples(model, arguments.num, context, **options)
+        else:
+            samples = _completed(model, arguments, label, options)
     name = "samples.png" if arguments.complete is None else "completions.png"
-    out = arguments.out or _default_output(arguments.run_folder, name)
-    if out.suffix == ".pt":
-        save_whole(samples.cpu(), out)
-    else:
+    out = out or _default_output(arguments.run_folder, name)
+    if own_form is not None:
+        own_form.write(samples, out)
+    elif out.suffix == ".png":
         plotting.save_samples(samples, model.num_levels, out)
+    else:
+        write_data(_plain(samples, model, out), model.num_levels, out, known.columns)
+    if label is not None and known.classes:
+        print(f"label {known.classes[label]}")
+    elif known.classes and model.num_classes and arguments.labels is None:
+        print(f"labels in turn: {listed(known.classes, most=10)}")
     if model.prior_kind is not None:
         print(f"codes drawn from the {model.prior_kind} prior")
     print(out)
@@ -44,11 +67,14 @@ def write_samples(arguments: argparse.Namespace) -> int:
 
 
 def write_reconstructions(arguments: argparse.Namespace) -> int:
-    """Draw test data next to their reconstructions, and write."""
-    _check_drawing(arguments, (".png",))
+    """Draw data next to their reconstructions, and write."""
+    with usage():
+        _check_drawing(arguments)
+        if arguments.out is not None:
+            check_output(arguments.out, (".png",), argument="out")
     model = training.load(arguments.run_folder, allow=arguments.allow)
-    test = training.load_source(arguments.run_folder, allow=arguments.allow).test
-    items = [test[i] for i in range(min(arguments.num, len(test)))]  # type: ignore[arg-type]
+    given: Any = run_source(arguments, model).splits[arguments.split]
+    items = [given[i] for i in range(min(arguments.num, len(given)))]
     x = torch.stack([item[0] for item in items])
     context = None
     if model.context_event_dim is not None:
@@ -84,27 +110,77 @@ def _options(model: Any, arguments: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
+def _own_form(arguments: argparse.Namespace, model: Any, known: training.RunData) -> Any:
+    """Return the data where they can write samples in a form that others do not have.
+
+    Raises:
+        UsageError: If nothing writes such a file.
+    """
+    out = arguments.out
+    if out is None or out.suffix in _WRITTEN:
+        return None
+    if not out.suffix:
+        with usage():
+            bits_of(model.num_levels)
+        return None
+    source = None if known.description is None else run_source(arguments, model)
+    suffixes = () if source is None else source.sample_suffixes
+    every = (*dict.fromkeys((*_WRITTEN, *suffixes)),)
+    check_output(out, every, argument="out", folders=True)
+    return source
+
+
+def _plain(samples: Tensor, model: Any, out: Path) -> Tensor:
+    """Return levels as integers; a tensor file keeps them as the model draws them."""
+    if model.num_levels is None or out.suffix == ".pt":
+        return samples
+    return samples.round().clamp(0, model.num_levels - 1).long()
+
+
+def _label(model: Any, arguments: argparse.Namespace, classes: list[str] | None) -> int | None:
+    """Return the number of the class that ``--label`` names, or gives itself.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    given, number = arguments.label, model.num_classes
+    if given is None:
+        return None
+    check(number is not None, "label", "be left out, the model has no classes", given)
+    if classes and given in classes:
+        return classes.index(given)
+    named = f", or one of {listed(classes, most=10)}" if classes else ""
+    fits = given.isdecimal() and int(given) < number
+    check(fits, "label", f"be a number from 0 to {number - 1}{named}", given)
+    return int(given)
+
+
 def _context(
-    model: Any, arguments: argparse.Namespace, number: int | None = None, part: str = ""
+    model: Any,
+    arguments: argparse.Namespace,
+    label: int | None,
+    number: int | None = None,
+    part: str = "",
 ) -> Tensor | None:
     """Return a context a draw; ``None`` leaves it to the model's classes in turn."""
     number = arguments.num if number is None else number
-    if arguments.label is not None:
-        rule = "be left out, the model has no classes"
-        check(model.num_classes is not None, "label", rule, arguments.label)
-        return torch.full((number,), arguments.label, device=arguments.device)
+    if label is not None:
+        return torch.full((number,), label, device=arguments.device)
     if arguments.labels is None and not part:
         return None
     return read_context(model, arguments, number, part)
 
 
-def _completed(model: Any, arguments: argparse.Namespace, options: dict[str, Any]) -> Tensor:
+def _completed(
+    model: Any, arguments: argparse.Namespace, label: int | None, options: dict[str, Any]
+) -> Tensor:
     """Return data that begin as given ones do, which are taken in turn if they are too few."""
-    rule = "be left out, only an autoregressive model completes data"
-    check(model.can_complete, "complete", rule, arguments.complete)
+    with usage():
+        rule = "be left out, only an autoregressive model completes data"
+        check(model.can_complete, "complete", rule, arguments.complete)
     given = read_data(arguments.complete, model, arguments, argument="complete")
     given = given.to(arguments.device)
-    context = _context(model, arguments, min(len(given), arguments.num), arguments.complete)
+    context = _context(model, arguments, label, min(len(given), arguments.num), arguments.complete)
     completed = []
     for places in (torch.arange(arguments.num) % len(given)).split(_CHUNK):
         part = None if context is None else context[places]
@@ -112,16 +188,14 @@ def _completed(model: Any, arguments: argparse.Namespace, options: dict[str, Any
     return torch.cat(completed)
 
 
-def _check_drawing(arguments: argparse.Namespace, suffixes: tuple[str, ...]) -> None:
-    """Check number, seed and output before any work is done.
+def _check_drawing(arguments: argparse.Namespace) -> None:
+    """Check number and seed before any work is done.
 
     Raises:
         ValueError: If one is impossible.
     """
     check(arguments.num >= 1, "num", "be at least 1", arguments.num)
     check(0 <= arguments.seed < 2**32, "seed", "be from 0 to 2**32 - 1", arguments.seed)
-    if arguments.out is not None:
-        check_output(arguments.out, suffixes, argument="out")
 
 
 def _default_output(run_folder: str, name: str) -> Path:

@@ -39,6 +39,11 @@ def data_makers() -> dict[str, type]:
     }
 
 
+def path_argument(maker: type) -> str | None:
+    """Return the argument of a data source that says where its data lie, if it has one."""
+    return maker.path_argument if issubclass(maker, DataSource) else None
+
+
 def find(name: str, among: Mapping[str, Any], kind: str) -> str:
     """Return the exact name; case, ``-`` and ``_`` do not matter.
 

@@ -34,10 +34,12 @@ from pyro_genmodels.cli.names import (
     is_known,
     model_makers,
     over,
+    path_argument,
     preset_options,
 )
 from pyro_genmodels.cli.scoring import RESULT
 from pyro_genmodels.cli.stage import CONFIG, PRIOR, Prepared, Stage
+from pyro_genmodels.cli.usage import usage
 from pyro_genmodels.data import DataSource, Sampled, source_class
 from pyro_genmodels.models import GenerativeModel
 from pyro_genmodels.training import TrainingSettings
@@ -90,8 +92,12 @@ class Plan(Stage):
 
     def prepare(self, run: Path, **options: Any) -> Prepared:
         """Make the model and the run's folder, and take away what an earlier run left there."""
-        model, resume, overwrite = self.build_model(), options["resume"], options["overwrite"]
-        training.check_run(model, self.source, run, resume=resume, **self.settings)
+        resume, overwrite = options["resume"], options["overwrite"]
+        accepted = {"accept_other_data": options["accept_other_data"]}
+        with usage():
+            model = self.build_model()
+        with usage(*self.settings):
+            training.check_run(model, self.source, run, resume=resume, **accepted, **self.settings)
         training.prepare_run(run, resume=resume, overwrite=overwrite)
         if overwrite:
             (run / RESULT).unlink(missing_ok=True)
@@ -99,7 +105,7 @@ class Plan(Stage):
             (run / PRIOR / CONFIG).unlink(missing_ok=True)
         # The folder is ours by now: only its own checkpoint may lie in it.
         fit = partial(training.fit, model, self.source, run=run, resume=True, overwrite=overwrite)
-        return [model], partial(fit, **self.settings)
+        return [model], partial(fit, **accepted, **self.settings), self.source
 
     def command_to_resume(self, run: Path, following: Stage | None) -> str:
         """Return the command that goes on with this stage, and with the next if there is one."""
@@ -111,27 +117,43 @@ def make_plan(arguments: argparse.Namespace, words: list[str], config: dict[str,
     """Combine the command line with a configuration, the command line first.
 
     Raises:
-        ValueError: If a name is unknown or an option is wrong.
+        UsageError: If a name is unknown or an option is wrong.
+        ValueError: If the data cannot be read.
     """
-    name = _named(arguments.name or config.get("name"), "NAME", model_makers(), "model")
-    given = arguments.data or config.get("source")
-    words = [*_words_of_path(arguments.data), *words]
-    source_name = _named(_source_name(given), "--data", data_makers(), "data")
-    _check_resumed(arguments, config)
-    maker = model_makers()[name]
-    groups = argument_groups(maker)
-    _check_moved(name, words)
-    words = gather(words, groups)
+    with usage():
+        name = _named(arguments.name or config.get("name"), "NAME", model_makers(), "model")
+        given = arguments.data or config.get("source")
+        words = [*words_of_path(arguments.data), *words]
+        source_name = _named(_source_name(given), "--data", data_makers(), "data")
+        _check_resumed(arguments, config)
+        maker = model_makers()[name]
+        groups = argument_groups(maker)
+        _check_moved(name, words)
+        words = gather(words, groups)
+        rest = {k: v for k, v in config.items() if k not in (*_NAMES, "data")}
+        published = preset_options(name, arguments.preset or config.get("preset"))
+        rest = over(published, rest, groups)
     of_data = [word for word in words if word.startswith("--data.")]
-    source, data = _make_source(source_name, of_data, config.get("data") or {})
-    rest = {k: v for k, v in config.items() if k not in (*_NAMES, "data")}
-    published = preset_options(name, arguments.preset or config.get("preset"))
-    rest = over(published, rest, groups)
-    parser = _model_parser(name, training.facts_of(source, conditional=arguments.conditional))
-    others = [word for word in words if not word.startswith("--data.")]
-    parsed = parse(parser, others, rest)
+    data = dict(config.get("data") or {})
+    if arguments.resume and not of_data:
+        data = _located(arguments.run_folder, data_makers()[source_name], data)
+    source, data = make_source(source_name, of_data, data)
+    with usage():
+        parser = _model_parser(name, training.facts_of(source, conditional=arguments.conditional))
+        others = [word for word in words if not word.startswith("--data.")]
+        parsed = parse(parser, others, rest)
     model = parsed.pop("model", {})
     return Plan(name, source_name, source, maker, model, data, parsed, arguments.allow)
+
+
+def _located(run: Path, maker: Any, data: dict[str, Any]) -> dict[str, Any]:
+    """Return a resumed run's options of the data, which another working folder may have had."""
+    place = path_argument(maker)
+    there = place is None or Path(str(data.get(place))).expanduser().exists()
+    try:
+        return data if there else training.run_data(run).located(data, place)
+    except training.CheckpointError:
+        return data  # nothing has begun
 
 
 def _check_moved(name: str, words: list[str]) -> None:
@@ -165,10 +187,24 @@ def _is_path(data: str | None) -> bool:
 
 
 def _source_name(data: str | None) -> str | None:
-    return source_class(data).__name__ if data is not None and _is_path(data) else data
+    if data is None or is_known(data, data_makers()):
+        return data
+    # What looks like a path is none of a name misspelt.
+    looks_like_one = Path(data).suffix != "" or len(Path(data).parts) > 1
+    return source_class(data).__name__ if looks_like_one or _is_path(data) else data
 
 
-def _words_of_path(data: str | None) -> list[str]:
+def find_source(data: str) -> str:
+    """Return the name of the source that ``--data`` names, or that reads its path.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    return find(_source_name(data) or "", data_makers(), "data")
+
+
+def words_of_path(data: str | None) -> list[str]:
+    """Return the option that says where the data lie, if ``--data`` is a path."""
     if data is None or not _is_path(data):
         return []
     return [f"--data.{source_class(data).path_argument}={data}"]
@@ -178,7 +214,7 @@ def print_help(name: str, source_name: str | None) -> int:
     """Print every option of a model, and of the data if given."""
     parser = _model_parser(find(name, model_makers(), "model"), {})
     if source_name is not None:
-        _add_data(parser, find(_source_name(source_name) or "", data_makers(), "data"))
+        _add_data(parser, find_source(source_name))
     parser.print_help()
     return 0
 
@@ -212,13 +248,14 @@ def _model_parser(name: str, facts: Mapping[str, Any]) -> Any:
     _add(parser, maker, "model")
     parameters = inspect.signature(maker).parameters
     settled = {k: v for k, v in facts.items() if k in parameters}
-    discrete = settled.get("num_levels", 0) is not None or _takes_none(parameters["num_levels"])
+    discrete = settled.get("num_levels", 0) is not None or takes_none(parameters["num_levels"])
     check(discrete, "data", f"be discrete for {name}", "continuous data")
     parser.set_defaults({f"model.{k}": v for k, v in settled.items()})
     return parser
 
 
-def _takes_none(parameter: inspect.Parameter) -> bool:
+def takes_none(parameter: inspect.Parameter) -> bool:
+    """Return whether an argument may be ``None``."""
     return parameter.default is None or "None" in str(parameter.annotation)
 
 
@@ -254,12 +291,29 @@ def _add_data(parser: Any, source_name: str) -> Any:
     return maker
 
 
-def _make_source(
+def make_source(
     source_name: str, words: list[str], config: dict[str, Any]
 ) -> tuple[DataSource, dict[str, Any]]:
-    parser = new_parser(source_name)
-    maker = _add_data(parser, source_name)
-    given = parse(parser, words, {"data": config} if config else {}).get("data") or {}
+    """Return data and all their options.
+
+    Args:
+        source_name: Name of the source.
+        words: Options of the command line, ``--data.X``.
+        config: Options that give way to them.
+
+    Raises:
+        UsageError: If an option is unknown, or its value impossible.
+        ValueError: If the data cannot be read.
+    """
+    with usage():
+        parser = new_parser(source_name)
+        maker = _add_data(parser, source_name)
+        given = parse(parser, words, {"data": config} if config else {}).get("data") or {}
+    with usage(*(given.keys() - {path_argument(maker)})):
+        return _made(maker, given)
+
+
+def _made(maker: Any, given: dict[str, Any]) -> tuple[DataSource, dict[str, Any]]:
     if issubclass(maker, DataSource):
         return maker(**given), given
     law, drawing = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +17,9 @@ from pyro_genmodels._checks import check
 from pyro_genmodels.cli.components import gather, options_of
 from pyro_genmodels.cli.names import family, over, preset_options
 from pyro_genmodels.cli.plan import Plan, parse, training_parser
+from pyro_genmodels.cli.sources import run_source
 from pyro_genmodels.cli.stage import PRIOR, Prepared, Stage, read_config
+from pyro_genmodels.cli.usage import UsageError, split_data_options, usage
 
 _PREFIX = "--prior."
 # Where and how a first stage runs, the second does too, unless it is told otherwise.
@@ -34,6 +36,8 @@ class PriorPlan(Stage):
 
     model: dict[str, Any]
     settings: dict[str, Any]
+    arguments: argparse.Namespace | None = None
+    """The command's, which may say where the run's data lie now."""
 
     @property
     def label(self) -> str:
@@ -46,12 +50,20 @@ class PriorPlan(Stage):
 
     def prepare(self, run: Path, **options: Any) -> Prepared:
         """Make the priors; check that the run can get them."""
+        accepted = options.pop("accept_other_data")
         model = training.check_prior_run(run, **options)
         pyro.set_rng_seed(self.settings["seed"])
-        priors = models.learned_priors(model, **self.model)
-        training.check_priors(run, priors, resume=options["resume"], **self.settings)
-        options["source"] = training.load_source(run, allow=options["allow"])
-        return priors, partial(training.fit_prior, run, priors=priors, **options, **self.settings)
+        with usage():
+            priors = models.learned_priors(model, **self.model)
+        with usage(*self.settings):
+            training.check_priors(run, priors, resume=options["resume"], **self.settings)
+        if self.arguments is not None:
+            source = run_source(self.arguments, model)
+        else:
+            source = training.load_source(run, allow=options["allow"], accept_other_data=accepted)
+        options |= {"source": source, "accept_other_data": accepted}
+        fit = partial(training.fit_prior, run, priors=priors, **options, **self.settings)
+        return priors, fit, source
 
     def command_to_resume(self, run: Path, following: Stage | None) -> str:
         """Return the command that goes on with the priors alone."""
@@ -67,21 +79,25 @@ def plan_alone(arguments: argparse.Namespace, rest: list[str]) -> tuple[Path, Pr
     named = bool(rest) and not rest[0].startswith("-")
     run, words = (Path(rest[0]), rest[1:]) if named else (arguments.run_folder, rest)
     if run is None:
-        raise ValueError("train prior must be given RUN, the folder of a trained VQ-VAE")
-    for option, given in (("data", arguments.data), ("conditional", arguments.conditional)):
-        if given:
-            raise ValueError(f"--{option} does not go with `train prior`: it is the run's")
-    check(arguments.stages == "one", "stages", "be left out with `train prior`", "all")
+        raise UsageError("train prior must be given RUN, the folder of a trained VQ-VAE")
+    if arguments.conditional:
+        raise UsageError("--conditional does not go with `train prior`: it is the run's")
+    words, arguments.data_words = split_data_options(words)
+    arguments.run_folder = run
+    with usage():
+        check(arguments.stages == "one", "stages", "be left out with `train prior`", "all")
     config, preset = PriorPlan.read(arguments, run), arguments.preset
     if preset is not None:
-        check(not arguments.resume, "preset", "be left out to resume", preset)
+        with usage():
+            check(not arguments.resume, "preset", "be left out to resume", preset)
         model = training.check_prior_run(run, overwrite=arguments.overwrite, allow=arguments.allow)
         name = type(model).__name__
-        published = preset_options(name, preset, stage="prior")
-        rule = f"be left out: no priors of {name} are published under that name"
-        check(bool(published), "preset", rule, preset)
+        with usage():
+            published = preset_options(name, preset, stage="prior")
+            rule = f"be left out: no priors of {name} are published under that name"
+            check(bool(published), "preset", rule, preset)
         config = over(published, config)
-    return run, make_plan(words, config)
+    return run, replace(make_plan(words, config), arguments=arguments)
 
 
 def make_plan(words: list[str], config: dict[str, Any]) -> PriorPlan:
@@ -90,9 +106,10 @@ def make_plan(words: list[str], config: dict[str, Any]) -> PriorPlan:
     Raises:
         ValueError: If an option is wrong or a setting impossible.
     """
-    parsed = parse(_parser(), gather(words), config)
-    model = parsed.pop("model", {})
-    training.settings_for(models.AutoregressiveModel, **parsed)
+    with usage():
+        parsed = parse(_parser(), gather(words), config)
+        model = parsed.pop("model", {})
+        training.settings_for(models.AutoregressiveModel, **parsed)
     return PriorPlan(model, parsed)
 
 
@@ -124,6 +141,13 @@ def second_stage(
     Raises:
         ValueError: If the model has no second stage, or an option is wrong.
     """
+    with usage():
+        return _second_stage(plan, words, every, preset, planned)
+
+
+def _second_stage(
+    plan: Plan, words: list[str], every: bool, preset: str | None, planned: Mapping[str, Any]
+) -> PriorPlan | None:
     if not every:
         check(not words, "stages", "be all for options of the prior", " ".join(words))
         return None

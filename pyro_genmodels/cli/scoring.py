@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from pyro_genmodels.cli.usage import UsageError
 
 RESULT = "result.json"
 
@@ -27,6 +31,26 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     add_allow(parser)
 
 
+def add_accept_other_data(parser: argparse.ArgumentParser) -> None:
+    """Add ``--accept_other_data``."""
+    parser.add_argument(
+        "--accept_other_data",
+        action="store_true",
+        help="go on though the run's data are others than it was trained on",
+    )
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add what says which data a command reads in the place of the run's own."""
+    parser.add_argument(
+        "--data",
+        metavar="SOURCE",
+        help="other data than the run's, or the place where its own lie now: a file, a folder or a "
+        "name (see `list`), with options --data.X as of `train`",
+    )
+    add_accept_other_data(parser)
+
+
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what all commands that compress say of the model."""
     parser.add_argument(
@@ -38,19 +62,21 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
 
 
-def score(run_folder: str | Path, device: str, allow: list[str], **options: Any) -> Any:
-    """Evaluate a run's best weights on its own data."""
+def score(
+    run_folder: str | Path, source: Any, device: str, allow: list[str], **options: Any
+) -> Any:
+    """Evaluate a run's best weights on data."""
     from pyro_genmodels import training
 
     model = training.load(run_folder, allow=allow).to(torch_device(device))
-    return training.evaluate(model, training.load_source(run_folder, allow=allow), **options)
+    return training.evaluate(model, source, **options)
 
 
 def torch_device(name: str) -> Any:
     """Return the device of that name.
 
     Raises:
-        ValueError: If torch knows none, or it is not there.
+        UsageError: If torch knows none, or it is not there.
     """
     import torch
 
@@ -58,7 +84,7 @@ def torch_device(name: str) -> Any:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(
+        raise UsageError(
             f"`device` must be one that torch can use; got '{name}': {reason}"
         ) from error
 
@@ -68,4 +94,14 @@ def save_result(result: Any, folder: Path) -> None:
     from pyro_genmodels._files import written_whole
 
     with written_whole(folder / RESULT) as temporary:
-        temporary.write_text(json.dumps(result.as_dict(), indent=2) + "\n")
+        plain = _as_json(result.as_dict())
+        temporary.write_text(json.dumps(plain, indent=2, allow_nan=False) + "\n")
+
+
+def _as_json(value: Any) -> Any:
+    """Return plain data with ``None`` for figures that are not finite: JSON has none of them."""
+    if isinstance(value, Mapping):
+        return {key: _as_json(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

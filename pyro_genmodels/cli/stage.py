@@ -18,8 +18,9 @@ from pyro_genmodels._migration import FORMAT, migrated_options
 from pyro_genmodels.cli.groups import with_public_names
 from pyro_genmodels.cli.names import find, model_makers
 from pyro_genmodels.cli.scoring import save_result, score
+from pyro_genmodels.data import DataSource
 
-Prepared: TypeAlias = tuple[Iterable[nn.Module], Callable[[], Any]]
+Prepared: TypeAlias = tuple[Iterable[nn.Module], Callable[[], Any], DataSource]
 
 CONFIG = "config.yaml"
 PRIOR = "prior"  # folder of the priors' stage within the run's
@@ -66,7 +67,7 @@ class Stage(ABC):
             **options: As for :meth:`train`.
 
         Returns:
-            What is trained, and a function that trains it.
+            What is trained, a function that trains it, and the data.
         """
 
     @abstractmethod
@@ -109,15 +110,17 @@ class Stage(ABC):
         Args:
             run: The run's folder.
             following: The stage that is to be trained next, if there is one.
-            **options: ``resume`` and ``overwrite``, and ``allow``, the classes outside the package
-                that may be imported.
+            **options: ``resume``, ``overwrite`` and ``accept_other_data``, and ``allow``, the
+                classes outside the package that may be imported.
         """
-        parts, fit = self.prepare(run, **options)
+        parts, fit, source = self.prepare(run, **options)
         if not training.is_helper():
             self.write(run)
             if following is not None:
                 following.write_ahead(run, resume=options["resume"])
             size = sum(p.numel() for part in parts for p in part.parameters())
+            print(f"data: {source!r}")
+            print(f"data fingerprint: {training.fingerprint_kind(source)}")
             print(f"{self.label}: {size:,} parameters, run {run}")
         try:
             fit()
@@ -125,7 +128,7 @@ class Stage(ABC):
             command = self.command_to_resume(run, following)
             raise KeyboardInterrupt(f"go on with: {command}") from None
         if not training.is_helper():
-            result = score(run, "cpu", options["allow"])
+            result = score(run, source, "cpu", options["allow"])
             save_result(result, run)
             print(result)
 

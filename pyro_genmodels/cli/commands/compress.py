@@ -7,18 +7,20 @@ import math
 from pathlib import Path
 from typing import Any
 
-from pyro_genmodels.cli.scoring import add_model_arguments, add_run
+from pyro_genmodels.cli.scoring import add_data, add_model_arguments, add_run
+from pyro_genmodels.cli.usage import usage
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_run(parser)
+    add_data(parser)
     parser.add_argument(
         "--input",
         default="test",
         metavar="DATA",
         help="a .npy or .pt array, a folder of .png pictures, or train, validation or test: that "
-        "part of the run's data (default: test)",
+        "part of the run's data, or of those of --data (default: test)",
     )
     parser.add_argument("--output", type=Path, required=True, help="file to write")
     parser.add_argument("--num", type=int, help="only the first so many examples")
@@ -37,12 +39,14 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     from pyro_genmodels.cli import arrays
 
     arrays.check_output(arguments.output)
-    check(arguments.num is None or arguments.num >= 1, "num", "be at least 1", arguments.num)
+    with usage():
+        check(arguments.num is None or arguments.num >= 1, "num", "be at least 1", arguments.num)
     model = arrays.load_model(arguments)
     x = arrays.read_data(arguments.input, model, arguments).to(arguments.device)[: arguments.num]
     context = arrays.read_context(model, arguments, len(x), arguments.input)
     options = {"chunk_size": arguments.chunk_size, "threads": arguments.threads}
-    data = compression.compress_images(model, x, context, **options)
+    with usage(*options):
+        data = compression.compress_images(model, x, context, **options)
     report = _report(data, model, x, compression.ideal_bits(model, x, context))
     with written_whole(arguments.output) as temporary:
         temporary.write_bytes(data)

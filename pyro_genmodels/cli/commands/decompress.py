@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pyro_genmodels.cli.scoring import add_model_arguments, add_run
+from pyro_genmodels.cli.scoring import add_data, add_model_arguments, add_run
+from pyro_genmodels.cli.usage import usage
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_run(parser)
+    add_data(parser)
     parser.add_argument("file", type=Path, metavar="FILE", help="what `compress` wrote")
     parser.add_argument(
         "--output",
@@ -29,7 +31,8 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     arrays.check_output(arguments.output, (".npy", ".pt"), folders=True)
     data, model = arguments.file.read_bytes(), arrays.load_model(arguments)
     if not arguments.output.suffix:
-        arrays.bits_of(model.num_levels)
+        with usage():
+            arrays.bits_of(model.num_levels)
     batch_shape = compression.headers(data)[0].batch_shape
     # A part of the data was compressed up to `--num`.
     number = batch_shape[0] if len(batch_shape) == 1 else None

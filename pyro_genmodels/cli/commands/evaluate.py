@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from pyro_genmodels.cli.scoring import add_run, score
+from pyro_genmodels.cli.scoring import add_data, add_run
+from pyro_genmodels.cli.usage import usage
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_run(parser)
+    add_data(parser)
     parser.add_argument(
         "--split", choices=("train", "validation", "test"), default="test", help="part of the data"
     )
@@ -24,7 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     """Score and print."""
-    options = {"split": arguments.split, "num_particles": arguments.particles}
-    result = score(arguments.run_folder, arguments.device, arguments.allow, **options)
-    print(result)
+    from pyro_genmodels import training
+    from pyro_genmodels.cli.scoring import torch_device
+    from pyro_genmodels.cli.sources import run_source
+
+    device = torch_device(arguments.device)
+    model = training.load(arguments.run_folder, allow=arguments.allow).to(device)
+    source = run_source(arguments, model)
+    with usage("num_particles"):
+        options = {"split": arguments.split, "num_particles": arguments.particles}
+        print(training.evaluate(model, source, **options))
     return 0

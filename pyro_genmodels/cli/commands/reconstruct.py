@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pyro_genmodels.cli.scoring import add_run
+from pyro_genmodels.cli.scoring import add_data, add_run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_run(parser)
+    add_data(parser)
+    parser.add_argument(
+        "--split", choices=("train", "validation", "test"), default="test", help="part of the data"
+    )
     parser.add_argument("--num", type=int, default=32, help="number of examples (default: 32)")
     parser.add_argument("--seed", type=int, default=0, help="seed (default: 0)")
     text = "take posterior means in the place of a draw"

@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pyro_genmodels.cli.scoring import add_run
+from pyro_genmodels.cli.scoring import add_data, add_run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_run(parser)
+    add_data(parser)
     parser.add_argument("--num", type=int, default=64, help="number of samples (default: 64)")
-    parser.add_argument("--label", type=int, help="class to draw, if the model has classes")
+    parser.add_argument(
+        "--label", metavar="CLASS", help="class to draw, by its name or number, if there are some"
+    )
     parser.add_argument(
         "--labels",
         metavar="DATA",
@@ -39,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=Path,
-        help="picture (.png) or tensor (.pt); default: samples.png, or completions.png, in RUN",
+        help="picture (.png), table (.csv), array (.npy), tensor (.pt), the data's own form (as "
+        ".txt or .wav), or a new folder of pictures; default: samples.png, or completions.png, in "
+        "RUN",
     )
 
 

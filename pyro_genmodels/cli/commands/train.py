@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyro_genmodels.cli.scoring import add_allow
+from pyro_genmodels.cli.scoring import add_accept_other_data, add_allow
+from pyro_genmodels.cli.usage import UsageError
 
 if TYPE_CHECKING:
     from pyro_genmodels.cli.stage import Stage
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="all: of a VQ-VAE also its prior, with options --prior.X as those of `train prior`",
     )
     parser.add_argument("-h", "--help", action="store_true", help="help; with NAME, every option")
+    add_accept_other_data(parser)
     add_allow(parser)
 
 
@@ -57,14 +59,15 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     if arguments.help:
         return plan.print_help(arguments.name, arguments.data)
     if arguments.resume and arguments.overwrite:
-        raise ValueError("--resume and --overwrite exclude each other")
+        raise UsageError("--resume and --overwrite exclude each other")
     first: Stage
     following: Stage | None = None
     if alone:
         folder, first = prior.plan_alone(arguments, rest)
     else:
         folder, first, following = _stages(arguments, rest)
-    options = {name: getattr(arguments, name) for name in ("resume", "overwrite", "allow")}
+    names = ("resume", "overwrite", "allow", "accept_other_data")
+    options = {name: getattr(arguments, name) for name in names}
     first.train(folder, following, **options)
     if following is not None:  # what an earlier run had of it went with the first stage
         following.train(folder, **{**options, "overwrite": False})
@@ -79,7 +82,7 @@ def _stages(arguments: argparse.Namespace, words: list[str]) -> tuple[Path, Stag
     folder = arguments.run_folder
     if arguments.resume and arguments.config is None:
         if folder is None:
-            raise ValueError("--resume must come with the run's folder: --run DIR")
+            raise UsageError("--resume must come with the run's folder: --run DIR")
         own = Plan.path(folder)
         if arguments.name is None and not own.is_file():
             raise ValueError(f"--run must be a run's folder to resume; '{own}' is not there")
