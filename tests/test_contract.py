@@ -38,6 +38,7 @@ ASKED = {
     ("training/data_fingerprint.py", "fingerprint"): "a data set's own mark",
     ("training/data_fingerprint.py", "skipped"): "a data source's, of files that are left out",
     ("training/evaluation.py", "distribution"): "a data source's, if it is known",
+    ("cli/description.py", "skipped"): "a data source's, of files that are left out",
     ("cli/plan.py", "message"): "of jsonargparse's errors",
     ("metrics/bounds.py", "event_shape"): "of anything with log-weights",
     ("metrics/bounds.py", "context_event_dim"): "of anything with log-weights",

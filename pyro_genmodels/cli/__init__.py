@@ -32,6 +32,7 @@ _COMMANDS = {
     "reconstruct": "draw test data beside their reconstructions",
     "compress": "compress data with a run's model",
     "decompress": "bring data back that were compressed with a run's model",
+    "data": "show what a file, a folder or a named source of data holds",
     "list": "list models and data sources",
 }
 _WRONG, _INTERRUPTED = 2, 130
