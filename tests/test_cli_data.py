@@ -16,7 +16,7 @@ import torch
 pytest.importorskip("lightning", reason="comes with the train extra")
 
 from pyro_genmodels import data, models, training
-from pyro_genmodels.cli import _one_line, main, scoring
+from pyro_genmodels.cli import _one_line, description, main, scoring
 from pyro_genmodels.cli.usage import UsageError, split_data_options, usage
 from tests.small_runs import SETTINGS, SHAPE, train_runs
 from tests.test_cli_mistakes import QUICK, refuse
@@ -237,3 +237,68 @@ def test_what_argparse_refuses_is_a_wrong_command_line(
     with pytest.raises(SystemExit) as caught:
         main(words.split())
     assert caught.value.code == 2
+
+
+def shown_in_60_columns(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "60")
+        assert main(["data", *words]) == 0
+    shown = capsys.readouterr().out
+    assert all(len(line) <= 60 or " " not in line.strip() for line in shown.splitlines())
+    return " ".join(shown.split())
+
+
+def test_data_are_described(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture, path = tmp_path / "x.png", str(trained / "data.npz")
+    words = [path, "--data.num_levels", "4", "--data.num_classes=3", "--out", str(picture)]
+    shown = shown_in_60_columns(words, capsys)
+    x = training.load_source(trained / "vae").train.tensors[0].double()  # type: ignore[attr-defined]
+    for part in (
+        "splits train 42, validation 6, test 12",
+        "x shape (1, 4, 4), 4 levels, uint8",
+        f"values 0 to 3, mean {x.mean():.4g}, deviation {x.std(unbiased=False):.4g}",
+        "classes 0: ",
+        "fingerprint whole content",
+        "SequenceVQVAE, maf: `event_shape` must be positive sizes (D,)",
+        "train with pyro-genmodels train vae --data",
+        "--data.num_levels 4 --data.num_classes=3",
+    ):
+        assert part in shown
+    assert picture.is_file()
+
+
+def test_columns_and_what_is_missing_are_described(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = data.InMemory(torch.tensor([[0.0, 1.0]] * 30 + [[2.0, 0.0]] * 10), test_fraction=0.5)
+    source.columns = [data.Column("size"), data.Column("kind", "categorical", ("a", "b"))]
+    source.missing = True
+    source.train.tensors[0][0, 0] = math.nan  # type: ignore[attr-defined]
+    (source.__dict__)["skipped"] = ["bad.png"]
+    description.print_source(source)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "size gaussian, 0 to 2, mean" in shown
+    assert "1 missing (" in shown
+    assert "kind 2 categories: a, b" in shown
+    assert "missing allowed, as NaN" in shown
+    assert "skipped 1: bad.png" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        ("nowhere.npy", 2, "`path` must be a file or a folder; got 'nowhere.npy'"),
+        ("digitz", 2, "unknown data 'digitz': did you mean Digits"),
+        ("{tmp}/torn.npy", 1, "`path` must be a readable .npy file"),
+        ("digits --data.foo=3", 2, "data.foo"),
+        ("digits --out {tmp}/x.txt", 2, "`out` must be a file that ends in .png"),
+    ],
+)
+def test_data_that_are_not_there_are_named(
+    words: str, status: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "torn.npy").write_bytes(b"torn")
+    refuse(["data", *words.format(tmp=tmp_path).split()], message, capsys, status=status)
