@@ -183,6 +183,17 @@ def _fields(group: str, given: Any) -> dict[str, Any]:
     return {} if given is None else {_FIRST_FIELD[group]: given}
 
 
+def _dense_vae(name: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Say of a VAE that its networks are dense, as they were by default."""
+    if name not in ("models.VAE", "models.BetaVAE", "models.DeltaVAE"):
+        return name, arguments
+    given = _fields("models.VAENetwork", arguments.get("network"))
+    if "kind" in given:
+        return name, arguments
+    network = {"class": "models.VAENetwork", "arguments": {"kind": "mlp", **given}}
+    return name, {**arguments, "network": network}
+
+
 def moved_hint(names: Collection[str], given: Collection[str]) -> str:
     """Return where old arguments have gone, ``""`` if none of those given has.
 
@@ -237,7 +248,7 @@ returns both as they are now. It leaves alone what is of the new format already:
 that a user writes name no format.
 """
 
-CHANGED_DEFAULTS: dict[int, tuple[Change, ...]] = {3: (_images_in_colour,)}
+CHANGED_DEFAULTS: dict[int, tuple[Change, ...]] = {3: (_images_in_colour, _dense_vae)}
 """Likewise, changes that write a default of before: not into configurations without a format.
 
 What a user writes means the defaults of today, and a run of before has all its options in its own.

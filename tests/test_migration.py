@@ -299,3 +299,37 @@ def test_a_configuration_of_a_user_means_the_defaults_of_today() -> None:
     assert _migration.migrated_options(own, None)["data"] == {"root": "x"}
     of_a_run = _migration.migrated_options({"format": 3, **own}, None)["data"]
     assert of_a_run == {"root": "x", "mode": "RGB", "listing": None}
+
+
+@pytest.mark.parametrize("name", ["VAE", "BetaVAE", "DeltaVAE"])
+@pytest.mark.parametrize("network", [None, {}, {"activation": "tanh"}, {"hidden": [6]}])
+def test_networks_of_images_were_dense_by_default(
+    name: str, network: dict[str, Any] | None
+) -> None:
+    """Before format 4; what a user writes, and what says its kind, is left alone."""
+    arguments: dict[str, Any] = {"event_shape": [1, 4, 4]}
+    if network is not None:
+        arguments["network"] = {"class": "models.VAENetwork", "arguments": network}
+    described = {"class": f"models.{name}", "arguments": arguments}
+    for written in (2, 3):
+        found = _configuration.build(_migration.migrated(described, written))
+        expected = getattr(models, name)((1, 4, 4), network=dense(network or {}))
+        assert found.state_dict().keys() == expected.state_dict().keys()
+    assert _migration.migrated(described, 4) is described
+    own = {"class": f"models.{name}", "arguments": {"latent_dim": 4}}
+    assert _migration.migrated(own, 1, defaults=False) is own
+    said = {"class": "models.VAE", "arguments": {**arguments, "network": "conv"}}
+    assert _migration.migrated(said, 1) is said
+
+
+def dense(options: dict[str, Any]) -> models.VAENetwork:
+    return models.VAENetwork("mlp", **options)
+
+
+def test_a_dense_vae_inside_another_model_stays_dense() -> None:
+    inner = {"class": "models.VAE", "arguments": {"event_shape": [1, 4, 4], "num_classes": 2}}
+    outer = {"class": "models.SemiSupervisedVAE", "arguments": {"conditional": inner}}
+    model = _configuration.build(_migration.migrated(outer, 3))
+    assert isinstance(model, models.SemiSupervisedVAE)
+    expected = models.VAE((1, 4, 4), num_classes=2, network="mlp")
+    assert model.conditional.state_dict().keys() == expected.state_dict().keys()

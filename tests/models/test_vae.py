@@ -19,11 +19,13 @@ from pyro_genmodels.distributions.gaussian import DiagonalNormal, StandardNormal
 from pyro_genmodels.models import (
     VAE,
     BetaVAE,
+    DeltaVAE,
     ELBOLoss,
     GaussianLikelihood,
     KLObjective,
     VAENetwork,
 )
+from pyro_genmodels.nets.autoencoders import ConvEncoder, MLPEncoder
 from tests.grouped import grouped
 
 CONTEXTS = {
@@ -474,3 +476,26 @@ def test_a_context_that_expands_to_the_data_is_taken(shape) -> None:
     labels = torch.zeros(shape, dtype=torch.long)
     assert vae.reconstruct(x, labels).shape == x.shape
     assert vae.log_weights(x, labels, num_particles=5).shape == (5, 2, 3)
+
+
+@pytest.mark.parametrize("cls", [VAE, BetaVAE, DeltaVAE])
+@pytest.mark.parametrize(
+    ("shape", "network", "kind"),
+    [
+        ((1, 8, 8), None, ConvEncoder),
+        ((3, 4, 5), "auto", ConvEncoder),
+        ((1, 8, 8), VAENetwork(activation="tanh"), ConvEncoder),
+        ((1, 8, 8), VAENetwork(hidden=(6,)), MLPEncoder),
+        ((1, 8, 8), "mlp", MLPEncoder),
+        ((1, 3, 8), None, MLPEncoder),
+        ((1, 2, 2), "conv", ConvEncoder),
+        ((5,), None, MLPEncoder),
+    ],
+)
+def test_networks_go_by_the_data(cls: Any, shape: Any, network: Any, kind: type) -> None:
+    options = {} if network is None else {"network": network}
+    vae = cls(shape, num_levels=5, **options)
+    assert type(vae.encoder) is kind
+    assert type(vae.decoder).__name__ == kind.__name__.replace("Encoder", "Decoder")
+    again = build(configuration(vae))
+    again.load_state_dict(vae.state_dict())

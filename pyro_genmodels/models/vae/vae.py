@@ -62,8 +62,9 @@ class VAE(GenerativeModel):
         event_shape: Sizes of one data point, ``(C, H, W)`` or ``(D,)``.
         num_levels: Number of data levels, ``None`` for continuous data.
         latent_dim: Number of latent variables.
-        network: Kind and sizes of encoder and decoder: ``"mlp"``, ``"conv"`` or a
-            :class:`VAENetwork`, which may also have own networks.
+        network: Kind and sizes of encoder and decoder: ``"mlp"``, ``"conv"``, or ``"auto"``,
+            convolutional for images with sides of 4 or more; or a :class:`VAENetwork`, which may
+            also have own networks.
         likelihood: Name of the likelihood, or one; ``"auto"`` goes by ``num_levels``: Gaussian,
             Bernoulli or discretised logistic.
         prior: Distribution of the latents, a standard Gaussian by default: :class:`FlowPrior`,
@@ -114,7 +115,7 @@ class VAE(GenerativeModel):
         *,
         num_levels: int | None = None,
         latent_dim: int = 32,
-        network: Literal["mlp", "conv"] | VAENetwork = "mlp",
+        network: Literal["auto", "mlp", "conv"] | VAENetwork = "auto",
         likelihood: LikelihoodName | Likelihood = "auto",
         prior: LatentPrior | None = None,
         posterior: Covariance | GaussianPosterior = "diagonal",
