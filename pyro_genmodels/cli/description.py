@@ -122,8 +122,8 @@ def _chunks(dataset: Any) -> Iterator[tuple[Tensor, Any]]:
     for part in places.split(_SHOWN):
         items = [dataset[index] for index in part.tolist()]
         columns = list(zip(*items, strict=True))
-        labels = torch.stack([torch.as_tensor(v) for v in columns[1]]) if columns[1:] else None
-        yield torch.stack(columns[0]), labels
+        beside = [torch.stack([torch.as_tensor(v) for v in column]) for column in columns[1:]]
+        yield torch.stack(columns[0]), beside[0] if beside else None
 
 
 def save_examples(source: DataSource, path: Path) -> None:

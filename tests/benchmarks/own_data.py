@@ -2,9 +2,9 @@
 
 Generates a folder of 32x32 PNGs in a temporary folder. Opens it for the first time, when all are
 decoded, and again, mapped from the cache; trains a small VAE on it and on the same data in memory,
-steps interleaved in one process after all has been read once, prints the ratio of their medians, and
-the anonymous memory (``RssAnon``) of a process that has trained on all images, and of one on
-a thousand of them.
+steps interleaved in one process after all has been read once; prints the ratio of their medians
+and the anonymous memory (``RssAnon``) of a process that has trained on all images, and of one on a
+thousand of them.
 """
 
 from __future__ import annotations
