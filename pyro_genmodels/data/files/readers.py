@@ -6,7 +6,7 @@ import os
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -270,7 +270,7 @@ def _read_h5ad(path: Path, options: TableOptions) -> Contents:
     return contents
 
 
-def check_shape(shape: Sequence[int]) -> None:
+def check_shape(shape: Any) -> None:
     """Raise ``ValueError`` for a sparse matrix whose very shape would fill memory."""
     rows, columns = (int(size) for size in shape)
     fits = 0 <= rows <= _MOST_ROWS and 0 < columns <= _MOST_COLUMNS
