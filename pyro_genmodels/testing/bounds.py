@@ -256,8 +256,9 @@ def check_missing(model: Any, x: Tensor, context: Tensor | None = None, *, seed:
     """Check that NaN is an element that was not observed, or refused where a model takes none.
 
     Of a model with ``missing``: what bits a NaN has does not matter, nor what other examples miss;
-    gradients, of parameters and data, are finite, and zero at what is missing; reconstructions and
-    imputations are whole, and imputations keep what was observed. Of another model NaN must be a
+    gradients, of parameters and data, are finite, and zero at what is missing; with latent
+    variables reconstructions and imputations are whole, and imputations keep what was observed. Of
+    another model NaN must be a
     ``ValueError`` of all that takes data.
 
     Args:
@@ -291,9 +292,12 @@ def check_missing(model: Any, x: Tensor, context: Tensor | None = None, *, seed:
     require_close("what one misses is its own affair", weights(fewer)[:, 1:], expected[:, 1:])
     _check_slopes(model, x, weights)
     with seeded(seed):
-        if model.has_latents:
-            whole = bool(model.reconstruct(x, context).isfinite().all())
-            require_law(whole, "a reconstruction is whole", "it has missing elements")
+        if not model.has_latents:
+            return
+        for name, nats in model.rates(x, context).items():
+            require_law(bool(nats.isfinite().all()), "rates are finite", f"those of {name} are not")
+        whole = bool(model.reconstruct(x, context).isfinite().all())
+        require_law(whole, "a reconstruction is whole", "it has missing elements")
         drawn = model.impute(x, context, num_samples=2)
     require_law(bool(drawn.isfinite().all()), "an imputation is whole", "it has missing elements")
     kept = drawn[:, ~gone]

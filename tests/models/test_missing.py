@@ -195,19 +195,19 @@ def linked() -> VAE:
     return testing.randomize_parameters(vae, 0.2).eval()
 
 
-def test_linked_channels_may_miss_whole_pixels_and_last_channels() -> None:
+def test_linked_channels_may_miss_whole_pixels() -> None:
     nan = torch.nan
-    x = torch.tensor([[1, 0, nan, 1], [nan, 1, nan, 0], [nan, nan, nan, nan], [1, 1, 0, 0]])
+    x = torch.tensor([[1, nan, 0, nan], [nan, 1, nan, 0], [nan, nan, nan, nan], [1, 1, 0, 0]])
     x = x.double().reshape(4, 2, 1, 2)
     testing.check_missing(linked(), x)
     testing.check_marginal(linked(), x)
 
 
 @pytest.mark.parametrize("validates", [False, True])
-def test_a_channel_before_an_observed_one_may_not_be_missing(validates: bool) -> None:
+def test_a_part_of_a_pixel_of_linked_channels_may_not_be_missing(validates: bool) -> None:
     x = torch.ones(3, 2, 1, 2)
     x[1, 0, 0, 0] = torch.nan
-    rule = "`x` must have missing pixels, or the last channels of one.*got 1 pixels with a gap"
+    rule = r"`x` must miss whole pixels under mixtures .* got 1 with a part missing"
     with pyro.validation_enabled(validates), pytest.raises(ValueError, match=rule):
         linked().log_weights(x)
 
@@ -278,7 +278,7 @@ def test_pyro_takes_what_is_missing(make: Any) -> None:
 
 
 def test_imputations_keep_what_was_observed_and_vary_where_it_was_not() -> None:
-    """Of an exact posterior they are draws from the conditional Gaussian."""
+    """With an exact posterior they are draws from the conditional Gaussian."""
     model, x = factors(3, standardized=True), 1000 + 7 * holed(4, 3)
     torch.manual_seed(0)
     drawn = model.impute(x, num_samples=20_000)
@@ -299,8 +299,30 @@ def test_imputations_keep_what_was_observed_and_vary_where_it_was_not() -> None:
         assert ((drawn[:, i, gone].mean(0) - expected).abs() < error).all()
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"importance": True}, {"importance": True, "doubly_reparameterized": True}]
+)
+def test_every_objective_has_finite_gradients(options: dict[str, bool]) -> None:
+    vae, x = VAE((3,), latent_dim=2, missing=True), holed(8, 3).requires_grad_()
+    ELBOLoss(vae, num_particles=3, **options)(x).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in vae.parameters())
+    assert x.grad is not None
+    assert torch.equal(x.grad[x.isnan()], torch.zeros(int(x.isnan().sum())))
+    assert x.grad.isfinite().all()
+
+
+def test_a_label_is_inferred_from_what_was_observed() -> None:
+    vae = VAE((3,), latent_dim=2, num_classes=3, missing=True)
+    model, x = models.SemiSupervisedVAE(vae).standardize(holed(30, 3)), holed(6, 3)
+    loss = ELBOLoss(model)
+    (loss(x) + loss(x, torch.arange(6) % 3)).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert model.classify(x).probs.isfinite().all()
+    assert model.impute(x).isfinite().all()
+
+
 def test_imputing_needs_a_model_with_missing_elements() -> None:
-    with pytest.raises(ValueError, match=r"`model` must be made with missing=True .* got VAE"):
+    with pytest.raises(ValueError, match=r"`model` must be made with missing=True, .* got VAE"):
         VAE((3,)).impute(torch.randn(2, 3))
 
 

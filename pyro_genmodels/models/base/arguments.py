@@ -24,15 +24,22 @@ class CheckedArguments(FullPrecisionWeights):
         num_classes: Number of labels, if the context is one.
         context_shape: Sizes of a context that is a vector or a map.
         standardization: Shift and scale of the data, if they were set.
-        missing: Whether NaN stands for an element of the data that was not observed.
     """
 
-    missing: bool = False
     event_shape: torch.Size
     num_levels: int | None
     num_classes: int | None
     context_shape: torch.Size | None
     standardization: Standardization
+
+    @property
+    def missing(self) -> bool:
+        """Whether NaN stands for an element of the data that was not observed: see its units."""
+        return self.standardization.missing
+
+    @missing.setter
+    def missing(self, missing: bool) -> None:
+        self.standardization.missing = missing
 
     @property
     def context_event_dim(self) -> int | None:

@@ -377,10 +377,12 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
             Whole data ``(num_samples, *batch, *event)``.
 
         Raises:
-            ValueError: If the model was not made with ``missing=True``, or ``x`` does not fit.
+            ValueError: If the model was not made with ``missing=True``, or has no latent variables
+                and no ``impute`` of its own, or ``x`` does not fit.
         """
         name = type(self).__name__
-        check(self.missing, "model", "be made with missing=True to impute", name)
+        rule = "be made with missing=True, and have latent variables, to impute by them"
+        check(self.missing and self.has_latents, "model", rule, name)
         check(num_samples >= 1, "num_samples", "be at least 1", num_samples)
         given = x.expand(num_samples, *x.shape)
         checked, context, batch = self._checked_alone(given, context)

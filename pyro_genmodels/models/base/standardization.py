@@ -71,7 +71,8 @@ class Standardization(nn.Module):
         self.register_buffer("scale", None)
         # For its device alone, which is the model's.
         self.register_buffer("_like", torch.zeros(()), persistent=False)
-        self.awaits_batch, self.fits_data, self.missing = True, False, False
+        self.awaits_batch, self.fits_data = True, False
+        self.missing = False
 
     @property
     def is_set(self) -> bool:

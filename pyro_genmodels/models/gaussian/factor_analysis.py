@@ -77,7 +77,7 @@ class FactorAnalysis(GenerativeModel):
         missing: bool = False,
     ) -> None:
         super().__init__(event_shape)
-        self.missing = self.standardization.missing = missing
+        self.missing = missing
         check_positive(latent_dim=latent_dim)
         check_choice("noise", noise, ("per_dimension", "shared"))
         size = self.event_shape.numel()

@@ -71,11 +71,11 @@ class LogisticMixtureLikelihood(Likelihood):
 
     @property
     def has_marginals(self) -> bool:
-        """They have: pixels are independent, and channels follow one another."""
+        """They have, over whole pixels, which are independent."""
         return True
 
     def observed_part(self, law: Any) -> Any:
-        """Return the marginal over whole pixels that were observed, or their first channels."""
+        """Return the marginal over the pixels that were observed, whole ones."""
         return law.observed_part()
 
     def _distribution(self, decoded: Tensor) -> Any:
@@ -102,8 +102,7 @@ class LinkedMixture(TorchDistribution):
         validate_args: Whether values are checked.
 
     Attributes:
-        missing: Whether values have NaN for what was not observed: pixels, or the last of their
-            channels. See :meth:`observed_part`.
+        missing: Whether values have NaN for pixels that were not observed.
     """
 
     missing = False
@@ -132,7 +131,7 @@ class LinkedMixture(TorchDistribution):
         return constraints.independent(OrMissing(levels) if self.missing else levels, 3)
 
     def observed_part(self) -> LinkedMixture:
-        """Return the marginal over the pixels, or their first channels, that are not NaN."""
+        """Return the marginal over the pixels that are not NaN."""
         law = copy.copy(self)
         law.missing = True
         return law
@@ -151,17 +150,17 @@ class LinkedMixture(TorchDistribution):
         """Return the log-mass of each image, in nats.
 
         Raises:
-            ValueError: If a channel was observed and one before it, in the same pixel, was not.
+            ValueError: If some channels of a pixel are missing, and others not.
         """
         if self._validate_args:
             self._validate_sample(value)
         pixel = value.movedim(-3, -1).to(self.raw.dtype)
         seen = ~pixel.isnan() if self.missing else None
         if seen is not None:
-            # A channel's mixture follows from the channels before it.
-            gap = (seen[..., 1:] & ~seen[..., :-1]).any(-1)
-            rule = "have missing pixels, or the last channels of one, but no channel before others"
-            check(not bool(gap.any()), "x", rule, f"{int(gap.sum())} pixels with a gap")
+            # Not under validation alone: the score would be that of other channels' values.
+            partly = seen.any(-1) & ~seen.all(-1)
+            rule = "miss whole pixels under mixtures that link their channels"
+            check(not bool(partly.any()), "x", rule, f"{int(partly.sum())} with a part missing")
             pixel = observed_part(pixel)[0]
         batch = broadcast_shapes(pixel.shape[:-1], self.raw.shape[:-1])
         pixel, raw = pixel.expand(*batch, -1), self.raw.expand(*batch, -1)

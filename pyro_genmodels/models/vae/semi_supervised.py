@@ -103,7 +103,6 @@ class SemiSupervisedVAE(GenerativeModel, DerivedBuffers):
         self.standardization = conditional.standardization
         self.classification_weight = classification_weight
         classes = conditional.num_classes or 1
-        self.missing = conditional.missing
         channels, *rest = self.event_shape
         shape = (channels * (1 + self.missing), *rest)
         self.classifier = classifier or MLPEncoder(shape, classes, hidden=hidden)

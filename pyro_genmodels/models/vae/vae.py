@@ -138,7 +138,7 @@ class VAE(GenerativeModel):
         check_positive(latent_dim=latent_dim)
         self.latent_dim = latent_dim
         self.likelihood = make_likelihood(likelihood, self.event_shape, num_levels)
-        self.missing = self.standardization.missing = missing
+        self.missing = missing
         given, rule = type(self.likelihood).__name__, "have independent elements with missing=True"
         check(not missing or self.likelihood.has_marginals, "likelihood", rule, given)
         flow = FlowPosterior(posterior.transforms, num_features=posterior.features)
