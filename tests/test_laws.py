@@ -441,6 +441,12 @@ def test_units(law: str, make: Callable[[], Case]) -> None:
     run(law, case.part, *batch_for(case, 5))
 
 
+@law_on({n: m for n, m in CONTINUOUS.items() if n in MISSING}, "check_standardization")
+def test_units_with_holes(law: str, make: Callable[[], Case]) -> None:
+    case = prepared_model(make)
+    run(law, case.part, *with_holes(case, 8))
+
+
 @law_on(cases.MODELS, "check_trains", "check_freezes")
 def test_model_trains(law: str, make: Callable[[], Case]) -> None:
     """Float32 and training mode, as built."""

@@ -410,11 +410,13 @@ def check_standardization(
     model at :math:`(x - m) / s`, less :math:`\sum_i \log s_i`; draws, site ``"x"`` and
     reconstructions must be the plain model's, times :math:`s` and plus :math:`m`. Noise that is the
     same in all directions must stay so. Shift and scale must be saved, and keep their digits in
-    another dtype; weights without them must make the model plain again, for good.
+    another dtype; weights without them must make the model plain again, for good. Missing elements
+    have no say in all this.
 
     Args:
         model: Model of continuous data, not standardised; deep copies are worked on.
-        x: Data ``(batch, *event)``, two or more.
+        x: Data ``(batch, *event)``, two or more; NaN where an element is missing, if the model has
+            ``missing``.
         context: Context, if the model is conditional.
         seed: Seed of the draws.
 
@@ -433,7 +435,9 @@ def check_standardization(
     units = standard.standardization
     shift, scale, seen = units.shift, units.scale, (data - units.shift) / units.scale
     _check_moments(seen, model.event_shape)
-    log_det = scale.log().expand(model.event_shape).sum()
+    logs = scale.log().expand(model.event_shape)
+    observed = torch.where(data.isnan(), torch.zeros_like(logs), logs)
+    log_det = observed.flatten(x.dim() - len(model.event_shape)).sum(-1)
     expected = _log_weights(plain, seen, context, seed)
     scores = _log_weights(standard, data, context, seed)
     require_close("log-weights are in the data's units", scores, expected - log_det)
@@ -441,7 +445,7 @@ def check_standardization(
         values = under_seed(seed, draw, plain, seen)
         actual = under_seed(seed, draw, standard, data)
         require_close(f"{name} in the data's units", actual, shift + scale * values)
-    _check_sites(plain, standard, context, log_det, seed)
+    _check_sites(plain, standard, context, logs.sum(), seed)
     _check_settled(model, standard, x, context, seed)
     require_equal("loading keeps the units", _log_weights(standard, data, context, seed), scores)
 
@@ -455,14 +459,18 @@ def _in_other_units(x: Tensor, event_shape: torch.Size) -> Tensor:
 def _check_moments(seen: Tensor, event_shape: torch.Size) -> None:
     columns = seen.movedim(-len(event_shape), 0).flatten(1)
     zero, one = torch.zeros_like(columns[:, 0]), torch.ones_like(columns[0, 0])
-    require_close("standardised columns have mean zero", columns.mean(1), zero)
-    squares = columns.square().mean()
+    require_close("standardised columns have mean zero", columns.nanmean(1), zero)
+    squares = columns.square().nanmean(1).mean()
     require_close("standardised data have deviation one", squares, one)
 
 
 def _draws(seen: Tensor, data: Tensor, context: Tensor | None) -> dict[str, Callable[..., Tensor]]:
     def site(model: Any, x: Tensor | None) -> Tensor:
-        return poutine.trace(model.model).get_trace(x, context).nodes["x"]["value"]
+        value: Tensor = poutine.trace(model.model).get_trace(x, context).nodes["x"]["value"]
+        if x is None:
+            return value
+        zero = model.standardization.shift
+        return torch.where(x.isnan(), 0.0 if zero is None else zero, value)
 
     def reconstruction(model: Any, x: Tensor) -> Tensor:
         return model.reconstruct(x, context) if model.has_latents else x
