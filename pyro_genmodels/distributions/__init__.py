@@ -16,7 +16,7 @@ from pyro_genmodels.distributions.dequantization import UniformDequantization
 from pyro_genmodels.distributions.discretized_logistic import DiscretizedLogistic
 from pyro_genmodels.distributions.discretized_logistic_mixture import DiscretizedLogisticMixture
 from pyro_genmodels.distributions.gaussian import DiagonalNormal, StandardNormal
-from pyro_genmodels.distributions.observed import ObservedPart, observed_part
+from pyro_genmodels.distributions.observed import ObservedPart, observed_part, with_mask
 from pyro_genmodels.distributions.rescaled import Rescaled
 from pyro_genmodels.distributions.uniform import ClosedUniform, UniformLevels
 
@@ -45,4 +45,5 @@ __all__ = [
     "VQPrior",
     "WaveNet",
     "observed_part",
+    "with_mask",
 ]

@@ -17,8 +17,7 @@ from torch import nn
 
 from pyro_genmodels._checks import check, check_choice, check_trailing
 from pyro_genmodels._typing import Float, Num, ScaleName, Tensor
-from pyro_genmodels.distributions import observed_part
-from pyro_genmodels.distributions.observed import with_mask
+from pyro_genmodels.distributions import observed_part, with_mask
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.nets.autoencoders import MLPEncoder
 from pyro_genmodels.nets.layers import DerivedBuffers

@@ -14,9 +14,8 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 
 from pyro_genmodels._checks import check, check_positive, check_trailing
 from pyro_genmodels._typing import EventShape, Float, Num, ScaleName, Tensor
-from pyro_genmodels.distributions import observed_part
+from pyro_genmodels.distributions import observed_part, with_mask
 from pyro_genmodels.distributions.gaussian import StandardNormal
-from pyro_genmodels.distributions.observed import with_mask
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.models.base.kl import unit_kl
 from pyro_genmodels.models.base.latent_scale import LatentScale
