@@ -7,7 +7,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -251,6 +251,9 @@ def _model_parser(name: str, facts: Mapping[str, Any]) -> Any:
     discrete = settled.get("num_levels", 0) is not None or takes_none(parameters["num_levels"])
     check(discrete, "data", f"be discrete for {name}", "continuous data")
     parser.set_defaults({f"model.{k}": v for k, v in settled.items()})
+    for group, cls in argument_groups(maker).items():
+        within = [each.name for each in fields(cls) if each.name in facts.keys() - settled.keys()]
+        parser.set_defaults({f"model.{group}.{k}": facts[k] for k in within})
     return parser
 
 

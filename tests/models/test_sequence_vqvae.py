@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from pyro_genmodels import compression, models, nets, testing
 from pyro_genmodels._configuration import build, configuration
+from pyro_genmodels.data import with_lengths
 from pyro_genmodels.models.vqvae.learned_priors import code_model
 from tests.cases import sequence_vqvae
 
@@ -166,3 +168,67 @@ def test_an_own_likelihood_takes_the_wavenet_s_place() -> None:
 def test_errors_name_argument_rule_and_value(make, message) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def with_missing(length: int = 4, **options: Any) -> models.SequenceVQVAE:
+    """A model of three levels and two codes of three values each, moved from its start."""
+    wavenet = models.WaveNetSizes(4, skip_channels=4, num_blocks=1, layers_per_block=2)
+    network = models.SequenceVQVAENetwork(
+        2, hidden_channels=4, residual_channels=3, num_blocks=1, missing=True
+    )
+    codebook = models.Codebook(3, dim=2)
+    sizes = {"network": network, "codebook": codebook, "wavenet": wavenet, **options}
+    model = models.SequenceVQVAE((length,), num_levels=3, **sizes)
+    return testing.randomize_parameters(model.double(), 0.5).eval()
+
+
+def test_the_bound_of_a_sequence_that_ends_early_is_that_of_its_part() -> None:
+    """By enumeration over codes and over what its end may be."""
+    model = with_missing()
+    x = torch.cartesian_prod(*[torch.arange(3.0)] * 4).double()
+    codes = torch.cartesian_prod(*[torch.arange(3)] * 2)
+    with torch.no_grad():
+        inputs = model._decoder_input(model._vectors([codes]), None)
+        table = model.decode(inputs[:, None]).log_prob(x[None]) - 2 * math.log(3)
+        for length in range(5):
+            lengths = torch.full((len(x),), length)
+            _, group = with_lengths(x, lengths).nan_to_num(-1).unique(dim=0, return_inverse=True)
+            joint = torch.zeros(len(codes), 3**length).double()
+            joint.index_add_(1, group, table.exp())
+            shorter = with_lengths(x, lengths)
+            chosen = model.encode_codes(shorter) @ torch.tensor([3, 1])
+            bound = model.log_weights(shorter)[0]
+            torch.testing.assert_close(bound, joint[chosen, group].log(), rtol=1e-9, atol=1e-9)
+            assert (bound <= joint.sum(0)[group].log() + 1e-9).all()
+
+
+def test_what_is_missing_trains_and_is_reconstructed() -> None:
+    model = with_missing(7).float()
+    x = with_lengths(torch.randint(3, (6, 7)), torch.tensor([0, 1, 3, 5, 6, 7]))
+    loss = models.ELBOLoss(model.train())(x)
+    loss.backward()
+    assert loss.isfinite()
+    for part in (model.encoder, model.decoder, model.likelihood):
+        slopes = [p.grad for p in part.parameters() if p.grad is not None]
+        assert any(bool((slope != 0).any()) for slope in slopes)
+        assert all(bool(slope.isfinite().all()) for slope in slopes)
+    model.eval()
+    assert model.encode_codes(x).shape == (6, 4)
+    assert not model.reconstruct(x).isnan().any()
+    assert not model.sample(3).isnan().any()
+    assert build(configuration(model)).missing
+    with pytest.raises(ValueError, match="`x` must miss the last elements only"):
+        model.encode_codes(torch.tensor([[torch.nan, 0, 0, 0, 0, 0, 0]]))
+
+
+def test_without_missing_the_encoder_is_what_it_was() -> None:
+    keys = {name: p.shape for name, p in sequence_vqvae().state_dict().items()}
+    assert keys["encoder.strided.0.weight"][1] == 1
+    assert not sequence_vqvae().missing
+    with pytest.raises(ValueError, match="`x` must hold integers"):
+        sequence_vqvae().encode_codes(torch.full((1, 7), torch.nan))
+    net = nets.WaveNetNet((4,), 3, context_shape=(4, 4))
+    with pytest.raises(ValueError, match="`likelihood` must be an AutoregressiveLikelihood"):
+        with_missing(likelihood=models.AutoregressiveLikelihood(net))
+    own = models.AutoregressiveLikelihood(net, missing=True)
+    assert with_missing(likelihood=own).missing

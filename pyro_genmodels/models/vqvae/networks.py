@@ -129,6 +129,8 @@ class SequenceVQVAENetwork(ArgumentGroup):
         hidden_channels: Channels of encoder and decoder.
         residual_channels: Channels inside a residual block.
         num_blocks: Residual blocks in encoder and decoder each.
+        missing: Whether the ends of sequences may be missing, as NaN: the encoder sees zeros there,
+            and in a second channel which steps were observed.
     """
 
     reduction: int = 64
@@ -136,10 +138,12 @@ class SequenceVQVAENetwork(ArgumentGroup):
     hidden_channels: int = 128
     residual_channels: int = 32
     num_blocks: int = 2
+    missing: bool = False
 
     def encoder(self, dim: int) -> nn.Module:
         """Make the network from sequences to ``(*batch, dim, t)``."""
-        return SequenceEncoder(dim, reduction=self.reduction, **block_sizes(self))
+        channels = {"in_channels": 2} if self.missing else {}
+        return SequenceEncoder(dim, reduction=self.reduction, **block_sizes(self), **channels)
 
     def decoder(self, dim: int, outputs: int, **context: Any) -> nn.Module:
         """Make the network from ``(*batch, dim, t)`` to features for each step."""

@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from pyro_genmodels._checks import check, check_event_shape
 from pyro_genmodels._typing import EventShape
+from pyro_genmodels.distributions import observed_part
+from pyro_genmodels.distributions.autoregressive import check_missing_suffix
 from pyro_genmodels.models.autoregressive.likelihood import AutoregressiveLikelihood
 from pyro_genmodels.models.likelihoods.elementwise import Likelihood
 from pyro_genmodels.models.vqvae.code_maps import Codebook
@@ -32,6 +35,10 @@ class SequenceVQVAE(OneMapModel):
     Only decoder and prior see a context, so that what is coded may be decoded under another one:
     one voice's words in another voice.
 
+    With ``network.missing`` sequences may end early, as NaN. The likelihood is then that of the
+    observed steps, exactly, and the bound one of their log-probability. All codes count, also those
+    of steps that are missing: the decoder sees them beside the others.
+
     Args:
         event_shape: Length of a sequence, ``(T,)``; one that the network's ``reduction`` does not
             divide is padded by repetition, and cropped again.
@@ -42,7 +49,8 @@ class SequenceVQVAE(OneMapModel):
         wavenet: Sizes of the WaveNet: a :class:`WaveNetSizes`, or its ``channels`` alone.
         quantizer: Own quantiser, in the codebook's place, for other codebooks, or several codes a
             position.
-        encoder: Own network: data to ``(*batch, codebook.dim, t)``.
+        encoder: Own network: data to ``(*batch, codebook.dim, t)``; if steps may be missing, from
+            ``(*batch, 2, T)``, data and which are observed.
         decoder: Own network: ``(*batch, codebook.dim, t)`` (and context) to
             ``(*batch, *likelihood.parameter_shape)``, or longer.
         prior: Law of the codes, uniform by default.
@@ -94,12 +102,17 @@ class SequenceVQVAE(OneMapModel):
         event_shape = check_event_shape(event_shape, ranks=(1,))
         network = SequenceVQVAENetwork.of(network)
         context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
+        self.missing = network.missing
         if likelihood is None:
-            likelihood = _wavenet(event_shape, num_levels, WaveNetSizes.of(wavenet))
+            sizes = WaveNetSizes.of(wavenet)
+            likelihood = _wavenet(event_shape, num_levels, sizes, missing=self.missing)
         super().__init__(event_shape, num_levels=num_levels, likelihood=likelihood, **context)
         features = tuple(self.likelihood.parameter_shape)
         fits = len(features) == 2 and features[1:] == tuple(event_shape)
         check(fits, "likelihood", f"take features (C, {event_shape[0]})", features)
+        marginal = isinstance(likelihood, AutoregressiveLikelihood) and likelihood.missing
+        rule = "be an AutoregressiveLikelihood with missing=True for missing steps"
+        check(marginal or not self.missing, "likelihood", rule, type(likelihood).__name__)
         self.reduction = network.reduction
         self._make_quantizer(quantizer, Codebook.of(codebook))
         dim = self.quantizer.dim
@@ -109,15 +122,22 @@ class SequenceVQVAE(OneMapModel):
         self.decoder = decoder
         self._make_prior(prior)
 
+    def check_missing(self, argument: str, x: Tensor) -> None:
+        """Raise ``ValueError`` unless what is missing of each sequence is its end."""
+        check_missing_suffix(argument, x, self.likelihood.net)
+
     def _features(self, x: Tensor, context: Tensor | None) -> list[Tensor]:
+        if self.missing:
+            filled, seen = observed_part(x)
+            x = torch.stack([filled, seen.to(x.dtype)], -2)
         return super()._features(x, None)
 
 
 def _wavenet(
-    event_shape: EventShape, num_levels: int, sizes: WaveNetSizes
+    event_shape: EventShape, num_levels: int, sizes: WaveNetSizes, *, missing: bool
 ) -> AutoregressiveLikelihood:
     """Make the likelihood of a WaveNet that takes as many features of each step as it has."""
     features = (sizes.channels, *event_shape)
     options = sizes.current_arguments()
     net = WaveNetNet(event_shape, num_levels, context_shape=features, **options)
-    return AutoregressiveLikelihood(net)
+    return AutoregressiveLikelihood(net, missing=missing)

@@ -27,9 +27,12 @@ class SequenceEncoder(Configured, nn.Module):
         hidden_channels: Channels of all layers before the last.
         residual_channels: Channels inside a block.
         num_blocks: Number of blocks.
+        in_channels: Channels of the input; a sequence of numbers is one without a dimension of
+            them.
 
     Shape:
-        ``(*batch, T)`` to ``(*batch, out_channels, T / reduction)``, rounded down.
+        ``(*batch, T)``, of several channels ``(*batch, in_channels, T)``, to
+        ``(*batch, out_channels, T / reduction)``, rounded down.
 
     Raises:
         ValueError: If a number is not positive, or ``reduction`` no power of two.
@@ -52,21 +55,25 @@ class SequenceEncoder(Configured, nn.Module):
         hidden_channels: int = 128,
         residual_channels: int = 32,
         num_blocks: int = 2,
+        in_channels: int = 1,
     ) -> None:
         super().__init__()
-        check_positive(out_channels=out_channels, hidden_channels=hidden_channels)
+        sizes = {"out_channels": out_channels, "in_channels": in_channels}
+        check_positive(**sizes, hidden_channels=hidden_channels)
+        self.in_channels = in_channels
         halvings = reduction.bit_length() - 1
         power = reduction >= 1 and 2**halvings == reduction
         check(power, "reduction", "be a power of two", reduction)
-        self.strided = strided_layers(nn.Conv1d, [1, *[hidden_channels] * halvings])
+        self.strided = strided_layers(nn.Conv1d, [in_channels, *[hidden_channels] * halvings])
         if not halvings:  # the length stays as it is
-            self.strided.extend([nn.Conv1d(1, hidden_channels, 3, padding=1), nn.ReLU()])
+            self.strided.extend([nn.Conv1d(in_channels, hidden_channels, 3, padding=1), nn.ReLU()])
         self.blocks = residual_blocks(hidden_channels, residual_channels, num_blocks, rank=1)
         self.last = nn.Conv1d(hidden_channels, out_channels, 1)
 
-    def forward(self, x: Float[Tensor, "*batch T"]) -> Float[Tensor, "*batch C t"]:
+    def forward(self, x: Float[Tensor, "*batch T"]) -> Float[Tensor, "... C t"]:
         """Return the features of shorter sequences."""
-        return over_batch(lambda x: self.last(self.blocks(self.strided(x[:, None]))), (x, 1))
+        x = x[..., None, :] if self.in_channels == 1 else x
+        return over_batch(lambda x: self.last(self.blocks(self.strided(x))), (x, 2))
 
 
 class SequenceDecoder(ConditionalNet):
