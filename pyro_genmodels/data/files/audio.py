@@ -6,7 +6,6 @@ import functools
 import math
 import os
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -135,7 +134,10 @@ class Audio(DataSource):
         files, labels, classes = _listed(Path(path).expanduser())
         found = list(zip(files, labels, _facts(files), strict=True))
         self.skipped = {str(file): fact for file, _, fact in found if isinstance(fact, str)}
-        self._check_skipped(on_bad, len(files))
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in self.skipped.items())
+        allowed = len(files) - 1 if on_bad == "skip" else 0
+        rule = "hold readable sound files (on_bad='skip' leaves others out)"
+        check(len(self.skipped) <= allowed, "path", rule, reasons)
         good = [(file, label, *fact) for file, label, fact in found if isinstance(fact, tuple)]
         self.files = [file for file, *_ in good]
         self.sample_rate = sample_rate or _common_rate(self.files, [rate for *_, rate, _ in good])
@@ -143,7 +145,13 @@ class Audio(DataSource):
         counts = [-(-size // length) if missing else size // length for size in sizes]
         rule = f"hold sound of at least length={length} steps (missing=True takes shorter ones)"
         check(max(counts) > 0, "path", rule, f"{max(sizes)} at most")
-        _say_what_is_dropped(sizes, counts, length, self.sample_rate)
+        notes = [f"{self.sample_rate} Hz, windows of {length / self.sample_rate:.3g} s"]
+        if self.skipped:
+            notes.append(f"{len(self.skipped)} of {len(files)} files left out ({reasons})")
+        if dropped := sum(max(0, size - n * length) for size, n in zip(sizes, counts, strict=True)):
+            seconds, whole = dropped / self.sample_rate, sum(sizes) / self.sample_rate
+            rest = "behind the last whole windows left out, kept by missing=True"
+            notes.append(f"{seconds:.3g} of {whole:.3g} s {rest}")
         fractions = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
         options: dict[str, Any] = {"num_levels": num_levels, "missing": missing}
         parts = [
@@ -157,7 +165,7 @@ class Audio(DataSource):
             )
             for places in _split(counts, fractions, seed)
         ]
-        options |= {"num_classes": len(classes) or None, "classes": classes or None}
+        options |= {"num_classes": len(classes) or None, "classes": classes or None, "notes": notes}
         super().__init__(*parts, **options)
 
     def decode(self, x: Num[Tensor, "*batch length"]) -> Float[Tensor, "*batch length"]:
@@ -183,25 +191,6 @@ class Audio(DataSource):
         with written_whole(path) as temporary:
             require("soundfile", extra="audio").write(temporary, whole, self.sample_rate)
         return None
-
-    def _check_skipped(self, on_bad: str, number: int) -> None:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in self.skipped.items())
-        allowed = number - 1 if on_bad == "skip" else 0
-        rule = "hold readable sound files (on_bad='skip' leaves others out)"
-        check(len(self.skipped) <= allowed, "path", rule, reasons)
-        if reasons:
-            text = f"{len(self.skipped)} of {number} files are left out: {reasons}"
-            warnings.warn(text, stacklevel=3)
-
-
-def _say_what_is_dropped(
-    sizes: Sequence[int], counts: Sequence[int], length: int, sample_rate: int
-) -> None:
-    dropped = sum(max(0, size - n * length) for size, n in zip(sizes, counts, strict=True))
-    if dropped:
-        text = f"{dropped / sample_rate:.3g} of {sum(sizes) / sample_rate:.3g} s are left out"
-        why = "what is behind the last whole window of a file; missing=True keeps it"
-        warnings.warn(f"{text}, {why}", stacklevel=3)
 
 
 def _listed(place: Path) -> tuple[list[Path], list[int], list[str]]:

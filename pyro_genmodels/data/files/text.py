@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -122,6 +121,7 @@ class Text(DataSource):
         self.end_symbol = count if unit == "line" else None
         fractions = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
         parts: list[Items]
+        notes = ["bytes" if bytes else f"{count} characters"]
         if self.end_symbol is None:
             length = length or WINDOW
             windows = torch.cat([_windows(self._coded(text), length) for text in texts])
@@ -139,14 +139,14 @@ class Text(DataSource):
             length = length or longest
             if longest > length:
                 cut = int((lengths > length).sum())
-                text = f"{cut} of {len(lengths)} lines are cut to {length} symbols"
-                warnings.warn(f"{text}; the longest has {longest}", stacklevel=2)
+                notes.append(f"{cut} of {len(lengths)} lines cut, the longest of {longest} symbols")
             parts = [
                 Lines(codes, places[rows], length, self.end_symbol)
                 for rows in split(len(texts), sizes, seed)
             ]
-        levels = count + (self.end_symbol is not None)
-        super().__init__(*parts, num_levels=levels, missing=self.end_symbol is not None)
+            notes.append(f"level {count} ends a line")
+        levels, missing = count + (unit == "line"), unit == "line"
+        super().__init__(*parts, num_levels=levels, missing=missing, notes=notes)
 
     def encode(self, text: str) -> Tensor:
         """Return one sequence of symbols, NaN from where the text ends, for a model to complete.

@@ -333,7 +333,7 @@ def check_missing_suffix(argument: str, value: Num[Tensor, ...], net: Autoregres
     if not value.is_floating_point():
         return
     seen = ~value.isnan().flatten(value.dim() - len(net.event_shape))[..., net.order]
-    holes = int((seen[..., 1:] & ~seen[..., :-1]).flatten(0, -2).any(-1).sum())
+    holes = int((seen[..., 1:] & ~seen[..., :-1]).any(-1).sum())
     rule = "miss the last elements only, in the order of generation"
     check(holes == 0, argument, rule, f"NaN before observed elements in {holes} examples")
 
