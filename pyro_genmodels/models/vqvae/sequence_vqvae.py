@@ -124,7 +124,8 @@ class SequenceVQVAE(OneMapModel):
 
     def check_missing(self, argument: str, x: Tensor) -> None:
         """Raise ``ValueError`` unless what is missing of each sequence is its end."""
-        check_missing_suffix(argument, x, self.likelihood.net)
+        likelihood: Any = self.likelihood
+        check_missing_suffix(argument, x, likelihood.net)
 
     def _features(self, x: Tensor, context: Tensor | None) -> list[Tensor]:
         if self.missing:
