@@ -115,8 +115,8 @@ def _chunks(dataset: Any) -> Iterator[tuple[Tensor, Any]]:
     tensors = vars(dataset).get("tensors")
     if tensors is not None:
         for start in range(0, len(dataset), _CHUNK):
-            x, *labels = (tensor[start : start + _CHUNK] for tensor in tensors)
-            yield x, labels[0] if labels else None
+            part = [tensor[start : start + _CHUNK] for tensor in tensors]
+            yield part[0], part[1] if part[1:] else None
         return
     places = torch.linspace(0, len(dataset) - 1, min(_MOST, len(dataset))).long().unique()
     for part in places.split(_SHOWN):

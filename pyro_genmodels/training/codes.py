@@ -24,7 +24,7 @@ from pyro_genmodels.data.files import MANIFEST, read_manifest
 from pyro_genmodels.models import VectorQuantizedModel
 from pyro_genmodels.nets.autoregressive import image_shape, raster_indices
 from pyro_genmodels.training.batches import Batches
-from pyro_genmodels.training.data_fingerprint import add_data, add_tensor
+from pyro_genmodels.training.data_fingerprint import DataFingerprint, add_data, add_tensor
 
 _FORMAT = 2
 
@@ -59,9 +59,7 @@ def encode_codes(
     """
     folder = Path(folder)
     mark = fingerprint(model, source)
-    facts = read_manifest(folder)
-    found = None if facts is None else facts["fingerprint"]
-    if found is None or (found != mark and found != fingerprint(model, source, written)):
+    if not are_codes_of(model, source, folder, written):
         folder.mkdir(parents=True, exist_ok=True)
         # Without it nobody takes the arrays for whole.
         (folder / MANIFEST).unlink(missing_ok=True)
@@ -70,6 +68,31 @@ def encode_codes(
         with written_whole(folder / MANIFEST) as temporary:
             temporary.write_text(json.dumps(_facts(model, mark), indent=2) + "\n")
     return Codes(os.fspath(folder))
+
+
+def are_codes_of(
+    model: VectorQuantizedModel,
+    source: DataSource,
+    folder: Path,
+    written: Mapping[str, Any] | None,
+) -> bool:
+    """Return whether a folder holds the codes that a model gives a data set.
+
+    Args:
+        model: The model.
+        source: The data.
+        folder: The folder.
+        written: The model's description as an older version wrote it.
+    """
+    facts = read_manifest(folder)
+    if facts is None:
+        return False
+    # From the mark of now to those of before, each of which takes another pass over the data.
+    ways = ((None, False), (written, False), (None, True), (written, True))
+    return any(
+        facts["fingerprint"] == fingerprint(model, source, description, by_time=by_time)
+        for description, by_time in ways
+    )
 
 
 def _facts(model: VectorQuantizedModel, mark: str) -> dict[str, Any]:
@@ -147,7 +170,11 @@ def _context_dtype(context: Tensor) -> Any:
 
 
 def fingerprint(
-    model: VectorQuantizedModel, source: DataSource, written: Mapping[str, Any] | None = None
+    model: VectorQuantizedModel,
+    source: DataSource,
+    written: Mapping[str, Any] | None = None,
+    *,
+    by_time: bool = False,
 ) -> str:
     """Return a digest of all that codes depend on.
 
@@ -155,6 +182,8 @@ def fingerprint(
         model: The model.
         source: The data.
         written: The model's description, its own as of now by default.
+        by_time: Whether files count by their times, as in codes of before 2026-12, and not by
+            their content.
     """
     digest = hashlib.sha256(f"format {_FORMAT}".encode())
     description = (written or configuration(model))["arguments"]
@@ -164,6 +193,9 @@ def fingerprint(
     for name, tensor in sorted(without_marks(model.state_dict()).items()):
         if not name.startswith(("prior.", "priors.")):
             add_tensor(digest, name, tensor)
-    for name, dataset in source.splits.items():
-        add_data(digest, name, dataset)
+    if by_time:
+        for name, dataset in source.splits.items():
+            add_data(digest, name, dataset)
+    else:
+        digest.update(json.dumps(DataFingerprint.of(source).digests).encode())
     return digest.hexdigest()

@@ -36,7 +36,7 @@ from pyro_genmodels.training.checkpoint import (
     run_data,
     save,
 )
-from pyro_genmodels.training.codes import encode_codes, fingerprint, raster_order
+from pyro_genmodels.training.codes import are_codes_of, encode_codes, raster_order
 from pyro_genmodels.training.fitting import fit, is_helper
 from pyro_genmodels.training.samples import save_picture
 from pyro_genmodels.training.settings import TrainingSettings, settings_for
@@ -196,10 +196,9 @@ def _coder(model: VectorQuantizedModel, priors: Sequence[LearnedPrior]) -> Autor
 def _check_same_codes(
     folder: Path, model: VectorQuantizedModel, source: DataSource, written: Mapping[str, Any]
 ) -> None:
-    facts = read_manifest(folder / CODES)
-    if (folder / PRIOR / FOLDER / LAST).is_file() and facts is not None:
-        marks = (fingerprint(model, source, given) for given in (None, written))
-        same = facts["fingerprint"] in marks
+    codes = folder / CODES
+    if (folder / PRIOR / FOLDER / LAST).is_file() and read_manifest(codes) is not None:
+        same = are_codes_of(model, source, codes, written)
         check(same, "resume", "go on with the codes of the same model and data", "other ones")
 
 
