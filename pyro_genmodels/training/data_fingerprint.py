@@ -96,7 +96,7 @@ class DataFingerprint:
 
 def fingerprint_kind(source: DataSource) -> str:
     """Return how much of a source's data its fingerprint reads, without reading them."""
-    return _kind(_is_whole(_content_of(source)))
+    return _kind(_is_whole(_content_of(source, probes=False)))
 
 
 def column_facts(source: DataSource) -> list[dict[str, Any]] | None:
@@ -110,17 +110,17 @@ def _kind(whole: bool) -> str:
     return "whole content" if whole else f"sizes, times and {_BLOCKS} blocks"
 
 
-def _content_of(source: DataSource) -> dict[str, list[_Fact]]:
+def _content_of(source: DataSource, *, probes: bool = True) -> dict[str, list[_Fact]]:
     own = getattr(source, "fingerprint", None)
     if isinstance(own, str):
         return {"codes": [own.encode()]}
-    found = {name: list(_items(part)) for name, part in source.splits.items()}
+    found = {name: list(_items(part, probes)) for name, part in source.splits.items()}
     # A folder's files that could not be read, and were left out.
     skipped = getattr(source, "skipped", None)
     return found | ({"skipped": list(_facts(skipped, set()))} if skipped else {})
 
 
-def _items(dataset: Any) -> Iterator[_Fact]:
+def _items(dataset: Any, probes: bool) -> Iterator[_Fact]:
     """Yield what a data set's items depend on."""
     own, tensors = getattr(dataset, "fingerprint", None), in_memory(dataset)
     if isinstance(own, str):
@@ -133,7 +133,7 @@ def _items(dataset: Any) -> Iterator[_Fact]:
         for fact in _facts(dataset, set()):
             has_content = has_content or not isinstance(fact, bytes)
             yield fact
-        if not (has_content and _is_ours(dataset)):
+        if probes and not (has_content and _is_ours(dataset)):
             yield from _probes(dataset)
 
 

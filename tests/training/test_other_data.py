@@ -123,6 +123,7 @@ def test_items_drawn_at_random_are_the_same_and_leave_the_state() -> None:
     source = data.InMemory(Random(), Random(), Random())
     torch.manual_seed(0)
     first = DataFingerprint.of(source)
+    assert training.fingerprint_kind(source) == first.kind
     drawn = torch.rand(())
     torch.manual_seed(0)
     assert drawn == torch.rand(())
