@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pyro_genmodels._checks import check, check_levels, check_trailing
+from pyro_genmodels._progress import progress_bar
 from pyro_genmodels._typing import Int, Num
 from pyro_genmodels.compression.coder import Coder, code_element, code_uniform
 from pyro_genmodels.compression.deterministic_evaluation import (
@@ -158,11 +160,13 @@ class NetworkSource(Source):
             exact.context = exact.context.double()
         shape, features = torch.Size(batch_shape), exact._flat_features(torch.Size(batch_shape))
         coded = []
-        for start in range(0, shape.numel(), chunk_size):
-            rows = slice(start, min(start + chunk_size, shape.numel()))
-            part = None if features is None else features[rows]
-            given = None if levels is None else levels[rows]
-            coded.append(_code_rows(coder, exact, rows.stop - rows.start, part, given))
+        steps = math.ceil(shape.numel() / chunk_size) * torch.Size(self.event_shape).numel()
+        with progress_bar("coding", steps, unit="step") as bar:
+            for start in range(0, shape.numel(), chunk_size):
+                rows = slice(start, min(start + chunk_size, shape.numel()))
+                part = None if features is None else features[rows]
+                given = None if levels is None else levels[rows]
+                coded.append(_code_rows(coder, exact, rows.stop - rows.start, part, given, bar))
         if not coded:
             return torch.empty(0, torch.Size(self.event_shape).numel(), dtype=torch.long)
         return torch.cat(coded)
@@ -182,6 +186,7 @@ def _code_rows(
     number: int,
     features: Tensor | None,
     levels: Tensor | None,
+    bar: Any,
 ) -> Tensor:
     net, law = distribution.net, distribution.law
     state, coded = net.incremental(number, features), list[Tensor]()
@@ -189,6 +194,7 @@ def _code_rows(
         given = None if levels is None else levels[:, position]
         coded.append(code_element(coder, law, state.parameters(), net.num_levels, given))
         state.append(coded[-1])
+        bar.update(1)
     return torch.stack(coded, 1)
 
 

@@ -11,6 +11,7 @@ import torch
 from pyro_genmodels._batching import expands_to
 from pyro_genmodels._checks import check, check_positive, check_trailing, integers_checked
 from pyro_genmodels._modules import evaluating
+from pyro_genmodels._progress import tracked
 from pyro_genmodels._typing import Float, Num, Tensor
 
 
@@ -114,7 +115,7 @@ def _over_chunks(
     rows = max(1, chunk_size // particles)
     results = []
     with torch.no_grad(), evaluating(model):
-        for start in range(0, len(x), rows):
+        for start in tracked(range(0, len(x), rows), "evaluating"):
             part = slice(start, start + rows)
             given = None if context is None else context[part]
             weights = (model.log_weights(x[part], given, num_particles=n) for n in counts)

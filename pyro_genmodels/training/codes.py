@@ -19,6 +19,7 @@ from pyro_genmodels._configuration import configuration
 from pyro_genmodels._files import written_whole
 from pyro_genmodels._migration import FORMAT
 from pyro_genmodels._modules import first_tensor, without_marks
+from pyro_genmodels._progress import tracked
 from pyro_genmodels.data import Codes, DataSource
 from pyro_genmodels.data.files import MANIFEST, read_manifest
 from pyro_genmodels.models import VectorQuantizedModel
@@ -119,7 +120,8 @@ def _encode(
         shapes[f"{name}_context"] = (tuple(first.shape), _context_dtype(first))
     with _memory_maps(folder, shapes, len(dataset)) as arrays:
         start = 0
-        for x, context in Batches(dataset, model, batch_size):
+        batches = Batches(dataset, model, batch_size)
+        for x, context in tracked(batches, f"encoding {name}"):
             given = None if context is None else context.to(device)
             stop = start + len(x)
             arrays[name][start:stop] = flat_codes(model, x.to(device), given).cpu().numpy()

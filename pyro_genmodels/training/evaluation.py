@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from pyro_genmodels._checks import check_choice, check_positive, integers_checked
 from pyro_genmodels._modules import evaluating, first_tensor
+from pyro_genmodels._progress import progress_shown, tracked
 from pyro_genmodels.data import DataSource
 from pyro_genmodels.metrics import Estimate, elbo, importance_weighted_bound, paired_gap
 from pyro_genmodels.models import GenerativeModel
@@ -78,6 +79,7 @@ def evaluate(
     num_particles: int | None = None,
     chunk_size: int = 512,
     seed: int = 0,
+    progress: bool = True,
 ) -> Evaluation:
     """Score a model; the same call gives the same figures again.
 
@@ -90,6 +92,7 @@ def evaluate(
             are deterministic.
         chunk_size: Draws evaluated at once, which bounds memory.
         seed: Seed of the draws.
+        progress: Show a bar where it takes more than some seconds.
 
     Returns:
         What the model's ``bound_kind`` says: the exact likelihood where it has one, else its
@@ -104,7 +107,8 @@ def evaluate(
     check_source(source, model)
     dataset: Any = source.splits[split]
     check_dataset(dataset, model)
-    x, context = _whole(dataset, model)
+    with progress_shown(progress):
+        x, context = _whole(dataset, model)
     particles = model.default_particles if num_particles is None else num_particles
     kind = model.bound_kind
     named = {
@@ -112,7 +116,7 @@ def evaluate(
         "elbo": "ELBO",
         "importance-weighted": f"importance-weighted bound, {particles} samples",
     }
-    with seeded(seed):
+    with seeded(seed), progress_shown(progress):
         bounds = _bounds(model, x, context, num_particles=particles, chunk_size=chunk_size)
         report = _report(model, x, context, chunk_size)
     score = kind if kind in bounds else "elbo"
@@ -158,10 +162,11 @@ def _bounds(
 def _report(
     model: GenerativeModel, x: Tensor, context: Tensor | None, chunk_size: int
 ) -> dict[str, Estimate]:
-    contexts = [None] * len(x) if context is None else context.split(chunk_size)
-    chunks = zip(x.split(chunk_size), contexts, strict=False)
+    given = x.split(chunk_size)
+    contexts = [None] * len(given) if context is None else context.split(chunk_size)
+    chunks = zip(given, contexts, strict=True)
     with torch.no_grad(), evaluating(model):
-        parts = [model.report(*chunk) for chunk in chunks]
+        parts = [model.report(*chunk) for chunk in tracked(chunks, "evaluating", len(contexts))]
     return {name: Estimate.of(torch.cat([part[name] for part in parts])) for name in parts[0]}
 
 
@@ -169,7 +174,7 @@ def _whole(dataset: Any, model: GenerativeModel) -> tuple[Tensor, Tensor | None]
     device = first_tensor(model).device
     tensors: Any = getattr(dataset, "tensors", None)
     if tensors is None:
-        parts = list(DataLoader(dataset, batch_size=256))
+        parts = list(tracked(DataLoader(dataset, batch_size=256), "reading"))
         tensors = [torch.cat(column) for column in zip(*parts, strict=True)]
     x, context = split(tensors, model)
     return x.to(device), None if context is None else context.to(device)

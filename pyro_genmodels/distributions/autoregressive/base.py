@@ -227,7 +227,7 @@ class AutoregressiveDistribution(TorchDistribution):
         given: Num[Tensor, ...] | None = None,
         num_given: int | None = None,
         window: int | None = None,
-        progress: bool = False,
+        progress: bool | None = None,
     ) -> Num[Tensor, ...]:
         """Draw exact samples.
 
@@ -247,7 +247,8 @@ class AutoregressiveDistribution(TorchDistribution):
                 default none, and where elements may be missing each example's observed ones.
             window: For "parallel": number of elements, from the first unsettled one, that a round
                 draws anew; all by default.
-            progress: Whether to show a progress bar over the elements (not for "parallel").
+            progress: Whether to show a progress bar over the elements (for "parallel" over those
+                that are done); by default once drawing takes some seconds.
 
         Returns:
             ``(*sample_shape, *batch_shape, *event_shape)``, integers of :attr:`sample_dtype`.

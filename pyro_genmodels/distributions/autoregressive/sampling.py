@@ -26,8 +26,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from pyro_genmodels._modules import first_tensor
+from pyro_genmodels._progress import progress_bar
 from pyro_genmodels.distributions.autoregressive.rounding import Leads, Settling, first_differences
 from pyro_genmodels.distributions.autoregressive.sampling_task import SamplingTask
 from pyro_genmodels.nets.autoregressive import IncrementalEvaluation, WholeEvaluation
@@ -70,7 +72,7 @@ class Sampler:
     def _sequential(self, state: IncrementalEvaluation, x: Tensor, leads: Leads) -> None:
         images, position = torch.arange(self._task.batch_size, device=x.device), 0
         least, most = (int(n) for n in self._task.num_given.aminmax())
-        with self._bar() as bar:
+        with self._bar(self._task.size, "element") as bar:
             for noise in self._task.noise():
                 row = []
                 for element in noise.unbind(1):
@@ -85,36 +87,35 @@ class Sampler:
                     state.append(x[:, position])
                     position += 1
                 leads.keep(images, position - len(row), torch.stack(row, 1), noise)
-                if bar is not None:
-                    bar.update(len(row))
+                bar.update(len(row))
 
     def _parallel(self, x: Tensor, leads: Leads) -> None:
         """Draw all elements anew until nothing changes; with a window, those next in turn only."""
         noise = torch.cat(list(self._task.noise()), 1)
         active = torch.arange(self._task.batch_size, device=x.device)
         places = torch.arange(self._task.size, device=x.device)
-        while len(active):
-            features = None if self._task.features is None else self._task.features[active]
-            before = x[active]
-            parameters = self._task.in_order(
-                self._task.net.evaluate(self._task.in_event_order(before), features)
-            )
-            drawn = self._task.law.draw(parameters, noise[active]).to(x.dtype)
-            drawn = torch.where(self._task.is_given(active), before, drawn)
-            first = first_differences(drawn, before)
-            done = first == self._task.size
-            leads.keep(active[done], 0, parameters[done], noise[active[done]])
-            if self._task.window is not None:
-                drawn = torch.where(places < first[:, None] + self._task.window, drawn, before)
-            x[active] = drawn
-            active = active[~done]
+        with self._bar(len(active), "example") as bar:
+            while len(active):
+                features = None if self._task.features is None else self._task.features[active]
+                before = x[active]
+                parameters = self._task.in_order(
+                    self._task.net.evaluate(self._task.in_event_order(before), features)
+                )
+                drawn = self._task.law.draw(parameters, noise[active]).to(x.dtype)
+                drawn = torch.where(self._task.is_given(active), before, drawn)
+                first = first_differences(drawn, before)
+                done = first == self._task.size
+                leads.keep(active[done], 0, parameters[done], noise[active[done]])
+                if self._task.window is not None:
+                    drawn = torch.where(places < first[:, None] + self._task.window, drawn, before)
+                x[active] = drawn
+                active = active[~done]
+                bar.update(int(done.sum()))
 
-    def _bar(self) -> contextlib.AbstractContextManager[Any]:
-        if not self._task.progress:
-            return contextlib.nullcontext()
-        from tqdm.auto import tqdm
-
-        return tqdm(total=self._task.size, desc="sampling", unit="element")
+    def _bar(self, total: int, unit: str) -> Any:
+        if self._task.progress is None:
+            return progress_bar("sampling", total, unit=unit)
+        return tqdm(total=total, desc="sampling", unit=unit, disable=not self._task.progress)
 
 
 @contextlib.contextmanager

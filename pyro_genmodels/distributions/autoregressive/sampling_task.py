@@ -24,7 +24,7 @@ class SamplingTask:
         given: Their values ``(batch, elements)`` in the order of generation, zero behind them.
         features: Context features for each image, or ``None``.
         temperature: Factor of the noise.
-        progress: Whether to show a progress bar.
+        progress: Whether to show a progress bar; ``None`` for one after some seconds.
         window: Number of elements, from the first unsettled one, that a round of parallel sampling
             draws anew; all by default.
     """
@@ -36,7 +36,7 @@ class SamplingTask:
     given: Tensor | None = None
     features: Tensor | None = None
     temperature: float = 1.0
-    progress: bool = False
+    progress: bool | None = None
     window: int | None = None
     seed: int = field(default_factory=lambda: int(torch.randint(2**62, ())))
 

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pyro_genmodels._changes import in_functorch
 from pyro_genmodels._checks import check, check_finite, check_trailing, listed
+from pyro_genmodels._progress import tracked
 from pyro_genmodels._typing import Num, ScaleName
 from pyro_genmodels.distributions import ObservedPart, Rescaled, observed_part
 from pyro_genmodels.models.base.shared_pass import SharedPass
@@ -140,7 +141,7 @@ class Standardization(nn.Module):
                 of a column nothing was observed.
         """
         moments = ColumnMoments(self.event_shape[0], self._like.device)
-        for x in _batches(data, len(self.event_shape)):
+        for x in tracked(_batches(data, len(self.event_shape)), "standardizing"):
             check_trailing("x", x, self.event_shape)
             check_finite("x", x, missing=self.missing)
             moments.add(columns(x, self.event_shape), missing=self.missing)
