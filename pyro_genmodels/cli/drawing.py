@@ -23,6 +23,7 @@ from pyro_genmodels.cli.arrays import (
 )
 from pyro_genmodels.cli.sources import run_source
 from pyro_genmodels.cli.usage import usage
+from pyro_genmodels.data import DataSource
 
 _WRITTEN = (".csv", ".npy", ".pt", ".png")
 _CHUNK = 256  # data completed at once, which bounds memory
@@ -42,10 +43,14 @@ def write_samples(arguments: argparse.Namespace) -> int:
         options = _options(model, arguments)
         label = _label(model, arguments, known.classes)
     pyro.set_rng_seed(arguments.seed)
+    labels = None
     with usage("temperature", "num_rows"):
         if arguments.complete is None:
             context = _context(model, arguments, label)
             samples = training.draw_samples(model, arguments.num, context, **options)
+            if model.num_classes is not None:
+                in_turn = torch.arange(len(samples)) % model.num_classes
+                labels = in_turn if context is None else context
         else:
             samples = _completed(model, arguments, label, options)
     name = "samples.png" if arguments.complete is None else "completions.png"
@@ -53,7 +58,9 @@ def write_samples(arguments: argparse.Namespace) -> int:
     if own_form is not None:
         own_form.write(samples, out)
     elif out.suffix == ".png":
-        plotting.save_samples(samples, model.num_levels, out)
+        source = _source(arguments, model)
+        title = _title(model, source, arguments)
+        training.draw_picture(samples, model, source, out, title=title, labels=labels)
     else:
         write_data(_plain(samples, model, out), model.num_levels, out, known.columns)
     if label is not None and known.classes:
@@ -73,7 +80,8 @@ def write_reconstructions(arguments: argparse.Namespace) -> int:
         if arguments.out is not None:
             check_output(arguments.out, (".png",), argument="out")
     model = training.load(arguments.run_folder, allow=arguments.allow)
-    given: Any = run_source(arguments, model).splits[arguments.split]
+    source = run_source(arguments, model)
+    given: Any = source.splits[arguments.split]
     items = [given[i] for i in range(min(arguments.num, len(given)))]
     x = torch.stack([item[0] for item in items])
     context = None
@@ -81,10 +89,28 @@ def write_reconstructions(arguments: argparse.Namespace) -> int:
         context = torch.stack([torch.as_tensor(item[1]) for item in items])
     pyro.set_rng_seed(arguments.seed)
     out = arguments.out or _default_output(arguments.run_folder, "reconstructions.png")
+    title = _title(model, source, arguments)
     again = model.reconstruct(x, context, deterministic=arguments.deterministic)
-    plotting.save_reconstructions(x, again, model.num_levels, out)
+    plotting.save_reconstructions(x, again, model.num_levels, out, title=title)
     print(out)
     return 0
+
+
+def _source(arguments: argparse.Namespace, model: Any) -> DataSource | None:
+    """Return the run's data if they are there: without them a picture shows less."""
+    try:
+        if arguments.data is not None or arguments.data_words:
+            return run_source(arguments, model)
+        run, allow = arguments.run_folder, arguments.allow
+        return training.load_source(run, allow=allow, accept_other_data=True)
+    except (ValueError, RuntimeError, OSError, ImportError):
+        return None
+
+
+def _title(model: Any, source: DataSource | None, arguments: argparse.Namespace) -> str:
+    temperature = vars(arguments).get("temperature")
+    epoch = training.trained_epoch(arguments.run_folder)
+    return training.picture_title(model, source, epoch=epoch, temperature=temperature)
 
 
 def _check_completion(arguments: argparse.Namespace) -> None:
@@ -106,7 +132,7 @@ def _options(model: Any, arguments: argparse.Namespace) -> dict[str, Any]:
         check("temperature" in known, "temperature", rule, arguments.temperature)
         options["temperature"] = arguments.temperature
     if "progress" in known:
-        options["progress"] = sys.stderr.isatty()
+        options["progress"] = sys.stderr.isatty() or None
     return options
 
 

@@ -119,18 +119,21 @@ class Stage(ABC):
             if following is not None:
                 following.write_ahead(run, resume=options["resume"])
             size = sum(p.numel() for part in parts for p in part.parameters())
-            print(f"data: {source!r}")
+            print(f"data: {source.summary}")
             print(f"data fingerprint: {training.fingerprint_kind(source)}")
             print(f"{self.label}: {size:,} parameters, run {run}")
         try:
-            fit()
+            history = fit()
         except KeyboardInterrupt:
             command = self.command_to_resume(run, following)
             raise KeyboardInterrupt(f"go on with: {command}") from None
         if not training.is_helper():
-            result = score(run, source, "cpu", options["allow"])
+            result = score(run, source, "cpu", options["allow"], progress=self.settings["progress"])
             save_result(result, run)
             print(result)
+            advice = training.diagnosis(history)
+            if advice is not None:
+                print(advice)
 
 
 def read_config(path: Path, maker: str | None = None, *, name: str | None = None) -> dict[str, Any]:

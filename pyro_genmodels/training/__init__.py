@@ -15,8 +15,14 @@ from pyro_genmodels.training.codes import encode_codes
 from pyro_genmodels.training.data_fingerprint import DataFingerprint, fingerprint_kind
 from pyro_genmodels.training.evaluation import Evaluation, evaluate
 from pyro_genmodels.training.fitting import check_run, fit, is_helper, prepare_run
+from pyro_genmodels.training.history import diagnosis, trained_epoch
 from pyro_genmodels.training.prior_stage import check_prior_run, check_priors, fit_prior
-from pyro_genmodels.training.samples import draw_samples, rejection_sample
+from pyro_genmodels.training.samples import (
+    draw_picture,
+    draw_samples,
+    picture_title,
+    rejection_sample,
+)
 from pyro_genmodels.training.settings import TrainingSettings, settings_for
 
 __all__ = [
@@ -29,6 +35,8 @@ __all__ = [
     "check_priors",
     "check_run",
     "check_source",
+    "diagnosis",
+    "draw_picture",
     "draw_samples",
     "encode_codes",
     "evaluate",
@@ -39,8 +47,10 @@ __all__ = [
     "is_helper",
     "load",
     "load_source",
+    "picture_title",
     "prepare_run",
     "rejection_sample",
     "run_data",
     "settings_for",
+    "trained_epoch",
 ]

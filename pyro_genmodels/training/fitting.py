@@ -18,6 +18,7 @@ import pyro
 
 from pyro_genmodels._checks import check, require
 from pyro_genmodels._modules import begin_training
+from pyro_genmodels._progress import progress_shown
 from pyro_genmodels.data import DataSource
 from pyro_genmodels.models import GenerativeModel
 from pyro_genmodels.training.batches import check_dataset, check_source, in_memory
@@ -32,6 +33,7 @@ from pyro_genmodels.training.checkpoint import (
     read,
     run_data,
 )
+from pyro_genmodels.training.history import best_epoch
 from pyro_genmodels.training.objective import make_loss
 from pyro_genmodels.training.samples import save_picture
 from pyro_genmodels.training.settings import TrainingSettings, settings_for
@@ -79,6 +81,7 @@ def fit(
 
     Returns:
         One row an epoch: epoch, step, seconds, losses in nats per example and bits/dim.
+        :func:`diagnosis` says whether they look like those of a run that was too short or overfits.
 
     Raises:
         ValueError: If a setting is impossible, or the data do not fit the model or are constant in
@@ -93,7 +96,7 @@ def fit(
     chosen = check_run(model, source, run, **accepted, **settings)
     last = Path(run) / FOLDER / LAST
     resumes = resume and last.is_file()
-    with _undone_unless_trained(model):
+    with _undone_unless_trained(model), progress_shown(chosen.progress):
         if chosen.standardize and not resumes and not model.is_trained:
             model.standardize(source.train)
         # The scale is settled: by the data, by the run to resume, or by the caller.
@@ -216,7 +219,7 @@ def _train(
             module.scope.close()
     _take_best(model, folder)
     if trainer.is_global_zero:
-        save_picture(model, folder, settings.num_samples, settings.seed)
+        save_picture(model, source, folder, settings, best_epoch(journal.history))
     return journal.history
 
 

@@ -11,6 +11,7 @@ import pyro
 import torch
 
 from pyro_genmodels._checks import check
+from pyro_genmodels._progress import progress_shown
 from pyro_genmodels.data import DataSource
 from pyro_genmodels.data.files import read_manifest
 from pyro_genmodels.models import (
@@ -103,12 +104,14 @@ def fit_prior(
         run_data(folder).check_same(source, accept_other_data=accept_other_data)
     if resume and not accept_other_data:
         _check_same_codes(folder, model, source, written)
-    codes = encode_codes(model.to(_device(chosen)), source, folder / CODES, written=written)
+    with progress_shown(chosen.progress):
+        device = _device(chosen)
+        codes = encode_codes(model.to(device), source, folder / CODES, written=written)
     within = {**settings, "num_samples": 0, "callbacks": callbacks}
     within["accept_other_data"] = accept_other_data
     history = fit(coder, codes, run=folder / PRIOR, resume=resume, overwrite=overwrite, **within)
     if not is_helper():
-        _complete(folder, model.cpu(), [prior.cpu() for prior in priors], chosen)
+        _complete(folder, model.cpu(), [prior.cpu() for prior in priors], source, chosen)
     return history
 
 
@@ -211,6 +214,7 @@ def _complete(
     folder: Path,
     model: VectorQuantizedModel,
     priors: Sequence[LearnedPrior],
+    data: DataSource,
     settings: TrainingSettings,
 ) -> None:
     model.set_code_priors(priors)
@@ -220,4 +224,5 @@ def _complete(
     description = {**describe(model, None), **kept}
     contents = {SECTION: {**description, "weights": model.state_dict()}}
     save(contents, folder / FOLDER / COMPLETE)
-    save_picture(model, folder, settings.num_samples, settings.seed)
+    with progress_shown(settings.progress):
+        save_picture(model, data, folder, settings)

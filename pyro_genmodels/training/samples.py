@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,13 @@ from torch import Tensor
 from pyro_genmodels import plotting
 from pyro_genmodels._checks import check, integers_checked
 from pyro_genmodels._modules import first_tensor
+from pyro_genmodels._progress import tracked
+from pyro_genmodels.data import DataSource
 from pyro_genmodels.models import GenerativeModel
 from pyro_genmodels.training.random import seeded
+from pyro_genmodels.training.settings import TrainingSettings
+
+_MOST_COLUMNS = 20  # of a sheet with one class in each
 
 
 @integers_checked
@@ -43,17 +49,92 @@ def draw_samples(
     """
     if model.context_event_dim is None:
         sizes = [len(part) for part in torch.empty(num_samples).split(chunk)]
-        return torch.cat([model.sample(size, **options) for size in sizes])
+        return torch.cat([model.sample(size, **options) for size in tracked(sizes, "sampling")])
     contexts = _contexts(model, num_samples) if context is None else context[:num_samples]
-    return torch.cat([model.sample(1, part, **options)[0] for part in contexts.split(chunk)])
+    parts = tracked(contexts.split(chunk), "sampling")
+    return torch.cat([model.sample(1, part, **options)[0] for part in parts])
 
 
-def save_picture(model: GenerativeModel, folder: Path, num_samples: int, seed: int) -> None:
+def save_picture(
+    model: GenerativeModel,
+    source: DataSource,
+    folder: Path,
+    settings: TrainingSettings,
+    epoch: int | None = None,
+) -> None:
     """Draw samples into ``samples.png``, unless none are asked for; random states stay."""
-    if num_samples:
-        with seeded(seed):
-            samples = draw_samples(model, num_samples)
-        plotting.save_samples(samples, model.num_levels, folder / "samples.png")
+    if settings.num_samples:
+        with seeded(settings.seed):
+            samples = draw_samples(model, settings.num_samples)
+        title, labels = picture_title(model, source, epoch=epoch), None
+        if model.num_classes is not None:
+            labels = torch.arange(len(samples)) % model.num_classes
+        draw_picture(samples, model, source, folder / "samples.png", title=title, labels=labels)
+
+
+@integers_checked
+def draw_picture(
+    samples: Tensor,
+    model: GenerativeModel,
+    source: DataSource | None,
+    path: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+    labels: Tensor | None = None,
+) -> None:
+    """Save a picture of samples with what is known of the data: names, and data to compare with.
+
+    Vectors stand beside as many of the validation data, always the same ones.
+
+    Args:
+        samples: Draws ``(n, *event)``.
+        model: Whose they are.
+        source: The data it was trained on, if they are there.
+        path: PNG file to replace.
+        title: Text above.
+        labels: The class of each image, if they are to be shown.
+    """
+    options: dict[str, Any] = {"title": title}
+    if samples.dim() == 2 and source is not None:
+        validation: Any = source.validation
+        places = torch.linspace(0, len(validation) - 1, min(len(samples), len(validation)))
+        options["data"] = torch.stack([validation[int(i)][0] for i in places])
+        options["features"] = source.columns
+    elif samples.dim() > 2 and labels is not None and model.num_classes is not None:
+        known = None if source is None else source.classes
+        names = known or [str(i) for i in range(model.num_classes)]
+        options["classes"] = [names[i] for i in labels.tolist()]
+        in_turn = torch.equal(labels.cpu(), torch.arange(len(labels)) % model.num_classes)
+        if in_turn and model.num_classes <= _MOST_COLUMNS:
+            options["columns"] = model.num_classes
+    plotting.save_samples(samples, model.num_levels, path, **options)
+
+
+@integers_checked
+def picture_title(
+    model: GenerativeModel,
+    source: DataSource | None = None,
+    *,
+    epoch: int | None = None,
+    temperature: float | None = None,
+) -> str:
+    """Return the title of a run's pictures: ``"VAE on Digits, epoch 12"``.
+
+    Args:
+        model: The model.
+        source: Its data.
+        epoch: The epoch of its weights.
+        temperature: At which it was sampled.
+
+    Example:
+        >>> from pyro_genmodels.models import VAE
+        >>> picture_title(VAE((2,)), epoch=12)
+        'VAE, epoch 12'
+    """
+    facts = {"epoch": epoch, "temperature": temperature}
+    known = [f"{name} {value:g}" for name, value in facts.items() if value is not None]
+    name = model.display_name if source is None else f"{model.display_name} on {source.name}"
+    return ", ".join([name, *known])
 
 
 @integers_checked
@@ -95,7 +176,7 @@ def rejection_sample(
     check(num_samples >= 1, "num_samples", "be at least 1", num_samples)
     check(0 < keep <= 1, "keep", "lie in (0, 1]", keep)
     total, best, scores = math.ceil(num_samples / keep), None, None
-    for start in range(0, total, chunk):
+    for start in tracked(range(0, total, chunk), "sampling"):
         size = min(chunk, total - start)
         drawn = draw(size)
         given = score(drawn)

@@ -165,11 +165,6 @@ class DataSource(Configured, Abstract):
         """What the data are, and what was inferred or converted, on one line."""
         return "; ".join([repr(self), *self.notes])
 
-    @property
-    def summary(self) -> str:
-        """What the data are, and what was inferred or converted, on one line."""
-        return "; ".join([repr(self), *self.notes])
-
     def __repr__(self) -> str:
         """Name, sizes and shape on one line."""
         sizes = "/".join(str(len(part)) for part in self.splits.values())  # type: ignore[arg-type]

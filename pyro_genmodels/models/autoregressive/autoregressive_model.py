@@ -76,6 +76,11 @@ class AutoregressiveModel(GenerativeModel):
         check_missing_suffix(argument, x, self.net)
 
     @property
+    def display_name(self) -> str:
+        """The network's."""
+        return type(self.net).__name__.removesuffix("Net")
+
+    @property
     def can_be_traced(self) -> bool:
         """No: a trace fixes the network's batch size."""
         return False
@@ -110,7 +115,7 @@ class AutoregressiveModel(GenerativeModel):
         context: Tensor | None = None,
         *,
         temperature: float = 1.0,
-        progress: bool = False,
+        progress: bool | None = None,
     ) -> Float[Tensor, "num_samples *batch_event"]:
         """Draw data from the model, in eval mode.
 
@@ -118,7 +123,7 @@ class AutoregressiveModel(GenerativeModel):
             num_samples: Number of draws (for each context).
             context: Labels or features ``(*batch, ...)``, if the model is conditional.
             temperature: Divides the logits: below 1 for likelier data, 0 for the greedy ones.
-            progress: Whether to show a progress bar.
+            progress: Whether to show a progress bar; by default once drawing takes some seconds.
 
         Returns:
             Data ``(num_samples, *batch, *event)``.
@@ -138,7 +143,7 @@ class AutoregressiveModel(GenerativeModel):
         context: Tensor | None = None,
         *,
         temperature: float = 1.0,
-        progress: bool = False,
+        progress: bool | None = None,
     ) -> Float[Tensor, "*batch_event"]:
         """Draw the rest of data whose beginning is given, in eval mode.
 
@@ -149,7 +154,7 @@ class AutoregressiveModel(GenerativeModel):
                 is missing is drawn.
             context: Labels or features, if the model is conditional.
             temperature: As in :meth:`sample`.
-            progress: Whether to show a progress bar.
+            progress: Whether to show a progress bar; by default once drawing takes some seconds.
 
         Returns:
             Data ``(*batch, *event)`` that begin as ``x`` does.

@@ -183,6 +183,11 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
         return None
 
     @property
+    def display_name(self) -> str:
+        """Short name for titles: the class's, or what the model was made around."""
+        return type(self).__name__
+
+    @property
     def sampling_options(self) -> frozenset[str]:
         """Names of the further arguments of :meth:`sample`: ``"temperature"``, ``"progress"``."""
         return frozenset(inspect.signature(self.sample).parameters) - {"num_samples", "context"}

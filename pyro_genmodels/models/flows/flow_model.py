@@ -126,6 +126,12 @@ class FlowModel(GenerativeModel, DerivedBuffers):
         self.parts = modules(self.transforms)
         self.register_derived("origin", partial(torch.zeros, ()))
 
+    @property
+    def display_name(self) -> str:
+        """The transform's, if it is one alone."""
+        one = len(self.transforms) == 1
+        return type(self.transforms[0]).__name__ if one else super().display_name
+
     def distribution(self, context: Tensor | None = None) -> Any:
         """Return the distribution over continuous data: the flow's :meth:`density`.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from pathlib import Path
@@ -12,10 +11,10 @@ import lightning.pytorch as lightning
 from tqdm.auto import tqdm
 
 from pyro_genmodels import plotting
-from pyro_genmodels._files import written_whole
 from pyro_genmodels.training.checkpoint import BEST, FOLDER, LAST, SECTION, save
 from pyro_genmodels.training.engine.training_module import TrainingModule
-from pyro_genmodels.training.samples import save_picture
+from pyro_genmodels.training.history import write_csv
+from pyro_genmodels.training.samples import picture_title, save_picture
 
 # Pictures may take this share of the time: sampling an autoregressive model outlasts an epoch.
 _PICTURE_SHARE = 0.1
@@ -37,6 +36,8 @@ class Progress(lightning.Callback):
             initial=trainer.global_step,
             unit="step",
             dynamic_ncols=True,
+            # What matters comes first: a narrow terminal cuts off the rest.
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {remaining} left, {rate_fmt}",
             disable=not trainer.is_global_zero,
             mininterval=0.2,
         )
@@ -61,15 +62,18 @@ class Progress(lightning.Callback):
         if self.bar is not None:
             self.bar.close()
 
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        """Say what the wait is for."""
+        self.bar.set_description_str(f"epoch {trainer.current_epoch + 1}: validating")
+
     def _annotate(self, trainer: Any, module: TrainingModule) -> None:
-        self.bar.set_description(f"epoch {trainer.current_epoch + 1}", refresh=False)
         history = _journal(trainer).history
         fresh = module.training_nats()
         nats = history[-1]["training_nats"] if fresh is None and history else fresh
-        text = f"loss {module.in_units(nats or 0.0):.4f}"
+        text = f"epoch {trainer.current_epoch + 1}: loss {_shown(module.in_units(nats or 0.0))}"
         if history:
-            text += f", val {module.in_units(history[-1]['validation_nats']):.4f}"
-        self.bar.set_postfix_str(f"{text} {self.unit}", refresh=False)
+            text += f", val {_shown(module.in_units(history[-1]['validation_nats']))}"
+        self.bar.set_description_str(f"{text} {self.unit}", refresh=False)
 
 
 class Journal(lightning.Callback):
@@ -194,18 +198,23 @@ class Pictures(lightning.Callback):
         """Draw, unless drawing has taken more than its share of the time."""
         start = time.monotonic()
         if trainer.is_global_zero and self.spent <= _PICTURE_SHARE * (start - self._since):
-            settings = pl_module.settings
-            save_picture(pl_module.model, self.run, settings.num_samples, settings.seed)
-            self._save_curves(trainer)
+            epoch = trainer.current_epoch + 1
+            save_picture(pl_module.model, pl_module.source, self.run, pl_module.settings, epoch)
+            self._save_curves(trainer, pl_module)
             self.spent += time.monotonic() - start
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Draw the curves to their end."""
         if trainer.is_global_zero:
-            self._save_curves(trainer)
+            self._save_curves(trainer, pl_module)
 
-    def _save_curves(self, trainer: Any) -> None:
-        plotting.save_curves(_journal(trainer).history, self.run / "curves.png")
+    def _save_curves(self, trainer: Any, module: TrainingModule) -> None:
+        title = picture_title(module.model, module.source)
+        plotting.save_curves(_journal(trainer).history, self.run / "curves.png", title=title)
+
+
+def _shown(loss: float) -> str:
+    return f"{loss:.4f}" if abs(loss) < 1000 else f"{loss:.1f}"
 
 
 def _journal(trainer: Any) -> Journal:
@@ -215,13 +224,3 @@ def _journal(trainer: Any) -> Journal:
 def _log(trainer: Any, row: dict[str, float]) -> None:
     for logger in trainer.loggers:
         logger.log_metrics({k: v for k, v in row.items() if k != "step"}, step=int(row["step"]))
-
-
-def write_csv(history: list[dict[str, float]], path: Path) -> None:
-    """Write one line an epoch."""
-    with written_whole(path) as temporary, temporary.open("w", newline="") as file:
-        # Of all rows: a run that an older version began lacks columns.
-        names = list(dict.fromkeys(name for row in history for name in row))
-        writer = csv.DictWriter(file, fieldnames=names)
-        writer.writeheader()
-        writer.writerows(history)
