@@ -23,6 +23,7 @@ AUTOREGRESSIVE = "PixelCNN decoder (autoregressive)"
 
 
 def vae(**options: Any) -> models.VAE:
+    options = {"kind": "mlp", **options}
     return models.VAE(SHAPE, num_levels=LEVELS, latent_dim=LATENTS, **grouped(models.VAE, options))
 
 
@@ -85,7 +86,7 @@ NVAE = models.presets()["NVAE"]["digits"]["training"]
 del NVAE["max_epochs"]  # time is what ends a run here
 FAMILIES: dict[str, tuple[Callable[[], models.GenerativeModel], dict[str, Any]]] = {
     "VAE, dense": (vae, {}),
-    "VAE, convolutional": (partial(vae, network="conv"), {}),
+    "VAE, convolutional": (partial(vae, kind="conv"), {}),
     "VAE, IAF posterior": (
         lambda: vae(transforms=[affine_autoregressive(LATENTS, [128]) for _ in range(2)]),
         {},
@@ -108,12 +109,18 @@ FAMILIES: dict[str, tuple[Callable[[], models.GenerativeModel], dict[str, Any]]]
     "DReG, 5 particles": (vae, {"objective": "dreg", "num_particles": 5}),
     "beta-VAE, beta 2": (
         lambda: models.BetaVAE(
-            SHAPE, num_levels=LEVELS, latent_dim=LATENTS, objective=models.KLObjective(beta=2.0)
+            SHAPE,
+            num_levels=LEVELS,
+            latent_dim=LATENTS,
+            network="mlp",
+            objective=models.KLObjective(beta=2.0),
         ),
         {},
     ),
     "delta-VAE, 5 nats": (
-        lambda: models.DeltaVAE(SHAPE, num_levels=LEVELS, latent_dim=LATENTS, delta=5.0),
+        lambda: models.DeltaVAE(
+            SHAPE, num_levels=LEVELS, latent_dim=LATENTS, network="mlp", delta=5.0
+        ),
         {},
     ),
     AUTOREGRESSIVE: (pixelcnn_decoder, {"learning_rate": 3e-3}),
