@@ -203,6 +203,23 @@ def check_levels(argument: str, value: Tensor, num_levels: int, *, missing: bool
         check(off.numel() == 0, argument, rule, off[:1].tolist())
 
 
+def check_counts(argument: str, value: Tensor, *, missing: bool = False) -> None:
+    """Raise ``ValueError`` unless ``value`` holds whole numbers from zero.
+
+    Args:
+        argument: Name of the argument.
+        value: What it is.
+        missing: Whether NaN stands for an element that was not observed.
+    """
+    if value.is_floating_point():
+        wrong = (value < 0) | (value != value.floor())
+        wrong = wrong & ~value.isnan() if missing else wrong
+    else:
+        wrong = value < 0
+    if bool(wrong.any()):
+        check(False, argument, "hold counts, whole numbers from 0", value[wrong][:1].tolist())
+
+
 def check_finite(argument: str, value: Tensor, *, missing: bool = False) -> None:
     """Raise ``ValueError`` unless every element of ``value`` is finite.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -340,9 +340,17 @@ def batch_for(case: Case, batch: int) -> tuple[Tensor, Tensor | None]:
     shape, levels = (batch, *case.part.event_shape), case.part.num_levels
     generator = torch.Generator().manual_seed(0)
     x = normal(*shape) if levels is None else torch.randint(levels, shape, generator=generator)
+    if case.part.column_kinds is not None:
+        x = of_kinds(x, case.part.column_kinds)
     if case.context is None:
         return x, None
     return x, case.context[torch.arange(batch) % len(case.context)]
+
+
+def of_kinds(x: Tensor, kinds: Sequence[str]) -> Tensor:
+    """Real numbers, with whole ones from zero in the columns that are not real."""
+    real = torch.tensor([kind == "gaussian" for kind in kinds])
+    return torch.where(real, x, x.abs().round())
 
 
 ENUMERABLE = {

@@ -18,7 +18,13 @@ import yaml
 
 from pyro_genmodels import training
 from pyro_genmodels._checks import check, require
-from pyro_genmodels._configuration import argument_groups, described_arguments, with_groups
+from pyro_genmodels._configuration import (
+    Configured,
+    argument_groups,
+    configuration,
+    described_arguments,
+    with_groups,
+)
 from pyro_genmodels._migration import MOVED, moved_hint
 from pyro_genmodels.cli.components import (
     Description,
@@ -250,7 +256,8 @@ def _model_parser(name: str, facts: Mapping[str, Any]) -> Any:
     settled = {k: v for k, v in facts.items() if k in parameters}
     discrete = settled.get("num_levels", 0) is not None or takes_none(parameters["num_levels"])
     check(discrete, "data", f"be discrete for {name}", "continuous data")
-    parser.set_defaults({f"model.{k}": v for k, v in settled.items()})
+    described = {k: configuration(v) for k, v in settled.items() if isinstance(v, Configured)}
+    parser.set_defaults({f"model.{k}": v for k, v in {**settled, **described}.items()})
     for group, cls in argument_groups(maker).items():
         within = [each.name for each in fields(cls) if each.name in facts.keys() - settled.keys()]
         parser.set_defaults({f"model.{group}.{k}": facts[k] for k in within})

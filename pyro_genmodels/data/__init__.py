@@ -1,6 +1,6 @@
 """Data: embedded images, one's own, data sets on disk, and distributions with a known optimum."""
 
-from pyro_genmodels.data.base.columns import Column
+from pyro_genmodels.data.base.columns import Column, size_factors
 from pyro_genmodels.data.base.data_source import DataSource
 from pyro_genmodels.data.base.exact_distribution import ExactDistribution
 from pyro_genmodels.data.base.sampled import Sampled
@@ -62,6 +62,7 @@ __all__ = [
     "mu_law_encode",
     "open_source",
     "pad_sequences",
+    "size_factors",
     "source_class",
     "with_lengths",
     "with_mask",

@@ -16,6 +16,10 @@ from pyro_genmodels.distributions.dequantization import UniformDequantization
 from pyro_genmodels.distributions.discretized_logistic import DiscretizedLogistic
 from pyro_genmodels.distributions.discretized_logistic_mixture import DiscretizedLogisticMixture
 from pyro_genmodels.distributions.gaussian import DiagonalNormal, StandardNormal
+from pyro_genmodels.distributions.negative_binomial import (
+    NegativeBinomial,
+    ZeroInflatedNegativeBinomial,
+)
 from pyro_genmodels.distributions.observed import ObservedPart, observed_part, with_mask
 from pyro_genmodels.distributions.rescaled import Rescaled
 from pyro_genmodels.distributions.uniform import ClosedUniform, UniformLevels
@@ -33,6 +37,7 @@ __all__ = [
     "HierarchicalVQPrior",
     "MultiScalePixelRNN",
     "NGram",
+    "NegativeBinomial",
     "ObservedPart",
     "PixelCNN",
     "PixelCNNPlusPlus",
@@ -44,6 +49,7 @@ __all__ = [
     "UniformLevels",
     "VQPrior",
     "WaveNet",
+    "ZeroInflatedNegativeBinomial",
     "observed_part",
     "with_mask",
 ]

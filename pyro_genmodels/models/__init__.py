@@ -22,6 +22,12 @@ from pyro_genmodels.models.base.shared_pass import SharedPass
 from pyro_genmodels.models.flows.builders import glow, maf, nice, realnvp, spline_flow
 from pyro_genmodels.models.flows.flow_model import FlowModel
 from pyro_genmodels.models.gaussian.factor_analysis import FactorAnalysis
+from pyro_genmodels.models.likelihoods.columns import Columns
+from pyro_genmodels.models.likelihoods.counts import (
+    NegativeBinomialLikelihood,
+    PoissonLikelihood,
+    ZeroInflatedNegativeBinomialLikelihood,
+)
 from pyro_genmodels.models.likelihoods.elementwise import (
     BernoulliLikelihood,
     CategoricalLikelihood,
@@ -69,6 +75,7 @@ __all__ = [
     "CategoricalLikelihood",
     "CodePrior",
     "Codebook",
+    "Columns",
     "DeltaVAE",
     "DiscretizedLogisticLikelihood",
     "ELBOLoss",
@@ -86,7 +93,9 @@ __all__ = [
     "LogisticMixtureLikelihood",
     "NVAENetwork",
     "NVAEObjective",
+    "NegativeBinomialLikelihood",
     "NonFiniteELBOError",
+    "PoissonLikelihood",
     "RateCommitment",
     "SemiSupervisedVAE",
     "SequenceVQVAE",
@@ -99,6 +108,7 @@ __all__ = [
     "VampPrior",
     "VectorQuantizedModel",
     "WaveNetSizes",
+    "ZeroInflatedNegativeBinomialLikelihood",
     "char_rnn",
     "diagonal_bilstm",
     "gated_pixelcnn",

@@ -10,9 +10,11 @@ import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
+from torch.distributions import constraints
 
 from pyro_genmodels.testing.probes import (
     BATCH_SHAPES,
+    base_of,
     error_of,
     near_ends,
     one_by_one,
@@ -169,7 +171,10 @@ def _bad_values(distribution: Any, value: Tensor) -> dict[str, Tensor]:
     if distribution.support.is_discrete:
         low, high = integer_range(distribution)
         floats = value if value.is_floating_point() else value.to(torch.get_default_dtype())
-        for name, wrong in {"below": low - 1.0, "above": high + 1.0, "between": low + 0.5}.items():
+        values = {"below": low - 1.0, "between": low + 0.5}
+        if base_of(distribution.support) is not constraints.nonnegative_integer:
+            values["above"] = high + 1.0
+        for name, wrong in values.items():
             bad[f"a value {name} the levels ({wrong})"] = _spoilt(floats, wrong)
     return bad
 

@@ -409,9 +409,10 @@ def check_standardization(
     :math:`m` and scale :math:`s` that the model sets, its log-weights must be those of the plain
     model at :math:`(x - m) / s`, less :math:`\sum_i \log s_i`; draws, site ``"x"`` and
     reconstructions must be the plain model's, times :math:`s` and plus :math:`m`. Noise that is the
-    same in all directions must stay so. Shift and scale must be saved, and keep their digits in
-    another dtype; weights without them must make the model plain again, for good. Missing elements
-    have no say in all this.
+    same in all directions must stay so, and counts and codes what they are: of a model with no
+    other columns nothing is set. Shift and scale must be saved, and keep their digits in another
+    dtype; weights without them must make the model plain again, for good. Missing elements have no
+    say in all this.
 
     Args:
         model: Model of continuous data, not standardised; deep copies are worked on.
@@ -430,11 +431,20 @@ def check_standardization(
         >>> check_standardization(model, torch.randn(5, 3, dtype=torch.float64))
     """
     plain, standard = copy.deepcopy(model).eval(), copy.deepcopy(model).eval()
+    which = model.standardized_columns
+    others = [] if which is None else sorted(set(range(len(x[0]))) - set(which))
     data = _in_other_units(x, model.event_shape)
+    data[:, others] = x[:, others]
     standard.standardize(data)
     units = standard.standardization
+    if which is not None and not which:
+        require_law(not units.is_set, "counts and codes keep their scale", f"{units.scale}")
+        return
+    ones = torch.ones_like(units.scale[others])
+    require_equal("counts and codes are not shifted", units.shift[others], 0 * ones)
+    require_equal("counts and codes are not scaled", units.scale[others], ones)
     shift, scale, seen = units.shift, units.scale, (data - units.shift) / units.scale
-    _check_moments(seen, model.event_shape)
+    _check_moments(seen if which is None else seen[:, list(which)])
     logs = scale.log().expand(model.event_shape)
     observed = torch.where(data.isnan(), torch.zeros_like(logs), logs)
     log_det = observed.flatten(x.dim() - len(model.event_shape)).sum(-1)
@@ -456,8 +466,8 @@ def _in_other_units(x: Tensor, event_shape: torch.Size) -> Tensor:
     return 7 * factor * (x + 100)
 
 
-def _check_moments(seen: Tensor, event_shape: torch.Size) -> None:
-    columns = seen.movedim(-len(event_shape), 0).flatten(1)
+def _check_moments(seen: Tensor) -> None:
+    columns = seen.movedim(1, 0).flatten(1)
     zero, one = torch.zeros_like(columns[:, 0]), torch.ones_like(columns[0, 0])
     require_close("standardised columns have mean zero", columns.nanmean(1), zero)
     squares = columns.square().nanmean(1).mean()

@@ -20,6 +20,9 @@ _CHUNK = 2**14
 def integer_range(distribution: Any) -> tuple[int, int]:
     """Return the least and the largest value of each element of a discrete distribution.
 
+    Of one without a largest value, such as a count's, it is 50 deviations above the mean: there the
+    probabilities of what lies beyond are taken for zero.
+
     Raises:
         ValueError: If the support is not an integer interval of plain numbers.
 
@@ -31,6 +34,8 @@ def integer_range(distribution: Any) -> tuple[int, int]:
     if support is torch.distributions.constraints.boolean:
         return 0, 1
     bounds = [getattr(support, f"{side}_bound", None) for side in ("lower", "upper")]
+    if support is torch.distributions.constraints.nonnegative_integer:
+        bounds[1] = (distribution.mean + 50 * distribution.variance.sqrt()).max().ceil()
     finite = all(b is not None and torch.as_tensor(b).unique().numel() == 1 for b in bounds)
     check(finite and support.is_discrete, "distribution", "have an integer support", support)
     low, high = (int(torch.as_tensor(b).flatten()[0]) for b in bounds)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from pyro_genmodels._checks import check, check_finite, check_levels, check_trailing
+from pyro_genmodels._checks import check, check_levels, check_trailing
 from pyro_genmodels.data import DataSource
-from pyro_genmodels.models import GenerativeModel
+from pyro_genmodels.models import Columns, GenerativeModel
 from pyro_genmodels.nets.layers import check_finite_context
 
 Batch: TypeAlias = "tuple[Tensor, Tensor | None]"
@@ -182,9 +182,16 @@ def facts_of(source: DataSource, *, conditional: bool = False) -> dict[str, Any]
     """
     facts: dict[str, Any] = {"event_shape": list(source.event_shape)}
     facts["num_levels"] = source.num_levels
-    if conditional:
+    if conditional and source.context_shape is not None:
+        facts["context_shape"] = list(source.context_shape)
+    elif conditional:
         check(source.num_classes is not None, "conditional", "have data with labels", source)
         facts["num_classes"] = source.num_classes
+    kinds = {column.kind for column in source.columns or ()}
+    if kinds == {"count"}:
+        facts["likelihood"] = "negative_binomial"
+    elif kinds - {"gaussian"}:
+        facts["likelihood"] = Columns([len(c.categories) or c.kind for c in source.columns or ()])
     if source.missing:
         facts["missing"] = True
     return facts
@@ -218,11 +225,6 @@ def check_data(x: Tensor, context: Any, model: GenerativeModel) -> None:
         ValueError: If they do not fit.
     """
     check_trailing("data", x, model.event_shape)
-    if model.num_levels is not None:
-        check_levels("data", x, model.num_levels, missing=model.missing)
-    elif x.is_floating_point():
-        check_finite("data", x, missing=model.missing)
-    if model.missing:
-        model.check_missing("data", x)
+    model.check_values("data", x)
     if isinstance(context, Tensor):
         check_finite_context(context)

@@ -126,6 +126,12 @@ DISTRIBUTIONS: Cases = {
     "NGram/sequence": lambda: Case(
         distributions.NGram(ngram(4, direct=True, context_shape=(2, 6)), features(2, 6))
     ),
+    "NegativeBinomial": lambda: Case(
+        distributions.NegativeBinomial(features(3).exp(), features(3).exp())
+    ),
+    "NegativeBinomial/shared": lambda: Case(
+        distributions.NegativeBinomial(features(3).exp(), features(3)[0].exp() + 1)
+    ),
     "ObservedPart": lambda: Case(
         distributions.ObservedPart(
             dist.Normal(features(3), features(3).exp(), validate_args=False).to_event(1)
@@ -238,5 +244,10 @@ DISTRIBUTIONS: Cases = {
     ),
     "WaveNet/sequence": lambda: Case(
         distributions.WaveNet(wavenet(4, context_shape=(2, 3)), features(2, 3))
+    ),
+    "ZeroInflatedNegativeBinomial": lambda: Case(
+        distributions.ZeroInflatedNegativeBinomial(
+            features(3).exp(), features(3).exp(), features(3) - 1
+        )
     ),
 }

@@ -215,6 +215,24 @@ MODELS: Cases = {
             likelihood="categorical",
         )
     ),
+    "VAE/counts": lambda: Case(
+        models.VAE(
+            (3,),
+            latent_dim=2,
+            network=models.VAENetwork(hidden=(6,)),
+            likelihood=models.ZeroInflatedNegativeBinomialLikelihood((3,), size_factors=True),
+            context_shape=(2,),
+        ),
+        context=features(2).exp(),
+    ),
+    "VAE/columns": lambda: Case(
+        models.VAE(
+            (4,),
+            latent_dim=2,
+            network=models.VAENetwork(hidden=(6,)),
+            likelihood=models.Columns(["count", "gaussian", 3, "gaussian"]),
+        )
+    ),
     "VAE/coupled-posterior": lambda: Case(
         models.VAE(
             (3,),

@@ -16,7 +16,10 @@ from pyro_genmodels.models import (
     ELBOLoss,
     GaussianLikelihood,
     Likelihood,
+    NegativeBinomialLikelihood,
+    PoissonLikelihood,
     VAENetwork,
+    ZeroInflatedNegativeBinomialLikelihood,
 )
 from pyro_genmodels.models.likelihoods.elementwise import make_likelihood
 
@@ -32,7 +35,13 @@ CONTINUOUS: dict[str, Callable[[tuple[int, ...]], Likelihood]] = {
     "per_dimension": lambda shape: GaussianLikelihood(shape, scale="per_dimension"),
     "fixed": lambda shape: GaussianLikelihood(shape, scale=0.3),
 }
-EVERY = DISCRETE | CONTINUOUS
+COUNTS: dict[str, Callable[[tuple[int, ...]], Likelihood]] = {
+    "poisson": lambda shape: PoissonLikelihood(shape),
+    "negative_binomial": lambda shape: NegativeBinomialLikelihood(shape),
+    "dispersion": lambda shape: NegativeBinomialLikelihood(shape, dispersion="predicted"),
+    "zero_inflated": lambda shape: ZeroInflatedNegativeBinomialLikelihood(shape),
+}
+EVERY = DISCRETE | CONTINUOUS | COUNTS
 
 
 def decoded(likelihood: Likelihood, *batch: int, dtype: torch.dtype = torch.float64):
@@ -134,6 +143,9 @@ def test_names_go_by_the_kind_of_data() -> None:
     for num_levels, kind in kinds.items():
         assert type(make_likelihood("auto", (3,), num_levels)) is kind
     assert type(make_likelihood("categorical", (3,), 17)) is CategoricalLikelihood
+    for name in ("poisson", "negative_binomial", "zero_inflated_negative_binomial"):
+        made = make_likelihood(name, (3,), None)
+        assert type(made).__name__.lower() == f"{name.replace('_', '')}likelihood"
     own = GaussianLikelihood((3,), scale=0.1)
     assert make_likelihood(own, (3,), None) is own
 
@@ -144,7 +156,8 @@ def test_names_go_by_the_kind_of_data() -> None:
         (("bernoulli", (3,), 17), "`likelihood` must be one of data of 17 levels; got Bernoulli"),
         (("gaussian", (3,), 2), "`likelihood` must be one of data of 2 levels; got Gaussian"),
         (("categorical", (3,), None), "`likelihood` must be one of continuous data; got 'categ"),
-        (("poisson", (3,), None), "`likelihood` must be one of 'auto', 'bernoulli'"),
+        (("gamma", (3,), None), "`likelihood` must be one of 'auto', 'bernoulli'"),
+        (("poisson", (3,), 17), "`likelihood` must be one of data of 17 levels; got Poisson"),
         ((BernoulliLikelihood((4,)), (3,), 2), r"`likelihood` must have events \(3,\); got \(4,\)"),
     ],
 )

@@ -186,3 +186,54 @@ def test_kl_to_plain_normals_of_variances(monkeypatch: pytest.MonkeyPatch) -> No
         kl_law("DiagonalNormal", "DiagonalNormal")
 
     assert_caught(law, mutate, monkeypatch, "not close")
+
+
+def theta_is_a_dispersion(patch: pytest.MonkeyPatch) -> None:
+    original = distributions.NegativeBinomial.__init__
+
+    def init(self: Any, mu: Tensor, theta: Tensor, **options: Any) -> None:
+        original(self, mu, 1 / theta, **options)
+
+    patch.setattr(distributions.NegativeBinomial, "__init__", init)
+
+
+def by_log_gamma_alone(patch: pytest.MonkeyPatch) -> None:
+    """The formula as printed: sums to one, and loses its digits for large counts."""
+
+    def log_prob(self: Any, value: Tensor) -> Tensor:
+        mu, theta = self.mu, self.theta
+        nats = torch.lgamma(value + theta) - torch.lgamma(theta) - torch.lgamma(value + 1)
+        return nats + theta * (theta / (theta + mu)).log() + value * (mu / (theta + mu)).log()
+
+    patch.setattr(distributions.NegativeBinomial, "log_prob", log_prob)
+
+
+def zeros_twice(patch: pytest.MonkeyPatch) -> None:
+    """Score a zero as an additional one only."""
+
+    def log_prob(self: Any, value: Tensor) -> Tensor:
+        nats = distributions.NegativeBinomial.log_prob(self, value)
+        zero = torch.where(value == 0, self.zero_logits.expand_as(nats), nats)
+        return zero - torch.nn.functional.softplus(self.zero_logits)
+
+    patch.setattr(distributions.ZeroInflatedNegativeBinomial, "log_prob", log_prob)
+
+
+COUNT_MUTANTS: dict[str, tuple[Mutation, str]] = {
+    "theta is a dispersion": (theta_is_a_dispersion, "not close"),
+    "by log-gamma alone": (by_log_gamma_alone, "assert"),
+    "zeros are additional ones": (zeros_twice, "not close"),
+}
+
+
+@pytest.mark.parametrize("mutant", COUNT_MUTANTS)
+def test_counts(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.distributions import test_negative_binomial as laws
+
+    mutation, message = COUNT_MUTANTS[mutant]
+
+    def law() -> None:
+        laws.test_log_mass_is_that_of_scipy()
+        laws.test_extreme_parameters_keep_their_digits(torch.float64, 1e-12)
+
+    assert_caught(law, mutation, monkeypatch, message)

@@ -116,6 +116,27 @@ def test_a_scale_per_column_of_shared_noise(monkeypatch: pytest.MonkeyPatch) -> 
     assert_caught(law, a_scale_per_column, monkeypatch, message)
 
 
+def every_column_scaled(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(models.Columns, "standardized_columns", property(lambda self: [0, 1, 2]))
+
+
+def moments_of_all_columns(patch: pytest.MonkeyPatch) -> None:
+    moments = "pyro_genmodels.models.base.standardization.ColumnMoments.keep_only"
+    patch.setattr(moments, lambda self, which: None)
+
+
+@pytest.mark.parametrize("mutation", [every_column_scaled, moments_of_all_columns])
+def test_units_of_counts(mutation: Mutation, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = torch.tensor([[0.0, -1.0, 2.0], [5.0, 3.0, 0.0], [1.0, 0.5, 1.0]])
+
+    def law() -> None:
+        columns = models.Columns(["count", "gaussian", 3])
+        testing.check_standardization(model(likelihood=columns), rows)
+
+    error = (AssertionError, ValueError)  # values that no count has
+    assert_caught(law, mutation, monkeypatch, "counts and codes|constraint|hold", error=error)
+
+
 def test_units_that_are_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     def law() -> None:
         testing.check_standardization(model(), torch.randn(6, 3))

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
-from torch import Tensor
 
 from pyro_genmodels._checks import check, check_choice, require
+from pyro_genmodels._typing import Float, Num, Tensor
 
 ColumnKind: TypeAlias = Literal["gaussian", "categorical", "count"]
 
@@ -88,3 +88,27 @@ def frame_of(x: Tensor, columns: Sequence[Column], *, whole: bool = False) -> An
             series = series.round().astype("Int64" if series.isna().any() else "int64")
         frame[column.name] = series
     return pandas.DataFrame(frame)
+
+
+def size_factors(x: Num[Tensor, "n *event"]) -> Float[Tensor, "n 1"]:
+    """Return the total count of each example over the median of the totals.
+
+    As a context they tell a likelihood with ``size_factors=True`` how much was counted of each
+    example, such as the depth to which a cell was sequenced.
+
+    Args:
+        x: Counts, one example a row.
+
+    Raises:
+        ValueError: If an example has no count at all, which has no size.
+
+    Example:
+        >>> size_factors(torch.tensor([[1.0, 3.0], [4.0, 4.0], [0.0, 2.0]]))
+        tensor([[1.0000],
+                [2.0000],
+                [0.5000]])
+    """
+    totals = x.flatten(1).sum(1, keepdim=True, dtype=torch.float64)
+    empty = (totals <= 0).flatten().nonzero().flatten().tolist()
+    check(not empty, "x", "have a count in every example", f"none in example {empty[:1]}")
+    return (totals / totals.median()).to(torch.get_default_dtype())

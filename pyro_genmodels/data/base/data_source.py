@@ -32,10 +32,10 @@ SPLITS = ("train", "validation", "test")
 class DataSource(Configured, Abstract):
     """Training, validation and test data with one description.
 
-    Items are tuples ``(x,)`` or ``(x, label)``. Where the data are in memory the data sets are
-    ``torch.utils.data.TensorDataset``, where they are mapped or shared ``Rows``; both are checked
-    whole when the source is made, and ``.tensors`` has all of them at once. Other data sets are
-    checked by their first item.
+    Items are tuples ``(x,)``, ``(x, label)`` or ``(x, features)``. Where the data are in memory the
+    data sets are ``torch.utils.data.TensorDataset``, where they are mapped or shared ``Rows``; both
+    are checked whole when the source is made, and ``.tensors`` has all of them at once. Other data
+    sets are checked by their first item.
 
     Args:
         train: Data to fit.
@@ -51,6 +51,8 @@ class DataSource(Configured, Abstract):
 
     Attributes:
         event_shape: Sizes of one ``x``: ``(C, H, W)`` or ``(D,)``.
+        context_shape: Sizes of an item's features, floating-point numbers that a model may be
+            conditioned on; ``None`` if items have none.
 
     Raises:
         ValueError: If a data set is empty, shapes differ, or values or labels are out of range.
@@ -85,7 +87,10 @@ class DataSource(Configured, Abstract):
         for split, dataset in self.splits.items():
             size = len(dataset)  # type: ignore[arg-type]
             check(size > 0, split, "have at least one example", f"{size} examples")
-        self.event_shape = check_event_shape(train[0][0].shape, argument="train")
+        first = train[0]
+        self.event_shape = check_event_shape(first[0].shape, argument="train")
+        features = num_classes is None and len(first) > 1
+        self.context_shape = torch.Size(first[1].shape) if features else None
         _check_names("classes", self.classes, num_classes)
         _check_names("columns", self.columns, self.event_shape.numel())
         for split, dataset in self.splits.items():
@@ -129,12 +134,18 @@ class DataSource(Configured, Abstract):
             return np.save(temporary, x.numpy())
 
     def _check_items(self, split: str, dataset: Any) -> None:
+        counts = self.columns is not None and all(c.kind == "count" for c in self.columns)
+        options = {"missing": self.missing, "integers": counts}
         for x, *rest in chunks_of(dataset):
-            labels = torch.as_tensor(rest[0]) if rest else None
-            check_event(split, x, self.event_shape, self.num_levels, missing=self.missing)
+            check_event(split, x, self.event_shape, self.num_levels, **options)
             if self.columns is not None:
                 check_columns(split, x, self.columns)
-            check_labels(split, labels, self.num_classes)
+            labels = torch.as_tensor(rest[0]) if rest else None
+            if labels is not None and self.context_shape is not None:
+                check_trailing(f"{split}: features", labels, self.context_shape)
+                check_finite(f"{split}: features", labels)
+            else:
+                check_labels(split, labels, self.num_classes)
 
     def to_frame(self, x: Tensor) -> Any:
         """Return vectors, such as samples of a model, as a table with this source's columns.
@@ -185,11 +196,13 @@ def check_event(
     num_levels: int | None,
     *,
     missing: bool = False,
+    integers: bool = False,
 ) -> None:
     """Raise ``ValueError`` unless ``x`` has the shape and the values that were declared."""
     check_trailing(split, x, event_shape)
     if num_levels is None:
-        check(x.is_floating_point(), split, "be floating-point without num_levels", x.dtype)
+        fits = integers or x.is_floating_point()
+        check(fits, split, "be floating-point without num_levels", x.dtype)
         check_finite(split, x, missing=missing)
     else:
         check_levels(split, x, num_levels, missing=missing)

@@ -40,11 +40,13 @@ with labels; or a ``Dataset``."""
 class InMemory(DataSource):
     """Data that this process holds: tensors, arrays, tables, sparse matrices, or a ``Dataset``.
 
-    Arrays are ``(n, C, H, W)``, ``(n, H, W, C)`` or ``(n, D)``, or pairs ``(x, labels)``. A data
-    set is anything with a length and items, torch's or another library's, or a ``DataLoader`` of
-    one; items are ``x``, ``(x, label)`` or dictionaries, ``x`` a tensor, an array or a PIL image.
-    Tables are frames of pandas or polars, matrices SciPy's; what :class:`FromFile` says of them
-    holds here. Missing splits are drawn at random from the training data.
+    Arrays are ``(n, C, H, W)``, ``(n, H, W, C)`` or ``(n, D)``, or pairs ``(x, labels)``. In the
+    place of an array's labels there may be floating-point features ``(n, K)``, such as
+    :func:`size_factors`, for a model with that ``context_shape``. A data set is anything with a
+    length and items, torch's or another library's, or a ``DataLoader`` of one; items are ``x``,
+    ``(x, label)`` or dictionaries, ``x`` a tensor, an array or a PIL image. Tables are frames of
+    pandas or polars, matrices SciPy's; what :class:`FromFile` says of them holds here. Missing
+    splits are drawn at random from the training data.
 
     A run folder cannot keep such data: its configuration records their shape and a checksum, and
     a later ``load`` or ``evaluate`` needs the source again. To have it found by itself, save the
@@ -170,6 +172,11 @@ def assembled(
     }
 
 
+def _are_features(beside: Tensor) -> bool:
+    """Whether what stands beside data conditions a model on numbers, and not on labels."""
+    return beside.is_floating_point() and beside.dim() > 1
+
+
 def _columns(train: Any, options: TableOptions, named: Sequence[Column] | None) -> list[Column]:
     shape = tuple(train.shape)
     check(len(shape) == 2, "kinds", "be given for vectors (n, D)", f"shape {shape}")
@@ -178,7 +185,8 @@ def _columns(train: Any, options: TableOptions, named: Sequence[Column] | None) 
 
 def _check_labels_fit(argument: str, x: Any, labels: Tensor) -> None:
     rule = f"have one label for each of its {x.shape[0]} examples"
-    check(labels.shape == (x.shape[0],), argument, rule, f"labels of shape {tuple(labels.shape)}")
+    fits = len(labels) == x.shape[0] and (labels.dim() == 1 or _are_features(labels))
+    check(fits, argument, rule, f"labels of shape {tuple(labels.shape)}")
 
 
 def _table(given: Mapping[str, Any], options: TableOptions) -> Contents | None:
@@ -230,6 +238,8 @@ def _arrays(
     num_classes, classes = options.num_classes, None
     if named or num_classes is not None:
         codes, num_classes, classes = encoded_labels(labels, None, num_classes)
+    else:
+        codes = {k: f for k, each in labels.items() if _are_features(f := to_tensor(each))}
     for k, values in x.items():
         if k in codes:
             _check_labels_fit(k, values, codes[k])

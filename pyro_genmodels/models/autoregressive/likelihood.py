@@ -51,11 +51,14 @@ class AutoregressiveLikelihood(Likelihood):
         self.net, self.missing = net, missing
         self.parameter_shape = torch.Size(net.context_shape or ())
 
-    def forward(self, decoded: Float[Tensor, "*batch_parameters"]) -> Any:
+    def forward(
+        self, decoded: Float[Tensor, "*batch_parameters"], context: Tensor | None = None
+    ) -> Any:
         """Return the distribution over a data point.
 
         Args:
             decoded: Decoder output ``(*batch, *parameter_shape)``, the network's context.
+            context: Not used.
 
         Raises:
             ValueError: If the trailing shape is another.

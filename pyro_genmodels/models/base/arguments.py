@@ -95,13 +95,22 @@ class CheckedArguments(FullPrecisionWeights):
     def _checked_data(self, x: Tensor) -> Tensor:
         check_trailing("x", x, self.event_shape)
         if is_validation_enabled():
-            if self.num_levels is None:
-                check_finite("x", x, missing=self.missing)
-            else:
-                check_levels("x", x, self.num_levels, missing=self.missing)
-            if self.missing:
-                self.check_missing("x", x)
+            self.check_values("x", x)
         return x
+
+    def check_values(self, argument: str, x: Tensor) -> None:
+        """Raise ``ValueError`` unless data have values that the model takes.
+
+        Args:
+            argument: What an error calls them.
+            x: Data ``(*batch, *event)``.
+        """
+        if self.num_levels is None:
+            check_finite(argument, x, missing=self.missing)
+        else:
+            check_levels(argument, x, self.num_levels, missing=self.missing)
+        if self.missing:
+            self.check_missing(argument, x)
 
     def check_missing(self, argument: str, x: Tensor) -> None:
         """Raise ``ValueError`` if elements of the data are missing that the model must see.

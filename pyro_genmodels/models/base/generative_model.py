@@ -24,6 +24,7 @@ from pyro_genmodels._checks import (
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._modules import evaluating, first_tensor
 from pyro_genmodels._typing import EventShape, Float, Num, Tensor
+from pyro_genmodels.distributions import observed_part
 from pyro_genmodels.models.base.arguments import CheckedArguments
 from pyro_genmodels.models.base.kl import unit_kl
 from pyro_genmodels.models.base.latent_scale import LatentScale
@@ -186,6 +187,31 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
     def display_name(self) -> str:
         """Short name for titles: the class's, or what the model was made around."""
         return type(self).__name__
+
+    @property
+    def input_shape(self) -> torch.Size:
+        """Trailing shape of what :meth:`encoder_input` gives."""
+        return self.event_shape
+
+    def encoder_input(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return what an encoder sees of data: levels scaled to [-1, 1], others as they are.
+
+        Args:
+            x: Data ``(*batch, *event)``, standardised if the model does that.
+            context: Labels or features, if the model is conditional.
+        """
+        return x if self.num_levels is None else x * (2 / (self.num_levels - 1)) - 1
+
+    def observed_input(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return :meth:`encoder_input` of data with missing elements, and which are there.
+
+        Args:
+            x: Data ``(*batch, *event)``, NaN where an element is missing.
+            context: Labels or features, if the model is conditional.
+        """
+        filled, seen = observed_part(x)
+        scaled = self.encoder_input(filled, context)
+        return (scaled * seen if scaled.shape == seen.shape else scaled), seen
 
     @property
     def sampling_options(self) -> frozenset[str]:

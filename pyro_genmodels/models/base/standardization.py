@@ -129,12 +129,15 @@ class Standardization(nn.Module):
         return _InDataUnits(self, x, dtype) if self.is_set else nullcontext()
 
     @torch.no_grad()
-    def moments(self, data: Any, kind: ScaleName) -> ColumnMoments:
+    def moments(
+        self, data: Any, kind: ScaleName, which: Sequence[int] | None = None
+    ) -> ColumnMoments:
         """Return the moments of data that can be standardised.
 
         Args:
             data: A tensor, a data set, or batches such as a loader's.
             kind: Which scales are wanted.
+            which: Which columns are standardised; ``None``: all.
 
         Raises:
             ValueError: If there are no data, or they do not fit, are not finite or do not vary, or
@@ -147,12 +150,14 @@ class Standardization(nn.Module):
             moments.add(columns(x, self.event_shape), missing=self.missing)
         moments.over_ranks()
         check(bool((moments.count > 0).any()), "x", "hold at least one example", "none")
+        if which is not None:
+            moments.keep_only(which)
         moments.check_varied(kind)
         return moments
 
-    def set_from(self, data: Any, kind: ScaleName) -> None:
+    def set_from(self, data: Any, kind: ScaleName, which: Sequence[int] | None = None) -> None:
         """Set shift and scale from data: see :meth:`GenerativeModel.standardize`."""
-        moments = self.moments(data, kind)
+        moments = self.moments(data, kind, which)
         scale = moments.deviation
         if kind == "shared":
             scale = scale.square().mean().sqrt().expand_as(scale)
@@ -160,7 +165,9 @@ class Standardization(nn.Module):
         self.shift = moments.mean.reshape(sizes)
         self.scale = scale.reshape(sizes).clone()
 
-    def problem_with(self, x: Tensor, kind: ScaleName) -> str | None:
+    def problem_with(
+        self, x: Tensor, kind: ScaleName, which: Sequence[int] | None = None
+    ) -> str | None:
         """Say what is far from standardised in the first batch of a training, if anything is.
 
         That is a column beyond 30 in absolute mean plus deviation, or below a thirtieth in
@@ -169,7 +176,7 @@ class Standardization(nn.Module):
         if x.device.type == "meta":
             return None
         rows = columns(self.standardized(x.detach(), torch.float64), self.event_shape)
-        return _far_off(rows, kind)
+        return _far_off(rows, kind, range(rows.shape[1]) if which is None else which)
 
     def take_as_fitted(self) -> None:
         """Take the model's parameters as being in the units that its data have now."""
@@ -231,6 +238,15 @@ class StandardizedModel(nn.Module):
         """
         return "per_dimension" if self.num_levels is None else None
 
+    @property
+    def standardized_columns(self) -> Sequence[int] | None:
+        """Which columns of vectors have a shift and a scale, ``None``: all.
+
+        Others, such as the counts of a table, stay as they are: exactly, with shift zero and scale
+        one.
+        """
+        return None
+
     def standardize(self: ModelT, data: Any) -> ModelT:
         r"""Let the networks see :math:`(x - m) / s`, with mean and deviation of training data.
 
@@ -269,7 +285,7 @@ class StandardizedModel(nn.Module):
             kind = self._scale_of_data()
             if kind is not None:
                 self._check_untrained()
-                self.standardization.set_from(data, kind)
+                self.standardization.set_from(data, kind, self.standardized_columns)
                 self.shared_pass.clear()
         return self
 
@@ -321,7 +337,7 @@ class StandardizedModel(nn.Module):
             kind = self._scale_of_data()
             if kind is not None:
                 self._check_untrained()
-                self.standardization.moments(data, kind)
+                self.standardization.moments(data, kind, self.standardized_columns)
 
     def _scale_of_data(self) -> ScaleName | None:
         """Return :attr:`standardization_scale`, or ``None`` if site ``"x"`` has a bounded support.
@@ -329,7 +345,9 @@ class StandardizedModel(nn.Module):
         A caller's likelihood or model need not say so by itself.
         """
         kind = self.standardization_scale
-        return None if kind is None or not is_real(self._support()) else kind
+        if kind is None or self.standardized_columns is not None:
+            return kind
+        return kind if is_real(self._support()) else None
 
     def _check_untrained(self) -> None:
         rule = "be standardised before its parameters are trained, fitted or loaded"
@@ -357,7 +375,8 @@ class StandardizedModel(nn.Module):
         if not waits or torch.jit.is_tracing():  # type: ignore[attr-defined]
             return
         x, kind = self._checked_data(x), self.standardization_scale
-        problem = None if kind is None else self.standardization.problem_with(x, kind)
+        which = self.standardized_columns
+        problem = None if kind is None else self.standardization.problem_with(x, kind, which)
         if problem is not None and self._scale_of_data() is not None:
             check(False, "x", SCALE_RULE, problem)
         self.standardization.awaits_batch = False
@@ -432,6 +451,13 @@ class ColumnMoments:
         self.mean = total / self.count
         self.squares = sum_over_ranks(self.squares + count * (own - self.mean).square())
 
+    def keep_only(self, which: Sequence[int]) -> None:
+        """Give other columns the mean zero and the deviation one."""
+        others = torch.ones_like(self.mean, dtype=torch.bool)
+        others[list(which)] = False
+        self.mean = self.mean.masked_fill(others, 0.0)
+        self.squares = torch.where(others, self.count, self.squares)
+
     @property
     def deviation(self) -> Tensor:
         """The standard deviations."""
@@ -490,7 +516,8 @@ def _batches(data: Any, rank: int) -> Iterator[Tensor]:
         yield batch[0] if isinstance(batch, tuple | list) else batch
 
 
-def _far_off(rows: Tensor, kind: ScaleName) -> str | None:
+def _far_off(rows: Tensor, kind: ScaleName, which: Sequence[int]) -> str | None:
+    rows = rows[:, list(which)]
     number, mean, squares = _observed_moments(rows)
     deviation = (squares / number.clamp_min(1)).sqrt()
     size = mean.abs() + deviation
@@ -503,6 +530,6 @@ def _far_off(rows: Tensor, kind: ScaleName) -> str | None:
     if not small and bool((size <= _FARTHEST).all()):
         return None
     worst = int(narrow.argmin() if small else size.argmax())
-    column = "data" if kind == "shared" else f"column {worst}"
+    column = "data" if kind == "shared" else f"column {which[worst]}"
     around = size[worst] - deviation[worst]
     return f"{column} of deviation {deviation[worst]:.3g} around {around:.3g}"

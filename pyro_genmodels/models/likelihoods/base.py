@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from pyro.poutine.util import is_validation_enabled
 from torch import nn
 
 from pyro_genmodels._abstract import Abstract
@@ -29,10 +31,14 @@ class Likelihood(Configured, nn.Module, Abstract):
             setting by default.
 
     Attributes:
+        size_factors: Whether the distribution depends on a context, which then begins with the
+            factor of an example's means.
         parameter_shape: Trailing shape of the decoder's output: the event's, with more channels.
         input_shape: Trailing shape of what an encoder sees of data: the event's, unless
             :meth:`encoder_input` gives it more or fewer channels.
     """
+
+    size_factors: bool = False
 
     def __init__(
         self,
@@ -51,22 +57,52 @@ class Likelihood(Configured, nn.Module, Abstract):
         self.parameter_shape = torch.Size((num_parameters * channels, *rest))
         self.input_shape = self.event_shape
 
-    def encoder_input(self, x: Tensor) -> Tensor:
+    def encoder_input(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return what an encoder sees of data: levels scaled to [-1, 1], others as they are.
 
         Args:
             x: Data ``(*batch, *event)``, standardised if the model does that. Nothing is missing.
+            context: Labels or features, if the model is conditional.
 
         Returns:
             Values ``(*batch, *input_shape)``.
         """
         return x if self.num_levels is None else x * (2 / (self.num_levels - 1)) - 1
 
-    def forward(self, decoded: Float[Tensor, "*batch_parameters"]) -> Any:
+    def network_context(self, context: Tensor | None) -> Tensor | None:
+        """Return what encoder and decoder see of a context: by default all of it.
+
+        Args:
+            context: Labels or features, if the model is conditional.
+        """
+        return context
+
+    def check_values(self, argument: str, x: Tensor, *, missing: bool = False) -> None:
+        """Raise ``ValueError`` unless data have values of this likelihood's kind.
+
+        The model has checked levels and finiteness.
+
+        Args:
+            argument: What an error calls the data.
+            x: Data ``(*batch, *event)``.
+            missing: Whether NaN stands for an element that was not observed.
+        """
+
+    def check_context(self, context: Tensor | None) -> None:
+        """Raise ``ValueError`` unless a context has values that this likelihood takes.
+
+        Args:
+            context: Labels or features, if the model is conditional.
+        """
+
+    def forward(
+        self, decoded: Float[Tensor, "*batch_parameters"], context: Tensor | None = None
+    ) -> Any:
         """Return the distribution over a data point.
 
         Args:
             decoded: Decoder output ``(*batch, *parameter_shape)``.
+            context: Labels or features, if the model is conditional.
 
         Returns:
             A Pyro distribution with batch shape ``*batch`` and the data's event shape.
@@ -77,7 +113,7 @@ class Likelihood(Configured, nn.Module, Abstract):
         check_trailing("decoded", decoded, self.parameter_shape)
         # Log-likelihoods summed over an image need float32, also under autocast.
         decoded = decoded.float() if decoded.dtype in (torch.half, torch.bfloat16) else decoded
-        return self._distribution(decoded)
+        return self._distribution(decoded, context)
 
     @property
     def standardization_scale(self) -> ScaleName | None:
@@ -105,7 +141,20 @@ class Likelihood(Configured, nn.Module, Abstract):
         """
         return ObservedPart(law)
 
-    def _distribution(self, decoded: Tensor) -> Any:
+    @property
+    def standardized_columns(self) -> Sequence[int] | None:
+        """Which columns of vectors :meth:`GenerativeModel.standardize` scales; ``None``: all."""
+        return None
+
+    @property
+    def column_kinds(self) -> Sequence[str] | None:
+        """Kind of each element, as :class:`~pyro_genmodels.data.Column` names them.
+
+        ``None`` where all are real numbers, or levels.
+        """
+        return None
+
+    def _distribution(self, decoded: Tensor, context: Tensor | None) -> Any:
         """Return the distribution over a data point, by default of independent dimensions."""
         return self._elementwise(decoded).to_event(len(self.event_shape))
 
@@ -117,3 +166,58 @@ class Likelihood(Configured, nn.Module, Abstract):
         """Give the parameters a dimension of their own, before the event's."""
         sizes = (self.num_parameters, self.event_shape[0])
         return decoded.unflatten(-len(self.event_shape), sizes)
+
+
+class HasLikelihood:
+    """The part of a model that is its likelihood's business; first among the bases.
+
+    Attributes:
+        likelihood: From a decoder's output to a distribution over data.
+    """
+
+    likelihood: Likelihood
+    missing: bool
+
+    @property
+    def standardization_scale(self) -> ScaleName | None:
+        """That of the likelihood."""
+        return self.likelihood.standardization_scale
+
+    @property
+    def standardized_columns(self) -> Sequence[int] | None:
+        """Those that the likelihood names."""
+        return self.likelihood.standardized_columns
+
+    @property
+    def column_kinds(self) -> Sequence[str] | None:
+        """Those of the likelihood."""
+        return self.likelihood.column_kinds
+
+    @property
+    def input_shape(self) -> torch.Size:
+        """That of the likelihood."""
+        return self.likelihood.input_shape
+
+    def encoder_input(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return what the likelihood shows an encoder of data.
+
+        Args:
+            x: Data ``(*batch, *event)``, standardised if the model does that.
+            context: Labels or features, if the model is conditional.
+        """
+        return self.likelihood.encoder_input(x, context)
+
+    def check_values(self, argument: str, x: Tensor) -> None:
+        """Raise ``ValueError`` unless data have values that the likelihood takes.
+
+        Args:
+            argument: What an error calls them.
+            x: Data ``(*batch, *event)``.
+        """
+        super().check_values(argument, x)  # type: ignore[misc]
+        self.likelihood.check_values(argument, x, missing=self.missing)
+
+    def _check_context_values(self, context: Tensor | None) -> None:
+        super()._check_context_values(context)  # type: ignore[misc]
+        if is_validation_enabled():
+            self.likelihood.check_context(context)

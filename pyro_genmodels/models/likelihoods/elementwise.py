@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import pyro.distributions as dist
@@ -10,21 +11,27 @@ import torch.nn.functional as F
 from torch import nn
 
 from pyro_genmodels._checks import check, check_choice, check_positive
-from pyro_genmodels._typing import EventShape, ScaleName, Tensor
+from pyro_genmodels._typing import EventShape, Float, ScaleName, Tensor
 from pyro_genmodels.distributions import DiscretizedLogistic
-from pyro_genmodels.models.likelihoods.base import Likelihood
+from pyro_genmodels.models.likelihoods.base import HasLikelihood, Likelihood
+from pyro_genmodels.models.likelihoods.counts import (
+    NegativeBinomialLikelihood,
+    PoissonLikelihood,
+    ZeroInflatedNegativeBinomialLikelihood,
+)
 
 __all__ = [
     "BernoulliLikelihood",
     "CategoricalLikelihood",
     "DiscretizedLogisticLikelihood",
     "GaussianLikelihood",
+    "HasLikelihood",
     "Likelihood",
     "LikelihoodName",
     "make_likelihood",
 ]
 
-_MIN_LOG_SCALE = -7.0
+MIN_LOG_SCALE = -7.0
 
 
 class BernoulliLikelihood(Likelihood):
@@ -76,7 +83,7 @@ class DiscretizedLogisticLikelihood(Likelihood):
         event_shape: EventShape,
         num_levels: int,
         *,
-        min_log_scale: float = _MIN_LOG_SCALE,
+        min_log_scale: float = MIN_LOG_SCALE,
         validate_args: bool | None = None,
     ) -> None:
         super().__init__(event_shape, 2, num_levels=num_levels, validate_args=validate_args)
@@ -84,7 +91,7 @@ class DiscretizedLogisticLikelihood(Likelihood):
 
     def _elementwise(self, decoded: Tensor) -> Any:
         loc, raw = self._split(decoded).unbind(-len(self.event_shape) - 1)
-        log_scale = _bounded_below(raw, self.min_log_scale)
+        log_scale = bounded_below(raw, self.min_log_scale)
         levels = self.num_levels or 2
         return DiscretizedLogistic(loc, log_scale, levels, validate_args=self.validate_args)
 
@@ -116,26 +123,30 @@ class CategoricalLikelihood(Likelihood):
 
     def _elementwise(self, decoded: Tensor) -> Any:
         logits = self._split(decoded).movedim(-len(self.event_shape) - 1, -1)
-        return _Levels(logits=logits, validate_args=self.validate_args)
+        return Levels(logits=logits, validate_args=self.validate_args)
 
 
-class _Levels(dist.Categorical):
+class Levels(dist.Categorical):
     """A categorical over numbers: its draws are floating, as Bernoulli's, and it has a mean."""
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw levels."""
         drawn: Tensor = super().sample(torch.Size(sample_shape))
         return drawn.to(self.logits.dtype)
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
+        """Return every level."""
         values: Tensor = super().enumerate_support(expand)
         return values.to(self.logits.dtype)
 
     @property
     def mean(self) -> Tensor:
+        """The mean level."""
         return self._moment(1)
 
     @property
     def variance(self) -> Tensor:
+        """The variance of the level."""
         return self._moment(2) - self.mean.square()
 
     def _moment(self, power: int) -> Tensor:
@@ -169,7 +180,7 @@ class GaussianLikelihood(Likelihood):
         event_shape: EventShape,
         *,
         scale: str | float = "predicted",
-        min_log_scale: float = _MIN_LOG_SCALE,
+        min_log_scale: float = MIN_LOG_SCALE,
         validate_args: bool | None = None,
     ) -> None:
         num_parameters = 2 if scale == "predicted" else 1
@@ -193,29 +204,55 @@ class GaussianLikelihood(Likelihood):
     def _elementwise(self, decoded: Tensor) -> Any:
         if self.scale == "predicted":
             loc, raw = self._split(decoded).unbind(-len(self.event_shape) - 1)
-            log_scale = _bounded_below(raw, self.min_log_scale)
+            log_scale = bounded_below(raw, self.min_log_scale)
         else:
             loc, log_scale = decoded, self.log_scale
         return dist.Normal(loc, log_scale.exp(), validate_args=self.validate_args)
 
 
-def _bounded_below(raw: Tensor, bound: float) -> Tensor:
+def bounded_below(raw: Float[Tensor, "*shape"], bound: float) -> Float[Tensor, "*shape"]:
+    """Keep values above a bound, smoothly."""
     return F.softplus(raw - bound) + bound
 
 
-LikelihoodName = Literal["auto", "bernoulli", "categorical", "discretized_logistic", "gaussian"]
+LikelihoodName = Literal[
+    "auto",
+    "bernoulli",
+    "categorical",
+    "discretized_logistic",
+    "gaussian",
+    "negative_binomial",
+    "poisson",
+    "zero_inflated_negative_binomial",
+]
+_UNBOUNDED: dict[str, type[Likelihood]] = {
+    "gaussian": GaussianLikelihood,
+    "negative_binomial": NegativeBinomialLikelihood,
+    "poisson": PoissonLikelihood,
+    "zero_inflated_negative_binomial": ZeroInflatedNegativeBinomialLikelihood,
+}
 
 
 def make_likelihood(
-    likelihood: str | Likelihood, event_shape: EventShape, num_levels: int | None
+    likelihood: str | Likelihood,
+    event_shape: EventShape,
+    num_levels: int | None,
+    context_shape: Sequence[int] | None = None,
 ) -> Likelihood:
     """Return the likelihood of that name, or the given one once it is seen to fit the data.
 
     ``"auto"`` is Gaussian for continuous data, Bernoulli for two levels, and for more the
     discretised logistic.
 
+    Args:
+        likelihood: Its name, or one.
+        event_shape: Sizes of one data point.
+        num_levels: Number of data levels, ``None`` for continuous data and counts.
+        context_shape: Sizes of the context, of a model that hands it to the likelihood.
+
     Raises:
-        ValueError: If the name is unknown, or the likelihood is of another kind of data.
+        ValueError: If the name is unknown, or the likelihood is of another kind of data, or needs a
+            context that the model has not.
     """
     if isinstance(likelihood, str):
         likelihood = _named_likelihood(likelihood, event_shape, num_levels)
@@ -224,6 +261,9 @@ def make_likelihood(
     kind = "continuous data" if num_levels is None else f"data of {num_levels} levels"
     found = f"{type(likelihood).__name__} (num_levels={levels})"
     check(levels == num_levels, "likelihood", f"be one of {kind}", found)
+    features = context_shape is not None and len(context_shape) == 1
+    rule = "be without size_factors unless the model has a context_shape of (1,), or (n,)"
+    check(features or not likelihood.size_factors, "likelihood", rule, type(likelihood).__name__)
     return likelihood
 
 
@@ -233,8 +273,8 @@ def _named_likelihood(name: str, event_shape: EventShape, num_levels: int | None
     check_choice("likelihood", name, get_args(LikelihoodName))
     if name == "bernoulli":
         return BernoulliLikelihood(event_shape)
-    if name == "gaussian":
-        return GaussianLikelihood(event_shape)
+    if name in _UNBOUNDED:
+        return _UNBOUNDED[name](event_shape)  # type: ignore[call-arg]
     # Continuous data have no levels; make_likelihood says so.
     family = CategoricalLikelihood if name == "categorical" else DiscretizedLogisticLikelihood
     check(num_levels is not None, "likelihood", "be one of continuous data", repr(name))

@@ -78,7 +78,7 @@ class LogisticMixtureLikelihood(Likelihood):
         """Return the marginal over the pixels that were observed, whole ones."""
         return law.observed_part()
 
-    def _distribution(self, decoded: Tensor) -> Any:
+    def _distribution(self, decoded: Tensor, context: Tensor | None) -> Any:
         return LinkedMixture(
             decoded.movedim(-3, -1),
             self.event_shape[0],

@@ -57,7 +57,6 @@ class Hierarchy(nn.Module):
         sizes: Sizes of the towers.
         image_shape: ``(C, H, W)``.
         out_channels: Numbers a pixel that the likelihood takes.
-        num_levels: Number of data levels, ``None`` for continuous data.
         num_classes: Condition both towers on labels.
         context_shape: Condition them on vectors or maps.
     """
@@ -68,12 +67,11 @@ class Hierarchy(nn.Module):
         image_shape: Sequence[int],
         out_channels: int,
         *,
-        num_levels: int | None,
         num_classes: int | None,
         context_shape: Sequence[int] | None,
     ) -> None:
         super().__init__()
-        self.sizes, self.image_shape, self.num_levels = sizes, image_shape, num_levels
+        self.sizes, self.image_shape = sizes, image_shape
         context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
         self.encoder = EncoderTower(sizes, image_shape, **context)
         self.decoder = DecoderTower(sizes, image_shape, out_channels, **context)
@@ -97,7 +95,6 @@ class Hierarchy(nn.Module):
     def features(self, x: Float[Tensor, "*batch C H W"], context: Tensor | None) -> list[Tensor]:
         """Return what the encoder says to each group; the image is padded with the level 0."""
         x = F.pad(x, self._margins())
-        x = x if self.num_levels is None else x * (2 / (self.num_levels - 1)) - 1
         return self.encoder(x, context)
 
     def first_step(self, context: Tensor | None, temperature: float = 1.0) -> Step:

@@ -11,11 +11,12 @@ import pyro
 from pyro import poutine
 
 from pyro_genmodels._checks import check, check_positive, check_trailing
-from pyro_genmodels._typing import EventShape, Float, Num, ScaleName, Tensor
+from pyro_genmodels._typing import EventShape, Float, Num, Tensor
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.models.base.kl import divergence
 from pyro_genmodels.models.base.plates import central_value
 from pyro_genmodels.models.likelihoods.elementwise import (
+    HasLikelihood,
     Likelihood,
     LikelihoodName,
     make_likelihood,
@@ -27,7 +28,7 @@ from pyro_genmodels.models.nvae.objective import NVAEObjective, WeightRegularize
 from pyro_genmodels.nets.nvae import NVAENetwork
 
 
-class NVAE(GenerativeModel):
+class NVAE(HasLikelihood, GenerativeModel):
     r"""Hierarchy of groups of Gaussian maps, drawn from the coarsest scale to the finest.
 
     .. math:: z_1 \sim N(0, 1.01^2), \quad z_l \sim p(z_l \mid z_{<l}), \quad
@@ -110,9 +111,7 @@ class NVAE(GenerativeModel):
         self.balancing, self._temperature = objective.balancing, 1.0
         self.likelihood = self._make_likelihood(likelihood)
         channels = self.likelihood.parameter_shape[0]
-        self.hierarchy = Hierarchy(
-            network, self.event_shape, channels, num_levels=num_levels, **context
-        )
+        self.hierarchy = Hierarchy(network, self.event_shape, channels, **context)
         self.regularizer = WeightRegularizer(self.hierarchy, objective)
 
     def _make_likelihood(self, likelihood: LikelihoodName | Likelihood) -> Likelihood:
@@ -120,11 +119,6 @@ class NVAE(GenerativeModel):
         if likelihood == "auto" and levels is not None and levels > 2:
             return LogisticMixtureLikelihood(self.event_shape, levels)
         return make_likelihood(likelihood, self.event_shape, levels)
-
-    @property
-    def standardization_scale(self) -> ScaleName | None:
-        """That of the likelihood."""
-        return self.likelihood.standardization_scale
 
     @property
     def site_names(self) -> list[str]:
@@ -138,7 +132,7 @@ class NVAE(GenerativeModel):
 
     def infer(self, x: Tensor, context: Tensor | None) -> None:
         """Draw the groups from their posteriors, top down; add the training's terms."""
-        features = self.hierarchy.features(x, context)
+        features = self.hierarchy.features(self.encoder_input(x, context), context)
         record = self.shared_pass.begin(x, context, self._temperature)
         latents, divergences = list[Tensor](), list[Tensor]()
         step: Step | None = None

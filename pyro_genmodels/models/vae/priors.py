@@ -137,12 +137,9 @@ class VampPrior(LatentPrior):
 
     def forward(self, vae: Any, context: Tensor | None) -> Any:
         """Return the mixture; over a batch of contexts each has its own."""
-        check(
-            tuple(vae.event_shape) == tuple(self.event_shape),
-            "prior",
-            f"have pseudo-inputs of shape {tuple(vae.event_shape)}",
-            tuple(self.event_shape),
-        )
+        shape = tuple(vae.input_shape)
+        rule = f"have pseudo-inputs of shape {shape}"
+        check(shape == tuple(self.event_shape), "prior", rule, tuple(self.event_shape))
         if context is not None:
             context = context.unsqueeze(-1 - (vae.context_event_dim or 0))
         components = vae.posterior_of_scaled(self.pseudo_inputs, context)

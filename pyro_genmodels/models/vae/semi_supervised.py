@@ -17,7 +17,7 @@ from torch import nn
 
 from pyro_genmodels._checks import check, check_choice, check_trailing
 from pyro_genmodels._typing import Float, Num, ScaleName, Tensor
-from pyro_genmodels.distributions import observed_part, with_mask
+from pyro_genmodels.distributions import with_mask
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.nets.autoencoders import MLPEncoder
 from pyro_genmodels.nets.layers import DerivedBuffers
@@ -46,8 +46,9 @@ class SemiSupervisedVAE(GenerativeModel, DerivedBuffers):
 
     Args:
         conditional: The class-conditional model.
-        classifier: Own network: data (discrete ones scaled to [-1, 1]) to ``(*batch, K)`` logits;
-            of data with missing elements with their mask, as for :class:`VAE`.
+        classifier: Own network: data, as the conditional model's encoder sees them, to
+            ``(*batch, K)`` logits; of data with missing elements with their mask, as for
+            :class:`VAE`.
         hidden: Widths of the classifier's hidden layers.
         classification_weight: Weight of the classifier's loss, in nats of its cross-entropy, for
             each labelled example.
@@ -102,8 +103,8 @@ class SemiSupervisedVAE(GenerativeModel, DerivedBuffers):
         self.standardization = conditional.standardization
         self.classification_weight = classification_weight
         classes = conditional.num_classes or 1
-        channels, *rest = self.event_shape
-        shape = (channels * (1 + self.missing), *rest)
+        channels, *rest = conditional.input_shape
+        shape = (channels + self.event_shape[0] * self.missing, *rest)
         self.classifier = classifier or MLPEncoder(shape, classes, hidden=hidden)
         if label_prior == "learned":
             self.label_logits = nn.Parameter(torch.zeros(classes, dtype=self.dtype))
@@ -119,6 +120,25 @@ class SemiSupervisedVAE(GenerativeModel, DerivedBuffers):
     def standardization_scale(self) -> ScaleName | None:
         """That of the conditional model."""
         return self.conditional.standardization_scale
+
+    @property
+    def standardized_columns(self) -> Sequence[int] | None:
+        """Those of the conditional model."""
+        return self.conditional.standardized_columns
+
+    @property
+    def column_kinds(self) -> Sequence[str] | None:
+        """Those of the conditional model."""
+        return self.conditional.column_kinds
+
+    def check_values(self, argument: str, x: Tensor) -> None:
+        """Raise ``ValueError`` unless data have values that the conditional model takes.
+
+        Args:
+            argument: What an error calls them.
+            x: Data ``(*batch, *event)``.
+        """
+        self.conditional.check_values(argument, x)
 
     @contextmanager
     def bounding(self) -> Iterator[None]:
@@ -151,12 +171,12 @@ class SemiSupervisedVAE(GenerativeModel, DerivedBuffers):
 
     def _classified(self, x: Tensor) -> dist.Categorical:
         """Return the posterior over labels given what :meth:`infer` sees of data."""
-        if self.num_levels is not None:
-            x = x * (2 / (self.num_levels - 1)) - 1
         if self.missing:
-            filled, seen = observed_part(x)
-            x = with_mask(filled, self.event_shape, seen)
-        logits: Float[Tensor, "*batch K"] = self.classifier(x).to(self.dtype)
+            scaled, seen = self.conditional.observed_input(x)
+            given = with_mask(scaled, self.event_shape, seen)
+        else:
+            given = self.conditional.encoder_input(x)
+        logits: Float[Tensor, "*batch K"] = self.classifier(given).to(self.dtype)
         check_trailing("classifier(x)", logits, (self.num_classes or 1,))
         return dist.Categorical(logits=logits, validate_args=False)
 

@@ -13,13 +13,14 @@ from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 
 from pyro_genmodels._checks import check, check_positive, check_trailing
-from pyro_genmodels._typing import EventShape, Float, Num, ScaleName, Tensor
-from pyro_genmodels.distributions import observed_part, with_mask
+from pyro_genmodels._typing import EventShape, Float, Num, Tensor
+from pyro_genmodels.distributions import with_mask
 from pyro_genmodels.distributions.gaussian import StandardNormal
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.models.base.kl import unit_kl
 from pyro_genmodels.models.base.latent_scale import LatentScale
 from pyro_genmodels.models.likelihoods.elementwise import (
+    HasLikelihood,
     Likelihood,
     LikelihoodName,
     make_likelihood,
@@ -36,7 +37,7 @@ from pyro_genmodels.models.vae.priors import LatentPrior
 from pyro_genmodels.transforms.interop import forget
 
 
-class VAE(GenerativeModel):
+class VAE(HasLikelihood, GenerativeModel):
     r"""Variational autoencoder: Gaussian latents, amortised Gaussian posterior.
 
     .. math:: z \sim N(0, I), \quad x \sim p(x \mid f(z)), \quad
@@ -65,7 +66,9 @@ class VAE(GenerativeModel):
             convolutional for images with sides of 4 or more; or a :class:`VAENetwork`, which may
             also have own networks.
         likelihood: Name of the likelihood, or one; ``"auto"`` goes by ``num_levels``: Gaussian,
-            Bernoulli or discretised logistic.
+            Bernoulli or discretised logistic. Others by name are ``"categorical"``, and of counts
+            ``"poisson"``, ``"negative_binomial"`` and ``"zero_inflated_negative_binomial"``;
+            tables take a :class:`Columns`.
         prior: Distribution of the latents, a standard Gaussian by default: :class:`FlowPrior`,
             :class:`VampPrior`, :class:`AR1Prior`, or an own :class:`LatentPrior`.
         posterior: Form of the posterior: ``"diagonal"``, ``"full"`` or ``"low_rank"`` covariance,
@@ -136,7 +139,7 @@ class VAE(GenerativeModel):
             self.latent_scale = LatentScale(beta, warmup_steps=warmup, start=start)
         check_positive(latent_dim=latent_dim)
         self.latent_dim = latent_dim
-        self.likelihood = make_likelihood(likelihood, self.event_shape, num_levels)
+        self.likelihood = make_likelihood(likelihood, self.event_shape, num_levels, context_shape)
         self.missing = missing
         given, rule = type(self.likelihood).__name__, "have independent elements with missing=True"
         check(not missing or self.likelihood.has_marginals, "likelihood", rule, given)
@@ -201,11 +204,8 @@ class VAE(GenerativeModel):
 
     def _posterior(self, x: Tensor, context: Tensor | None) -> TorchDistributionMixin:
         if not self.missing:
-            return self.posterior_of_scaled(self.likelihood.encoder_input(x), context)
-        filled, seen = observed_part(x)
-        scaled = self.likelihood.encoder_input(filled)
-        if scaled.shape == seen.shape:
-            scaled = scaled * seen
+            return self.posterior_of_scaled(self.encoder_input(x, context), context)
+        scaled, seen = self.observed_input(x, context)
         return self.posterior_of_scaled(scaled, context, seen)
 
     def posterior_of_scaled(
@@ -220,6 +220,7 @@ class VAE(GenerativeModel):
         """
         if self.missing:
             x = with_mask(x, self.event_shape, seen)
+        context = self.likelihood.network_context(context)
         features = self.encoder(x) if context is None else self.encoder(x, context)
         if features.shape[-1] != sum(self._encoder_sizes):
             check_trailing("encoder(x)", features, (sum(self._encoder_sizes),))
@@ -241,14 +242,11 @@ class VAE(GenerativeModel):
         if z.shape[-1] != self.latent_dim:
             check_trailing("z", z, (self.latent_dim,))
         self._check_context_values(context)
-        law = self.likelihood(self.decoder(z) if context is None else self.decoder(z, context))
+        seen = self.likelihood.network_context(context)
+        decoded = self.decoder(z) if seen is None else self.decoder(z, seen)
+        law = self.likelihood(decoded, context)
         law = self.standardization.in_data_units(law, self.dtype)
         return self.likelihood.observed_part(law) if self.missing else law
-
-    @property
-    def standardization_scale(self) -> ScaleName | None:
-        """That of the likelihood."""
-        return self.likelihood.standardization_scale
 
     @property
     def like(self) -> Float[Tensor, ""]:

@@ -22,13 +22,13 @@ from pyro_genmodels._typing import (
     Float,
     Int,
     Num,
-    ScaleName,
     Tensor,
 )
 from pyro_genmodels.distributions import AutoregressiveDistribution
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.models.base.plates import plates
 from pyro_genmodels.models.likelihoods.elementwise import (
+    HasLikelihood,
     Likelihood,
     LikelihoodName,
     make_likelihood,
@@ -38,7 +38,7 @@ from pyro_genmodels.models.vqvae.code_priors import CodePrior
 from pyro_genmodels.nets import Quantized, Quantizer
 
 
-class VectorQuantizedModel(GenerativeModel, Abstract):
+class VectorQuantizedModel(HasLikelihood, GenerativeModel, Abstract):
     r"""Codes on one or more maps from their priors, and an image given the codes' vectors.
 
     .. math:: c \sim p(c), \quad x \sim p(x \mid f(e_c)), \quad q(c \mid x) = \delta(c - c(x))
@@ -87,11 +87,6 @@ class VectorQuantizedModel(GenerativeModel, Abstract):
         check(len(self.event_shape) == rank, "event_shape", rule, tuple(event_shape))
         self.likelihood = make_likelihood(likelihood, self.event_shape, num_levels)
         self._once_a_step = OnceAStep()
-
-    @property
-    def standardization_scale(self) -> ScaleName | None:
-        """That of the likelihood."""
-        return self.likelihood.standardization_scale
 
     @property
     @abstractmethod
@@ -276,9 +271,7 @@ class VectorQuantizedModel(GenerativeModel, Abstract):
     def _encoded(
         self, x: Tensor, context: Tensor | None, learns: bool
     ) -> tuple[list[Quantized], Tensor]:
-        if self.num_levels is not None:
-            x = x * (2 / (self.num_levels - 1)) - 1
-        features = self._features(x, context)
+        features = self._features(self.encoder_input(x, context), context)
         update: CodebookUpdate = learns and self._once_a_step.update(
             features[0].movedim(-1 - self.map_rank, -1), self._moved_by_the_optimizer()
         )
