@@ -20,7 +20,9 @@ from pyro_genmodels.distributions.negative_binomial import (
     NegativeBinomial,
     ZeroInflatedNegativeBinomial,
 )
-from pyro_genmodels.distributions.observed import ObservedPart, observed_part, with_mask
+from pyro_genmodels.distributions.observed import ObservedPart
+from pyro_genmodels.distributions.observed import observed_part as observed_part
+from pyro_genmodels.distributions.observed import with_mask as with_mask
 from pyro_genmodels.distributions.rescaled import Rescaled
 from pyro_genmodels.distributions.uniform import ClosedUniform, UniformLevels
 
@@ -50,6 +52,4 @@ __all__ = [
     "VQPrior",
     "WaveNet",
     "ZeroInflatedNegativeBinomial",
-    "observed_part",
-    "with_mask",
 ]

@@ -45,7 +45,7 @@ def without_sizes() -> dict[str, tuple[Callable[..., AutoregressiveNet], dict[st
     return {
         name: (law.network, {})
         for name, law in found.items()
-        if isinstance(law, type) and issubclass(law, AutoregressiveDistribution)
+        if issubclass(law, AutoregressiveDistribution)
     }
 
 
