@@ -37,7 +37,8 @@ class Leads:
     """
 
     def __init__(self, task: SamplingTask) -> None:
-        self._law, self._task, self._least = task.law, task, int(task.num_given.min())
+        self._law, self._task = task.law, task
+        self._least, self._most = (int(number) for number in task.num_given.aminmax())
         size = (task.batch_size, task.size)
         self.lead = torch.full(size, torch.inf, dtype=torch.float64, device=task.net.device)
         self.unit = torch.ones_like(self.lead)
@@ -56,8 +57,10 @@ class Leads:
         check(finite, "net", "give finite parameters", "NaN or infinite ones while sampling")
         lead, change = self._law.margin(parameters, noise)
         unit = change * (torch.finfo(parameters.dtype).eps * (1 + largest))
-        given = self._task.is_given(images)[:, first:stop]
-        self.lead[images, first:stop] = lead.double().masked_fill(given, torch.inf)  # not drawn
+        if first < self._most:  # what is given was not drawn
+            given = self._task.is_given(images)[:, first:stop]
+            lead = lead.masked_fill(given, torch.inf)
+        self.lead[images, first:stop] = lead.double()
         self.unit[images, first:stop] = unit.double()
 
     @property
