@@ -100,6 +100,17 @@ def test_each_command_notices_that_the_data_are_others_and_finds_them_elsewhere(
         path.write_bytes(good)
 
 
+def test_a_folder_named_as_a_source_must_be_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for words in (["data", "photos"], ["train", "vae", "--data", "photos"]):
+        assert main(words) != 0
+        message = "`data` must be Photos for the built-in data, or ./photos for what lies there"
+        assert message in capsys.readouterr().err
+
+
 def test_a_resumed_run_notices_other_data_and_takes_moved_ones(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

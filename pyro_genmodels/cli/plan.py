@@ -188,8 +188,17 @@ def _check_resumed(arguments: argparse.Namespace, config: dict[str, Any]) -> Non
 
 
 def _is_path(data: str | None) -> bool:
-    """Whether ``--data`` names a file or a folder, and no source."""
-    return data is not None and not is_known(data, data_makers()) and Path(data).exists()
+    """Whether ``--data`` names a file or a folder, and no source.
+
+    Raises:
+        ValueError: If it might be either.
+    """
+    if data is None or not Path(data).exists():
+        return False
+    name = find(data, data_makers(), "data") if is_known(data, data_makers()) else None
+    rule = f"be {name} for the built-in data, or ./{data} for what lies there"
+    check(name in (None, data), "data", rule, f"'{data}', which may be either")
+    return name is None
 
 
 def _source_name(data: str | None) -> str | None:

@@ -139,7 +139,10 @@ def _inside(law: Any, like: Tensor) -> Tensor:
     zero = like.new_zeros(())
     if law.support.is_discrete:
         return zero + getattr(law.support, "lower_bound", 0)
-    return transform_to(law.support)(zero)
+    try:
+        return transform_to(law.support)(zero)
+    except NotImplementedError:  # such as a table's, all of whose columns may be zero
+        return zero
 
 
 class OrMissing(constraints.Constraint):

@@ -179,7 +179,10 @@ class DataSource(Configured, Abstract):
     def __repr__(self) -> str:
         """Name, sizes and shape on one line."""
         sizes = "/".join(str(len(part)) for part in self.splits.values())  # type: ignore[arg-type]
-        levels = "continuous" if self.num_levels is None else f"{self.num_levels} levels"
+        kinds = {column.kind for column in self.columns or ()} or {"gaussian"}
+        values = "continuous" if kinds == {"gaussian"} else "mixed columns"
+        values = "counts" if kinds == {"count"} else values
+        levels = values if self.num_levels is None else f"{self.num_levels} levels"
         classes = "" if self.num_classes is None else f", {self.num_classes} classes"
         return f"{self.name}({sizes} of shape {tuple(self.event_shape)}, {levels}{classes})"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ ACCEPTED: tuple[Accepted, ...] = (
     Accepted("folder of sounds", AUDIO_SUFFIXES, Audio, is_folder=True, extra="audio"),
     Accepted("folder of texts", TEXT_SUFFIXES, Text, is_folder=True),
 )
-"""What :func:`open_source` accepts; of a folder, the first row that fits a file in it."""
+"""What :func:`open_source` accepts; of a folder, the row that fits most of the files in it."""
 
 
 def source_class(path: str | Path) -> type[DataSource]:
@@ -61,10 +62,11 @@ def source_class(path: str | Path) -> type[DataSource]:
     place = Path(path).expanduser()
     check(place.exists(), "path", "be a file or a folder", repr(str(path)))
     rows = [row for row in ACCEPTED if row.is_folder == place.is_dir()]
-    suffixes = _suffixes_in(place) if place.is_dir() else [place.suffix.lower()]
-    for row in rows:
-        if any(suffix in row.suffixes for suffix in suffixes):
-            return row.source
+    suffixes = _suffixes_in(place) if place.is_dir() else Counter([place.suffix.lower()])
+    files = {row: sum(suffixes[suffix] for suffix in row.suffixes) for row in rows}
+    most = max(rows, key=files.__getitem__)
+    if files[most]:
+        return most.source
     known = ", ".join(suffix for row in rows for suffix in row.suffixes)
     rule = f"hold files of a known kind ({known})" if place.is_dir() else f"end in one of {known}"
     check(False, "path", rule, repr(str(path)))
@@ -85,10 +87,10 @@ def open_source(path: str | Path, **options: Any) -> DataSource:
     return cls(**{cls.path_argument: str(path)}, **options)
 
 
-def _suffixes_in(folder: Path) -> list[str]:
-    """Return the suffixes of the files in a folder and its folders, hidden ones left out."""
-    inside = [path for path in folder.rglob("*") if path.is_file()]
-    hidden = {
-        path for path in inside if any(p.startswith(".") for p in path.relative_to(folder).parts)
-    }
-    return sorted({path.suffix.lower() for path in inside if path not in hidden})
+def _suffixes_in(folder: Path) -> Counter[str]:
+    """Count the files in a folder and its folders by their suffixes, hidden ones left out."""
+    return Counter(
+        path.suffix.lower()
+        for path in folder.rglob("*")
+        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
+    )
