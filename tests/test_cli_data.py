@@ -313,3 +313,21 @@ def test_data_that_are_not_there_are_named(
 ) -> None:
     (tmp_path / "torn.npy").write_bytes(b"torn")
     refuse(["data", *words.format(tmp=tmp_path).split()], message, capsys, status=status)
+
+
+def test_counts_with_size_factors_train_and_sample(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scipy_io = pytest.importorskip("scipy.io")
+    sparse = pytest.importorskip("scipy.sparse")
+    counts = np.random.default_rng(0).poisson(3.0, (60, 4)) + 1
+    scipy_io.mmwrite(tmp_path / "counts.mtx", sparse.csr_matrix(counts))
+    own = ["--data", str(tmp_path / "counts.mtx"), "--data.size_factors", "true", "--conditional"]
+    run = str(tmp_path / "run")
+    words = ["train", "vae", *own, "--run", run, "--max_epochs", "1", "--progress", "false"]
+    assert main([*words, "--model.latent_dim", "2", "--num_samples", "4"]) == 0
+    assert main(["sample", run, "--num", "3"]) != 0
+    assert "`labels` must be given, the model is conditioned on features" in capsys.readouterr().err
+    out = tmp_path / "samples.csv"
+    assert main(["sample", run, "--num", "3", "--labels", "train", "--out", str(out)]) == 0
+    assert len(out.read_text().splitlines()) == 4

@@ -193,6 +193,8 @@ def _context(
     if label is not None:
         return torch.full((number,), label, device=arguments.device)
     if arguments.labels is None and not part:
+        rule = "be given, the model is conditioned on features: train, for those of the data"
+        check(model.context_shape is None, "labels", rule, None)
         return None
     return read_context(model, arguments, number, part)
 

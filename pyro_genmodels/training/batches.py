@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from pyro_genmodels._checks import check, check_levels, check_trailing
 from pyro_genmodels.data import DataSource
-from pyro_genmodels.models import Columns, GenerativeModel
+from pyro_genmodels.models import Columns, GenerativeModel, NegativeBinomialLikelihood
 from pyro_genmodels.nets.layers import check_finite_context
 
 Batch: TypeAlias = "tuple[Tensor, Tensor | None]"
@@ -188,7 +188,9 @@ def facts_of(source: DataSource, *, conditional: bool = False) -> dict[str, Any]
         check(source.num_classes is not None, "conditional", "have data with labels", source)
         facts["num_classes"] = source.num_classes
     kinds = {column.kind for column in source.columns or ()}
-    if kinds == {"count"}:
+    if kinds == {"count"} and facts.get("context_shape") == [1]:
+        facts["likelihood"] = NegativeBinomialLikelihood(source.event_shape, size_factors=True)
+    elif kinds == {"count"}:
         facts["likelihood"] = "negative_binomial"
     elif kinds - {"gaussian"}:
         facts["likelihood"] = Columns([len(c.categories) or c.kind for c in source.columns or ()])
@@ -206,8 +208,8 @@ def check_source(source: DataSource, model: GenerativeModel) -> None:
     """
     name = type(model).__name__
     rule = (
-        "have no missing elements for a model that was not made with missing=True, which VAE and "
-        "FactorAnalysis can be"
+        "have no missing elements for a model that was not made with missing=True, which VAE, "
+        "FactorAnalysis and, at the end of the data, autoregressive models can be"
     )
     check(not source.missing or model.missing, "data", rule, f"{source.name} for {name}")
     kinds = model.column_kinds

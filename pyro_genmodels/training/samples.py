@@ -64,8 +64,9 @@ def save_picture(
 ) -> None:
     """Draw samples into ``samples.png``, unless none are asked for; random states stay."""
     if settings.num_samples:
+        context = _features(model, source, settings.num_samples)
         with seeded(settings.seed):
-            samples = draw_samples(model, settings.num_samples)
+            samples = draw_samples(model, settings.num_samples, context)
         title, labels = picture_title(model, source, epoch=epoch), None
         if model.num_classes is not None:
             labels = torch.arange(len(samples)) % model.num_classes
@@ -187,6 +188,16 @@ def rejection_sample(
         best, scores = best[order], scores[order]
     assert best is not None  # there is a chunk
     return best
+
+
+def _features(model: GenerativeModel, source: DataSource, number: int) -> Tensor | None:
+    """Return features of validation data, in turn, for a model that is conditioned on them."""
+    if model.context_shape is None:
+        return None
+    validation: Any = source.validation
+    items = [validation[i][1] for i in range(min(number, len(validation)))]
+    places = torch.arange(number) % len(items)
+    return torch.stack(items)[places].to(first_tensor(model).device)
 
 
 def _contexts(model: GenerativeModel, num_samples: int) -> Tensor:

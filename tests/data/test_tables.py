@@ -487,3 +487,29 @@ def test_mapped_data_train_as_data_in_memory(tmp_path: Path) -> None:
         training.fit(model, source, run=tmp_path / name, accelerator="cpu", **settings)
         losses.append(training.evaluate(model, source).nats.mean)
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_counts_come_with_their_size_factors(tmp_path: Path) -> None:
+    counts = np.random.default_rng(0).poisson(3.0, (50, 4)) + 1
+    pytest.importorskip("scipy")
+    import scipy.io
+    import scipy.sparse
+
+    scipy.io.mmwrite(tmp_path / "counts.mtx", scipy.sparse.csr_matrix(counts))
+    source = data.FromFile(str(tmp_path / "counts.mtx"), size_factors=True)
+    totals = source.train.tensors[0].sum(1)  # type: ignore[attr-defined]
+    for part in source.splits.values():
+        x, factors = part.tensors  # type: ignore[attr-defined]
+        expected = x.sum(1, keepdim=True).double() / np.median(totals)
+        assert torch.allclose(factors.double(), expected)
+    assert source.context_shape == (1,)
+    facts = training.facts_of(source, conditional=True)
+    model = models.VAE(**facts, latent_dim=2)
+    assert training.evaluate(model, source, num_particles=2).nats.mean > 0
+    counts[3] = 0
+    scipy.io.mmwrite(tmp_path / "empty.mtx", scipy.sparse.csr_matrix(counts))
+    with pytest.raises(ValueError, match="must have a count in every example; got none in 1 exam"):
+        data.FromFile(str(tmp_path / "empty.mtx"), size_factors=True)
+    np.save(tmp_path / "real.npy", X)
+    with pytest.raises(ValueError, match="`size_factors` must be false unless all columns"):
+        data.FromFile(str(tmp_path / "real.npy"), size_factors=True)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
+from pyro_genmodels._checks import check
+
 _CHUNK_BYTES = 2**24
 
 
@@ -77,6 +79,25 @@ class Rows(Dataset[tuple[Tensor, ...]]):
         """Return some of these rows, of the same arrays."""
         chosen = np.asarray(rows, dtype=np.int64)
         return Rows(self.arrays, chosen if self.rows is None else self.rows[chosen], self.dtype)
+
+
+def with_size_factors(parts: dict[str, Rows]) -> dict[str, Rows]:
+    """Return counts ``(n, D)``, and beside each its size factor: see :func:`data.size_factors`.
+
+    The median total is the training data's.
+
+    Raises:
+        ValueError: If an example has no count at all, which has no size.
+    """
+    totals, found = dict[str, Any](), dict[str, Rows]()
+    for name, rows in parts.items():
+        every = np.asarray(rows.arrays[0].sum(1), dtype=np.float64).reshape(-1, 1)
+        totals[name] = every if rows.rows is None else every[rows.rows]
+        empty = int((totals[name] <= 0).sum())
+        check(empty == 0, name, "have a count in every example", f"none in {empty} examples")
+        factors = (every / np.median(totals["train"])).astype(np.float32)
+        found[name] = Rows([rows.arrays[0], factors], rows.rows, rows.dtype)
+    return found
 
 
 def to_tensor(array: Any) -> Tensor:

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
+from pyro_genmodels._checks import check
 from pyro_genmodels.data.base.data_source import DataSource
+from pyro_genmodels.data.base.rows import with_size_factors
 from pyro_genmodels.data.files.in_memory import assembled, complete
 from pyro_genmodels.data.files.readers import read
 from pyro_genmodels.data.files.tables import TableOptions
@@ -39,6 +41,8 @@ class FromFile(DataSource):
         drop: Columns of a table, or arrays, to leave out.
         kinds: ``"gaussian"``, ``"categorical"`` or ``"count"`` for columns by name, or for all.
         missing: Whether NaN, or an empty cell, stands for a value that was not observed.
+        size_factors: Whether each example has its size factor, the total of its counts over the
+            median total of the training data, as the feature that a model is conditioned on.
         channels_last: Whether images are ``(n, H, W, C)``; found out by default.
         validation_fraction: Part of the training data to split off if there is no validation.
         test_fraction: Part of the training data to split off if there is no test.
@@ -62,6 +66,7 @@ class FromFile(DataSource):
         drop: Sequence[str] = (),
         kinds: Mapping[str, str] | str | None = None,
         missing: bool = False,
+        size_factors: bool = False,
         channels_last: bool | None = None,
         validation_fraction: float = 0.1,
         test_fraction: float = 0.2,
@@ -74,6 +79,12 @@ class FromFile(DataSource):
             facts = assembled(contents, options, channels_last)
             fractions = {"validation": validation_fraction, "test": test_fraction}
             parts = complete(facts.pop("parts"), seed, **fractions)
+            if size_factors:
+                found = {column.kind for column in facts["columns"] or ()}
+                alone = facts["num_classes"] is None and not missing
+                rule = "be false unless all columns are counts, without labels or missing values"
+                check(found == {"count"} and alone, "size_factors", rule, size_factors)
+                parts = with_size_factors(parts)
             super().__init__(**parts, **facts)
 
     @property
