@@ -15,14 +15,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import TensorDataset
 
 from pyro_genmodels import plotting, training
 from pyro_genmodels._checks import listed
 from pyro_genmodels.cli.names import model_makers
 from pyro_genmodels.cli.plan import takes_none
 from pyro_genmodels.data import DataSource
+from pyro_genmodels.data.base import Rows, chunks_of
 
-_CHUNK = 2**16  # rows looked at at once, which bounds memory
 _MOST = 2000  # items that are decoded one by one
 _SHOWN = 64  # on the picture
 _COLUMNS = 20
@@ -78,12 +79,13 @@ def print_source(source: DataSource) -> None:
             counts = torch.bincount(labels, minlength=source.num_classes)
             classes = classes + counts if len(classes) else counts
     levels = "continuous" if source.num_levels is None else f"{source.num_levels} levels"
-    _line("data", repr(source))
+    _line("data", source.summary)
     _line("splits", ", ".join(f"{name} {size:,}" for name, size in splits.items()))
     _line("x", f"shape {tuple(source.event_shape)}, {levels}, {str(dtype).rpartition('.')[2]}")
     part = "" if looked_at == splits["train"] else f" (of {looked_at:,} examples of train)"
-    _line("values", values.line() + part)
-    if by_column:
+    if source.columns is None:
+        _line("values", values.line() + part)
+    if by_column and (source.columns is not None or source.num_levels is None):
         _print_columns(source, values)
     if source.num_classes is not None:
         names = source.classes or [str(label) for label in range(source.num_classes)]
@@ -98,7 +100,7 @@ def print_source(source: DataSource) -> None:
 
 def _print_columns(source: DataSource, values: _Values) -> None:
     size = source.event_shape.numel()
-    for index in range(size if source.columns is not None else min(size, _COLUMNS)):
+    for index in range(min(size, _COLUMNS)):
         if source.columns is None:
             _line(f"  x{index}", values.line(index))
             continue
@@ -107,16 +109,14 @@ def _print_columns(source: DataSource, values: _Values) -> None:
         if column.kind == "categorical":
             text = f"{len(column.categories)} categories: {listed(column.categories, most=8)}"
         _line(f"  {column.name}", text)
-    if source.columns is None and size > _COLUMNS:
+    if size > _COLUMNS:
         _line("", f"and {size - _COLUMNS} columns more")
 
 
 def _chunks(dataset: Any) -> Iterator[tuple[Tensor, Any]]:
-    tensors = vars(dataset).get("tensors")
-    if tensors is not None:
-        for start in range(0, len(dataset), _CHUNK):
-            part = [tensor[start : start + _CHUNK] for tensor in tensors]
-            yield part[0], part[1] if part[1:] else None
+    if isinstance(dataset, TensorDataset | Rows):
+        for x, *rest in chunks_of(dataset):
+            yield x, rest[0] if rest else None
         return
     places = torch.linspace(0, len(dataset) - 1, min(_MOST, len(dataset))).long().unique()
     for part in places.split(_SHOWN):
@@ -130,7 +130,8 @@ def save_examples(source: DataSource, path: Path) -> None:
     """Draw the first training data."""
     train: Any = source.train
     items = [train[index][0] for index in range(min(_SHOWN, len(train)))]
-    plotting.save_samples(torch.stack(items), source.num_levels, path)
+    options: dict[str, Any] = {"title": source.name, "features": source.columns}
+    plotting.save_samples(torch.stack(items), source.num_levels, path, **options)
 
 
 def print_models(source: DataSource, words: list[str]) -> None:

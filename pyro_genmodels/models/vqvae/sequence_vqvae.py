@@ -102,11 +102,11 @@ class SequenceVQVAE(OneMapModel):
         event_shape = check_event_shape(event_shape, ranks=(1,))
         network = SequenceVQVAENetwork.of(network)
         context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
-        self.missing = network.missing
         if likelihood is None:
             sizes = WaveNetSizes.of(wavenet)
-            likelihood = _wavenet(event_shape, num_levels, sizes, missing=self.missing)
+            likelihood = _wavenet(event_shape, num_levels, sizes, missing=network.missing)
         super().__init__(event_shape, num_levels=num_levels, likelihood=likelihood, **context)
+        self.missing = network.missing
         features = tuple(self.likelihood.parameter_shape)
         fits = len(features) == 2 and features[1:] == tuple(event_shape)
         check(fits, "likelihood", f"take features (C, {event_shape[0]})", features)
