@@ -155,7 +155,8 @@ def test_own_networks_are_still_taken_where_they_were(cls: Any) -> None:
 def test_descriptions_of_before_are_regrouped(
     name: str, before: dict[str, Any], now: dict[str, Any]
 ) -> None:
-    found = _migration.migrated({"class": name, "arguments": before}, 2)["arguments"]
+    described = {"class": name, "arguments": before}
+    found = _migration.migrated(described, 2, defaults=False)["arguments"]
     plain = {
         key: value["arguments"] if isinstance(value, dict) and "class" in value else value
         for key, value in found.items()
@@ -163,7 +164,7 @@ def test_descriptions_of_before_are_regrouped(
     assert plain == now
     # What this version writes stays as it is, also where it names no format, as a user's file.
     described = {"class": name, "arguments": now}
-    assert _migration.migrated(described, 1)["arguments"] == now
+    assert _migration.migrated(described, 1, defaults=False)["arguments"] == now
 
 
 def planned(words: list[str], config: dict[str, Any] | None = None) -> models.GenerativeModel:
@@ -213,8 +214,8 @@ def planned(words: list[str], config: dict[str, Any] | None = None) -> models.Ge
         (
             "vae",
             ["--model.posterior", "{covariance: full}", "--model.network", "mlp"],
-            {"posterior": "full"},
-            {"posterior": "full"},
+            {"posterior": "full", "network": "mlp"},
+            {"posterior": "full", "network": "mlp"},
         ),
         (
             "vae",

@@ -34,10 +34,13 @@ FAMILIES = {
 # Attributes that something other than a model of this package may have or not.
 ASKED = {
     ("training/batches.py", "gather"): "a data set's, if it reads whole batches",
+    ("training/batches.py", "set_epoch"): "a stream's, which may shuffle by it",
     ("training/batches.py", "tensors"): "a data set's, if it is in memory",
     ("training/data_fingerprint.py", "fingerprint"): "a data set's own mark",
     ("training/data_fingerprint.py", "skipped"): "a data source's, of files that are left out",
     ("training/evaluation.py", "distribution"): "a data source's, if it is known",
+    ("training/evaluation.py", "tensors"): "a data set's, if it is in memory or mapped",
+    ("cli/description.py", "VAE"): "the model that is suggested first",
     ("cli/description.py", "skipped"): "a data source's, of files that are left out",
     ("cli/plan.py", "message"): "of jsonargparse's errors",
     ("metrics/bounds.py", "event_shape"): "of anything with log-weights",

@@ -24,6 +24,7 @@ from pyro_genmodels.cli.arrays import (
 from pyro_genmodels.cli.sources import run_source
 from pyro_genmodels.cli.usage import usage
 from pyro_genmodels.data import DataSource
+from pyro_genmodels.training.checkpoint import RunData
 
 _WRITTEN = (".csv", ".npy", ".pt", ".png")
 _CHUNK = 256  # data completed at once, which bounds memory
@@ -136,7 +137,7 @@ def _options(model: Any, arguments: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
-def _own_form(arguments: argparse.Namespace, model: Any, known: training.RunData) -> Any:
+def _own_form(arguments: argparse.Namespace, model: Any, known: RunData) -> Any:
     """Return the data where they can write samples in a form that others do not have.
 
     Raises:

@@ -12,6 +12,7 @@ from pyro_genmodels.cli.names import data_makers, path_argument
 from pyro_genmodels.cli.plan import find_source, make_source, words_of_path
 from pyro_genmodels.cli.usage import UsageError, usage
 from pyro_genmodels.data import DataSource
+from pyro_genmodels.training.checkpoint import RunData
 
 
 def run_source(arguments: argparse.Namespace, model: Any = None) -> DataSource:
@@ -52,7 +53,7 @@ def run_source(arguments: argparse.Namespace, model: Any = None) -> DataSource:
     return source
 
 
-def _recorded(known: training.RunData) -> tuple[str | None, dict[str, Any]]:
+def _recorded(known: RunData) -> tuple[str | None, dict[str, Any]]:
     """Return name and options of a run's data as the command line writes them."""
     described = known.description or {"class": ""}
     options = dict(described.get("arguments") or {})

@@ -6,7 +6,6 @@ Importing this package needs no extra; :func:`fit` needs ``train``.
 from pyro_genmodels.training.batches import check_source, facts_of
 from pyro_genmodels.training.checkpoint import (
     CheckpointError,
-    RunData,
     load,
     load_source,
     run_data,
@@ -29,7 +28,6 @@ __all__ = [
     "CheckpointError",
     "DataFingerprint",
     "Evaluation",
-    "RunData",
     "TrainingSettings",
     "check_prior_run",
     "check_priors",
