@@ -79,7 +79,7 @@ def _recording(init: Callable[..., None]) -> Callable[..., None]:
             moved = moved_arguments(names, unknown)
             if not moved:
                 raise _misfit(type(self).__name__, error, names, unknown) from None
-            warnings.warn(moved_hint(names, unknown), DeprecationWarning, stacklevel=2)
+            warnings.warn(moved_hint(names, unknown), FutureWarning, stacklevel=2)
             kwargs = _regrouped(kwargs, moved)
             arguments = _bind(signature, (self, *args), kwargs)
         check_integers(declared, arguments)

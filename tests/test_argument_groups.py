@@ -119,11 +119,11 @@ def test_what_has_moved_is_where_it_is_said_to_be(
 @pytest.mark.parametrize("cls", [models.VAE, models.BetaVAE])
 def test_own_networks_are_still_taken_where_they_were(cls: Any) -> None:
     encoder, decoder = torch.nn.Linear(6, 4), torch.nn.Linear(2, 12)
-    with pytest.warns(DeprecationWarning, match=r"`encoder` is now `network=VAENetwork\(encoder="):
+    with pytest.warns(FutureWarning, match=r"`encoder` is now `network=VAENetwork\(encoder="):
         vae = cls((6,), latent_dim=2, encoder=encoder, decoder=decoder)
     assert vae.encoder is encoder
     assert vae.decoder is decoder
-    with pytest.warns(DeprecationWarning, match="`decoder`"):
+    with pytest.warns(FutureWarning, match="`decoder`"):
         vae = cls((6,), latent_dim=2, network=models.VAENetwork(hidden=(5,)), decoder=decoder)
     assert vae.decoder is decoder
     assert next(vae.encoder.parameters()).shape == (5, 6)

@@ -120,11 +120,11 @@ def test_vae_of_whole_data_is_that_without(name: str) -> None:
     options = options_of(name)
     model = testing.randomize_parameters(VAE(**options, missing=True), 0.2).eval()
     rank = len(model.event_shape)
-    twin = VAE(
-        **options,
+    own = VAENetwork(
         encoder=WithoutMask(copy.deepcopy(model.encoder), rank),
         decoder=copy.deepcopy(model.decoder),
-    ).eval()
+    )
+    twin = VAE(**{**options, "network": own}).eval()
     x, labels = data_of(model, 5)
     weights = []
     for each in (model, twin):
@@ -222,11 +222,12 @@ def test_missing_elements_are_zero_to_the_encoder_with_their_mask() -> None:
 
     x = torch.tensor([[110.0, torch.nan, 90.0]])
     data = torch.tensor([[90.0, 0.0, torch.nan], [110.0, 2.0, 80.0], [torch.nan, 1.0, 100.0]])
-    vae = VAE((3,), latent_dim=2, encoder=Encoder((6,), 4), missing=True).standardize(data)
+    network = VAENetwork(encoder=Encoder((6,), 4))
+    vae = VAE((3,), latent_dim=2, network=network, missing=True).standardize(data)
     assert vae.standardization.shift.tolist() == [100, 1, 90]
     vae.encode(x)
     torch.testing.assert_close(seen[-1], torch.tensor([[1.0, 0.0, 0.0, 1.0, 0.0, 1.0]]))
-    vae = VAE((3,), num_levels=3, latent_dim=2, encoder=Encoder((6,), 4), missing=True)
+    vae = VAE((3,), num_levels=3, latent_dim=2, network=network, missing=True)
     vae.encode(torch.tensor([0.0, torch.nan, 2.0]))
     torch.testing.assert_close(seen[-1], torch.tensor([-1.0, 0.0, 1.0, 1.0, 0.0, 1.0]))
 
