@@ -103,7 +103,13 @@ class VAE(HasLikelihood, GenerativeModel):
     decodes_vectors: ClassVar[bool] = True
 
     training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {"learning_rate": 1e-3, "batch_size": 64, "max_epochs": 120, "ema_decay": 0.99}
+        {
+            "learning_rate": 2e-3,
+            "schedule": "cosine",
+            "batch_size": 64,
+            "max_epochs": 70,
+            "ema_decay": 0.99,
+        }
     )
 
     default_beta: ClassVar[float] = 1.0
