@@ -244,7 +244,38 @@ def test_bad_data_are_one_clear_error(given: Any, options: dict[str, Any], messa
     assert "\n" not in str(error.value)
 
 
+def test_masked_elements_are_missing() -> None:
+    x = np.ma.masked_array(np.ones((20, 3)), np.arange(60).reshape(20, 3) % 7 == 0)
+    with pytest.raises(ValueError, match="`train` must be finite; got 6 NaN"):
+        data.InMemory(x)
+    for masked in (x, x.astype(np.uint8)):
+        source = data.InMemory(masked, missing=True)
+        parts: Any = source.splits.values()
+        assert sum(int(part.tensors[0].isnan().sum()) for part in parts) == 9
+
+
+@pytest.mark.parametrize(
+    "labels", [["a", None] * 10, ["a", math.nan] * 10, np.ma.masked_equal([0, 1] * 10, 1)]
+)
+def test_missing_labels_are_no_class(labels: Any) -> None:
+    if isinstance(labels, list):
+        labels = np.array(labels, dtype=object)
+    with pytest.raises(ValueError, match="`train` must have a label for each example"):
+        data.InMemory((torch.rand(20, 3), labels), num_classes=2)
+
+
+def test_other_kinds_of_tensors_and_lists() -> None:
+    assert data.InMemory(torch.rand(20, 3, dtype=torch.bfloat16)).train[0][0].dtype == torch.float32
+    with pytest.raises(ValueError, match="`train` must be dense"):
+        data.InMemory(torch.eye(9).to_sparse())
+    with pytest.raises(ValueError, match="`train` must hold numbers"):
+        data.InMemory(["ab", "cd"])
+
+
 def test_the_parts_must_agree() -> None:
+    x = torch.rand(9, 3)
+    with pytest.raises(ValueError, match="`test` must have features beside its data"):
+        data.InMemory((x, torch.rand(9, 2)), test=x)
     with pytest.raises(ValueError, match=r"`test` must have trailing shape \(3,\); got"):
         data.InMemory(torch.rand(9, 3), test=torch.rand(9, 4))
     with pytest.raises(ValueError, match="`validation` must hold integers from 0 to 1"):

@@ -439,6 +439,71 @@ def test_what_spreadsheets_write(tmp_path: Path) -> None:
     assert [len(part) for part in data.FromFile(str(path)).splits.values()] == [30, 12, 8]  # type: ignore[arg-type]
 
 
+def _lines(row: Callable[[int], str], head: str) -> str:
+    return "\n".join([head, *map(row, range(40))]) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "halves"),
+    [
+        (_lines(lambda i: f"{i % 4},5;{i % 3},25", "a;b"), ["a", "b"], True),
+        (_lines(lambda i: f"{i};{i}{',5' if i > 30 else ''}", "a;b"), ["a", "b"], True),
+        (_lines(lambda i: f"{i % 4},5;{i % 3},25", "7,5;8,25"), ["x0", "x1"], True),
+        (_lines(lambda i: f"{i},5;{i}", '"size, cm";b'), ["size, cm", "b"], True),
+        (_lines(lambda i: f"{i}.5\t{i}", "a\tb"), ["a", "b"], True),
+        (_lines(lambda i: f"{i}|{i}", "a|b"), ["a", "b"], False),
+        (_lines(lambda i: f"{i}, {i / 2}", "a, b"), ["a", "b"], True),
+        (_lines(lambda i: f"{i},{i}", "\ufeffa,b"), ["a", "b"], False),
+        (_lines(lambda i: f'"{i + 1}",{i},{i}', '"","a","b"'), ["a", "b"], False),  # R's
+        (
+            _lines(lambda i: f"{(7 * i) % 41},{i},{i}", ",a,b"),
+            ["a", "b"],
+            False,
+        ),  # of a shuffled frame
+    ],
+)
+def test_numbers_as_people_write_them(
+    tmp_path: Path, text: str, columns: list[str], halves: bool
+) -> None:
+    (tmp_path / "own.csv").write_text(text, encoding="utf-8")
+    source = data.FromFile(str(tmp_path / "own.csv"))
+    assert [column.name for column in source.columns or ()] == columns
+    assert {column.kind for column in source.columns or ()} == {"gaussian"}
+    # A field that is cut at its comma would be whole.
+    assert bool((rows_of(source) % 1 == 0.5).any()) == halves
+
+
+@pytest.mark.parametrize(
+    "texts", [["1%", "2%"], ["1,100", "900"], ["€ 2", "€ 3"], ["1", "?"], ["1.5", "-"], ["3", ""]]
+)
+def test_numbers_with_signs_are_no_categories(texts: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"`table: odd` must hold .*numbers written as text"):
+        data.InMemory(frame(odd=texts * 25))
+    odd = data.InMemory(frame(odd=texts * 25), kinds={"odd": "categorical"}).columns or []
+    assert odd[-1].categories == tuple(sorted(texts))
+    categories = ["18-25", "26-40", "3+", "many"]
+    assert data.InMemory(frame(odd=(categories * 13)[:50])).columns is not None
+
+
+def test_numbers_in_other_dtypes_of_pandas() -> None:
+    pandas = pytest.importorskip("pandas")
+    sparse = pandas.arrays.SparseArray(LABELS)
+    source = data.InMemory(frame(n=sparse, m=pandas.Series([1, 2.5] * 25, dtype=object)))
+    assert [column.kind for column in source.columns or ()][-2:] == ["gaussian"] * 2
+    order = data.InMemory(frame(n=pandas.Categorical([10, 9] * 25)), label="n")
+    assert order.classes == ["9", "10"]
+    with pytest.raises(ValueError, match="`train` must be a table with columns"):
+        data.InMemory(frame()["age"])
+
+
+def test_features_beside_tables_and_matrices() -> None:
+    sparse = pytest.importorskip("scipy.sparse")
+    factors = np.ones((50, 1), np.float32)
+    for x in (frame(), sparse.csr_matrix(np.eye(50, 3))):
+        source = data.InMemory((x, factors))
+        assert (source.context_shape, source.num_classes) == ((1,), None)
+
+
 def test_integer_labels_of_a_table_keep_their_names() -> None:
     source = data.InMemory(frame(grade=LABELS * 10 + 5), label="grade", drop=["species"])
     assert source.classes == ["5", "15", "25"]

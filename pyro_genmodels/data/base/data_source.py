@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
@@ -19,6 +20,7 @@ from pyro_genmodels._checks import (
     check_finite,
     check_levels,
     check_trailing,
+    listed,
 )
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._files import save_whole, written_whole
@@ -92,7 +94,8 @@ class DataSource(Configured, Abstract):
         features = num_classes is None and len(first) > 1
         self.context_shape = torch.Size(first[1].shape) if features else None
         _check_names("classes", self.classes, num_classes)
-        _check_names("columns", self.columns, self.event_shape.numel())
+        names = None if columns is None else [column.name for column in columns]
+        _check_names("columns", names, self.event_shape.numel())
         for split, dataset in self.splits.items():
             self._check_items(split, dataset)
 
@@ -141,7 +144,10 @@ class DataSource(Configured, Abstract):
             if self.columns is not None:
                 check_columns(split, x, self.columns)
             labels = torch.as_tensor(rest[0]) if rest else None
-            if labels is not None and self.context_shape is not None:
+            if self.context_shape is not None:
+                rule = "have features beside its data, as the training data have"
+                check(labels is not None, split, rule, "none")
+                assert labels is not None  # narrows the type for the checker
                 check_trailing(f"{split}: features", labels, self.context_shape)
                 check_finite(f"{split}: features", labels)
             else:
@@ -187,9 +193,11 @@ class DataSource(Configured, Abstract):
         return f"{self.name}({sizes} of shape {tuple(self.event_shape)}, {levels}{classes})"
 
 
-def _check_names(argument: str, names: Sequence[Any] | None, size: int | None) -> None:
-    fits = names is None or len(names) == size
-    check(fits, argument, f"be {size}, one for each", len(names or ()))
+def _check_names(argument: str, names: Sequence[str] | None, size: int | None) -> None:
+    if names is not None:
+        check(len(names) == size, argument, f"be {size}, one for each", len(names))
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        check(not twice, argument, "have different names", f"{listed(twice)} more than once")
 
 
 def check_event(

@@ -143,10 +143,18 @@ def encoded_labels(
 
 def _flat(split: str, values: Any) -> Any:
     array = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
+    known = array.dtype.kind != "O" or all(map(_is_label, array.flat))
+    known = known and not np.ma.is_masked(values)
+    check(known, split, "have a label for each example", "missing labels, such as None or NaN")
     array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
     rule = "have one label for each example, not a vector"
     check(array.ndim == 1 and len(array) > 0, split, rule, f"labels of shape {array.shape}")
     return array
+
+
+def _is_label(value: Any) -> bool:
+    kinds = (str, bytes, int, float, np.generic)  # pandas' own missing value is none of these
+    return isinstance(value, kinds) and value == value
 
 
 def channels_first(

@@ -42,7 +42,8 @@ class InMemory(DataSource):
 
     Arrays are ``(n, C, H, W)``, ``(n, H, W, C)`` or ``(n, D)``, or pairs ``(x, labels)``. In the
     place of an array's labels there may be floating-point features ``(n, K)``, such as
-    :func:`size_factors`, for a model with that ``context_shape``. A data set is anything with a
+    :func:`size_factors`, for a model with that ``context_shape``; so there may beside tables and
+    sparse matrices. Masked elements of an array are missing. A data set is anything with a
     length and items, torch's or another library's, or a ``DataLoader`` of one; items are ``x``,
     ``(x, label)`` or dictionaries, ``x`` a tensor, an array or a PIL image. Tables are frames of
     pandas or polars, matrices SciPy's; what :class:`FromFile` says of them holds here. Missing
@@ -99,6 +100,7 @@ class InMemory(DataSource):
     ) -> None:
         every = zip(SPLITS, (train, validation, test), strict=True)
         given = {k: v for k, v in every if v is not None}
+        label = None if label is None else str(label)  # pandas numbers columns without names
         options = TableOptions(label, tuple(drop), kinds, missing, num_classes, num_levels)
         if (contents := _table(given, options)) is not None:
             facts = assembled(contents, options, channels_last)
@@ -151,9 +153,10 @@ def assembled(
         elif levels is None:
             levels, inferred = inferred_levels(x)
             notes += inferred
-    codes, num_classes, classes = encoded_labels(
-        contents.labels, contents.classes, options.num_classes
-    )
+    num_classes, classes = options.num_classes, contents.classes
+    codes = _features(contents.labels, num_classes) if contents.is_table else {}
+    if not codes:
+        codes, num_classes, classes = encoded_labels(contents.labels, classes, num_classes)
     unlabelled = [part for part in x if codes and part not in codes]
     check(not unlabelled, "labels", "be given for all splits or none", f"none for {unlabelled}")
     for part, labels in codes.items():
@@ -175,6 +178,17 @@ def assembled(
 def _are_features(beside: Tensor) -> bool:
     """Whether what stands beside data conditions a model on numbers, and not on labels."""
     return beside.is_floating_point() and beside.dim() > 1
+
+
+def _are_names(beside: Any) -> bool:
+    return not isinstance(beside, Tensor) and np.asarray(beside).dtype.kind in "USO"
+
+
+def _features(beside: Mapping[str, Any], num_classes: int | None) -> dict[str, Tensor]:
+    """Return the features that stand beside data, nothing where labels do."""
+    if num_classes is not None or any(map(_are_names, beside.values())):
+        return {}
+    return {k: f for k, each in beside.items() if _are_features(f := to_tensor(each))}
 
 
 def _columns(train: Any, options: TableOptions, named: Sequence[Column] | None) -> list[Column]:
@@ -233,13 +247,10 @@ def _arrays(
         x = {k: to_tensor(v) for k, v in x.items()}
         x = {k: v if v.is_floating_point() else v.float() for k, v in x.items()}
     labels = {k: v[1] for k, v in pairs.items() if k in x and v[1] is not None}
-    named = any(np.asarray(each).dtype.kind in "USO" for each in labels.values())
-    codes: dict[str, Tensor] = {}
     num_classes, classes = options.num_classes, None
-    if named or num_classes is not None:
+    codes = _features(labels, num_classes)
+    if num_classes is not None or any(map(_are_names, labels.values())):
         codes, num_classes, classes = encoded_labels(labels, None, num_classes)
-    else:
-        codes = {k: f for k, each in labels.items() if _are_features(f := to_tensor(each))}
     for k, values in x.items():
         if k in codes:
             _check_labels_fit(k, values, codes[k])
@@ -285,12 +296,22 @@ def _tensor(argument: str, value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str):
         shapes = {tuple(np.shape(item)) for item in value}
         check(len(shapes) <= 1, argument, "have examples of one size", sorted(shapes))
-        value = torch.stack([torch.as_tensor(v) for v in value]) if value else torch.empty(0)
+        try:
+            value = torch.stack([torch.as_tensor(v) for v in value]) if value else torch.empty(0)
+        except (TypeError, ValueError, RuntimeError):
+            check(False, argument, "hold numbers of one size", f"a list of {value[0]!r:.40}")
     kinds = isinstance(value, Tensor | np.ndarray)
     rule = "be a tensor, an array, a pair of them or a Dataset"
     check(kinds, argument, rule, type(value).__name__)
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        floats = np.result_type(value.dtype, np.float32)
+        value = np.ma.filled(value.astype(floats), np.nan)
     numeric = isinstance(value, Tensor) or value.dtype.kind in "biuf"
     check(numeric, argument, "hold numbers of one size", f"dtype {value.dtype}")
+    dense = not isinstance(value, Tensor) or value.layout is torch.strided
+    check(dense, argument, "be dense (SciPy's sparse matrices may be given)", "a sparse tensor")
+    # NumPy, which takes the data's checksum, does not have bfloat16.
+    value = value.float() if value.dtype is torch.bfloat16 else value
     return value if isinstance(value, np.memmap) else to_tensor(value)
 
 

@@ -6,8 +6,9 @@ import os
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pyro_genmodels.data.files.tables import (
     TableOptions,
     from_frames,
     from_sparse,
+    is_number,
     label_codes,
 )
 
@@ -28,6 +30,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _FREE = 2**30  # bytes that any file may expand to
 _MOST_EXPANSION = 100
 _MOST_ROWS, _MOST_COLUMNS = 2**26, 2**20
+_SEPARATORS = (";", "\t", "|", ",")
 _MOST_FIELDS = 2**16  # of a line of text: pandas takes seconds over more
 
 
@@ -61,6 +64,8 @@ def _first_line(error: Exception) -> str:
     text = _ANSI.sub("", str(error)).strip()
     if "eights only load failed" in text or "weights_only" in text:
         return "it holds more than tensors, or is damaged; objects are never unpickled"
+    if isinstance(error, UnicodeDecodeError):
+        text += " (save it as UTF-8)"
     if isinstance(error, MemoryError):
         return "it claims more memory than there is"
     line = "".join(c if c.isprintable() else " " for c in text.split("\n")[0])
@@ -156,23 +161,29 @@ def _read_csv(path: Path, options: TableOptions) -> Contents:
     pandas = require("pandas", extra="tables")
     notes = []
     with readable(path):
-        with path.open(encoding="utf-8") as file:
-            head, *others = (file.readline(2**20) for _ in range(5))
-        if "\0" in head:
+        with path.open(encoding="utf-8-sig") as file:
+            lines = [file.readline(2**20) for _ in range(5)]
+        if "\0" in lines[0]:
             raise ValueError("it holds zero bytes, so it is not text")
-        separator = "\t" if path.suffix.lower() == ".tsv" else ","
-        if separator not in head and ";" in head:
-            separator = ";"
-            notes.append("columns separated by ';'")
-        if max(line.count(separator) for line in [head, *others]) >= _MOST_FIELDS:
+        usual = "\t" if path.suffix.lower() == ".tsv" else ","
+        separator = separator_of(lines, usual)
+        if separator != usual:
+            notes.append(f"columns separated by {separator!r}")
+        if max(line.count(separator) for line in lines) >= _MOST_FIELDS:
             raise ValueError(f"it has more than {_MOST_FIELDS:,} columns")
-        first = pandas.read_csv(path, header=None, nrows=1, dtype=str, sep=separator)
-        bare = all(map(_is_number, first.iloc[0]))
+        read_csv = partial(pandas.read_csv, path, sep=separator, skipinitialspace=True)
+        first = read_csv(header=None, nrows=1, dtype=str).iloc[0]
+        # A number with a decimal comma is no column's name either; an empty cell is NaN.
+        comma = "," if separator == "," else "."
+        bare = all(isinstance(v, str) and is_number(v.replace(",", comma)) for v in first)
         with warnings.catch_warnings():
             # Rows longer than the header: pandas would cut them, or take what is left for an index.
             warnings.simplefilter("error", pandas.errors.ParserWarning)
-            header = None if bare else "infer"
-            frame = pandas.read_csv(path, sep=separator, header=header, index_col=False)
+            read_csv = partial(read_csv, header=None if bare else "infer", index_col=False)
+            frame = read_csv()
+            if separator != "," and _has_decimal_commas(frame):
+                frame = read_csv(decimal=",")
+                notes.append("decimal commas")
     if bare:
         frame = frame.set_axis([f"x{i}" for i in range(frame.shape[1])], axis=1)
         notes.append("no header: the first line holds numbers")
@@ -181,12 +192,32 @@ def _read_csv(path: Path, options: TableOptions) -> Contents:
     return contents
 
 
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except ValueError:
-        return False
-    return value == value  # an empty cell is NaN
+def separator_of(lines: Sequence[str], usual: str = ",") -> str:
+    """Return what stands between the fields of a table's first lines.
+
+    Args:
+        lines: The lines.
+        usual: What it is where they do not say.
+    """
+    bare = [re.sub(r'"[^"]*"', "", line) for line in lines if line.strip()]
+    if all(";" in line for line in bare):  # then commas between digits are decimal
+        bare = [re.sub(r"(?<=\d),(?=\d)", ".", line) for line in bare]
+    # A quoted field may have lines of its own, which have no separator: then the first one says.
+    counts = {
+        separator: (min(line.count(separator) for line in bare), bare[0].count(separator))
+        for separator in dict.fromkeys((usual, *_SEPARATORS))
+        if bare
+    }
+    return max(counts, key=counts.__getitem__, default=usual)
+
+
+def _has_decimal_commas(frame: Any) -> bool:
+    """Whether a column of text holds numbers that have a comma for a point."""
+    for _, column in frame.select_dtypes(exclude=["number", "bool"]).items():
+        texts = column.dropna().astype(str)
+        if texts.str.contains(",").any() and texts.str.fullmatch(r"[-+]?\d*(,\d+)?\s*").all():
+            return True
+    return False
 
 
 def _read_parquet(path: Path, options: TableOptions) -> Contents:
@@ -242,6 +273,8 @@ def _read_h5ad(path: Path, options: TableOptions) -> Contents:
         from anndata.io import read_elem
     except ImportError:  # before anndata 0.11
         from anndata.experimental import read_elem
+    from anndata.utils import make_index_unique
+
     sizes: list[int] = []
 
     def add_size(_: str, item: Any) -> None:
@@ -261,7 +294,8 @@ def _read_h5ad(path: Path, options: TableOptions) -> Contents:
         x, obs, var = (read_elem(file[part]) for part in ("X", "obs", "var"))
         if len(obs) != x.shape[0] or len(var) != x.shape[1]:
             raise ValueError(f"X of {x.shape} does not fit {len(obs)} obs and {len(var)} var")
-        contents = from_sparse({"train": x}, options, list(var.index))
+        names = make_index_unique(var.index.astype(str))  # genes often share a symbol
+        contents = from_sparse({"train": x}, options, list(names))
     if options.label is not None:
         rule = f"be a column of obs ({listed(list(map(str, obs.columns)), most=12)})"
         check(options.label in obs.columns, "label", rule, options.label)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -14,6 +15,8 @@ from pyro_genmodels.data.base.columns import Column, ColumnKind
 from pyro_genmodels.data.files.arrays import SPLIT_WORDS, Contents
 
 _FEW = 10  # distinct texts that are categories in however small a table
+# Numbers with a unit or in groups, and what stands for a missing one.
+_NUMBER = re.compile(r"[-+]?[€$£¥]?\s*[-+]?\d[\d.,'\s]*[%€$£¥]?|\W*")
 _DATE = re.compile(r"\s*(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})\b")
 
 
@@ -43,7 +46,7 @@ class TableOptions:
 
     def check_names(self, names: Sequence[str]) -> None:
         """Raise ``ValueError`` unless the options name columns that are there."""
-        twice = sorted({name for name in names if list(names).count(name) > 1})
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
         check(not twice, "table", "have columns of different names", f"{listed(twice)} twice")
         among = f"of the table's columns ({listed(list(names), most=12)})"
         named = [] if isinstance(self.kinds, str) else list(self.kinds or {})
@@ -58,7 +61,7 @@ class TableOptions:
 
 def is_frame(value: Any) -> bool:
     """Whether a value is a table of pandas, or one that can become such."""
-    return type(value).__module__.partition(".")[0] in ("pandas", "polars") and (
+    return type(value).__module__.partition(".")[0] in ("pandas", "polars", "pyarrow") and (
         hasattr(value, "to_pandas") or hasattr(value, "dtypes")
     )
 
@@ -79,6 +82,9 @@ def from_frames(given: Mapping[str, Any], options: TableOptions) -> Contents:
     """
     pandas = require("pandas", extra="tables")
     frames = {k: v.to_pandas() if hasattr(v, "to_pandas") else v for k, v in given.items()}
+    for split, each in frames.items():
+        rule = "be a table with columns (a single one becomes such by to_frame())"
+        check(isinstance(each, pandas.DataFrame), split, rule, f"a {type(each).__name__}")
     frames = {k: frame.set_axis(map(str, frame.columns), axis=1) for k, frame in frames.items()}
     names = list(frames["train"].columns)
     options.check_names(names)
@@ -88,6 +94,9 @@ def from_frames(given: Mapping[str, Any], options: TableOptions) -> Contents:
     notes: list[str] = []
     whole = frames["train"] if len(frames) == 1 else pandas.concat(list(frames.values()))
     check(len(whole) > 0, "train", "have at least one example", "a table without rows")
+    # Sparse columns, and numbers held as objects, are numbers like others.
+    sparse = {k: d.subtype for k, d in whole.dtypes.items() if isinstance(d, pandas.SparseDtype)}
+    whole = whole.astype(sparse).infer_objects()
     ends = np.cumsum([len(each) for each in frames.values()])
     rows: dict[str, Any] = {
         split: slice(end - len(each), end)
@@ -96,7 +105,7 @@ def from_frames(given: Mapping[str, Any], options: TableOptions) -> Contents:
     dropped = list(options.drop)
     if len(frames) == 1 and (own := _own_splits(whole, options)) is not None:
         rows, notes = own, ["splits by the column 'split'"]
-        dropped.append("split")
+        dropped += [name for name in names if name.lower() == "split"]
     if _is_index(whole) and names[0] not in dropped:
         dropped.append(names[0])
         notes.append("first column left out: row numbers without a name")
@@ -125,7 +134,8 @@ def from_sparse(
     Raises:
         ValueError: If values are not numbers, or options name columns that are not there.
     """
-    for matrix in given.values():
+    for split, matrix in given.items():
+        check(len(matrix.shape) == 2, split, "be a matrix", f"shape {matrix.shape}")
         if hasattr(matrix, "check_format"):
             matrix.check_format(full_check=True)  # an index out of range would crash the process
     matrices = {k: v.tocsr() if is_sparse(v) else np.asarray(v) for k, v in given.items()}
@@ -158,9 +168,10 @@ def label_codes(series: Any, num_classes: int | None) -> tuple[Any, list[str]]:
 
 def _own_splits(frame: Any, options: TableOptions) -> dict[str, Any] | None:
     """Return the rows of each split if a column ``split`` names them."""
-    if "split" not in frame.columns or "split" in {*options.drop, options.label}:
+    names = [name for name in frame.columns if name.lower() == "split"]
+    if len(names) != 1 or names[0] in {*options.drop, options.label}:
         return None
-    words = frame["split"].astype(str).str.lower()
+    words = frame[names[0]].astype(str).str.lower()
     found = {s: words.str.fullmatch(pattern) for s, pattern in SPLIT_WORDS.items()}
     if not bool(sum(found.values()).all()) or not bool(found["train"].any()):
         return None
@@ -168,14 +179,14 @@ def _own_splits(frame: Any, options: TableOptions) -> dict[str, Any] | None:
 
 
 def _is_index(frame: Any) -> bool:
-    """Whether the first column is what pandas writes of row numbers."""
-    name = str(frame.columns[0])
-    numbered = name.startswith("Unnamed: 0") and frame.iloc[:, 0].dtype.kind in "iu"
-    return numbered and bool((frame.iloc[:, 0].to_numpy() == np.arange(len(frame))).all())
+    """Whether the first column is what pandas and R write of row numbers, in any order."""
+    if frame.shape[1] == 0 or not str(frame.columns[0]).startswith("Unnamed: 0"):
+        return False
+    return frame.iloc[:, 0].dtype.kind in "iu" and bool(frame.iloc[:, 0].is_unique)
 
 
 def _check_complete(frame: Any, names: Sequence[str], options: TableOptions) -> None:
-    counts = {name: int(frame[name].isna().sum()) for name in names}
+    counts = dict(zip(names, frame[list(names)].isna().sum().tolist(), strict=True))
     empty = [name for name, count in counts.items() if count == len(frame)]
     rule = f"have values in every column ({_leave_out(*empty)})"
     check(not empty, "table", rule, f"none in {listed(empty)}")
@@ -248,9 +259,26 @@ def _check_categories(series: Any, argument: str, name: str) -> None:
     assert distinct is not None  # narrows the type for the checker
     texts = [str(value) for value in distinct]
     check(not texts or not all(map(_DATE.match, texts)), argument, rule, f"dates, {_example(seen)}")
+    if not hasattr(series.dtype, "categories"):
+        odd = [text for text in texts if not is_number(text)]
+        numbers = (
+            bool(odd) and all(map(_NUMBER.fullmatch, texts)) and re.search(r"\d", "".join(texts))
+        )
+        check(
+            not numbers, argument, rule, f"numbers written as text, such as {listed(odd, most=3)}"
+        )
     many = len(texts) > max(_FEW, len(seen) // 2)
     found = f"{len(texts)} distinct texts in {len(seen)} rows such as {_example(seen)}"
     check(not many, argument, rule, found)
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a number as Python, and pandas, reads it."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 _PLAIN = (str, bool, np.bool_, int, float, np.integer, np.floating)
@@ -268,7 +296,9 @@ def _categories(series: Any) -> tuple[list[str], Any]:
     if getattr(series.dtype, "kind", "O") == "b":
         names = ["False", "True"]
     elif hasattr(series.dtype, "categories"):
-        names = sorted(map(str, series.dtype.categories))
+        found = series.dtype.categories
+        names = sorted(map(str, found))
+        names = [str(name) for name in sorted(found)] if found.dtype.kind in "iuf" else names
     else:
         names = []
     if _is_numeric(series):
