@@ -370,6 +370,20 @@ def test_a_table_of_labels(tmp_path: Path, column: str, name: str) -> None:
     assert data.ImageFolder(str(tmp_path), listing=None).classes == ["deep"]
 
 
+@pytest.mark.parametrize("separator", [",", ", ", ";", "\t"])
+def test_a_table_as_people_write_it(tmp_path: Path, separator: str) -> None:
+    pytest.importorskip("pandas")
+    write_images(tmp_path, [f"{i}.png" for i in range(12)])
+    rows = [[f"{i}.png", "ab"[i % 2], ["Train", "Train", "val", "test"][i % 4]] for i in range(12)]
+    lines = [["File", "Label", "Split"], *rows]
+    text = "".join(separator.join(line) + "\n" for line in lines)
+    (tmp_path / "labels.csv").write_text("\ufeff" + text, encoding="utf-8")
+    source = data.ImageFolder(str(tmp_path))
+    assert source.classes == ["a", "b"]
+    assert [len(part) for part in source.splits.values()] == [6, 3, 3]  # type: ignore[arg-type]
+    assert all(y == x.max() % 2 for part in source.splits.values() for x, y in part)
+
+
 def test_a_table_without_labels_lists_files(tmp_path: Path) -> None:
     pytest.importorskip("pandas")
     write_images(tmp_path, [f"{i}.png" for i in range(8)])

@@ -6,7 +6,7 @@ import os
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pyro_genmodels._checks import check, check_choice, listed, require
+from pyro_genmodels.data.base.separators import separator_of
 from pyro_genmodels.data.files.arrays import Contents, by_name
 from pyro_genmodels.data.files.tables import (
     TableOptions,
@@ -30,7 +31,6 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _FREE = 2**30  # bytes that any file may expand to
 _MOST_EXPANSION = 100
 _MOST_ROWS, _MOST_COLUMNS = 2**26, 2**20
-_SEPARATORS = (";", "\t", "|", ",")
 _MOST_FIELDS = 2**16  # of a line of text: pandas takes seconds over more
 
 
@@ -190,25 +190,6 @@ def _read_csv(path: Path, options: TableOptions) -> Contents:
     contents = from_frames({"train": frame}, options)
     contents.notes += notes
     return contents
-
-
-def separator_of(lines: Sequence[str], usual: str = ",") -> str:
-    """Return what stands between the fields of a table's first lines.
-
-    Args:
-        lines: The lines.
-        usual: What it is where they do not say.
-    """
-    bare = [re.sub(r'"[^"]*"', "", line) for line in lines if line.strip()]
-    if all(";" in line for line in bare):  # then commas between digits are decimal
-        bare = [re.sub(r"(?<=\d),(?=\d)", ".", line) for line in bare]
-    # A quoted field may have lines of its own, which have no separator: then the first one says.
-    counts = {
-        separator: (min(line.count(separator) for line in bare), bare[0].count(separator))
-        for separator in dict.fromkeys((usual, *_SEPARATORS))
-        if bare
-    }
-    return max(counts, key=counts.__getitem__, default=usual)
 
 
 def _has_decimal_commas(frame: Any) -> bool:

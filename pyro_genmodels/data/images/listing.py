@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pyro_genmodels._checks import check, listed, require
+from pyro_genmodels.data.base.separators import separator_of
 from pyro_genmodels.data.images.decoding import SUFFIXES, UNREADABLE
 
 AUTO = "auto"
@@ -24,10 +25,11 @@ _LEFT_BEHIND = ("__MACOSX", "__pycache__", "@eaDir", "lost+found")
 
 
 class ListedImage(NamedTuple):
-    """A file, and the name of its class if it has one."""
+    """A file, the name of its class if it has one, and the part of the data it is listed for."""
 
     path: str
     label: str | None
+    part: str = "train"
 
 
 def images_by_split(root: Path, table: str | None) -> dict[str, list[ListedImage]]:
@@ -44,13 +46,13 @@ def images_by_split(root: Path, table: str | None) -> dict[str, list[ListedImage
     """
     check(root.is_dir(), "root", "be a folder", repr(str(root)))
     if table is not None and table != AUTO:
-        return {"train": _in_table(root, root / Path(table).expanduser())}
+        return _by_part(_in_table(root, root / Path(table).expanduser()))
     folders = _split_folders(root)
     found = {split: _in_folder(folder, table) for split, folder in folders.items()}
     named = {split: sum(each.label is not None for each in found[split]) for split in found}
     mixed = len({count > 0 for count in named.values()}) > 1
     check(not mixed, "root", "have classes in all of its parts, or in none", named)
-    return found
+    return found if len(found) > 1 else _by_part(found["train"])
 
 
 def class_names(images: dict[str, list[ListedImage]]) -> list[str]:
@@ -58,6 +60,13 @@ def class_names(images: dict[str, list[ListedImage]]) -> list[str]:
     names = {each.label for part in images.values() for each in part if each.label is not None}
     numbers = all(name.isdecimal() for name in names)
     return sorted(names, key=lambda name: (int(name) if numbers else 0, name))
+
+
+def _by_part(images: list[ListedImage]) -> dict[str, list[ListedImage]]:
+    parts: dict[str, list[ListedImage]] = {}
+    for each in images:
+        parts.setdefault(each.part, []).append(each)
+    return parts if "train" in parts else {"train": images}
 
 
 def _in_folder(folder: Path, table: str | None) -> list[ListedImage]:
@@ -108,21 +117,34 @@ def _in_table(folder: Path, table: Path) -> list[ListedImage]:
     marks = [None] * len(names) if labels is None else frame[labels].tolist()
     bare = [name for name, mark in zip(names, marks, strict=True) if mark == ""]
     check(not bare, "listing", "have a label for each file", f"none for {listed(bare)}")
-    found = (ListedImage(os.path.join(folder, n), m) for n, m in zip(names, marks, strict=True))
+    found = map(ListedImage, (os.path.join(folder, n) for n in names), marks, _parts_of(frame))
     return sorted(found, key=lambda each: Path(each.path).parts)
+
+
+def _parts_of(frame: Any) -> list[str]:
+    """Return the part of the data of each row, if a column ``split`` names them."""
+    column = _column(frame, ("split",))
+    words = [] if column is None else frame[column].str.strip().str.lower()
+    parts = [_SPLITS.get(word) for word in words]
+    named = [part for part in parts if part is not None]
+    return named if 0 < len(named) == len(frame) else ["train"] * len(frame)
 
 
 def _read(table: Path) -> Any:
     pandas = require("pandas", extra="tables")
     try:
-        return pandas.read_csv(table, dtype=str, keep_default_na=False)
+        with table.open(encoding="utf-8-sig") as file:
+            separator = separator_of([file.readline(2**20) for _ in range(5)])
+        options = {"sep": separator, "skipinitialspace": True, "keep_default_na": False}
+        return pandas.read_csv(table, dtype=str, **options)
     except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
         reason = f"{str(table)!r}: {str(error).splitlines()[0]}"
         raise ValueError(f"`listing` must be a readable CSV file; got {reason}.") from error
 
 
 def _column(frame: Any, names: tuple[str, ...]) -> str | None:
-    return next((name for name in names if name in frame), None)
+    found = {str(column).strip().lower(): column for column in frame}
+    return next((found[name] for name in names if name in found), None)
 
 
 def _folders(folder: Path) -> list[Path]:
