@@ -165,6 +165,30 @@ def test_bad_files_are_all_named_or_skipped(tmp_path: Path) -> None:
         Audio(str(tmp_path), on_bad="skip")
 
 
+def test_what_is_not_read_is_named(tmp_path: Path) -> None:
+    for index in range(3):
+        written(tmp_path / f"{index}.wav", tone() * 3, subtype="FLOAT")
+    assert "amplitudes up to 1.5 clipped at 1" in Audio(str(tmp_path)).summary
+    assert "clipped" not in Audio(str(tmp_path), num_levels=None).summary
+    (tmp_path / "3.MP3").write_bytes(b"ID3")
+    with pytest.raises(ValueError, match=r"3.MP3: .MP3 files are not read: convert to WAV"):
+        open_source(tmp_path)
+    assert len(open_source(tmp_path, on_bad="skip").skipped) == 1  # type: ignore[attr-defined]
+
+
+def test_folders_of_parts_are_not_mixed(tmp_path: Path) -> None:
+    for part in ("Train", "test"):
+        written(tmp_path / "sounds" / part / "yes" / "0.wav")
+        (tmp_path / "texts" / part).mkdir(parents=True)
+        (tmp_path / "texts" / part / "0.txt").write_text("a text" * 500)
+    for kind in ("sounds", "texts"):
+        with pytest.raises(
+            ValueError, match=r"`path` must hold the data of all parts.*Train, test"
+        ):
+            open_source(tmp_path / kind)
+        open_source(tmp_path / kind / "Train")
+
+
 def test_a_stream_of_unknown_length_is_whole(tmp_path: Path) -> None:
     raw = bytearray(Path(written(tmp_path / "a.wav")).read_bytes())
     raw[4:8] = raw[40:44] = b"\xff" * 4

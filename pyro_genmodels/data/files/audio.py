@@ -21,11 +21,13 @@ from pyro_genmodels._files import written_whole
 from pyro_genmodels._typing import Float, Int, Num
 from pyro_genmodels.data.base.data_source import DataSource
 from pyro_genmodels.data.base.splits import blocks, fraction_of, split
-from pyro_genmodels.data.files.listing import listed_files
+from pyro_genmodels.data.files.listing import check_no_parts, listed_files
 from pyro_genmodels.data.mu_law import mu_law_decode, mu_law_encode
 from pyro_genmodels.data.sequences import missing_dtype
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".aif", ".aiff")
+UNREADABLE_AUDIO = (".mp3", ".m4a", ".aac", ".wma", ".opus", ".amr")
+"""Suffixes of sounds that are not read: such a file is an error, and never left out."""
 MOST_HERTZ = 768_000
 # Samples of all channels read at once while a file is verified.
 _BLOCK = 2**18
@@ -140,14 +142,18 @@ class Audio(DataSource):
         check(len(self.skipped) <= allowed, "path", rule, reasons)
         good = [(file, label, *fact) for file, label, fact in found if isinstance(fact, tuple)]
         self.files = [file for file, *_ in good]
-        self.sample_rate = sample_rate or _common_rate(self.files, [rate for *_, rate, _ in good])
-        sizes = [-(-frames * self.sample_rate // rate) for *_, rate, frames in good]
+        self.sample_rate = sample_rate or _common_rate(
+            self.files, [rate for *_, rate, _, _ in good]
+        )
+        sizes = [-(-frames * self.sample_rate // rate) for *_, rate, frames, _ in good]
         counts = [-(-size // length) if missing else size // length for size in sizes]
         rule = f"hold sound of at least length={length} steps (missing=True takes shorter ones)"
         check(max(counts) > 0, "path", rule, f"{max(sizes)} at most")
         notes = [f"{self.sample_rate} Hz, windows of {length / self.sample_rate:.3g} s"]
         if self.skipped:
             notes.append(f"{len(self.skipped)} of {len(files)} files left out ({reasons})")
+        if num_levels is not None and (peak := max(peak for *_, peak in good)) > 1:
+            notes.append(f"amplitudes up to {peak:.3g} clipped at 1")
         if dropped := sum(max(0, size - n * length) for size, n in zip(sizes, counts, strict=True)):
             seconds, whole = dropped / self.sample_rate, sum(sizes) / self.sample_rate
             rest = "behind the last whole windows left out, kept by missing=True"
@@ -198,7 +204,8 @@ def _listed(place: Path) -> tuple[list[Path], list[int], list[str]]:
     check(place.exists(), "path", "be a file or a folder", repr(str(place)))
     if not place.is_dir():
         return [place], [0], []
-    files = listed_files(place, AUDIO_SUFFIXES)
+    files = listed_files(place, (*AUDIO_SUFFIXES, *UNREADABLE_AUDIO))
+    check_no_parts(files, place)
     rule = "hold sound files, or folders of them"
     check(bool(files), "path", rule, f"none of {', '.join(AUDIO_SUFFIXES)} in {str(place)!r}")
     folders = [file.relative_to(place).parts[:-1] for file in files]
@@ -211,8 +218,8 @@ def _listed(place: Path) -> tuple[list[Path], list[int], list[str]]:
     return files, [classes.index(parts[0]) for parts in folders], classes
 
 
-def _facts(files: Sequence[Path]) -> list[tuple[int, int] | str]:
-    """Return rate and number of frames of each file, or why it cannot be read."""
+def _facts(files: Sequence[Path]) -> list[tuple[int, int, float] | str]:
+    """Return rate, number of frames and peak of each file, or why it cannot be read."""
     from tqdm.auto import tqdm
 
     require("soundfile", extra="audio")
@@ -222,13 +229,16 @@ def _facts(files: Sequence[Path]) -> list[tuple[int, int] | str]:
         return list(tqdm(found, "sound files", len(files), delay=5, disable=None, leave=False))
 
 
-def _facts_of(path: Path) -> tuple[int, int] | str:
+def _facts_of(path: Path) -> tuple[int, int, float] | str:
     soundfile = require("soundfile", extra="audio")
+    if path.suffix.lower() in UNREADABLE_AUDIO:
+        return f"{path.suffix} files are not read: convert to WAV or FLAC"
     try:
         with soundfile.SoundFile(path) as file:
-            frames, size = 0, max(1, _BLOCK // file.channels)
+            frames, peak, size = 0, 0.0, max(1, _BLOCK // file.channels)
             while len(block := file.read(size, dtype="float32", always_2d=True)):
                 frames += len(block)
+                peak = max(peak, float(np.abs(block).max()))
                 if not np.isfinite(block).all():
                     return "NaN or infinite amplitudes"
             rate, log = file.samplerate, file.extra_info
@@ -240,7 +250,7 @@ def _facts_of(path: Path) -> tuple[int, int] | str:
         return f"it breaks off after {sizes[2]} of {sizes[1]} bytes"
     if frames == 0 or not 0 < rate <= MOST_HERTZ:
         return f"{frames} steps at {rate} Hz"
-    return rate, frames
+    return rate, frames, peak
 
 
 def _common_rate(files: Sequence[Path], rates: Sequence[int]) -> int:

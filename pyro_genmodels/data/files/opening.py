@@ -9,7 +9,7 @@ from typing import Any
 
 from pyro_genmodels._checks import check
 from pyro_genmodels.data.base.data_source import DataSource
-from pyro_genmodels.data.files.audio import AUDIO_SUFFIXES, Audio
+from pyro_genmodels.data.files.audio import AUDIO_SUFFIXES, UNREADABLE_AUDIO, Audio
 from pyro_genmodels.data.files.from_file import FromFile
 from pyro_genmodels.data.files.text import TEXT_SUFFIXES, Text
 from pyro_genmodels.data.images.decoding import SUFFIXES, UNREADABLE
@@ -47,7 +47,13 @@ ACCEPTED: tuple[Accepted, ...] = (
     Accepted(
         "folder of images", (*SUFFIXES, *UNREADABLE), ImageFolder, is_folder=True, extra="train"
     ),
-    Accepted("folder of sounds", AUDIO_SUFFIXES, Audio, is_folder=True, extra="audio"),
+    Accepted(
+        "folder of sounds",
+        (*AUDIO_SUFFIXES, *UNREADABLE_AUDIO),
+        Audio,
+        is_folder=True,
+        extra="audio",
+    ),
     Accepted("folder of texts", TEXT_SUFFIXES, Text, is_folder=True),
 )
 """What :func:`open_source` accepts; of a folder, the row that fits most of the files in it."""

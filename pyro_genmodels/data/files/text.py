@@ -15,7 +15,7 @@ from pyro_genmodels._files import written_whole
 from pyro_genmodels._typing import Int, Num
 from pyro_genmodels.data.base.data_source import DataSource, Items
 from pyro_genmodels.data.base.splits import blocks, fraction_of, split
-from pyro_genmodels.data.files.listing import listed_files
+from pyro_genmodels.data.files.listing import check_no_parts, listed_files
 from pyro_genmodels.data.sequences import missing_dtype, pad_sequences
 
 TextUnit = Literal["window", "line"]
@@ -213,6 +213,8 @@ class Text(DataSource):
 def _files(place: Path) -> list[Path]:
     check(place.exists(), "path", "be a file or a folder", repr(str(place)))
     found = listed_files(place, TEXT_SUFFIXES) if place.is_dir() else [place]
+    if place.is_dir():
+        check_no_parts(found, place)
     check(bool(found), "path", f"hold files that end in {TEXT_SUFFIXES[0]}", repr(str(place)))
     return found
 
