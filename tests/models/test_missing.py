@@ -347,3 +347,50 @@ def test_a_loss_that_is_not_finite_is_not_blamed_on_what_is_missing() -> None:
 def test_observed_part_is_the_site() -> None:
     assert isinstance(VAE((3,), missing=True).decode(torch.zeros(32)), distributions.ObservedPart)
     assert not isinstance(VAE((3,)).decode(torch.zeros(32)), distributions.ObservedPart)
+
+
+COUNTS = ["poisson", "negative_binomial", "zero_inflated_negative_binomial"]
+
+
+@pytest.mark.parametrize("likelihood", COUNTS)
+@pytest.mark.parametrize("size_factors", [False, True])
+def test_counts_may_be_missing(likelihood: str, size_factors: bool) -> None:
+    """Scored alone, what was observed has the same nats, whatever its place in the row."""
+    torch.manual_seed(0)
+    classes = {
+        "poisson": models.PoissonLikelihood,
+        "negative_binomial": models.NegativeBinomialLikelihood,
+        "zero_inflated_negative_binomial": models.ZeroInflatedNegativeBinomialLikelihood,
+    }
+    law = classes[likelihood]((3,), size_factors=size_factors)
+    shape = (1,) if size_factors else None
+    model = VAE((3,), latent_dim=2, likelihood=law, context_shape=shape, missing=True)
+    x = torch.tensor([[torch.nan] * 3, [4.0, torch.nan, 0.0], [1.0, 2.0, 30.0]])
+    context = torch.tensor([[0.5], [2.0], [1.0]]) if size_factors else None
+    z = torch.randn(3, 2)
+    decoded = model.decode(z, context)
+    elements = decoded.base.base_dist.log_prob(x.nan_to_num(0.0))
+    expected = torch.where(x.isnan(), 0.0, elements).sum(-1)
+    torch.testing.assert_close(decoded.log_prob(x), expected)
+    ELBOLoss(model)(x, context).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    drawn = model.impute(x, context, num_samples=2)
+    assert torch.equal(drawn[:, 2], x[2].expand(2, 3))
+    assert not drawn.isnan().any()
+
+
+@pytest.mark.parametrize("kinds", [["count", "gaussian"], [3, "gaussian", "count", 1, 3]], ids=str)
+def test_an_encoder_of_columns_sees_all_that_was_observed(kinds: list[str | int]) -> None:
+    """It has the columns in an order of its own, by kind."""
+    model = VAE((len(kinds),), latent_dim=1, likelihood=models.Columns(kinds), missing=True)
+    x = torch.ones(len(kinds)).where(torch.tensor([kind != 1 for kind in kinds]), 0.0)
+    whole = model.encoder_input(x)
+    for place in range(len(kinds)):
+        holes = x.clone()
+        holes[place] = torch.nan
+        others = torch.full_like(x, torch.nan)
+        others[place] = x[place]
+        without, alone = model.observed_input(holes)[0], model.observed_input(others)[0]
+        assert torch.equal(without + alone, whole)
+        assert torch.equal(without * alone, torch.zeros_like(whole))
+        assert alone.any()

@@ -210,8 +210,16 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
             context: Labels or features, if the model is conditional.
         """
         filled, seen = observed_part(x)
-        scaled = self.encoder_input(filled, context)
-        return (scaled * seen if scaled.shape == seen.shape else scaled), seen
+        return self.without_missing(self.encoder_input(filled, context), seen), seen
+
+    def without_missing(self, scaled: Tensor, seen: Tensor) -> Tensor:
+        """Return what :meth:`encoder_input` gives, with zeros for what is missing.
+
+        Args:
+            scaled: That, of data whose missing elements are zero.
+            seen: Which elements of the data are there.
+        """
+        return scaled * seen
 
     @property
     def sampling_options(self) -> frozenset[str]:

@@ -69,6 +69,17 @@ class Likelihood(Configured, nn.Module, Abstract):
         """
         return x if self.num_levels is None else x * (2 / (self.num_levels - 1)) - 1
 
+    def without_missing(self, scaled: Tensor, seen: Tensor) -> Tensor:
+        """Return what :meth:`encoder_input` gives, with zeros for what is missing.
+
+        If that has another shape than the data, it stays as it is.
+
+        Args:
+            scaled: That, of data whose missing elements are zero, ``(*batch, *input_shape)``.
+            seen: Which elements of the data are there, ``(*batch, *event)``.
+        """
+        return scaled * seen if self.input_shape == self.event_shape else scaled
+
     def network_context(self, context: Tensor | None) -> Tensor | None:
         """Return what encoder and decoder see of a context: by default all of it.
 
@@ -206,6 +217,15 @@ class HasLikelihood:
             context: Labels or features, if the model is conditional.
         """
         return self.likelihood.encoder_input(x, context)
+
+    def without_missing(self, scaled: Tensor, seen: Tensor) -> Tensor:
+        """Return what the likelihood shows an encoder, with zeros for what is missing.
+
+        Args:
+            scaled: That, of data whose missing elements are zero.
+            seen: Which elements of the data are there.
+        """
+        return self.likelihood.without_missing(scaled, seen)
 
     def check_values(self, argument: str, x: Tensor) -> None:
         """Raise ``ValueError`` unless data have values that the likelihood takes.

@@ -111,6 +111,17 @@ class Columns(Likelihood):
         """Return real columns, logarithms of counts, and categories one-hot."""
         return torch.cat([self._seen(kind, x[..., at]) for kind, at in self._groups.items()], -1)
 
+    def without_missing(self, scaled: Tensor, seen: Tensor) -> Tensor:
+        """Return what an encoder sees, with zeros for all codes of a category that is missing.
+
+        Args:
+            scaled: What :meth:`encoder_input` gives, ``(*batch, *input_shape)``.
+            seen: Which columns are there, ``(*batch, columns)``.
+        """
+        sizes = {kind: kind if isinstance(kind, int) else 1 for kind in self._groups}
+        parts = [seen[..., at].repeat_interleave(sizes[k], -1) for k, at in self._groups.items()]
+        return scaled * torch.cat(parts, -1)
+
     def _seen(self, kind: str | int, x: Tensor) -> Tensor:
         if isinstance(kind, int):
             return F.one_hot(x.long(), kind).flatten(-2).to(x.dtype)

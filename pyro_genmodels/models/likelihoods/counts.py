@@ -105,6 +105,12 @@ class CountLikelihood(Likelihood, Abstract):
     def _elementwise(self, decoded: Tensor) -> Any:
         return self._distribution(decoded, None).base_dist
 
+    @property
+    def has_marginals(self) -> bool:
+        """Whether counts are independent, as they are unless a subclass writes them anew."""
+        own, base = type(self), CountLikelihood
+        return (own.forward, own._distribution) == (base.forward, base._distribution)
+
     @abstractmethod
     def _counts(self, mean: Tensor, *parameters: Tensor) -> Any:
         """Return the distribution of each count, given its mean and the other parameters."""
