@@ -213,6 +213,26 @@ def test_columns_have_their_names_and_their_categories(
     assert [bar.get_height() for bar in bars] == [0.5, 0.5, 0.5, 0.5]
 
 
+def test_reconstructions_of_columns_have_axes_of_their_own(
+    figures: list[Figure], tmp_path: Path
+) -> None:
+    kinds = [Column("mass"), Column("sex", "categorical", ("female", "male")), Column("eggs")]
+    x = torch.stack([1e4 + torch.randn(30), torch.arange(30) % 2, torch.randn(30)], 1)
+    x[0, 2] = float("nan")
+    plotting.save_reconstructions(x, x.nan_to_num(0.0), None, tmp_path / "r.png", features=kinds)
+    mass, sex, eggs = figures[0].axes
+    assert [axes.get_title() for axes in figures[0].axes] == ["mass", "sex", "eggs"]
+    assert mass.get_xlim()[0] > 9e3
+    assert max(eggs.get_xlim()) < 10
+    assert [label.get_text() for label in sex.get_yticklabels()] == ["female", "male"]
+    wide = torch.rand(5, 9)
+    plotting.save_reconstructions(
+        wide, wide, None, tmp_path / "w.png", features=[Column(f"x{i}") for i in range(9)]
+    )
+    assert len(figures[1].axes) == 6
+    assert figures[1].get_suptitle() == "the first 6 of 9 columns"
+
+
 @pytest.mark.parametrize(("size", "num_levels"), [(3, 2), (500, 256), (100, None)])
 def test_sequences_are_lines_beside_data(
     size: int, num_levels: int | None, figures: list[Figure], tmp_path: Path

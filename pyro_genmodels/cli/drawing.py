@@ -90,9 +90,9 @@ def write_reconstructions(arguments: argparse.Namespace) -> int:
         context = torch.stack([torch.as_tensor(item[1]) for item in items])
     pyro.set_rng_seed(arguments.seed)
     out = arguments.out or _default_output(arguments.run_folder, "reconstructions.png")
-    title = _title(model, source, arguments)
     again = model.reconstruct(x, context, deterministic=arguments.deterministic)
-    plotting.save_reconstructions(x, again, model.num_levels, out, title=title)
+    names: dict[str, Any] = {"title": _title(model, source, arguments), "features": source.columns}
+    plotting.save_reconstructions(x, again, model.num_levels, out, **names)
     print(out)
     return 0
 

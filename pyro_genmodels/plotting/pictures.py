@@ -71,6 +71,7 @@ def save_reconstructions(
     path: str | os.PathLike[str],
     *,
     title: str | None = None,
+    features: Sequence[Column] | None = None,
 ) -> None:
     """Draw pairs: on the left of each the original, on its right the reconstruction.
 
@@ -80,9 +81,10 @@ def save_reconstructions(
         num_levels: Discrete levels, ``None`` for continuous values.
         path: PNG file to replace.
         title: Text above.
+        features: Names and kinds of a vector's elements, each drawn on axes of its own.
     """
     if x.dim() < 3:
-        save_pairs(x, reconstructed, num_levels, path, title=title)
+        save_pairs(x, reconstructed, num_levels, path, title=title, features=features)
         return
     both = torch.stack([x.to(reconstructed), reconstructed.detach()], -4)
     pairs = both.shape[:-4].numel()

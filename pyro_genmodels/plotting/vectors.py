@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
@@ -63,10 +64,17 @@ def save_pairs(
     path: str | os.PathLike[str],
     *,
     title: str | None = None,
+    features: Sequence[Column] | None = None,
 ) -> None:
-    """Save a picture of vectors and their reconstructions: sequences as lines, others as points."""
+    """Save a picture of vectors and their reconstructions: sequences as lines, others as points.
+
+    Columns with names have different scales, so each has its own axes.
+    """
     rows = {"original": _rows(x), "reconstruction": _rows(reconstructed)}
     size = x.shape[-1]
+    if features is not None:
+        _save_columns(rows, features, num_levels, path, title)
+        return
     if size > _LONGEST_VECTOR or (size > 2 and num_levels is not None):
         _save_lines([rows], num_levels, path, title)
         return
@@ -114,7 +122,8 @@ class _Axis:
 
     def spread(self, part: str) -> Array:
         """Return the values, whole numbers moved apart so that equal points are seen."""
-        values, generator = self.values[part], np.random.default_rng(self.index)
+        seed = self.index, list(self.values).index(part)
+        values, generator = self.values[part], np.random.default_rng(seed)
         return values + generator.uniform(-0.25, 0.25, len(values)) if self.whole else values
 
     def draw_histogram(self, axes: Any) -> None:
@@ -198,6 +207,36 @@ def _save_corner(axes: Sequence[_Axis], path: str | os.PathLike[str], title: str
                 cell.set_yticks([])
         if len(axes[0].values) > 1:
             grid[0, -1].legend(*grid[0, 0].get_legend_handles_labels(), loc="best")
+
+
+def _save_columns(
+    rows: Mapping[str, Array],
+    features: Sequence[Column],
+    num_levels: int | None,
+    path: str | os.PathLike[str],
+    title: str | None,
+) -> None:
+    """Save a panel for each column: its originals along it, its reconstructions upwards."""
+    shown = features[:_MOST_COLUMNS]
+    if len(shown) < len(features):
+        note = f"the first {len(shown)} of {len(features)} columns"
+        title = note if title is None else f"{title}\n{note}"
+    across = min(3, len(shown))
+    down = math.ceil(len(shown) / across)
+    with saved_figure(path, title, (3.2 * across + 0.3, 3.0 * down + 0.5)) as figure:
+        for i, cell in enumerate(figure.subplots(down, across, squeeze=False).flat):
+            if i >= len(shown):
+                cell.axis("off")
+                continue
+            axis = _Axis(i, shown[i], {part: x[:, i] for part, x in rows.items()}, num_levels)
+            cell.scatter(*map(axis.spread, rows), s=8, alpha=0.6, linewidths=0)
+            cell.plot(axis.range, axis.range, color="0.55", linewidth=1)
+            cell.set_title(axis.column.name, fontsize=10, parse_math=False)
+            if axis.column.categories:
+                axis.label(cell.xaxis)
+                axis.label(cell.yaxis)
+            cell.set(xlabel="original", ylabel="reconstruction", xlim=axis.range, ylim=axis.range)
+            cell.tick_params(labelsize=7)
 
 
 def _scatter(axes: Any, x: _Axis, y: _Axis, part: str) -> None:
