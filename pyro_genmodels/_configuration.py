@@ -95,6 +95,8 @@ def _regrouped(given: dict[str, Any], moved: Mapping[str, Moved]) -> dict[str, A
     kept = {name: value for name, value in given.items() if name not in moved}
     for name, (argument, group, field) in moved.items():
         whole = resolve(group).of(kept.get(argument))
+        twice = getattr(whole, field) is not None
+        check(not twice, name, f"be left out: `{argument}` has one", type(given[name]).__name__)
         kept[argument] = replace(whole, **{field: given[name]})
     return kept
 

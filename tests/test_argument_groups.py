@@ -127,6 +127,11 @@ def test_own_networks_are_still_taken_where_they_were(cls: Any) -> None:
         vae = cls((6,), latent_dim=2, network=models.VAENetwork(hidden=(5,)), decoder=decoder)
     assert vae.decoder is decoder
     assert next(vae.encoder.parameters()).shape == (5, 6)
+    with (
+        pytest.warns(FutureWarning, match="`encoder`"),
+        pytest.raises(ValueError, match="`encoder` must be left out: `network` has one"),
+    ):
+        cls((6,), latent_dim=2, encoder=encoder, network=models.VAENetwork(encoder=encoder))
     with pytest.raises(TypeError, match="`capacity` is now"):
         models.BetaVAE((6,), latent_dim=2, encoder=encoder, capacity=3.0)
 
