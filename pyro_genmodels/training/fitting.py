@@ -41,6 +41,7 @@ from pyro_genmodels.training.settings import TrainingSettings, settings_for
 if TYPE_CHECKING:
     import lightning.pytorch as lightning
 
+    from pyro_genmodels.training.engine.callbacks import Journal
     from pyro_genmodels.training.engine.training_module import TrainingModule
 
 
@@ -75,7 +76,7 @@ def fit(
         resume: Go on from the folder's last checkpoint, from the start if there is none yet.
         overwrite: Train anew into a folder that holds a run.
         accept_other_data: Resume on other data than the run was trained on, which are its data
-            from then on.
+            from then on: results of before do not count when the best weights are chosen.
         callbacks: Further callbacks of Lightning's.
         **settings: Fields of :class:`TrainingSettings`; the model family's own by default.
 
@@ -96,13 +97,18 @@ def fit(
     chosen = check_run(model, source, run, **accepted, **settings)
     last = Path(run) / FOLDER / LAST
     resumes = resume and last.is_file()
+    # Compared before the run is touched: results on other data are no measure of the weights.
+    changed = resumes and accept_other_data and bool(run_data(last).differences(source))
+    from pyro_genmodels.training.engine.callbacks import Journal
+
     with _undone_unless_trained(model), progress_shown(chosen.progress):
         if chosen.standardize and not resumes and not model.is_trained:
             model.standardize(source.train)
         # The scale is settled: by the data, by the run to resume, or by the caller.
         model.standardization.awaits_batch = False
         folder = prepare_run(run, resume=resume, overwrite=overwrite)
-        return _train(model, source, folder, chosen, callbacks, last if resumes else None)
+        journal = Journal(folder, other_data=changed)
+        return _train(model, source, journal, chosen, callbacks, last if resumes else None)
 
 
 @contextmanager
@@ -198,15 +204,15 @@ def is_helper() -> bool:
 def _train(
     model: GenerativeModel,
     source: DataSource,
-    folder: Path,
+    journal: Journal,
     settings: TrainingSettings,
     callbacks: Sequence[Any],
     last: Path | None,
 ) -> list[dict[str, float]]:
-    from pyro_genmodels.training.engine.callbacks import Journal, Pictures, Progress
+    from pyro_genmodels.training.engine.callbacks import Pictures, Progress
     from pyro_genmodels.training.engine.training_module import TrainingModule
 
-    journal = Journal(folder)
+    folder = journal.run
     beside = [journal, Pictures(folder), *([Progress()] if settings.progress else []), *callbacks]
     pyro.set_rng_seed(settings.seed)
     begin_training(model)

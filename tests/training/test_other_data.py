@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,18 @@ def test_a_file_with_other_data_is_noticed(tmp_path: Path) -> None:
         training.fit(vae(), source, **options)
     training.fit(vae(), source, accept_other_data=True, **options)
     training.load_source(run)  # the run's own from now on
+
+
+def test_the_best_weights_are_those_of_the_data_that_were_accepted(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"run": tmp_path, "resume": True, **QUICK}
+    easy, hard = (data.InMemory(scale * torch.randn(99, 3)) for scale in (1, 20))
+    training.fit(Tiny(), easy, max_epochs=2, **options)
+    rows = training.fit(Tiny(), hard, max_epochs=4, accept_other_data=True, **options)
+    assert [math.isfinite(row["validation_nats"]) for row in rows] == [False, False, True, True]
+    assert training.trained_epoch(tmp_path) in (3, 4)
+    again = training.fit(Tiny(), hard, max_epochs=5, accept_other_data=True, **options)
+    of_the_same = [row["validation_nats"] for row in again[2:4]]
+    assert of_the_same == [row["validation_nats"] for row in rows[2:]]
 
 
 def test_other_data_in_memory_are_noticed(tmp_path: Path) -> None:

@@ -84,11 +84,13 @@ class Journal(lightning.Callback):
 
     Args:
         run: The run's folder.
+        other_data: Whether a resumed run goes on with other data: validation results on those of
+            before do not count against those to come.
     """
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, *, other_data: bool = False) -> None:
         super().__init__()
-        self.run = run
+        self.run, self._other_data = run, other_data
         self.history: list[dict[str, float]] = []
         self.elapsed, self._since = 0.0, time.monotonic()
         self._whole_epoch = True
@@ -100,6 +102,10 @@ class Journal(lightning.Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up history and time again."""
         self.history, self.elapsed = state["history"], state["elapsed"]
+        if self._other_data:
+            of_before = ("validation_nats", "validation_bits_per_dim")
+            blank = [dict.fromkeys(row.keys() & of_before, math.nan) for row in self.history]
+            self.history = [row | gone for row, gone in zip(self.history, blank, strict=True)]
 
     @property
     def seconds(self) -> float:
