@@ -375,3 +375,18 @@ def test_a_source_writes_samples(tmp_path: Path) -> None:
         source.write(x[0], tmp_path / "samples.pt")
     with pytest.raises(OSError, match="nowhere"):
         source.write(x, tmp_path / "nowhere" / "samples.npy")
+
+
+def test_own_data_are_named_as_their_file_or_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "holiday"
+    folder.mkdir()
+    for number in range(10):
+        Image.new("L", (2, 2), number).save(folder / f"{number}.png")
+    monkeypatch.chdir(folder)
+    assert data.ImageFolder(".").name == "holiday"
+    assert repr(data.ImageFolder(str(folder))).startswith("holiday(8/1/1")
+    (folder / "names.txt").write_text("ada\nemmy\nmary\n")
+    assert data.Text("names.txt", unit="line").name == "names.txt"
+    assert data.Digits().name == "Digits"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,6 +62,7 @@ class DataSource(Configured, Abstract):
     """
 
     path_argument: ClassVar[str | None] = None
+    _place: str | None = None  # of a user's file or folder
     """Name of the constructor's argument that says where the data lie, if it has one."""
 
     sample_suffixes: ClassVar[tuple[str, ...]] = (".pt", ".npy")
@@ -101,8 +103,10 @@ class DataSource(Configured, Abstract):
 
     @property
     def name(self) -> str:
-        """Short name, for titles and tables."""
-        return type(self).__name__
+        """Short name, for titles and tables: of the class, or of the user's file or folder."""
+        if self._place is None:
+            return type(self).__name__
+        return os.path.basename(os.path.abspath(os.path.expanduser(self._place)))
 
     @property
     def splits(self) -> dict[str, Items]:

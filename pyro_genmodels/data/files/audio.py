@@ -133,6 +133,7 @@ class Audio(DataSource):
         if sample_rate is not None:
             within = 0 < sample_rate <= MOST_HERTZ
             check(within, "sample_rate", f"be from 1 to {MOST_HERTZ} Hz", sample_rate)
+        self._place = path
         files, labels, classes = _listed(Path(path).expanduser())
         found = list(zip(files, labels, _facts(files), strict=True))
         self.skipped = {str(file): fact for file, _, fact in found if isinstance(fact, str)}

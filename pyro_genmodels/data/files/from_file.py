@@ -72,7 +72,7 @@ class FromFile(DataSource):
         test_fraction: float = 0.2,
         seed: int = 0,
     ) -> None:
-        self.path = path
+        self.path = self._place = path
         options = TableOptions(label, tuple(drop), kinds, missing, num_classes, num_levels)
         with _naming(path):
             contents = read(Path(path).expanduser(), options)
@@ -86,11 +86,6 @@ class FromFile(DataSource):
                 check(found == {"count"} and alone, "size_factors", rule, size_factors)
                 parts = with_size_factors(parts)
             super().__init__(**parts, **facts)
-
-    @property
-    def name(self) -> str:
-        """Name of the file."""
-        return Path(self.path).name
 
 
 @contextmanager

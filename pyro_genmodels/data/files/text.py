@@ -87,7 +87,7 @@ class Text(DataSource):
         >>> _ = path.write_text("ada\nemmy\nsofia\nmary\nmarie\n")
         >>> names = Text(str(path), unit="line")
         >>> names
-        Text(3/1/1 of shape (5,), 11 levels)
+        names.txt(3/1/1 of shape (5,), 11 levels)
         >>> names.decode(names.encode("emmy"))
         'emmy'
     """
@@ -109,6 +109,7 @@ class Text(DataSource):
         check_choice("unit", unit, get_args(TextUnit))
         if length is not None:
             check_positive(length=length)
+        self._place = path
         self.files = _files(Path(path).expanduser())
         texts: list[Any] = [_read(each, bytes) for each in self.files]
         if unit == "line":

@@ -77,7 +77,7 @@ class ImageFolder(DataSource):
         check(size is None or size >= 1, "size", "be positive", size)
         check(cache_limit >= 0, "cache_limit", "be zero or positive", cache_limit)
         _check_colour(background)
-        folder = Path(root).expanduser()
+        self._place, folder = root, Path(root).expanduser()
         found = images_by_split(folder, listing)
         names = class_names(found)
         files = [each for part in found.values() for each in part]
