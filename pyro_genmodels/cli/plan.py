@@ -236,7 +236,8 @@ def print_help(name: str, source_name: str | None) -> int:
 
 def _named(name: Any, option: str, among: Mapping[str, Any], kind: str) -> str:
     if name is None:
-        raise ValueError(f"train must be given {option}; `pyro-genmodels list` shows the {kind}")
+        known = "`pyro-genmodels list` shows the models and the data"
+        raise ValueError(f"train must be given {option}; {known}")
     return find(str(name), among, kind)
 
 
