@@ -212,7 +212,7 @@ EVIL = "model:\n  encoder: {class: trap.Evil}\n"
         ("train vae --data digits --model.latent_dim x", "model.latent_dim"),
         ("train vae --data digits --model.latent_dim 0", "`latent_dim` must be positive; got 0."),
         ("train vae --data digits --model.width 3", "model.width"),
-        ("train vae --data digits --model.encoder os.system", "got 'os.system'"),
+        ("train vae --data digits --model.network.encoder os.system", "got 'os.system'"),
         ("train vae --data digits --config {tmp}/evil.yaml", "got 'trap.Evil'"),
         ("train vae --data digits --config {tmp}/none.yaml", "none.yaml"),
         ("train vae --data digits --config {tmp}/broken.yaml", "must be YAML"),

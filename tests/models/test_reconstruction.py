@@ -28,6 +28,9 @@ def prepared(make: Callable[[], Case]) -> tuple[Any, Tensor, Tensor | None]:
     shape = (3, *model.event_shape)
     levels = model.num_levels
     x = torch.randn(shape) if levels is None else torch.randint(levels, shape).double()
+    if model.column_kinds is not None:
+        whole = torch.tensor([kind != "gaussian" for kind in model.column_kinds])
+        x = torch.where(whole, torch.randint(2, shape).double(), x)
     return (
         model,
         x,

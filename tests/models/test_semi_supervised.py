@@ -231,7 +231,7 @@ def test_mistakes_are_named() -> None:
     for prior in ((0.5, 0.5), (0.5, 0.5, 0.5), (1.0, 0.0, 0.0), (1.2, -0.1, -0.1)):
         with pytest.raises(ValueError, match="`label_prior` must be 'uniform', 'learned' or 3 pos"):
             small(label_prior=prior)
-    with pytest.raises(ValueError, match="`label_prior` must be 'uniform'"):
+    with pytest.raises(ValueError, match="`label_prior` must be one of 'uniform'"):
         small(label_prior="flat")
     model = small()
     with pytest.raises(ValueError, match="`context` must"):

@@ -221,7 +221,8 @@ class NVAE(HasLikelihood, GenerativeModel):
         self._checked_alone(x, context)
         seen = self.standardization.standardized(x, self.dtype)
         latents, step = list[Tensor](), None
-        for group, features in enumerate(self.hierarchy.features(seen, context)):
+        given = self.encoder_input(seen, context)
+        for group, features in enumerate(self.hierarchy.features(given, context)):
             step = self._next(step, latents, context)
             posterior = self.hierarchy.posterior(group, features, step)
             latents.append(posterior.rsample() if sample else central_value(posterior))
