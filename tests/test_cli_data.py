@@ -170,6 +170,8 @@ def test_a_class_is_drawn_by_name_without_the_data(
     assert torch.equal(*drawn)
     assert main(words) == 0
     assert "labels in turn: bird, cat, dog" in capsys.readouterr().out
+    assert main([*words, "--complete", "test", "--rows", "2"]) == 0
+    assert "in turn" not in capsys.readouterr().out  # they are those of the images
     for wrong in ("cow", "3", "-1"):
         rule = "`label` must be a number from 0 to 2, or one of bird, cat, dog"
         refuse([*words, "--label", wrong], rule, capsys)

@@ -53,6 +53,7 @@ def test_a_folder_of_sounds(sounds: Path, missing: bool) -> None:
     run(f"train wavenet --data {sounds} {sizes} {ends} {SMALL} --run {folder}")
     assert training.load(folder).missing == missing
     check_run(folder)
+    assert main(["sample", str(folder), "--out", str(folder / "pictures")]) == 2
 
 
 def test_a_sequence_vq_vae_of_sounds_that_end_early(sounds: Path) -> None:

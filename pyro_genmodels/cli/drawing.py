@@ -66,7 +66,7 @@ def write_samples(arguments: argparse.Namespace) -> int:
         write_data(_plain(samples, model, out), model.num_levels, out, known.columns)
     if label is not None and known.classes:
         print(f"label {known.classes[label]}")
-    elif known.classes and model.num_classes and arguments.labels is None:
+    elif known.classes and labels is not None and arguments.labels is None:
         print(f"labels in turn: {listed(known.classes, most=10)}")
     if model.prior_kind is not None:
         print(f"codes drawn from the {model.prior_kind} prior")
@@ -149,6 +149,9 @@ def _own_form(arguments: argparse.Namespace, model: Any, known: RunData) -> Any:
     if not out.suffix:
         with usage():
             bits_of(model.num_levels)
+            shape = tuple(model.event_shape)
+            rule = "have a suffix, such as .npy, for data that are no pictures"
+            check(len(shape) == 3 and shape[0] in (1, 3), "out", rule, f"'{out}' for {shape}")
         return None
     source = None if known.description is None else run_source(arguments, model)
     suffixes = () if source is None else source.sample_suffixes
