@@ -13,6 +13,7 @@ from pyro_genmodels import models, nets
 
 # Called by other methods, with what these have checked; or only inside a program.
 HOOKS = {"generate", "infer", "posterior_of_scaled", "check_context_batch", "particle_traces"}
+HOOKS |= {"encoder_input", "observed_input", "without_missing", "check_values", "check_missing"}
 HOOKS.add("law")  # the deprecated name of `distribution`, which warns
 
 Call = tuple[Callable[..., Any], dict[str, Any]]
@@ -60,6 +61,8 @@ def _unfit(model: Any) -> set[str]:
     net = getattr(model, "net", None)
     own_order = isinstance(net, nets.MADENet | nets.MultiScaleNet) and not _is_raster(net)
     unfit = {"complete"} if own_order else set()
+    if not (model.missing and model.has_latents):
+        unfit |= {"impute"}
     if not gives_distribution(model):
         unfit |= {"distribution"}
     return unfit if model.has_latents else unfit | {"reconstruct"}

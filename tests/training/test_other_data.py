@@ -80,8 +80,9 @@ def test_a_byte_a_row_more_and_another_split_count(writer: str, tmp_path: Path) 
         pillow.fromarray(images(1)[0, 0] * 60).save(path)
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
     changed = before.differences(DataFingerprint.of(again(source, tmp_path)))
-    assert len(changed) == 1
-    assert changed[0].endswith("has other values")
+    # The splits of an array share its file.
+    assert len(changed) == (3 if path.suffix == ".npy" else 1)
+    assert all(each.endswith("has other values") for each in changed)
 
 
 def test_labels_levels_names_and_counts_differ_by_name() -> None:
