@@ -20,7 +20,8 @@ def prepared(name: str) -> tuple[Any, torch.Tensor, tuple[torch.Tensor, ...]]:
     case = cases.MODELS[name]()
     model, given = case.part.double(), () if case.context is None else (case.context,)
     shape = (2, *model.event_shape)
-    x = torch.rand(shape).double() if model.num_levels is None else torch.ones(shape).double()
+    whole = model.num_levels is not None or model.column_kinds is not None
+    x = torch.ones(shape).double() if whole else torch.rand(shape).double()
     ELBOLoss(model)(x, *given)
     return model.eval(), x, given
 

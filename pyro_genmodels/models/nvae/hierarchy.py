@@ -92,9 +92,12 @@ class Hierarchy(nn.Module):
         """Floating dtype of the latents."""
         return self.decoder.start.dtype
 
+    def padded(self, x: Float[Tensor, "*batch C H W"]) -> Float[Tensor, "*batch C H2 W2"]:
+        """Return an image of the size that the towers see, with zeros, the level 0, around it."""
+        return F.pad(x, self._margins())
+
     def features(self, x: Float[Tensor, "*batch C H W"], context: Tensor | None) -> list[Tensor]:
-        """Return what the encoder says to each group; the image is padded with the level 0."""
-        x = F.pad(x, self._margins())
+        """Return what the encoder says to each group, given what it sees of a padded image."""
         return self.encoder(x, context)
 
     def first_step(self, context: Tensor | None, temperature: float = 1.0) -> Step:

@@ -132,7 +132,7 @@ class NVAE(HasLikelihood, GenerativeModel):
 
     def infer(self, x: Tensor, context: Tensor | None) -> None:
         """Draw the groups from their posteriors, top down; add the training's terms."""
-        features = self.hierarchy.features(self.encoder_input(x, context), context)
+        features = self._features(x, context)
         record = self.shared_pass.begin(x, context, self._temperature)
         latents, divergences = list[Tensor](), list[Tensor]()
         step: Step | None = None
@@ -150,6 +150,11 @@ class NVAE(HasLikelihood, GenerativeModel):
         if self.training and not self.is_bounding:
             progress = self.latent_scale.value / self.latent_scale.beta
             self.regularizer.add(progress, x.shape[:-3])
+
+    def _features(self, x: Tensor, context: Tensor | None) -> list[Tensor]:
+        # Padded before it is scaled: the margin is the level 0, not the middle of the range.
+        padded = self.hierarchy.padded(x)
+        return self.hierarchy.features(self.encoder_input(padded, context), context)
 
     def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
         """Draw the groups from their priors, top down, and the data given all of them."""
@@ -221,8 +226,7 @@ class NVAE(HasLikelihood, GenerativeModel):
         self._checked_alone(x, context)
         seen = self.standardization.standardized(x, self.dtype)
         latents, step = list[Tensor](), None
-        given = self.encoder_input(seen, context)
-        for group, features in enumerate(self.hierarchy.features(given, context)):
+        for group, features in enumerate(self._features(seen, context)):
             step = self._next(step, latents, context)
             posterior = self.hierarchy.posterior(group, features, step)
             latents.append(posterior.rsample() if sample else central_value(posterior))
