@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from pyro_genmodels import compression, distributions, metrics, models
+from pyro_genmodels._checks import require
 from pyro_genmodels.distributions import AutoregressiveDistribution
 from tests import cases
 from tests.cases import Case
@@ -170,6 +171,7 @@ def test_training_data() -> None:
 
 
 def test_a_file_for_the_command_line(tmp_path: Path) -> None:
+    require("jsonargparse", extra="train")
     from pyro_genmodels.cli.arrays import read_context
 
     case = MODELS["VAE"]()

@@ -221,7 +221,7 @@ class NVAE(HasLikelihood, GenerativeModel):
             >>> nvae, x = NVAE((1, 8, 8), num_levels=2).eval(), torch.zeros(3, 1, 8, 8)
             >>> latents = nvae.encode(x)
             >>> latents[0].shape, nvae.decode(latents).mean.shape
-            (torch.Size([3, 4, 2, 2]), torch.Size([3, 1, 8, 8]))
+            (torch.Size([3, 8, 2, 2]), torch.Size([3, 1, 8, 8]))
         """
         self._checked_alone(x, context)
         seen = self.standardization.standardized(x, self.dtype)
