@@ -229,7 +229,7 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="`conditional` must be conditional on labels; got VAE"):
         SemiSupervisedVAE(VAE((4,), latent_dim=2))
     for prior in ((0.5, 0.5), (0.5, 0.5, 0.5), (1.0, 0.0, 0.0), (1.2, -0.1, -0.1)):
-        with pytest.raises(ValueError, match="`label_prior` must be 'uniform', 'learned' or 3 pos"):
+        with pytest.raises(ValueError, match=r"`label_prior` must be .* 3 positive"):
             small(label_prior=prior)
     with pytest.raises(ValueError, match="`label_prior` must be one of 'uniform'"):
         small(label_prior="flat")

@@ -32,7 +32,7 @@ def inverted_log_det(patch: pytest.MonkeyPatch) -> None:
 def a_scale_per_column(patch: pytest.MonkeyPatch) -> None:
     original = Standardization.set_from
 
-    def set_from(self: Any, data: Any, kind: str) -> None:
+    def set_from(self: Any, data: Any, kind: str, which: Any = None) -> None:
         original(self, data, "per_dimension")
 
     patch.setattr(Standardization, "set_from", set_from)
