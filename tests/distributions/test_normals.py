@@ -228,7 +228,7 @@ def test_other_reparameterisers(name: str, strategy: str) -> None:
     program, x, context = program_of(prepared_model(CONTINUOUS[name]))
     sites = latents_of(program, x, context)
     changed = STRATEGIES[strategy](program, sites)
-    if name == "VAE/vamp-prior":
+    if isinstance(getattr(CONTINUOUS[name]().part, "prior", None), models.VampPrior):
         pytest.skip("newer versions of torch do not transform the support of MixtureSameFamily")
     trace = poutine.trace(changed).get_trace(x, context)
     original = poutine.condition(program, data={n: trace.nodes[n]["value"] for n in sites})
