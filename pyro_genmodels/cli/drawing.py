@@ -150,7 +150,7 @@ def _own_form(arguments: argparse.Namespace, model: Any, known: RunData) -> Any:
         with usage():
             bits_of(model.num_levels)
             shape = tuple(model.event_shape)
-            rule = "have a suffix, such as .npy, for data that are no pictures"
+            rule = "have a suffix, such as .npy, for data that are not pictures"
             check(len(shape) == 3 and shape[0] in (1, 3), "out", rule, f"'{out}' for {shape}")
         return None
     source = None if known.description is None else run_source(arguments, model)

@@ -152,6 +152,16 @@ def test_a_stream_without_a_length_needs_one() -> None:
     assert len(list(source.train)) == 200  # over again: the stream has only 70
 
 
+def test_a_stream_that_is_used_up_is_refused() -> None:
+    """An iterator has one pass: begun again for ever, it would hang."""
+    with pytest.raises(ValueError, match="`train` must begin with the same items in each pass"):
+        data.Streamed(iter(Flow()), epoch_size=9, validation_size=10, test_size=20, **OPTIONS)
+    held = {"validation": Flow(), "test": Flow()}
+    source = data.Streamed(iter(Flow()), **held, epoch_size=200, **OPTIONS)
+    with pytest.raises(ValueError, match="`train` must have items in each pass"):
+        list(source.train)
+
+
 def test_a_stream_with_too_few_items_is_refused() -> None:
     with pytest.raises(ValueError, match="`epoch_size` must be positive"):
         data.Streamed(Flow(), **OPTIONS)

@@ -57,7 +57,7 @@ def fraction_of(size: int, fraction: float, argument: str) -> int:
 def blocks(size: int, held_out: Sequence[int]) -> list[slice]:
     """Split ``range(size)`` into contiguous parts, the held-out ones behind the rest.
 
-    For what is one piece, such as a recording, of which neighbours are alike.
+    For one continuous piece, such as a recording, whose neighbouring parts are alike.
 
     Raises:
         ValueError: If nothing would be left for the first part.

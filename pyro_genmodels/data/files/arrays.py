@@ -45,7 +45,7 @@ class Contents:
         classes: Names of the labels in the order of their codes, if the file has them.
         columns: Names and kinds of a table's columns.
         notes: What was converted, in a few words each.
-        is_table: Whether the columns' kinds are settled, so that there are no levels to infer.
+        is_table: Whether the columns have kinds already; levels are then not inferred.
     """
 
     x: dict[str, Any]

@@ -104,7 +104,7 @@ class Audio(DataSource):
 
     Attributes:
         files: The files that are read.
-        skipped: Those that were left out, with the reason of each.
+        skipped: The names of those that were left out, with the reason of each.
 
     Raises:
         ValueError: If there are no sound files, some cannot be read, their rates differ, or they
@@ -134,13 +134,17 @@ class Audio(DataSource):
             within = 0 < sample_rate <= MOST_HERTZ
             check(within, "sample_rate", f"be from 1 to {MOST_HERTZ} Hz", sample_rate)
         self._place = path
-        files, labels, classes = _listed(Path(path).expanduser())
+        place = Path(path).expanduser()
+        files, labels, classes = _listed(place)
         found = list(zip(files, labels, _facts(files), strict=True))
-        self.skipped = {str(file): fact for file, _, fact in found if isinstance(fact, str)}
+        # By their names in the folder: wherever it lies, what was left out is the same.
+        root = place if place.is_dir() else place.parent
+        bad = {os.path.relpath(file, root): fact for file, _, fact in found}
+        self.skipped = {name: fact for name, fact in bad.items() if isinstance(fact, str)}
         reasons = "; ".join(f"{name}: {reason}" for name, reason in self.skipped.items())
         allowed = len(files) - 1 if on_bad == "skip" else 0
         rule = "hold readable sound files (on_bad='skip' leaves others out)"
-        check(len(self.skipped) <= allowed, "path", rule, reasons)
+        check(len(self.skipped) <= allowed, "path", rule, f"in '{place}': {reasons}")
         good = [(file, label, *fact) for file, label, fact in found if isinstance(fact, tuple)]
         self.files = [file for file, *_ in good]
         self.sample_rate = sample_rate or _common_rate(

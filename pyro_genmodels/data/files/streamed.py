@@ -64,10 +64,10 @@ class Stream(IterableDataset[tuple[Tensor, ...]]):
     def check_order(self) -> None:
         """Raise ``ValueError`` if the next pass begins with other items."""
         self.set_epoch(1)
-        again = itertools.islice(self._items(), len(self.first))
-        same = all(
+        again = list(itertools.islice(self._items(), len(self.first)))
+        same = len(again) == len(self.first) and all(
             all(map(torch.equal, item, other))
-            for item, other in zip(self.first, again, strict=False)
+            for item, other in zip(self.first, again, strict=True)
         )
         self.set_epoch(0)
         rule = "begin with the same items in each pass, or come with validation and test data"
@@ -75,7 +75,14 @@ class Stream(IterableDataset[tuple[Tensor, ...]]):
 
     def _passes(self) -> Iterator[tuple[Tensor, ...]]:
         while True:
-            yield from itertools.islice(self._items(), self.skipped, None)
+            items = itertools.islice(self._items(), self.skipped, None)
+            first = next(items, None)
+            # An iterator that is used up would be begun again for ever.
+            rule = "have items in each pass, as a data set has and an iterator has not"
+            check(first is not None, self.read.argument, rule, f"a {type(self.stream).__name__}")
+            assert first is not None  # narrows the type for the checker
+            yield first
+            yield from items
 
     def _items(self) -> Iterator[tuple[Tensor, ...]]:
         loader = isinstance(self.stream, DataLoader)

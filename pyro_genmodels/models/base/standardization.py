@@ -466,7 +466,7 @@ class ColumnMoments:
     def check_varied(self, kind: ScaleName) -> None:
         """Raise ``ValueError`` that names the columns which do not vary beyond rounding.
 
-        A column of which nothing was observed does not either.
+        Neither does a column with nothing observed.
         """
         empty = [f"nothing in column {i}" for i in (self.count == 0).nonzero().flatten().tolist()]
         rule = "have an observed element in every column (leave such a column out)"
