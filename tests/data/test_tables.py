@@ -13,7 +13,7 @@ import torch
 
 from pyro_genmodels import data, models, training
 from pyro_genmodels._configuration import build, configuration
-from pyro_genmodels.data.base.rows import Rows
+from pyro_genmodels.data.base.rows import Rows, with_size_factors
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(50, 3)).astype(np.float32)
@@ -552,6 +552,14 @@ def test_mapped_data_train_as_data_in_memory(tmp_path: Path) -> None:
         training.fit(model, source, run=tmp_path / name, accelerator="cpu", **settings)
         losses.append(training.evaluate(model, source).nats.mean)
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_size_factors_go_by_the_training_data_in_any_order_of_parts() -> None:
+    counts = np.array([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0], [8.0, 8.0]])
+    rows = Rows([counts])
+    parts = with_size_factors({"test": rows.subset([3]), "train": rows.subset([2, 0, 1])})
+    assert parts["test"].tensors[1].tolist() == [[4.0]]
+    assert parts["train"].tensors[1].tolist() == [[1.5], [0.5], [1.0]]
 
 
 def test_counts_come_with_their_size_factors(tmp_path: Path) -> None:

@@ -89,15 +89,24 @@ def with_size_factors(parts: dict[str, Rows]) -> dict[str, Rows]:
     Raises:
         ValueError: If an example has no count at all, which has no size.
     """
-    totals, found = dict[str, Any](), dict[str, Rows]()
-    for name, rows in parts.items():
-        every = np.asarray(rows.arrays[0].sum(1), dtype=np.float64).reshape(-1, 1)
-        totals[name] = every if rows.rows is None else every[rows.rows]
-        empty = int((totals[name] <= 0).sum())
+    totals = {
+        name: np.asarray(rows.arrays[0].sum(1), dtype=np.float64).reshape(-1, 1)
+        for name, rows in parts.items()
+    }
+    own = {
+        name: totals[name] if rows.rows is None else totals[name][rows.rows]
+        for name, rows in parts.items()
+    }
+    for name, values in own.items():
+        empty = int((values <= 0).sum())
         check(empty == 0, name, "have a count in every example", f"none in {empty} examples")
-        factors = (every / np.median(totals["train"])).astype(np.float32)
-        found[name] = Rows([rows.arrays[0], factors], rows.rows, rows.dtype)
-    return found
+    middle = np.median(own["train"])
+    return {
+        name: Rows(
+            [rows.arrays[0], (totals[name] / middle).astype(np.float32)], rows.rows, rows.dtype
+        )
+        for name, rows in parts.items()
+    }
 
 
 def to_tensor(array: Any) -> Tensor:
