@@ -13,6 +13,10 @@ from pyro_genmodels.distributions.autoregressive.images import (
 )
 from pyro_genmodels.distributions.autoregressive.sequences import MADE, CharRNN, NGram, WaveNet
 from pyro_genmodels.distributions.dequantization import UniformDequantization
+from pyro_genmodels.distributions.diffusion.forward import ForwardDiffusion
+from pyro_genmodels.distributions.diffusion.ratio import draw_log_ratio as draw_log_ratio
+from pyro_genmodels.distributions.diffusion.reverse import Denoised as Denoised
+from pyro_genmodels.distributions.diffusion.reverse import ReverseDiffusion
 from pyro_genmodels.distributions.discretized_logistic import DiscretizedLogistic
 from pyro_genmodels.distributions.discretized_logistic_mixture import DiscretizedLogisticMixture
 from pyro_genmodels.distributions.gaussian import DiagonalNormal, StandardNormal
@@ -35,6 +39,7 @@ __all__ = [
     "DiagonalNormal",
     "DiscretizedLogistic",
     "DiscretizedLogisticMixture",
+    "ForwardDiffusion",
     "GatedPixelCNN",
     "HierarchicalVQPrior",
     "MultiScalePixelRNN",
@@ -46,6 +51,7 @@ __all__ = [
     "PixelRNN",
     "PixelSNAIL",
     "Rescaled",
+    "ReverseDiffusion",
     "StandardNormal",
     "UniformDequantization",
     "UniformLevels",

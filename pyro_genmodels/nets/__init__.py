@@ -17,6 +17,11 @@ from pyro_genmodels.nets.layers.context import ContextEmbedding
 from pyro_genmodels.nets.layers.conv import ConvNet, ResNet
 from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d
 from pyro_genmodels.nets.layers.mlp import MLP, NoInputMLP
+from pyro_genmodels.nets.noise_schedules.base import NoiseSchedule
+from pyro_genmodels.nets.noise_schedules.base import signal_and_noise as signal_and_noise
+from pyro_genmodels.nets.noise_schedules.cosine import Cosine
+from pyro_genmodels.nets.noise_schedules.linear_beta import LinearBeta
+from pyro_genmodels.nets.noise_schedules.linear_log_snr import Geometric, LinearLogSNR
 from pyro_genmodels.nets.pixelcnn.pixelcnn import PixelCNNNet
 from pyro_genmodels.nets.pixelcnn_pp.pixelcnn_pp import PixelCNNPlusPlusNet
 from pyro_genmodels.nets.pixelrnn.pixelrnn import PixelRNNNet
@@ -42,8 +47,12 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "ConvNet",
+    "Cosine",
     "GatedPixelCNNNet",
+    "Geometric",
     "GlowNet",
+    "LinearBeta",
+    "LinearLogSNR",
     "MADENet",
     "MLPDecoder",
     "MLPEncoder",
@@ -54,6 +63,7 @@ __all__ = [
     "MultiScaleNet",
     "NGramNet",
     "NoInputMLP",
+    "NoiseSchedule",
     "PatchDecoder",
     "PatchEncoder",
     "PixelCNNNet",

@@ -1,0 +1,1 @@
+"""Chains of diffusion models: from data to noise, and back."""

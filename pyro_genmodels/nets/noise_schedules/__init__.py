@@ -1,0 +1,1 @@
+"""Noise schedules of diffusion models: how the noise grows with time."""
