@@ -12,6 +12,7 @@ from pyro_genmodels import distributions, models, nets, transforms
 from pyro_genmodels.testing.probes import modules_of
 from tests import cases
 from tests.cases import Case
+from tests.cases.nets import as_network
 from tests.test_laws import batch_for, normal, run
 
 pytestmark = pytest.mark.one_each
@@ -36,7 +37,7 @@ def test_network(name: str) -> None:
         shape = (1, *case.event_shape)
         x = normal(*shape) if levels is None else torch.zeros(shape)
         contexts = () if case.context is None else (cast(case.context[:1], dtype),)
-        return nn.Module.eval(net)(x.to(dtype), *contexts)
+        return as_network(nn.Module.eval(net))(x.to(dtype), *contexts)
 
     run("check_half_precision", case.part, use)
 

@@ -14,6 +14,7 @@ from pyro_genmodels import distributions, models, nets, testing
 from pyro_genmodels.testing.probes import draw, modules_of
 from tests import cases
 from tests.cases import Case
+from tests.cases.nets import as_network
 from tests.model_calls import gives_distribution
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -70,7 +71,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 def test_network(law: str, make: Callable[[], Case]) -> None:
     case = prepared(make)
     context = None if case.context is None else case.context[0]
-    run(law, case.part, _network_input(case), context)
+    run(law, as_network(case.part), _network_input(case), context)
 
 
 def _network_input(case: Case) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from pyro_genmodels.testing.probes import modules_of
 from tests import cases
 from tests.cases import Case
+from tests.cases.nets import as_network
 from tests.test_laws import _network_input, prepared
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -50,8 +51,9 @@ def test_network(make: Callable[[], Case]) -> None:
     case = prepared(make)
     given = () if case.context is None else (case.context[0],)
     x = _network_input(case)
-    expected = first(case.part(x, *given))
-    assert torch.equal(first(materialized(make, case.part)(x, *given)), expected)
+    expected = first(as_network(case.part)(x, *given))
+    again = as_network(materialized(make, case.part))
+    assert torch.equal(first(again(x, *given)), expected)
 
 
 @pytest.mark.parametrize("make", OWN.values(), ids=OWN)

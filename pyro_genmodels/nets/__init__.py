@@ -11,6 +11,9 @@ from pyro_genmodels.nets.code_priors.code_conditioner import CodeConditioner
 from pyro_genmodels.nets.code_priors.code_hierarchy import CodeHierarchyNet
 from pyro_genmodels.nets.couplings.glow import GlowNet
 from pyro_genmodels.nets.couplings.realnvp import RealNVPNet
+from pyro_genmodels.nets.denoisers.base import Denoiser
+from pyro_genmodels.nets.denoisers.dense_denoiser import DenseDenoiser
+from pyro_genmodels.nets.denoisers.unet import SequenceUNet, UNet
 from pyro_genmodels.nets.gated_pixelcnn.gated_pixelcnn import GatedPixelCNNNet
 from pyro_genmodels.nets.gated_pixelcnn.pixelsnail import PixelSNAILNet
 from pyro_genmodels.nets.layers.context import ContextEmbedding
@@ -48,6 +51,8 @@ __all__ = [
     "ConvEncoder",
     "ConvNet",
     "Cosine",
+    "Denoiser",
+    "DenseDenoiser",
     "GatedPixelCNNNet",
     "Geometric",
     "GlowNet",
@@ -78,6 +83,8 @@ __all__ = [
     "ResidualQuantizer",
     "SequenceDecoder",
     "SequenceEncoder",
+    "SequenceUNet",
+    "UNet",
     "VectorQuantizer",
     "WaveNetNet",
     "code_perplexity",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
 from pyro_genmodels import nets
 from tests.cases.case import LABELS, Case, Cases, features
 
@@ -81,6 +84,35 @@ def multiscale(*shape: int, num_levels: int = 3, scale: int = 2, **options: Any)
     return nets.MultiScaleNet(small, large, scale=scale)
 
 
+def unet(in_channels: int, out_channels: int, **options: Any) -> nets.UNet:
+    """A small U-Net of two sizes."""
+    small = {"channels": 4, "num_blocks": 1, "attention": (), **options}
+    return nets.UNet(in_channels, out_channels, **small)
+
+
+def sequence_unet(in_channels: int, out_channels: int, **options: Any) -> nets.SequenceUNet:
+    """A small U-Net of sequences, of two sizes."""
+    small = {"channels": 4, "num_blocks": 1, "attention": (), **options}
+    return nets.SequenceUNet(in_channels, out_channels, **small)
+
+
+class AtLevel(nn.Module):
+    """A denoiser at one noise level, which maps as any other network."""
+
+    def __init__(self, net: nets.Denoiser) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        output: Tensor = self.net(x, torch.tensor(0.3, dtype=x.dtype), context)
+        return output
+
+
+def as_network(part: Any) -> Any:
+    """What the laws of networks call with data and perhaps a context."""
+    return AtLevel(part) if isinstance(part, nets.Denoiser) else part
+
+
 def quantizer(dim: int) -> nets.VectorQuantizer:
     """Codes that are in place before any data are seen."""
     return nets.VectorQuantizer(dim, 5, initialization="random")
@@ -109,6 +141,15 @@ NETS: Cases = {
     ),
     "ConvDecoder": lambda: Case(nets.ConvDecoder(3, (2, 5, 4), channels=(4, 6)), (3,)),
     "ConvEncoder": lambda: Case(nets.ConvEncoder((2, 5, 4), 3, channels=(4, 6)), (2, 5, 4)),
+    "DenseDenoiser": lambda: Case(nets.DenseDenoiser(3, 2, hidden=(8, 6)), (3,)),
+    "DenseDenoiser/labels": lambda: Case(
+        nets.DenseDenoiser(3, 3, hidden=(8,), scale_shift=True, num_classes=3), (3,), LABELS
+    ),
+    "DenseDenoiser/vector": lambda: Case(
+        nets.DenseDenoiser(3, 3, hidden=(8,), context_shape=(2,), null_context=True),
+        (3,),
+        features(2),
+    ),
     "GatedPixelCNNNet": lambda: Case(gated_net(1, 4, 5), (1, 4, 5)),
     "GatedPixelCNNNet/colours": lambda: Case(gated_net(3, 3, 4, hidden_channels=7), (3, 3, 4)),
     "GatedPixelCNNNet/one-pixel-wide": lambda: Case(gated_net(2, 5, 1), (2, 5, 1)),
@@ -262,6 +303,18 @@ NETS: Cases = {
         features(2, 6),
     ),
     "SequenceEncoder": lambda: Case(nets.SequenceEncoder(3, reduction=4, hidden_channels=4), (9,)),
+    "SequenceUNet": lambda: Case(sequence_unet(2, 3, multipliers=(1, 2, 2)), (2, 7)),
+    "SequenceUNet/sequence": lambda: Case(
+        sequence_unet(1, 1, attention=(1,), context_shape=(2, 3)), (1, 4), features(2, 3)
+    ),
+    "UNet": lambda: Case(unet(2, 3, channels=8, multipliers=(1, 2, 3)), (2, 5, 3)),
+    "UNet/attention": lambda: Case(unet(1, 1, attention=(1, 2), num_heads=2), (1, 4, 6)),
+    "UNet/flat": lambda: Case(unet(1, 2, multipliers=(1,), scale_shift=True), (1, 3, 2)),
+    "UNet/one-pixel": lambda: Case(unet(1, 1), (1, 1, 1)),
+    "UNet/labels": lambda: Case(unet(1, 1, num_classes=3, null_context=True), (1, 4, 1), LABELS),
+    "UNet/map": lambda: Case(
+        unet(1, 1, middle_attention=False, context_shape=(2, 3, 4)), (1, 3, 4), features(2, 3, 4)
+    ),
     "VectorQuantizer": lambda: Case(quantizer(4), (4,)),
     "WaveNetNet": lambda: Case(wavenet(7), (7,)),
     "WaveNetNet/image": lambda: Case(wavenet(1, 2, 3, kernel_size=3), (1, 2, 3)),

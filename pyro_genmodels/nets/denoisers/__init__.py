@@ -1,0 +1,1 @@
+"""Networks that predict what was clean, or the noise, of data with noise: for diffusion models."""
