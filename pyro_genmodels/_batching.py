@@ -95,3 +95,8 @@ def padded(x: Tensor, pad: Sequence[int]) -> Tensor:
     for dim, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True), start=1):
         sizes[-dim] += before + after
     return x.new_zeros(sizes) + x.sum()  # the sum, zero, keeps the graph
+
+
+def over_event(values: Tensor, rank: int) -> Tensor:
+    """Give one value per example, ``(*batch)``, ``rank`` dimensions of one, to meet events."""
+    return values.reshape(values.shape + (1,) * rank)

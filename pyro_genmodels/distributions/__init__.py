@@ -17,6 +17,10 @@ from pyro_genmodels.distributions.diffusion.forward import ForwardDiffusion
 from pyro_genmodels.distributions.diffusion.ratio import draw_log_ratio as draw_log_ratio
 from pyro_genmodels.distributions.diffusion.reverse import Denoised as Denoised
 from pyro_genmodels.distributions.diffusion.reverse import ReverseDiffusion
+from pyro_genmodels.distributions.diffusion.steps import VARIANCES as VARIANCES
+from pyro_genmodels.distributions.diffusion.steps import VarianceName as VarianceName
+from pyro_genmodels.distributions.diffusion.steps import step_between as step_between
+from pyro_genmodels.distributions.diffusion.steps import step_divergence as step_divergence
 from pyro_genmodels.distributions.discretized_logistic import DiscretizedLogistic
 from pyro_genmodels.distributions.discretized_logistic_mixture import DiscretizedLogisticMixture
 from pyro_genmodels.distributions.gaussian import DiagonalNormal, StandardNormal

@@ -19,6 +19,13 @@ from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.models.base.latent_scale import LatentScale
 from pyro_genmodels.models.base.loss import ELBOLoss, NonFiniteELBOError
 from pyro_genmodels.models.base.shared_pass import SharedPass
+from pyro_genmodels.models.diffusion.arguments import (
+    Denoising,
+    DenoisingNetwork,
+    DiffusionObjective,
+    LevelEncoding,
+)
+from pyro_genmodels.models.diffusion.diffusion_model import DiffusionModel
 from pyro_genmodels.models.flows.builders import glow, maf, nice, realnvp, spline_flow
 from pyro_genmodels.models.flows.flow_model import FlowModel
 from pyro_genmodels.models.gaussian.factor_analysis import FactorAnalysis
@@ -77,6 +84,10 @@ __all__ = [
     "Codebook",
     "Columns",
     "DeltaVAE",
+    "Denoising",
+    "DenoisingNetwork",
+    "DiffusionModel",
+    "DiffusionObjective",
     "DiscretizedLogisticLikelihood",
     "ELBOLoss",
     "FactorAnalysis",
@@ -89,6 +100,7 @@ __all__ = [
     "LatentPrior",
     "LatentScale",
     "LearnedPrior",
+    "LevelEncoding",
     "Likelihood",
     "LogisticMixtureLikelihood",
     "NVAENetwork",

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from pyro.distributions import TorchDistribution
 from torch.distributions import constraints
 
+from pyro_genmodels._batching import over_event
 from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Float, Tensor
 from pyro_genmodels.distributions.diffusion.steps import (
     check_grid,
     gaussian_log_density,
-    over_event,
     step_between,
 )
 from pyro_genmodels.distributions.expansion import expanded
@@ -103,14 +104,14 @@ class ForwardDiffusion(TorchDistribution):
         z, levels, dim = value.double(), self.levels.double(), -1 - self.rank
         alpha, _ = signal_and_noise(levels[0])
         first = z.select(dim, 0) - alpha * self.x
-        log_variance = torch.nn.functional.logsigmoid(levels[0])
+        log_variance = F.logsigmoid(levels[0])
         nats = gaussian_log_density(first, log_variance.expand_as(first), self.rank)
         if len(levels) > 1:
-            step = step_between(levels[:-1], levels[1:])
+            step = step_between(levels[:-1], levels[1:], self.rank)
             length = len(levels) - 1
             before, after = z.narrow(dim, 0, length), z.narrow(dim, 1, length)
-            residual = after - over_event(step.decay, self.rank) * before
-            log_added = over_event(step.log_added, self.rank).expand_as(residual)
+            residual = after - step.decay * before
+            log_added = step.log_added.expand_as(residual)
             nats = nats + gaussian_log_density(residual, log_added, self.rank + 1)
         return nats.to(value.dtype)
 

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pyro_genmodels._batching import over_event
 from pyro_genmodels._typing import Float
 from pyro_genmodels.distributions.diffusion.reverse import ReverseDiffusion
 from pyro_genmodels.distributions.diffusion.steps import (
     gaussian_log_density,
-    over_event,
     step_between,
 )
 from pyro_genmodels.nets import signal_and_noise
@@ -52,9 +52,9 @@ def draw_log_ratio(
         total, states = totals[-1], torch.cat([state[None], states])
         state = states[-1]
         within = slice(part.start, part.stop + 1)
-        step = step_between(precise[within][:-1], precise[within][1:])
-        residual = states[1:].double() - over_event(step.decay, x.dim()) * states[:-1]
-        log_added = over_event(step.log_added, x.dim()).expand_as(residual)
+        step = step_between(precise[within][:-1], precise[within][1:], x.dim())
+        residual = states[1:].double() - step.decay * states[:-1]
+        log_added = step.log_added.expand_as(residual)
         ratio = ratio - gaussian_log_density(residual, log_added, rank).sum(0)
         ratio = ratio + reverse.log_prob_of_steps(states, levels[within]).sum(0)
     last = state.double()

@@ -10,16 +10,15 @@ from pyro.distributions import TorchDistribution
 from torch import nn
 from torch.distributions import constraints
 
+from pyro_genmodels._batching import over_event
 from pyro_genmodels._checks import check_choice
 from pyro_genmodels._typing import Float, Tensor
 from pyro_genmodels.distributions.diffusion.steps import (
     VARIANCES,
-    Step,
     VarianceName,
     check_grid,
     gaussian_log_density,
     log_variance_of,
-    over_event,
     step_between,
 )
 from pyro_genmodels.distributions.expansion import expanded
@@ -180,7 +179,7 @@ class ReverseDiffusion(TorchDistribution):
         rows = z.dim() - self.rank
         low, high = (over_event(level, rows - level.dim()) for level in (low, high))
         found = self._denoised(z, high)
-        step = Step(*(over_event(f, self.rank) for f in step_between(low.double(), high.double())))
+        step = step_between(low.double(), high.double(), self.rank)
         mean = step.noise_factor * z + step.data_factor * found.x
         share = found.variance_share if self.variance_kind == "learned" else None
         return mean, log_variance_of(step, self.variance_kind, share)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pyro_genmodels._batching import over_event
 from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Float
 
@@ -43,13 +44,17 @@ class Step(NamedTuple):
     log_added: Tensor
 
 
-def step_between(low: Float[Tensor, "*shape"], high: Float[Tensor, "*shape"]) -> Step:
+def step_between(
+    low: Float[Tensor, "*shape"], high: Float[Tensor, "*shape"], rank: int = 0
+) -> Step:
     """Return the factors of the steps between noise levels, elementwise.
 
     Args:
         low: Levels with less noise.
         high: Levels with more noise, of the same shape.
+        rank: Dimensions of one that the factors get at their end, to meet events of that rank.
     """
+    low, high = over_event(low, rank), over_event(high, rank)
     kept = (low - high).exp()
     log_removed = (-torch.expm1(low - high)).log()
     # log(alpha_s / alpha_t), as alpha is the root of a sigmoid.
@@ -78,11 +83,6 @@ def gaussian_log_density(
     """Return the log-density of a Gaussian's deviation from its mean, over the last dimensions."""
     nats = -0.5 * (residual.square() * (-log_variance).exp() + log_variance + _LOG_2PI)
     return nats.flatten(nats.dim() - rank).sum(-1) if rank else nats
-
-
-def over_event(values: Float[Tensor, "*shape"], rank: int) -> Float[Tensor, "*shape_ones"]:
-    """Give factors of levels ``(*shape)`` ``rank`` dimensions of one, to meet events."""
-    return values.reshape(values.shape + (1,) * rank)
 
 
 def log_variance_of(step: Step, kind: VarianceName, share: Tensor | None) -> Tensor:

@@ -24,6 +24,7 @@ class CheckedArguments(FullPrecisionWeights):
         num_classes: Number of labels, if the context is one.
         context_shape: Sizes of a context that is a vector or a map.
         standardization: Shift and scale of the data, if they were set.
+        null_context: Whether a conditional model also runs without its context.
     """
 
     event_shape: torch.Size
@@ -31,6 +32,7 @@ class CheckedArguments(FullPrecisionWeights):
     num_classes: int | None
     context_shape: torch.Size | None
     standardization: Standardization
+    null_context: bool = False
 
     @property
     def missing(self) -> bool:
@@ -82,7 +84,8 @@ class CheckedArguments(FullPrecisionWeights):
         """Check and cast the arguments; the third value is the batch shape they share."""
         batch: tuple[int, ...] = ()
         event_dim = self.context_event_dim
-        check((context is None) == (event_dim is None), "context", self._context_rule(), context)
+        fits = (context is None) == (event_dim is None) or (context is None and self.null_context)
+        check(fits, "context", self._context_rule(), context)
         if context is not None and event_dim is not None:
             check_trailing("context", context, self.context_shape or ())
             self._check_context_values(context)

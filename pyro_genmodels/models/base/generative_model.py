@@ -80,6 +80,12 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
     default_particles: ClassVar[int] = 100
     """Draws from the posterior per example in an evaluation."""
 
+    trains_on_estimates: ClassVar[bool] = False
+    """Whether an ELBO in training is an unbiased estimate, whose exponential is no weight.
+
+    Then validation takes :meth:`bound_estimate`, and estimators that exponentiate are refused.
+    """
+
     can_complete: ClassVar[bool] = False
     """Whether ``complete(x, num_rows, context)`` draws the rest of data given in part."""
 
@@ -467,6 +473,19 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
         batch = x.shape[: x.dim() - len(self.event_shape)]
         # Expanded last: what an empty guide's sum is made of lies on the CPU.
         return (log_density(joint) - log_density(encoded)).expand(num_particles, *batch)
+
+    def bound_estimate(
+        self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None
+    ) -> Float[Tensor, "*batch"]:
+        """Return an unbiased estimate of each example's ELBO, in nats: validation's measure.
+
+        By default one log-weight; a model that has a cheaper one overrides it.
+
+        Args:
+            x: Data ``(*batch, *event)``.
+            context: As in :meth:`model`.
+        """
+        return self.log_weights(x, context, num_particles=1)[0]
 
     def particle_traces(
         self, x: Num[Tensor, "*batch_event"], context: Tensor | None, *, num_particles: int

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.infer import ELBO
+from pyro.infer import ELBO, RenyiELBO, ReweightedWakeSleep
 from pyro.poutine.messenger import Messenger
 from torch import nn
 
@@ -129,9 +129,10 @@ class ELBOLoss(nn.Module):
             x: Data ``(*batch, *event)``.
             context: Labels or features, if the model is conditional.
         """
-        particles = self.num_particles if self.importance else 1
-        weights = self.model.log_weights(x, context, num_particles=particles)
-        return weights.logsumexp(0) - math.log(particles)
+        if not self.importance:
+            return self.model.bound_estimate(x, context)
+        weights = self.model.log_weights(x, context, num_particles=self.num_particles)
+        return weights.logsumexp(0) - math.log(self.num_particles)
 
     def _evaluate(
         self, x: Tensor, context: Tensor | None, batch_dim: int, *, validate: bool
@@ -183,6 +184,10 @@ class ELBOLoss(nn.Module):
             elbo = self.make_elbo(**options)
             fits = hasattr(elbo, "differentiable_loss")
             check(fits, "make_elbo", "make an ELBO with a differentiable_loss", type(elbo).__name__)
+            exponentiates = isinstance(elbo, RenyiELBO | ReweightedWakeSleep)
+            rule = "make an ELBO: each example's is an estimate here, no importance weight"
+            allowed = not exponentiates or not self.model.trains_on_estimates
+            check(allowed or self.model.is_bounding, "make_elbo", rule, type(elbo).__name__)
             self._elbos[batch_dim] = elbo
         return self._elbos[batch_dim]
 

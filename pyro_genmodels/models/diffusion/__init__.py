@@ -1,0 +1,1 @@
+"""Diffusion models: a chain of ever noisier data, and a network that leads back."""
