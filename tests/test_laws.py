@@ -74,6 +74,15 @@ def test_network(law: str, make: Callable[[], Case]) -> None:
     run(law, as_network(case.part), _network_input(case), context)
 
 
+DENOISERS = {n: m for n, m in cases.NETS.items() if isinstance(m().part, nets.Denoiser)}
+
+
+@law_on(DENOISERS, "check_denoiser")
+def test_denoiser(law: str, make: Callable[[], Case]) -> None:
+    case = prepared(make)
+    run(law, case.part, normal(*case.event_shape), case.context)
+
+
 def _network_input(case: Case) -> Tensor:
     if isinstance(case.part, nets.AutoregressiveNet):
         return torch.randint(case.part.num_levels, case.event_shape).double()

@@ -64,7 +64,11 @@ from pyro_genmodels.testing.lifecycle import (
     check_standardization,
     check_trains,
 )
-from pyro_genmodels.testing.networks import check_checkpointing, check_network
+from pyro_genmodels.testing.networks import (
+    check_checkpointing,
+    check_denoiser,
+    check_network,
+)
 from pyro_genmodels.testing.parameters import randomize_parameters
 from pyro_genmodels.testing.report import tolerance
 from pyro_genmodels.testing.sampling import (
@@ -98,6 +102,7 @@ __all__ = [
     "check_closed_ends",
     "check_context_validation",
     "check_copies",
+    "check_denoiser",
     "check_distribution",
     "check_ends",
     "check_estimators_agree",

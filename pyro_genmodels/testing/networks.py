@@ -1,4 +1,4 @@
-"""Laws of networks: any leading dimensions, no example sees another, dtypes, checkpointing."""
+"""Laws of networks: any leading dimensions, no example sees another, contexts, checkpointing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels.testing.probes import BATCH_SHAPES, clean_copy, one_by_one, under_seed
+from pyro_genmodels.nets import Denoiser
+from pyro_genmodels.testing.probes import (
+    BATCH_SHAPES,
+    clean_copy,
+    error_of,
+    one_by_one,
+    under_seed,
+)
 from pyro_genmodels.testing.report import (
     require_close,
     require_equal,
@@ -63,6 +70,68 @@ def check_network(network: Callable[..., Any], x: Tensor, context: Tensor | None
 def _output(network: Callable[..., Any], *arguments: Tensor) -> Tensor:
     output = network(*arguments)
     return output[0] if isinstance(output, tuple) else output
+
+
+def check_denoiser(net: Denoiser, z: Tensor, contexts: Tensor | None = None) -> None:
+    """Check that a denoiser maps each example by itself, at its own level, with its own context.
+
+    Batch shapes of inputs, levels and contexts broadcast. A null context takes the place of one
+    that is not kept, and reads none; without a null context a missing context is an error.
+
+    Args:
+        net: The network, in eval mode and in float64.
+        z: One input ``(*event)``, in float64.
+        contexts: Two different contexts, along the first dimension, if it takes any.
+
+    Raises:
+        AssertionError: Naming what is broken, with the figures.
+
+    Example:
+        >>> from pyro_genmodels.nets import DenseDenoiser
+        >>> from pyro_genmodels.testing import randomize_parameters
+        >>> net = randomize_parameters(DenseDenoiser(2, 2, hidden=(8,)).double())
+        >>> check_denoiser(net, torch.ones(2, dtype=torch.float64))
+    """
+    given = () if contexts is None else (contexts,)
+    inputs = torch.linspace(0.5, 1, 3, dtype=z.dtype).view(3, 1, 1, *[1] * z.dim()) * z
+    levels = torch.tensor([0.1, 0.8], dtype=z.dtype)[:, None]
+    together = net(inputs, levels, *given)
+    batch = torch.Size([3, 2, 1 if contexts is None else 2])
+    sizes = z.shape[1:] if len(net.output_shape) > 1 else ()
+    law = "inputs, levels and contexts broadcast to the declared shape"
+    require_shape(law, together.shape, [*batch, net.output_shape[0], *sizes])
+    each = [inputs.expand(*batch, *z.shape), levels.expand(batch)]
+    each += [c.expand(*batch, *c.shape[1:]) for c in given]
+    law = "each example is mapped as if alone"
+    require_close(law, together, one_by_one(net, *each, batch_shape=batch))
+    if contexts is not None:
+        matters = not torch.equal(together[:, :, 0], together[:, :, 1])
+        require_law(matters, "the context changes the prediction", "two contexts give the same")
+    if net.null_context:
+        _check_null_context(net, inputs, levels, contexts)
+        return
+    calls = {"keep": partial(net, inputs, levels, *given, keep=torch.tensor(True))}
+    if contexts is not None:
+        calls["context"] = partial(net, inputs, levels)
+    for argument, call in calls.items():
+        error = error_of(call)
+        refused = isinstance(error, ValueError) and f"`{argument}`" in str(error)
+        law = f"without a null context, `{argument}` is refused by name"
+        require_law(refused, law, f"there was {error!r}")
+
+
+def _check_null_context(
+    net: Denoiser, inputs: Tensor, levels: Tensor, contexts: Tensor | None
+) -> None:
+    assert contexts is not None  # a network without contexts has no null one
+    null, nothing = net(inputs, levels), torch.tensor(False)
+    mixed = net(inputs, levels, contexts, keep=torch.tensor([True, False]))
+    kept = net(inputs, levels, contexts)
+    require_close("a context that is kept is used", mixed[:, :, 0], kept[:, :, 0])
+    law = "the null context takes the place of one that is not kept"
+    require_close(law, mixed[:, :, 1], null[:, :, 0])
+    dropped = [net(inputs, levels, given, keep=nothing) for given in (contexts, contexts.flip(0))]
+    require_equal("the null context reads no context", *dropped)
 
 
 def check_checkpointing(module: nn.Module, loss: Callable[[Any], Tensor], *, seed: int = 0) -> None:

@@ -15,13 +15,11 @@ from pyro_genmodels import nets, testing
 from pyro_genmodels._configuration import build, configuration
 from pyro_genmodels.nets.denoisers.conditioning import LevelEmbedding
 from pyro_genmodels.nets.denoisers.layers import SelfAttention, attend, group_norm
-from tests import cases
 from tests.cases import Case
 from tests.cases.nets import sequence_unet, unet
-from tests.test_laws import normal, prepared
+from tests.test_laws import DENOISERS, normal, prepared
 
 pytestmark = pytest.mark.usefixtures("double")
-DENOISERS = {n: m for n, m in cases.NETS.items() if isinstance(m().part, nets.Denoiser)}
 every_case = pytest.mark.parametrize("make", DENOISERS.values(), ids=DENOISERS)
 
 CONTEXTS: dict[str, tuple[dict[str, Any], Tensor]] = {
@@ -45,13 +43,6 @@ CONDITIONAL: dict[str, tuple[Callable[..., nets.Denoiser], tuple[int, ...], Tens
     for kind, (options, context) in kinds.items()
 }
 each_kind = pytest.mark.parametrize("name", CONDITIONAL)
-
-
-def conditional(name: str, **options: Any) -> tuple[Any, Tensor, Tensor, Tensor]:
-    """A random network with that context, two inputs, levels and contexts."""
-    make, shape, context = CONDITIONAL[name]
-    net = testing.randomize_parameters(make(**options)).eval()
-    return net, normal(2, *shape, seed=1), torch.tensor([0.2, 0.7]), context
 
 
 @every_case
@@ -92,21 +83,6 @@ def test_every_argument_matters(make: Callable[[], Case]) -> None:
 
 
 @every_case
-def test_batch_shapes_broadcast(make: Callable[[], Case]) -> None:
-    """Each example is mapped as if alone, whatever stands in its batch, at its own level."""
-    case = prepared(make)
-    z, level = normal(4, 1, *case.event_shape), torch.linspace(0, 1, 3)[:, None, None]
-    context = None if case.context is None else case.context
-    together = case.part(z, level, context)
-    width = 1 if context is None else 2
-    assert together.shape[:3] == (3, 4, width)
-    for i, j, k in [(0, 0, 0), (2, 3, width - 1), (1, 2, 0)]:
-        given = () if context is None else (context[k],)
-        alone = case.part(z[j, 0], level[i, 0, 0], *given)
-        torch.testing.assert_close(together[i, j, k], alone)
-
-
-@every_case
 def test_checkpointing_changes_nothing(make: Callable[[], Case]) -> None:
     """In training, with dropout, also for a gradient of a gradient: attention too has second ones.
 
@@ -125,6 +101,25 @@ def test_checkpointing_changes_nothing(make: Callable[[], Case]) -> None:
     testing.check_checkpointing(net, loss)
 
 
+@pytest.mark.parametrize("name", ["UNet", "SequenceUNet", "DenseDenoiser"])
+def test_checkpointing_keeps_less(name: str) -> None:
+    """In elements that the backward pass holds, parameters aside."""
+    case = DENOISERS[name]()
+    net, held = case.part, {False: 0, True: 0}
+    z = normal(2, *case.event_shape)
+    own = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    for net.checkpointing in held:
+
+        def pack(tensor: Tensor) -> Tensor:
+            if tensor.untyped_storage().data_ptr() not in own:
+                held[net.checkpointing] += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            net(z, torch.tensor(0.5)).sum()
+    assert held[True] < 0.5 * held[False]
+
+
 @every_case
 def test_a_network_comes_back_from_its_configuration(make: Callable[[], Case]) -> None:
     case = prepared(make)
@@ -134,53 +129,23 @@ def test_a_network_comes_back_from_its_configuration(make: Callable[[], Case]) -
     assert torch.equal(again(*given), case.part(*given))
 
 
+@pytest.mark.parametrize("null_context", [False, True])
 @each_kind
-def test_context_matters(name: str) -> None:
-    net, z, level, context = conditional(name)
-    output = net(z, level, context)
-    assert not torch.allclose(output, net(z, level, context.flip(0)))
-
-
-@each_kind
-def test_the_null_context_takes_the_place_of_one(name: str) -> None:
-    """Where it is not kept, of each example by itself, and of all when there is none."""
-    net, z, level, context = conditional(name, null_context=True)
-    conditioned, null = net(z, level, context), net(z, level)
-    assert not torch.allclose(conditioned[0], null[0])
-    assert not torch.allclose(conditioned[1], null[1])
-    mixed = net(z, level, context, keep=torch.tensor([True, False]))
-    torch.testing.assert_close(mixed, torch.stack([conditioned[0], null[1]]))
-    kept = net(z, level, context, keep=torch.tensor(True))
-    torch.testing.assert_close(kept, conditioned)
-    for given in (context, None):
-        dropped = net(z, level, given, keep=torch.tensor(False))
-        torch.testing.assert_close(dropped, null)
+def test_each_kind_of_context(name: str, null_context: bool) -> None:
+    make, shape, contexts = CONDITIONAL[name]
+    net = testing.randomize_parameters(make(null_context=null_context)).eval()
+    testing.check_denoiser(net, normal(*shape), contexts)
 
 
 @each_kind
-def test_the_null_context_reads_no_context(name: str) -> None:
-    net, z, level, context = conditional(name, null_context=True)
-    nothing = torch.tensor(False)
-    other = context.flip(0)
-    assert torch.equal(net(z, level, context, keep=nothing), net(z, level, other, keep=nothing))
-
-
-@each_kind
-def test_the_null_context_broadcasts(name: str) -> None:
-    """Both forms that guidance compares may be evaluated at once."""
-    net, z, level, context = conditional(name, null_context=True)
-    both = net(z, level, context, keep=torch.tensor([[True], [False]]))
-    torch.testing.assert_close(both, torch.stack([net(z, level, context), net(z, level)]))
-
-
-@each_kind
-def test_a_context_is_needed_without_a_null_one(name: str) -> None:
-    net, z, level, context = conditional(name)
-    with pytest.raises(ValueError, match=r"`context` must be .*; got None"):
-        net(z, level)
-    rule = "`keep` must be None where null_context is False; got a tensor"
-    with pytest.raises(ValueError, match=rule):
-        net(z, level, context, keep=torch.tensor([True, False]))
+def test_both_forms_that_guidance_compares_are_one_call(name: str) -> None:
+    make, shape, contexts = CONDITIONAL[name]
+    net = testing.randomize_parameters(make(null_context=True)).eval()
+    z, level = normal(2, *shape), torch.tensor([0.2, 0.7])
+    conditional, null = net(z, level, contexts), net(z, level)
+    both = net(z, level, contexts, keep=torch.tensor([[True], [False]]))
+    torch.testing.assert_close(both, torch.stack([conditional, null]))
+    assert not torch.allclose(conditional, null)
 
 
 def test_which_to_keep_is_boolean() -> None:
