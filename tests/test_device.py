@@ -16,7 +16,15 @@ from pyro_genmodels.models.base.mean_field_elbo import MeanFieldELBO
 from pyro_genmodels.testing.probes import modules_of
 from tests import cases
 from tests.cases import Case
-from tests.test_laws import METHODS, batch_for, prepared, prepared_model, transform_and_points
+from tests.test_laws import (
+    DENOISERS,
+    METHODS,
+    batch_for,
+    normal,
+    prepared,
+    prepared_model,
+    transform_and_points,
+)
 
 pytestmark = pytest.mark.usefixtures("double")
 # On the CPU it only shows that the test itself runs; what leaves its device shows on "meta" below.
@@ -80,6 +88,24 @@ def test_model(make: Callable[[], Case], device: str) -> None:
     assert bool(torch.isfinite(weights).all())
     first = None if context is None else context[0]
     assert there.sample(2, first).device.type == device
+
+
+@pytest.mark.parametrize("make", DENOISERS.values(), ids=DENOISERS)
+def test_denoiser_makes_nothing_on_the_cpu(make: Callable[[], Case]) -> None:
+    case = moved(prepared(make), "meta")
+    keep = torch.tensor(True, device="meta") if case.part.null_context else None
+    z, level = normal(2, *case.event_shape).to("meta"), torch.zeros((), device="meta")
+    assert case.part(z, level, case.context, keep=keep).device.type == "meta"
+
+
+@DEVICES
+@pytest.mark.parametrize("make", DENOISERS.values(), ids=DENOISERS)
+def test_denoiser(make: Callable[[], Case], device: str) -> None:
+    case = prepared(make)
+    there = moved(case, device)
+    z, level = normal(2, *case.event_shape), torch.tensor([0.2, 0.7])
+    found = there.part(z.to(device), level.to(device), there.context)
+    assert_same(found, case.part(z, level, case.context), device)
 
 
 # A quantiser switches autocast off, which does not know the meta device.

@@ -251,6 +251,16 @@ def test_attention_is_that_of_torch(heads: int) -> None:
     torch.testing.assert_close(layer(x), expected)
 
 
+@pytest.mark.parametrize("multipliers", [(1,), (1, 2), (1, 2, 3)])
+def test_attention_is_at_the_smallest_size_by_default(multipliers: tuple[int, ...]) -> None:
+    smallest = [2 ** (len(multipliers) - 1)] if len(multipliers) > 1 else []
+    by_default, explicit = (
+        nets.UNet(1, 1, channels=4, multipliers=multipliers, **options).state_dict()
+        for options in ({}, {"attention": smallest})
+    )
+    assert by_default.keys() == explicit.keys()
+
+
 def test_long_attention_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     given = normal(3, 2, 1, 10, 4)
     explicit = attend(*given)
@@ -293,7 +303,7 @@ PUBLISHED: dict[str, tuple[dict[str, Any], int]] = {
     # the 67 blocks' projections of the level (128 each), and an input for a context, held at zero
     # (512). Twelve of the input's channels are Fourier features.
     "VDM, CIFAR-10": (
-        {"in_channels": 15, "multipliers": (1,), "num_blocks": 32, "attention": ()},
+        {"in_channels": 15, "multipliers": (1,), "num_blocks": 32},
         30_578_179 + 67 * 128 - 512,
     ),
 }

@@ -123,8 +123,8 @@ class ConditionedDenoiser(Denoiser, Abstract):
         rank = len(self.input_shape)
         features, *sizes = self.input_shape
         fits = z.dim() >= rank and z.shape[z.dim() - rank] == features
-        names = "".join(f", {n}" for n in ("L" if len(sizes) == 1 else "HW")[: len(sizes)])
-        rule = f"have trailing shape ({features}{names or ','})"
+        names = {1: "", 2: " L", 3: " H, W"}[rank]
+        rule = f"have trailing shape ({features},{names})"
         check(fits, "z", rule, f"shape {tuple(z.shape)}")
         found = self._context_features(context, keep, z.shape[z.dim() - len(sizes) :])
         embedding, maps = self.level(level), None
