@@ -92,9 +92,8 @@ def print_source(source: DataSource) -> None:
         shown = [f"{name}: {n:,}" for name, n in zip(names, classes.tolist(), strict=True)]
         _line("classes", listed(shown, most=20) + (part or " (of train)"))
     _line("missing", "allowed, as NaN" if source.missing else "none allowed")
-    skipped = getattr(source, "skipped", None)
-    if skipped:
-        _line("skipped", f"{len(skipped):,}: {listed([str(each) for each in skipped], most=5)}")
+    if source.skipped:
+        _line("skipped", f"{len(source.skipped):,}: {listed(list(source.skipped), most=5)}")
     _line("fingerprint", training.fingerprint_kind(source))
 
 

@@ -115,9 +115,15 @@ def _content_of(source: DataSource, *, probes: bool = True) -> dict[str, list[_F
     if isinstance(own, str):
         return {"codes": [own.encode()]}
     found = {name: list(_items(part, probes)) for name, part in source.splits.items()}
-    # A folder's files that could not be read, and were left out.
-    skipped = getattr(source, "skipped", None)
-    return found | ({"skipped": list(_facts(skipped, set()))} if skipped else {})
+    return found | ({"skipped": list(_skipped(source))} if source.skipped else {})
+
+
+def _skipped(source: DataSource) -> Iterator[_Fact]:
+    """Yield names and, where they can be opened, contents of the files that were left out."""
+    for name, path in source.skipped_files.items():
+        yield f"{Path(name).as_posix()!r},".encode()
+        if os.access(path, os.R_OK) and (file := _file(path)):
+            yield file
 
 
 def _items(dataset: Any, probes: bool) -> Iterator[_Fact]:

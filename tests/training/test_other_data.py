@@ -101,13 +101,65 @@ def test_labels_levels_names_and_counts_differ_by_name() -> None:
     assert "num_classes is None, not 3" in found(x, num_classes=None)
 
 
-def test_files_that_were_left_out_count(tmp_path: Path) -> None:
+def write_sounds(folder: Path) -> data.DataSource:
+    soundfile = pytest.importorskip("soundfile")
+    for number in range(4):
+        soundfile.write(folder / f"{number}.wav", np.sin(np.arange(100.0) * number), 8000)
+    return data.Audio(str(folder), length=10)
+
+
+def write_listed(folder: Path) -> data.DataSource:
+    pytest.importorskip("pandas")
+    write_pictures(folder)
+    names = [f"{label}/{number}.png" for label in "ab" for number in range(20)]
+    lines = ["file,label", *(f"{name},{name[0]}" for name in [*names, "bad.png"])]
+    (folder / "labels.csv").write_text("\n".join(lines))
+    (folder / "bad.png").touch()
+    return data.ImageFolder(str(folder), mode="L", on_bad="skip")
+
+
+LEFT_OUT = {
+    "pictures": (write_pictures, "a/bad.png"),
+    "listed": (write_listed, "bad.png"),
+    "sounds": (write_sounds, "bad.wav"),
+}
+
+
+@pytest.mark.parametrize("kind", LEFT_OUT)
+def test_files_that_were_left_out_count_by_their_content(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder := tmp_path / "old").mkdir()
+    write, name = LEFT_OUT[kind]
+    arguments = write(folder).current_arguments() | {"on_bad": "skip"}
+    (folder / name).write_bytes(b"one")
+
+    def found(place: Path) -> DataFingerprint:
+        source: Any = data.open_source(place, **arguments)
+        assert list(source.skipped) == [name]
+        return DataFingerprint.of(source)
+
+    arguments = {k: v for k, v in arguments.items() if k not in ("root", "path")}
+    before = found(folder)
+    moved = folder.rename(tmp_path / "new")
+    monkeypatch.chdir(moved)  # where the names are those of files
+    assert before.differences(found(moved)) == []
+    (moved / name).write_bytes(b"two")
+    assert before.differences(found(moved)) == ["skipped are others"]
+
+
+def test_files_that_were_left_out_may_be_missing_or_forbidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source: Any = write_array(tmp_path)
+    source.skipped = ["gone.png", "bad.png"]
     (tmp_path / "bad.png").write_bytes(b"one")
-    source.skipped = [tmp_path / "bad.png"]
+    source._place = str(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("bad.png"))
     before = DataFingerprint.of(source)
+    source._place = str(tmp_path / "elsewhere")
     assert before.differences(DataFingerprint.of(source)) == []
-    (tmp_path / "bad.png").write_bytes(b"two")
+    source.skipped = ["gone.png"]
     assert before.differences(DataFingerprint.of(source)) == ["skipped are others"]
 
 

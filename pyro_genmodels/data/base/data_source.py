@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -68,6 +68,9 @@ class DataSource(Configured, Abstract):
     sample_suffixes: ClassVar[tuple[str, ...]] = (".pt", ".npy")
     """Suffixes of the files that :meth:`write` writes: a tensor, an array, and the data's own."""
 
+    skipped: Collection[str] = ()
+    """Names, in the data's folder, of the files that were left out because they cannot be read."""
+
     def __init__(
         self,
         train: Items,
@@ -112,6 +115,12 @@ class DataSource(Configured, Abstract):
     def splits(self) -> dict[str, Items]:
         """The three data sets by name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    @property
+    def skipped_files(self) -> dict[str, Path]:
+        """The files that were left out, by their names in the data's folder."""
+        folder = Path(self._place or "").expanduser()
+        return {str(name): folder / name for name in self.skipped}
 
     def write(self, x: Tensor, path: str | Path) -> None:
         """Write data, such as a model's samples, to a file whose suffix says in what form.
