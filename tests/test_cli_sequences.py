@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("lightning", reason="comes with the train extra")
 
@@ -75,6 +77,67 @@ def test_a_text_file(names: Path, unit: str) -> None:
     run(f"train char_rnn --data {names} {options} {SMALL} --run {folder}")
     assert training.load(folder).missing == (unit == "line")
     check_run(folder)
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs on windows, on lines and on bytes, all of eight symbols."""
+    folder = tmp_path_factory.mktemp("texts")
+    (folder / "names.txt").write_text("\n".join(["emmy", "sofia", "zoë", "rosalind"] * 9))
+    kinds = {"window": "", "line": "--data.unit line", "bytes": "--data.bytes true"}
+    for name, options in kinds.items():
+        words = f"train char_rnn --data {folder}/names.txt --data.length 8 {options}"
+        run(f"{words} --model.hidden_features 8 {SMALL} --run {folder}/{name}")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["window", "line", "bytes"])
+@pytest.mark.parametrize("prompt", ["", "so", "zoë", "rosalind", "names"])
+def test_a_text_is_gone_on_with(
+    kind: str, prompt: str, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(texts)
+    (texts / "names").mkdir(exist_ok=True)  # a text all the same
+    run(f"sample {kind} --num 3 --complete", prompt)
+    separator = "\n" if kind == "line" else "\n\n"
+    found = (texts / kind / "completions.txt").read_text().removesuffix(separator)
+    assert found.startswith(prompt)
+    assert kind == "window" or found.count(f"{separator}{prompt}") == 2
+    run(f"sample {kind} --num 3 --rows 0 --out {kind}.pt --complete", prompt)
+    assert training.load(texts / kind).event_shape == (8,)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "message"),
+    [
+        ("window", ["Qt"], "`complete` must have only characters of the data; got Qt"),
+        ("line", ["so\n"], r"`complete` must have only characters of the data; got \n"),
+        ("window", ["rosalinda"], "`complete` must have at most 8 symbols; got 9"),
+        ("bytes", ["zoëzoëz"], "`complete` must have at most 8 symbols; got 9"),
+        ("window", ["so", "--rows", "3"], "`rows` must be at most 2, the symbols of the text"),
+        ("window", ["so", "--rows", "-1"], "`num_rows` must be from 0 to 8; got -1"),
+        ("window", ["test"], "`rows` must be given with --complete; got None"),
+    ],
+)
+def test_a_text_that_cannot_be_gone_on_with(
+    kind: str,
+    words: list[str],
+    message: str,
+    texts: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["sample", str(texts / kind), "--complete", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_what_is_missing_is_drawn_without_rows(texts: Path) -> None:
+    begun = torch.tensor([[0.0, 1, 2], [1, math.nan, math.nan]])
+    begun = torch.nn.functional.pad(begun, (0, 5), value=math.nan)
+    torch.save(begun, texts / "begun.pt")
+    run(f"sample {texts}/line --num 2 --complete {texts}/begun.pt --out {texts}/whole.pt")
+    whole = torch.load(texts / "whole.pt")
+    assert torch.equal(whole[~begun.isnan()], begun[~begun.isnan()])
+    assert not whole.isnan().any()
 
 
 def test_models_that_cannot_take_what_ends_early(

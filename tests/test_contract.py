@@ -40,6 +40,7 @@ ASKED = {
     ("training/evaluation.py", "distribution"): "a data source's, if it is known",
     ("training/evaluation.py", "tensors"): "a data set's, if it is in memory or mapped",
     ("cli/description.py", "VAE"): "the model that is suggested first",
+    ("cli/drawing.py", "encode"): "a data source's, if its data are text",
     ("cli/plan.py", "message"): "of jsonargparse's errors",
     ("metrics/bounds.py", "event_shape"): "of anything with log-weights",
     ("metrics/bounds.py", "context_event_dim"): "of anything with log-weights",

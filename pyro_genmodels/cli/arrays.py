@@ -156,10 +156,21 @@ def _cell(value: float, column: data.Column, whole: bool) -> str:
     return f"{round(value)}" if whole or column.kind == "count" else f"{value:.9g}"
 
 
-def _split(name: str, column: int, model: Any, arguments: argparse.Namespace) -> Tensor:
-    if "source" not in arguments:  # data and labels are of the same one
+def names_array(name: str) -> bool:
+    """Whether a name is that of a part of the run's data, or of a file with an array."""
+    return name in _SPLITS or Path(name).suffix in _FILES
+
+
+def opened_source(arguments: argparse.Namespace, model: Any) -> data.DataSource:
+    """Return what :func:`run_source` does, opened once in a command."""
+    if "source" not in arguments:
         arguments.source = run_source(arguments, model)
-    dataset: Any = arguments.source.splits[name]
+    source: data.DataSource = arguments.source
+    return source
+
+
+def _split(name: str, column: int, model: Any, arguments: argparse.Namespace) -> Tensor:
+    dataset: Any = opened_source(arguments, model).splits[name]
     return torch.stack([torch.as_tensor(dataset[i][column]) for i in range(len(dataset))])
 
 

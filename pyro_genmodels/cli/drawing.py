@@ -17,6 +17,8 @@ from pyro_genmodels.cli.arrays import (
     bits_of,
     check_output,
     load_model,
+    names_array,
+    opened_source,
     read_context,
     read_data,
     write_data,
@@ -39,6 +41,11 @@ def write_samples(arguments: argparse.Namespace) -> int:
     if out is not None and (not out.suffix or out.suffix in _WRITTEN):
         check_output(out, _WRITTEN, argument="out", folders=True)
     model, known = load_model(arguments), training.run_data(arguments.run_folder)
+    prompt = _prompt(arguments, model)
+    if out is None:
+        name = "samples.png" if arguments.complete is None else "completions.png"
+        name = name if prompt is None else "completions.txt"
+        arguments.out = out = _default_output(arguments.run_folder, name)
     own_form = _own_form(arguments, model, known)
     with usage():
         options = _options(model, arguments)
@@ -53,9 +60,7 @@ def write_samples(arguments: argparse.Namespace) -> int:
                 in_turn = torch.arange(len(samples)) % model.num_classes
                 labels = in_turn if context is None else context
         else:
-            samples = _completed(model, arguments, label, options)
-    name = "samples.png" if arguments.complete is None else "completions.png"
-    out = out or _default_output(arguments.run_folder, name)
+            samples = _completed(model, arguments, label, options, prompt)
     if own_form is not None:
         own_form.write(samples, out)
     elif out.suffix == ".png":
@@ -120,8 +125,6 @@ def _check_completion(arguments: argparse.Namespace) -> None:
     check(not both, "label", "be left out with --labels", arguments.label)
     if arguments.complete is None:
         check(arguments.rows is None, "rows", "come with --complete", arguments.rows)
-    else:
-        check(arguments.rows is not None, "rows", "be given with --complete", None)
 
 
 def _options(model: Any, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -144,7 +147,7 @@ def _own_form(arguments: argparse.Namespace, model: Any, known: RunData) -> Any:
         UsageError: If nothing writes such a file.
     """
     out = arguments.out
-    if out is None or out.suffix in _WRITTEN:
+    if out.suffix in _WRITTEN:
         return None
     if not out.suffix:
         with usage():
@@ -153,7 +156,7 @@ def _own_form(arguments: argparse.Namespace, model: Any, known: RunData) -> Any:
             rule = "have a suffix, such as .npy, for data that are not pictures"
             check(len(shape) == 3 and shape[0] in (1, 3), "out", rule, f"'{out}' for {shape}")
         return None
-    source = None if known.description is None else run_source(arguments, model)
+    source = None if known.description is None else opened_source(arguments, model)
     suffixes = () if source is None else source.sample_suffixes
     every = (*dict.fromkeys((*_WRITTEN, *suffixes)),)
     check_output(out, every, argument="out", folders=True)
@@ -203,20 +206,53 @@ def _context(
     return read_context(model, arguments, number, part)
 
 
-def _completed(
-    model: Any, arguments: argparse.Namespace, label: int | None, options: dict[str, Any]
-) -> Tensor:
-    """Return data that begin as given ones do, which are taken in turn if they are too few."""
+def _prompt(arguments: argparse.Namespace, model: Any) -> Tensor | None:
+    """Return the text that ``--complete`` gives as symbols ``(length,)``, NaN behind its end.
+
+    ``None`` where it names data, as it does for all models but those of text.
+
+    Raises:
+        UsageError: If the model completes nothing, its data lack one of the text's characters, or
+            its sequences are shorter.
+    """
+    text = arguments.complete
+    if text is None:
+        return None
     with usage():
         rule = "be left out, only an autoregressive model completes data"
-        check(model.can_complete, "complete", rule, arguments.complete)
-    given = read_data(arguments.complete, model, arguments, argument="complete")
+        check(model.can_complete, "complete", rule, text)
+    if names_array(text) or len(model.event_shape) != 1:
+        return None
+    encode = getattr(opened_source(arguments, model), "encode", None)
+    with usage():
+        return None if encode is None else encode(text, argument="complete")
+
+
+def _completed(
+    model: Any,
+    arguments: argparse.Namespace,
+    label: int | None,
+    options: dict[str, Any],
+    prompt: Tensor | None,
+) -> Tensor:
+    """Return data that begin as given ones do, which are taken in turn if they are too few."""
+    rows = arguments.rows
+    if prompt is None:
+        given = read_data(arguments.complete, model, arguments, argument="complete")
+        ends = model.missing and bool(given.isnan().any())
+        with usage():
+            check(rows is not None or ends, "rows", "be given with --complete", rows)
+    else:
+        given, size = prompt[None], int((~prompt.isnan()).sum())
+        rows = size if rows is None else rows
+        with usage():
+            check(rows <= size, "rows", f"be at most {size}, the symbols of the text", rows)
     given = given.to(arguments.device)
     context = _context(model, arguments, label, min(len(given), arguments.num), arguments.complete)
     completed = []
     for places in (torch.arange(arguments.num) % len(given)).split(_CHUNK):
         part = None if context is None else context[places]
-        completed.append(model.complete(given[places], arguments.rows, part, **options))
+        completed.append(model.complete(given[places], rows, part, **options))
     return torch.cat(completed)
 
 

@@ -32,10 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--complete",
         metavar="DATA",
         help="keep the first rows of these data and draw the rest, if the model is autoregressive: "
-        "a .npy or .pt array, a folder of .png pictures, or train, validation or test",
+        "a .npy or .pt array, a folder of .png pictures, or train, validation or test; for a model "
+        "of text also a text to go on with",
     )
     parser.add_argument(
-        "--rows", type=int, help="with --complete: rows that are kept (elements of a vector)"
+        "--rows",
+        type=int,
+        help="with --complete: rows that are kept (elements of a vector); default: all symbols of "
+        "a text, and what is there of data with missing elements",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed (default: 0)")
     parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
@@ -43,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         help="picture (.png), table (.csv), array (.npy), tensor (.pt), the data's own form (as "
-        ".txt or .wav), or a new folder of pictures; default: samples.png, or completions.png, in "
-        "RUN",
+        ".txt or .wav), or a new folder of pictures; default: samples.png, or completions.png "
+        "(.txt of a text), in RUN",
     )
 
 

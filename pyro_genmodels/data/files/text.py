@@ -149,11 +149,12 @@ class Text(DataSource):
         levels, missing = count + (unit == "line"), unit == "line"
         super().__init__(*parts, num_levels=levels, missing=missing, notes=notes)
 
-    def encode(self, text: str) -> Tensor:
+    def encode(self, text: str, *, argument: str = "text") -> Tensor:
         """Return one sequence of symbols, NaN from where the text ends, for a model to complete.
 
         Args:
             text: At most as long as the data are; characters that occur in them.
+            argument: What an error calls it.
 
         Returns:
             ``(length,)``, without an end symbol.
@@ -162,11 +163,13 @@ class Text(DataSource):
             ValueError: If the text is longer, or has another character.
         """
         unknown = set() if self.symbols is None else set(text) - self._levels.keys()
-        check(not unknown, "text", "have only characters of the data", "".join(sorted(unknown)))
-        raw = text.encode() if self.symbols is None else text
+        shown = repr("".join(sorted(unknown)))[1:-1]  # one line whatever they are
+        check(not unknown, argument, "have only characters of the data", shown)
+        # A byte of a command line that is not UTF-8 comes as a surrogate.
+        raw = text.encode(errors="surrogateescape") if self.symbols is None else text
         codes = self._coded(raw)
         most = self.event_shape[0]
-        check(len(codes) <= most, "text", f"have at most {most} symbols", len(codes))
+        check(len(codes) <= most, argument, f"have at most {most} symbols", len(codes))
         return pad_sequences([codes], most)[0]
 
     def decode(self, x: Num[Tensor, "*batch length"]) -> str | list[str]:
