@@ -148,6 +148,15 @@ def test_samples_are_written_as_sound(tmp_path: Path) -> None:
     np.testing.assert_allclose(sound[:100], expected, atol=1e-4)
 
 
+def test_a_table_of_labels_is_not_ignored_without_a_word(tmp_path: Path) -> None:
+    for index in range(4):
+        written(tmp_path / f"{index}.wav")
+    (tmp_path / "labels.csv").write_text("file,label\n0.wav,a\n")
+    summary = Audio(str(tmp_path), length=1000).summary
+    assert "labels.csv left out: classes of sounds are folders" in summary
+    assert "labels.csv" not in Audio(str(tmp_path / "0.wav"), length=1000).summary
+
+
 def test_bad_files_are_all_named_or_skipped(tmp_path: Path) -> None:
     for index in range(4):
         written(tmp_path / f"{index}.wav")

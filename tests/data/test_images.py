@@ -391,7 +391,57 @@ def test_a_table_without_labels_lists_files(tmp_path: Path) -> None:
     assert opened(tmp_path)[:, 0, 0, 0].tolist() == [1, 2, 5]
 
 
+UNUSED = {
+    "age, text": ("file,label,age,text", "1,2", "columns of labels.csv left out: age, text"),
+    "label": ("file,category,words", "1", "columns of labels.csv left out: category, words"),
+    "folds": ("file,label,split", "3", "column 'split' of labels.csv left out: it names no part"),
+    "test": ("file,label,split", "test", "parts of the data left out: all are test, none is train"),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSED)
+def test_what_a_table_holds_in_vain_is_noted(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("pandas")
+    header, rest, note = UNUSED[kind]
+    write_images(tmp_path, [f"{i}.png" for i in range(8)])
+    lines = [header, *(f"{i}.png,{i % 2},{rest}" for i in range(8))]
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    source = data.ImageFolder(str(tmp_path))
+    assert note in source.summary
+    assert (source.num_classes is None) == (kind == "label")
+
+
+@pytest.mark.parametrize("place", ["deep", "train"])
+def test_a_table_that_is_not_used_is_noted(tmp_path: Path, place: str) -> None:
+    pytest.importorskip("pandas")
+    write_images(tmp_path, [f"{place}/{i}.png" for i in range(8)])
+    if place == "train":
+        write_images(tmp_path, ["val/0.png"])
+    for name in ("labels.csv", "metadata.csv"):
+        (tmp_path / name).write_text("name,label\n0.png,1\n")
+    summary = data.ImageFolder(str(tmp_path)).summary
+    reason = "the parts of the data are folders" if place == "train" else "it has no column of"
+    assert f"labels.csv left out: {reason}" in summary
+    assert f"metadata.csv left out: {reason}" in summary
+    assert "left out" not in data.ImageFolder(str(tmp_path), listing=None).summary
+
+
+@pytest.mark.parametrize("column", ["labels", "Lable", "clas", "spilt", "splits"])
+def test_a_column_that_is_misspelt_is_named(tmp_path: Path, column: str) -> None:
+    pytest.importorskip("pandas")
+    write_images(tmp_path, [f"{i}.png" for i in range(8)])
+    rows = "".join(f"{i}.png,train\n" for i in range(8))
+    (tmp_path / "labels.csv").write_text(f"file,{column}\n{rows}")
+    with pytest.raises(ValueError, match=f"must have a column '.*', or none .*; got '{column}'"):
+        data.ImageFolder(str(tmp_path))
+    # Beside the one that was meant it is a column like others.
+    both = "".join(f"{i}.png,train,train,1\n" for i in range(8))
+    (tmp_path / "labels.csv").write_text(f"file,{column},split,label\n{both}")
+    assert f"columns of labels.csv left out: {column}" in data.ImageFolder(str(tmp_path)).summary
+
+
 WRONG_TABLES = {
+    "file,split\n0.png,train\n1.png,later\n": "be train, val or test in every row; got 'later'",
     "name,label\n0.png,1\n": "have a column of files",
     "file,label\n": "name at least one file",
     "file,label\n0.png,1\n0.png,2\n": r"name each file once; got 0\.png",
@@ -406,7 +456,7 @@ def test_wrong_tables(tmp_path: Path, text: str) -> None:
     pytest.importorskip("pandas")
     write_images(tmp_path, [f"{i}.png" for i in range(4)])
     (tmp_path / "mine.csv").write_text(text)
-    with pytest.raises(ValueError, match=f"`listing` must {WRONG_TABLES[text]}") as error:
+    with pytest.raises(ValueError, match=f"`listing.*` must {WRONG_TABLES[text]}") as error:
         data.ImageFolder(str(tmp_path), listing="mine.csv")
     assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match=r"`listing` must be a readable CSV file; got .*gone.csv"):

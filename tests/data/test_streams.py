@@ -77,6 +77,51 @@ def test_items_are_tuples_or_dictionaries() -> None:
     assert len(ItemReader("train", num_levels=4)((x, 5, "more"))) == 1
 
 
+ITEMS: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "captions": ({"image": 0, "label": 1, "text": "a", "__key__": "b"}, OPTIONS, "text"),
+    "labels": (
+        {"image": 0, "label": 1},
+        {"num_levels": 4},
+        "label (labels are used with num_classes)",
+    ),
+    "keys": ({"a": 0, "b": 1, "image": 2}, {**OPTIONS, "keys": ("a", "b")}, "image"),
+    "three": ((0, 1, 2), OPTIONS, "item[2]"),
+    "two": ((0, 1), {"num_levels": 4}, "item[1] (labels are used with num_classes)"),
+    "nothing": ({"image": 0, "label": 1}, OPTIONS, ""),
+}
+
+
+@pytest.mark.parametrize("kind", ITEMS)
+@pytest.mark.parametrize("source", ["items", "stream", "parts"])
+def test_what_items_hold_in_vain_is_noted(kind: str, source: str) -> None:
+    item, options, expected = ITEMS[kind]
+    zero = torch.zeros(1, 2, 2, dtype=torch.uint8)
+    if isinstance(item, tuple):
+        item = (zero, *item[1:])
+    else:
+        item = {key: zero if i == 0 else value for i, (key, value) in enumerate(item.items())}
+    items = [item] * 20
+
+    class Items(Foreign):
+        def __len__(self) -> int:
+            return len(items)
+
+        def __getitem__(self, index: int) -> Any:
+            return items[index]
+
+    class Endless(IterableDataset[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            return iter(items)
+
+    if source == "stream":
+        sizes = {"epoch_size": 9, "validation_size": 2, "test_size": 2}
+        found: Any = data.Streamed(Endless(), **sizes, **options)
+    else:
+        found = data.InMemory(*[Items()] * (1 if source == "items" else 3), **options)
+    notes = [note for note in found.notes if "left out of items" in note]
+    assert notes == ([f"left out of items: {expected}"] if expected else [])
+
+
 @pytest.mark.parametrize(
     ("item", "keys"),
     [

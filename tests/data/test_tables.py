@@ -517,6 +517,40 @@ def test_labels_of_cells(tmp_path: Path) -> None:
         data.FromFile(str(tmp_path / "x.h5ad"), label="kind")
 
 
+def test_what_a_file_of_cells_holds_beside_is_noted(tmp_path: Path) -> None:
+    anndata = pytest.importorskip("anndata")
+    _h5ad(tmp_path)
+    assert "left out: obs (age, height, species and 1 more)" in source_of(tmp_path / "x.h5ad")
+    cells = anndata.read_h5ad(tmp_path / "x.h5ad")
+    cells.obs = cells.obs[["species"]]
+    cells.write_h5ad(tmp_path / "x.h5ad")
+    assert "left out" not in source_of(tmp_path / "x.h5ad", label="species")
+    cells.layers["raw_counts"], cells.obsm["X_pca"] = cells.X, X
+    cells.raw = cells.copy()
+    cells.write_h5ad(tmp_path / "x.h5ad")
+    expected = "left out: layers (raw_counts), obsm (X_pca), raw"
+    assert source_of(tmp_path / "x.h5ad", label="species").endswith(expected)
+
+
+def source_of(path: Path, **options: Any) -> str:
+    return data.FromFile(str(path), **options).summary
+
+
+def test_an_index_of_parquet_is_noted(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    frame(name=[f"n{i}" for i in range(50)]).set_index("name").to_parquet(tmp_path / "x.parquet")
+    assert "index left out: name" in source_of(tmp_path / "x.parquet")
+    assert "index" not in source_of(_parquet(tmp_path))
+
+
+def test_nothing_lies_beside_a_sparse_matrix(tmp_path: Path) -> None:
+    path = _sparse_npz(tmp_path)
+    with np.load(path) as stored:
+        np.savez(path, **stored, y=LABELS)
+    with pytest.raises(ValueError, match=r"hold nothing beside a sparse matrix .*; got 'y'"):
+        data.FromFile(str(path))
+
+
 # --- memory
 
 

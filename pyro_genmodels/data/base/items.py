@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pyro_genmodels._checks import check, require
+from pyro_genmodels._checks import check, listed, require
 from pyro_genmodels.data.base.data_source import check_event, check_labels
 
 _X_KEYS = ("x", "image", "img", "pixel_values", "png", "jpg", "jpeg", "data", "input_ids")
@@ -28,6 +28,9 @@ class ItemReader:
         keys: Names of the data and of the labels in items that are dictionaries; usual names are
             found without.
         missing: As for a data source.
+
+    Attributes:
+        unused: Names of what the first item held beside its data and label.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class ItemReader:
         self.argument, self.keys, self.missing = argument, keys, missing
         self.num_levels, self.num_classes = num_levels, num_classes
         self.event_shape: torch.Size | None = None
+        self.unused: list[str] = []
 
     def __call__(self, item: Any) -> tuple[Tensor, ...]:
         """Return one item.
@@ -69,6 +73,9 @@ class ItemReader:
     def _parts(self, item: Any) -> tuple[Any, Any]:
         if not isinstance(item, Mapping):
             x, *rest = item if isinstance(item, tuple | list) else (item,)
+            if self.event_shape is None:
+                first = 1 if self.num_classes is None else 2
+                self.unused = [f"item[{i}]" for i in range(first, len(rest) + 1)]
             return x, rest[0] if rest else None
         if self.keys is None:
             known = (_X_KEYS, _LABEL_KEYS)
@@ -78,7 +85,18 @@ class ItemReader:
         fits = len(x_keys) == 1 and all(key in item for key in x_keys + label_keys)
         rule = "have items with the data under one usual name, or under one that `keys` gives"
         check(fits, self.argument, rule, f"items with {', '.join(map(str, item))}")
+        if self.event_shape is None:
+            used = x_keys + (label_keys[:1] if self.num_classes is not None else [])
+            # A name such as __key__ is a library's own.
+            names = [str(key) for key in item if key not in used]
+            self.unused = [name for name in names if not name.startswith("__")]
         return item[x_keys[0]], item[label_keys[0]] if label_keys else None
+
+    @property
+    def notes(self) -> list[str]:
+        """What is left out of items, for a source's notes."""
+        labels = " (labels are used with num_classes)" if self.num_classes is None else ""
+        return [f"left out of items: {listed(self.unused)}{labels}"] if self.unused else []
 
 
 class Tuples(Dataset[tuple[Tensor, ...]]):

@@ -34,6 +34,8 @@ _BLOCK = 2**18
 # What a stream writes for a length that it does not know is about 2**32.
 _UNKNOWN_LENGTH = 2**31
 _PAUSE_SECONDS = 0.25
+# Lists of files and labels, which folders of images may have.
+_TABLES = ("metadata.csv", "labels.csv")
 
 
 class Windows(Dataset[tuple[Tensor, ...]]):
@@ -157,6 +159,8 @@ class Audio(DataSource):
         notes = [f"{self.sample_rate} Hz, windows of {length / self.sample_rate:.3g} s"]
         if self.skipped:
             notes.append(f"{len(self.skipped)} of {len(files)} files left out ({reasons})")
+        tables = [name for name in _TABLES if place.is_dir() and (place / name).is_file()]
+        notes += [f"{name} left out: classes of sounds are folders" for name in tables]
         if num_levels is not None and (peak := max(peak for *_, peak in good)) > 1:
             notes.append(f"amplitudes up to {peak:.3g} clipped at 1")
         if dropped := sum(max(0, size - n * length) for size, n in zip(sizes, counts, strict=True)):

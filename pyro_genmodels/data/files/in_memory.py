@@ -112,6 +112,8 @@ class InMemory(DataSource):
         self.__dict__.setdefault("_constructor_arguments", {}).update(prints)
         parts = complete(parts, seed, validation=validation_fraction, test=test_fraction)
         super().__init__(**parts, **facts)
+        items = parts["train"].dataset if isinstance(parts["train"], Subset) else parts["train"]
+        self.notes += items.read.notes if isinstance(items, Tuples) else []
 
 
 def complete(parts: dict[str, Any], seed: int, **fractions: float) -> dict[str, Any]:

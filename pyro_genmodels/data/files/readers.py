@@ -97,6 +97,10 @@ def _read_npz(path: Path, options: TableOptions) -> Contents:
     check_expansion(path, claimed)
     with readable(path), np.load(path, allow_pickle=False) as stored:
         if {"indptr", "indices", "data", "shape"} <= set(stored.files):  # SciPy's save_npz
+            own = {"indptr", "indices", "data", "shape", "format", "_is_array"}
+            others = [repr(name) for name in stored.files if name not in own]
+            rule = "hold nothing beside a sparse matrix (a .h5ad file may have labels)"
+            check(not others, "path", rule, listed(others))
             check_shape(stored["shape"])
             matrix = require("scipy.sparse", extra="tables").load_npz(path)
             return from_sparse({"train": matrix}, options)
@@ -223,7 +227,10 @@ def _read_parquet(path: Path, options: TableOptions) -> Contents:
         frame = table.to_pandas(ignore_metadata=True)
     left = [name for name in options.drop if name not in names]
     frame = frame.assign(**dict.fromkeys(left, 0))
-    return from_frames({"train": frame}, options)
+    contents = from_frames({"train": frame}, options)
+    if unused := [name for name in schema.names if name in index and name not in options.drop]:
+        contents.notes.append(f"index left out: {listed(unused)}")
+    return contents
 
 
 def _is_text(types: Any, kind: Any) -> bool:
@@ -275,8 +282,15 @@ def _read_h5ad(path: Path, options: TableOptions) -> Contents:
         x, obs, var = (read_elem(file[part]) for part in ("X", "obs", "var"))
         if len(obs) != x.shape[0] or len(var) != x.shape[1]:
             raise ValueError(f"X of {x.shape} does not fit {len(obs)} obs and {len(var)} var")
-        names = make_index_unique(var.index.astype(str))  # genes often share a symbol
-        contents = from_sparse({"train": x}, options, list(names))
+        genes = make_index_unique(var.index.astype(str))  # genes often share a symbol
+        contents = from_sparse({"train": x}, options, list(genes))
+        names = {part: list(file.get(part, ())) for part in ("layers", "obsm")}
+        unused = [f"{part} ({listed(found)})" for part, found in names.items() if found]
+        unused += ["raw"] if "raw" in file else []
+    if columns := [str(name) for name in obs.columns if name != options.label]:
+        unused.append(f"obs ({listed(columns)})")
+    if unused:
+        contents.notes.append(f"left out: {', '.join(unused)}")
     if options.label is not None:
         rule = f"be a column of obs ({listed(list(map(str, obs.columns)), most=12)})"
         check(options.label in obs.columns, "label", rule, options.label)

@@ -165,7 +165,7 @@ class Streamed(DataSource):
             read = ItemReader(name, keys=keys, **values)
             items = beginning if given is None else Stream(given, read, skipped=0, size=1)._items()
             parts[name] = _held(name, itertools.islice(items, sizes[name]))
-        super().__init__(begun, **parts, **values)
+        super().__init__(begun, **parts, notes=begun.read.notes, **values)
 
 
 def _held(name: str, items: Iterator[tuple[Tensor, ...]]) -> TensorDataset:

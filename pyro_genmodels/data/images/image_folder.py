@@ -78,7 +78,8 @@ class ImageFolder(DataSource):
         check(cache_limit >= 0, "cache_limit", "be zero or positive", cache_limit)
         _check_colour(background)
         self._place, folder = root, Path(root).expanduser()
-        found = images_by_split(folder, listing)
+        notes: list[str] = []
+        found = images_by_split(folder, listing, notes)
         names = class_names(found)
         files = [each for part in found.values() for each in part]
         paths = [each.path for each in files]
@@ -99,6 +100,7 @@ class ImageFolder(DataSource):
             num_levels=2**images.how.num_bits,
             num_classes=len(names) or None,
             classes=names or None,
+            notes=notes,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ AUTO = "auto"
 _TABLES = ("metadata.csv", "labels.csv")
 _FILE_COLUMNS = ("file_name", "file", "filename", "path", "image")
 _LABEL_COLUMNS = ("label", "class")
+_SPLIT_COLUMNS = ("split",)
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
@@ -32,27 +34,33 @@ class ListedImage(NamedTuple):
     part: str = "train"
 
 
-def images_by_split(root: Path, table: str | None) -> dict[str, list[ListedImage]]:
+def images_by_split(
+    root: Path, table: str | None, notes: list[str]
+) -> dict[str, list[ListedImage]]:
     """Return the images of each part of the data; of one, ``train``, if the folder has no parts.
 
     Args:
         root: The folder.
         table: A CSV of files and labels, relative to the folder; ``"auto"`` for one by a usual
             name, if it is there.
+        notes: Where to note what such a table holds and is left out.
 
     Raises:
-        ValueError: If the folder holds no images, or they lie in a way that leaves their classes
-            open.
+        ValueError: If the folder holds no images, a table's columns are misspelt, or images lie
+            in a way that leaves their classes open.
     """
     check(root.is_dir(), "root", "be a folder", repr(str(root)))
     if table is not None and table != AUTO:
-        return _by_part(_in_table(root, root / Path(table).expanduser()))
+        return _by_part(_in_table(root, root / Path(table).expanduser(), notes), notes)
     folders = _split_folders(root)
-    found = {split: _in_folder(folder, table) for split, folder in folders.items()}
+    if table == AUTO and root not in folders.values():
+        above = [name for name in _TABLES if (root / name).is_file()]
+        notes += [f"{name} left out: the parts of the data are folders" for name in above]
+    found = {split: _in_folder(folder, table, notes) for split, folder in folders.items()}
     named = {split: sum(each.label is not None for each in found[split]) for split in found}
     mixed = len({count > 0 for count in named.values()}) > 1
     check(not mixed, "root", "have classes in all of its parts, or in none", named)
-    return found if len(found) > 1 else _by_part(found["train"])
+    return found if len(found) > 1 else _by_part(found["train"], notes)
 
 
 def class_names(images: dict[str, list[ListedImage]]) -> list[str]:
@@ -62,18 +70,25 @@ def class_names(images: dict[str, list[ListedImage]]) -> list[str]:
     return sorted(names, key=lambda name: (int(name) if numbers else 0, name))
 
 
-def _by_part(images: list[ListedImage]) -> dict[str, list[ListedImage]]:
+def _by_part(images: list[ListedImage], notes: list[str]) -> dict[str, list[ListedImage]]:
     parts: dict[str, list[ListedImage]] = {}
     for each in images:
         parts.setdefault(each.part, []).append(each)
-    return parts if "train" in parts else {"train": images}
+    if "train" not in parts:
+        notes.append(f"parts of the data left out: all are {listed(list(parts))}, none is train")
+        return {"train": images}
+    return parts
 
 
-def _in_folder(folder: Path, table: str | None) -> list[ListedImage]:
-    if table == AUTO:
-        for place in (folder / name for name in _TABLES):
-            if place.is_file() and _column(_read(place), _FILE_COLUMNS):
-                return _in_table(folder, place)
+def _in_folder(folder: Path, table: str | None, notes: list[str]) -> list[ListedImage]:
+    tables = [folder / name for name in _TABLES if table == AUTO and (folder / name).is_file()]
+    used = next((place for place in tables if _column(_read(place), _FILE_COLUMNS)), None)
+    for place in tables:
+        reason = "it has no column of files" if used is None else f"{used.name} is there"
+        if place != used:
+            notes.append(f"{place.name} left out: {reason}")
+    if used is not None:
+        return _in_table(folder, used, notes)
     flat = list(_images(folder, deep=False))
     deep = [(each, list(_images(each))) for each in _folders(folder)]
     classes = [(each.name, found) for each, found in deep if found]
@@ -105,9 +120,10 @@ def _split_folders(root: Path) -> dict[str, Path]:
     return {str(part): root / names[0] for part, names in parts.items()}
 
 
-def _in_table(folder: Path, table: Path) -> list[ListedImage]:
+def _in_table(folder: Path, table: Path, notes: list[str]) -> list[ListedImage]:
     frame = _read(table)
     files, labels = _column(frame, _FILE_COLUMNS), _column(frame, _LABEL_COLUMNS)
+    split = _column(frame, _SPLIT_COLUMNS)
     rule = f"have a column of files ({' or '.join(_FILE_COLUMNS)})"
     check(files is not None, "listing", rule, f"{list(frame)} in {str(table)!r}")
     names = frame[files].tolist()
@@ -117,17 +133,40 @@ def _in_table(folder: Path, table: Path) -> list[ListedImage]:
     marks = [None] * len(names) if labels is None else frame[labels].tolist()
     bare = [name for name, mark in zip(names, marks, strict=True) if mark == ""]
     check(not bare, "listing", "have a label for each file", f"none for {listed(bare)}")
-    found = map(ListedImage, (os.path.join(folder, n) for n in names), marks, _parts_of(frame))
+    if unused := [str(column) for column in frame if column not in (files, labels, split)]:
+        _check_spelling(unused, (labels, _LABEL_COLUMNS), (split, _SPLIT_COLUMNS))
+        notes.append(f"columns of {table.name} left out: {listed(unused, most=8)}")
+    parts = ["train"] * len(frame)
+    if split is not None and (own := _parts_of(frame[split])):
+        parts = own
+    elif split is not None:
+        notes.append(f"column '{split}' of {table.name} left out: it names no part of the data")
+    found = map(ListedImage, (os.path.join(folder, name) for name in names), marks, parts)
     return sorted(found, key=lambda each: Path(each.path).parts)
 
 
-def _parts_of(frame: Any) -> list[str]:
-    """Return the part of the data of each row, if a column ``split`` names them."""
-    column = _column(frame, ("split",))
-    words = [] if column is None else frame[column].str.strip().str.lower()
-    parts = [_SPLITS.get(word) for word in words]
-    named = [part for part in parts if part is not None]
-    return named if 0 < len(named) == len(frame) else ["train"] * len(frame)
+def _check_spelling(unused: list[str], *known: tuple[str | None, tuple[str, ...]]) -> None:
+    """Raise ``ValueError`` if the name of an unused column is almost that of one that lacks."""
+    wanted = [name for column, names in known if column is None for name in names]
+    for column in unused:
+        for meant in get_close_matches(column.strip().lower(), wanted, 1, cutoff=0.8):
+            rule = f"have a column '{meant}', or none of a similar name"
+            check(False, "listing", rule, f"'{column}': rename it")
+
+
+def _parts_of(column: Any) -> list[str]:
+    """Return the part of the data that each row names; nothing if none names one.
+
+    Raises:
+        ValueError: If some rows name a part, and others none.
+    """
+    parts = {word: _SPLITS.get(word.strip().lower()) for word in column.unique()}
+    if not any(parts.values()):
+        return []
+    unknown = [repr(word) for word, part in parts.items() if part is None]
+    rule = "be train, val or test in every row"
+    check(not unknown, f"listing: {column.name}", rule, listed(unknown))
+    return [str(parts[word]) for word in column]
 
 
 def _read(table: Path) -> Any:
