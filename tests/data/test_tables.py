@@ -390,6 +390,15 @@ def test_missing_values(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "names", ["A1 B2", "Mar Apr", "Mon Tue", "T1 Z3", "10-20 20-30", "now today"]
+)
+def test_names_that_are_almost_dates_are_categories(names: str) -> None:
+    columns = data.InMemory(frame(kind=names.split() * 25)).columns
+    assert columns is not None
+    assert columns[-1] == data.Column("kind", "categorical", tuple(sorted(names.split())))
+
+
+@pytest.mark.parametrize(
     ("columns", "options", "message"),
     [
         (
@@ -399,6 +408,14 @@ def test_missing_values(tmp_path: Path) -> None:
         ),
         ({"day": ["2020-01-02", "2021-01-02"] * 25}, {}, "`table: day` must hold numbers or categ"),
         ({"day": ["1.2.2020", "2.2.2020"] * 25}, {}, "got dates, '1.2.2020'"),
+        ({"day": ["3 Mar 2024", "14 Apr 2024"] * 25}, {}, "got dates, '3 Mar 2024'"),
+        ({"day": ["March 3, 2024", None] * 25}, {"missing": True}, "got dates, 'March 3, 2024'"),
+        ({"day": ["03-Mar-24", "04-Apr-24"] * 25}, {}, "got dates, '03-Mar-24'"),
+        ({"day": ["Mar 2024", "Apr 2024"] * 25}, {}, "got dates, 'Mar 2024'"),
+        ({"day": ["Sun, 3 Mar 2024 10:00:00 GMT"] * 50}, {}, "got dates, 'Sun, 3 Mar"),
+        ({"day": ["Sun Mar 3 10:00:00 EST 2024"] * 50}, {}, "got dates, 'Sun Mar 3"),
+        ({"at": ["12:30", "3:30 PM"] * 25}, {}, "got dates, '12:30'"),
+        ({"day": ["3 Mar 2024"] * 50}, {}, "leave it out: drop=['day'], --data.drop '[day]'"),
         ({"big": [np.inf, 1.0] * 25}, {}, "`table: big` must be finite"),
         ({"none": [None] * 50}, {"missing": True}, "none in none"),
         ({}, {"label": "kind"}, "`label` must be of the table's columns (age, height"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pyro_genmodels.data.files.arrays import SPLIT_WORDS, Contents
 _FEW = 10  # distinct texts that are categories in however small a table
 # Numbers with a unit or in groups, and what stands for a missing one.
 _NUMBER = re.compile(r"[-+]?[€$£¥]?\s*[-+]?\d[\d.,'\s]*[%€$£¥]?|\W*")
+_MOST_PARSED = 100  # texts: pandas takes some tenths of a millisecond for a date in words
 _DATE = re.compile(r"\s*(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})\b")
 
 
@@ -258,7 +260,7 @@ def _check_categories(series: Any, argument: str, name: str) -> None:
     check(plain, argument, rule, f"values such as {_example(series)}")
     assert distinct is not None  # narrows the type for the checker
     texts = [str(value) for value in distinct]
-    check(not texts or not all(map(_DATE.match, texts)), argument, rule, f"dates, {_example(seen)}")
+    check(not _are_dates(texts), argument, rule, f"dates, {_example(seen)}")
     if not hasattr(series.dtype, "categories"):
         odd = [text for text in texts if not is_number(text)]
         numbers = (
@@ -270,6 +272,20 @@ def _check_categories(series: Any, argument: str, name: str) -> None:
     many = len(texts) > max(_FEW, len(seen) // 2)
     found = f"{len(texts)} distinct texts in {len(seen)} rows such as {_example(seen)}"
     check(not many, argument, rule, found)
+
+
+def _are_dates(texts: Sequence[str]) -> bool:
+    """Whether texts are dates, in digits or with the names of months, or times."""
+    if not texts or all(map(_DATE.match, texts)):
+        return bool(texts)
+    texts = texts[:_MOST_PARSED]
+    if not all(re.search(r"\d", text) and re.search(r"[a-zA-Z]|:\d\d", text) for text in texts):
+        return False  # pandas takes version numbers for dates, and "now"
+    pandas = require("pandas", extra="tables")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of time zones that it does not know
+        found = pandas.to_datetime(pandas.Series(texts), errors="coerce", format="mixed", utc=True)
+    return bool(found.notna().all())
 
 
 def is_number(text: str) -> bool:
