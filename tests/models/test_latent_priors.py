@@ -19,10 +19,12 @@ from pyro_genmodels.models import (
     VAE,
     AR1Prior,
     BetaVAE,
+    Columns,
     ELBOLoss,
     FlowPrior,
     GaussianLikelihood,
     KLObjective,
+    NegativeBinomialLikelihood,
     VampPrior,
 )
 from tests.grouped import grouped
@@ -88,6 +90,73 @@ def test_pseudo_inputs_from_data() -> None:
     prior.initialize(x, num_levels=3)
     torch.testing.assert_close(prior.pseudo_inputs[:3], x - 1)
     torch.testing.assert_close(prior.pseudo_inputs[3], x[0] - 1)
+
+
+COUNTS = torch.tensor([[0.0, 3, 7], [5, 1, 40], [2, 2, 2]])
+TABLE = torch.tensor([[-90.0, 2, 7], [50, 0, 40], [20, 1, 0]])
+SIZES = torch.tensor([[0.5], [4.0], [1.0]])
+SEEN: dict[str, tuple[dict[str, Any], torch.Tensor]] = {
+    "real": ({}, 9 + 5 * TABLE),
+    "levels": ({"num_levels": 50}, COUNTS),
+    "poisson": ({"likelihood": "poisson"}, COUNTS),
+    "negative binomial": ({"likelihood": "zero_inflated_negative_binomial"}, COUNTS),
+    "size factors": (
+        {"likelihood": NegativeBinomialLikelihood((3,), size_factors=True), "context_shape": (1,)},
+        COUNTS,
+    ),
+    "columns": ({"likelihood": Columns(["gaussian", 3, "count"])}, TABLE),
+    "labels": ({"likelihood": "poisson", "num_classes": 2}, COUNTS),
+}
+
+
+@pytest.mark.parametrize("kind", SEEN)
+@pytest.mark.parametrize("missing", [False, True])
+def test_pseudo_inputs_are_what_the_encoder_sees(kind: str, missing: bool) -> None:
+    options, x = copy.deepcopy(SEEN[kind])
+    shape = (5,) if kind == "columns" else (3,)
+    prior = VampPrior(shape, num_components=4)
+    vae = VAE((3,), latent_dim=2, prior=prior, missing=missing, **options)
+    vae.standardize(x.repeat(3, 1))
+    context = SIZES if kind == "size factors" else None
+    prior.initialize(x, vae=vae, context=context)
+    seen: list[torch.Tensor] = []
+    vae.encoder.register_forward_hook(lambda _, given, __: seen.append(given[0]))
+    labels = torch.tensor([0, 1, 0]) if kind == "labels" else context
+    vae.encode(x, labels)
+    torch.testing.assert_close(prior.pseudo_inputs[:3], seen[0][:, : shape[0]])
+    torch.testing.assert_close(prior.pseudo_inputs[3], prior.pseudo_inputs[0])
+    assert prior.pseudo_inputs.abs().max() < 5
+    assert vae.log_weights(x, labels).isfinite().all()
+
+
+def test_pseudo_inputs_of_missing_elements_are_zero() -> None:
+    prior = VampPrior((5,), num_components=3)
+    likelihood = Columns(["gaussian", 3, "count"])
+    vae = VAE((3,), latent_dim=2, prior=prior, missing=True, likelihood=likelihood)
+    vae.standardize(TABLE)
+    x = TABLE.where(torch.eye(3) == 0, torch.nan)
+    prior.initialize(x, vae=vae)
+    expected, _ = vae.observed_input(vae.standardization.standardized(x, vae.dtype))
+    torch.testing.assert_close(prior.pseudo_inputs.detach(), expected)
+    assert (prior.pseudo_inputs == 0).sum() >= 5
+
+
+def test_pseudo_inputs_that_do_not_fit_are_named() -> None:
+    options, x = copy.deepcopy(SEEN["size factors"])
+    prior = VampPrior((3,), num_components=4)
+    vae = VAE((3,), latent_dim=2, prior=prior, **options)
+    with pytest.raises(ValueError, match="`context` must begin with a size factor; got None"):
+        prior.initialize(x, vae=vae)
+    with pytest.raises(ValueError, match=r"`context` must have a batch shape .*got \(2,\)"):
+        prior.initialize(x, vae=vae, context=SIZES[:2])
+    with pytest.raises(ValueError, match="`x` must hold counts, whole numbers from 0"):
+        prior.initialize(-x, vae=vae, context=SIZES)
+    with pytest.raises(ValueError, match="`num_levels` must be left out with vae"):
+        prior.initialize(x, 50, vae=vae, context=SIZES)
+    with pytest.raises(ValueError, match="`context` must be left out without vae"):
+        prior.initialize(x, context=SIZES)
+    with pytest.raises(ValueError, match=r"`prior` must have pseudo-inputs of shape \(3,\)"):
+        VampPrior((4,)).initialize(x, vae=vae, context=SIZES)
 
 
 @pytest.mark.parametrize("kind", ["vamp", pytest.param("coupling", marks=pytest.mark.slow)])

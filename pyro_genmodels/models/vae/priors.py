@@ -92,9 +92,11 @@ class VampPrior(LatentPrior):
     .. math:: p(z) = \frac{1}{K} \sum_{k=1}^{K} q(z \mid u_k)
 
     Args:
-        event_shape: Sizes of one data point.
+        event_shape: Sizes of what the encoder sees of one data point: the model's
+            ``input_shape``.
         num_components: Number K of pseudo-inputs. They are on the scale that the encoder sees:
-            discrete data in [-1, 1], continuous data standardised where the model was.
+            discrete data in [-1, 1], continuous data standardised where the model was, logarithms
+            of counts, categories one-hot.
 
     Raises:
         ValueError: If a size is not positive.
@@ -105,6 +107,7 @@ class VampPrior(LatentPrior):
     Example:
         >>> from pyro_genmodels.models import VAE
         >>> vae = VAE((6,), latent_dim=4, prior=VampPrior((6,), num_components=5))
+        >>> vae.prior.initialize(torch.randn(100, 6), vae=vae)
         >>> vae.sample(3).shape
         torch.Size([3, 6])
     """
@@ -117,29 +120,51 @@ class VampPrior(LatentPrior):
         self.pseudo_inputs = nn.Parameter(0.5 * torch.randn(num_components, *self.event_shape))
 
     @torch.no_grad()
-    def initialize(self, x: Num[Tensor, "n ..."], num_levels: int | None = None) -> None:
+    def initialize(
+        self,
+        x: Num[Tensor, "n ..."],
+        num_levels: int | None = None,
+        *,
+        vae: Any = None,
+        context: Tensor | None = None,
+    ) -> None:
         """Set the pseudo-inputs to data points: the first ones, over again if there are too few.
 
         Frozen ones keep their values.
 
         Args:
-            x: Data ``(n, *event)``, none missing; if continuous, standardised where the model was.
-            num_levels: Number of levels of discrete data.
+            x: Data ``(n, *event)`` as the model takes them. Without ``vae`` they are what its
+                encoder sees, but for levels, which are scaled: neither counts nor categories,
+                none missing, and standardised where the model was.
+            num_levels: Number of levels of discrete data, without ``vae``.
+            vae: The model whose prior it is, after its ``standardize``: logarithms of counts,
+                one-hot categories, standardised data, and zeros for missing elements are then made
+                as for its encoder.
+            context: Size factors of the data ``(n, ...)``, where the likelihood takes them.
 
         Raises:
-            ValueError: If ``x`` has another shape, or is not finite.
+            ValueError: If an argument does not fit, or ``x`` is not finite without ``vae``.
         """
-        check_trailing("x", x, self.event_shape)
-        check_finite("x", x)
-        rows = x[torch.arange(self.num_components, device=x.device) % len(x)].to(self.pseudo_inputs)
-        scaled = rows if num_levels is None else rows * (2 / (num_levels - 1)) - 1
-        set_values(self.pseudo_inputs, scaled)
+        if vae is None:
+            check_trailing("x", x, self.event_shape)
+            check_finite("x", x)
+            check(context is None, "context", "be left out without vae", "a context")
+            scaled = x if num_levels is None else x * (2 / (num_levels - 1)) - 1
+        else:
+            check(num_levels is None, "num_levels", "be left out with vae", num_levels)
+            self._check_fits(vae)
+            scaled = vae.scaled(x, context)
+        rows = scaled[torch.arange(self.num_components, device=x.device) % len(x)]
+        set_values(self.pseudo_inputs, rows.to(self.pseudo_inputs))
 
-    def forward(self, vae: Any, context: Tensor | None) -> Any:
-        """Return the mixture; over a batch of contexts each has its own."""
+    def _check_fits(self, vae: Any) -> None:
         shape = tuple(vae.input_shape)
         rule = f"have pseudo-inputs of shape {shape}"
         check(shape == tuple(self.event_shape), "prior", rule, tuple(self.event_shape))
+
+    def forward(self, vae: Any, context: Tensor | None) -> Any:
+        """Return the mixture; over a batch of contexts each has its own."""
+        self._check_fits(vae)
         if context is not None:
             context = context.unsqueeze(-1 - (vae.context_event_dim or 0))
         components = vae.posterior_of_scaled(self.pseudo_inputs, context)

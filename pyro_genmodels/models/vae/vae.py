@@ -214,6 +214,29 @@ class VAE(HasLikelihood, GenerativeModel):
         scaled, seen = self.observed_input(x, context)
         return self.posterior_of_scaled(scaled, context, seen)
 
+    def scaled(self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None) -> Tensor:
+        """Return what the encoder sees of data, without the mask, for :meth:`posterior_of_scaled`.
+
+        Args:
+            x: Data ``(*batch, *event)``.
+            context: Size factors, where the likelihood takes them.
+
+        Returns:
+            Values ``(*batch, *input_shape)``: scaled to [-1, 1], standardised, or what else the
+            likelihood makes of data, with zeros for missing elements.
+
+        Raises:
+            ValueError: If ``x`` or ``context`` does not fit.
+        """
+        self._checked_data(x)
+        if context is not None:
+            self._check_context_values(context)
+            self.check_context_batch(context, tuple(x.shape[: x.dim() - len(self.event_shape)]))
+        x = self.standardization.standardized(x, self.dtype)
+        if self.missing:
+            return self.observed_input(x, context)[0]
+        return self.encoder_input(x, context)
+
     def posterior_of_scaled(
         self, x: Tensor, context: Tensor | None, seen: Tensor | None = None
     ) -> TorchDistributionMixin:
