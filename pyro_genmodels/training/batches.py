@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections import UserDict
+from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -170,8 +172,17 @@ def check_dataset(dataset: Any, model: GenerativeModel) -> None:
         check_levels("labels", tensors[1], model.num_classes)
 
 
-def facts_of(source: DataSource, *, conditional: bool = False) -> dict[str, Any]:
+class _Facts(UserDict[str, Any]):
+    """Arguments that are copied when they are read, so that models share no likelihood."""
+
+    def __getitem__(self, name: str) -> Any:
+        return copy.deepcopy(super().__getitem__(name))
+
+
+def facts_of(source: DataSource, *, conditional: bool = False) -> MutableMapping[str, Any]:
     """Return the arguments of a model that its data settle.
+
+    Several models may be made of them: each has a likelihood of its own.
 
     Args:
         source: The data.
@@ -180,7 +191,7 @@ def facts_of(source: DataSource, *, conditional: bool = False) -> dict[str, Any]
     Raises:
         ValueError: If it is, and there are none.
     """
-    facts: dict[str, Any] = {"event_shape": list(source.event_shape)}
+    facts = _Facts(event_shape=list(source.event_shape))
     facts["num_levels"] = source.num_levels
     if conditional and source.context_shape is not None:
         facts["context_shape"] = list(source.context_shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -147,6 +148,20 @@ def test_a_source_settles_the_likelihood() -> None:
     training.check_source(counts, VAE(**training.facts_of(counts)))
     real = Table(rows(30)[:, [2, 5]], ["gaussian", "gaussian"])
     assert "likelihood" not in training.facts_of(real)
+
+
+@pytest.mark.parametrize("kind", ["columns", "size factors"])
+def test_models_of_one_source_share_no_module(kind: str) -> None:
+    by_size = kind == "size factors"
+    counts = data.InMemory((torch.ones(60, 3), torch.ones(60, 1)), kinds="count")
+    facts = training.facts_of(counts if by_size else Table(rows(30)), conditional=by_size)
+    makers: list[Any] = [VAE, VAE, models.BetaVAE, models.DeltaVAE]
+    made = [maker(**facts, latent_dim=8) for maker in makers]
+    made += [VAE(**(facts | {"latent_dim": 8})), VAE(**dict(facts.items()))]
+    parameters = [id(p) for model in made for p in model.parameters()]
+    modules = [id(m) for model in made for m in model.modules()]
+    assert len(modules) == len(set(modules))
+    assert len(parameters) == len(set(parameters))
 
 
 OTHERS: dict[str, Callable[[], GenerativeModel]] = {
