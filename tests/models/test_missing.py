@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pyro
@@ -11,7 +12,7 @@ import torch
 from pyro.infer import SVI, Predictive, Trace_ELBO
 from torch import Tensor, nn
 
-from pyro_genmodels import distributions, models, nets, testing
+from pyro_genmodels import data, distributions, metrics, models, nets, testing, training
 from pyro_genmodels.models import VAE, ELBOLoss, FactorAnalysis, VAENetwork
 from pyro_genmodels.nets.autoencoders import MLPEncoder
 
@@ -212,6 +213,26 @@ def test_a_part_of_a_pixel_of_linked_channels_may_not_be_missing(validates: bool
         linked().log_weights(x)
 
 
+CALLS: dict[str, Callable[[VAE, Tensor], Any]] = {
+    "log_weights": VAE.log_weights,
+    "elbo": metrics.elbo,
+    "loss": lambda vae, x: ELBOLoss(vae)(x),
+    "encode": VAE.encode,
+    "impute": VAE.impute,
+    "reconstruct": VAE.reconstruct,
+    "evaluate": lambda vae, x: training.evaluate(vae, data.InMemory(x, num_levels=2, missing=True)),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_part_of_a_pixel_that_is_missing_is_one_line(call: str) -> None:
+    x = torch.ones(20, 2, 1, 2)
+    x[:, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="must miss whole pixels under mixtures") as error:
+        CALLS[call](linked(), x)
+    assert "\n" not in str(error.value)
+
+
 def test_missing_elements_are_zero_to_the_encoder_with_their_mask() -> None:
     seen: list[Tensor] = []
 
@@ -236,8 +257,8 @@ def test_moments_are_those_of_what_was_observed() -> None:
     """Over chunks, some with nothing of a column, also far from zero."""
     x = 1e6 + holed(900, 3) * torch.tensor([1.0, 10.0, 1e-3])
     x[:300, 1] = torch.nan
-    for data in (x, [x[:300], x[300:310], x[310:]]):
-        model = FactorAnalysis((3,), latent_dim=1, missing=True).standardize(data)
+    for given in (x, [x[:300], x[300:310], x[310:]]):
+        model = FactorAnalysis((3,), latent_dim=1, missing=True).standardize(given)
         for i in range(3):
             column = x[~x[:, i].isnan(), i]
             units = model.standardization

@@ -78,6 +78,11 @@ class LogisticMixtureLikelihood(Likelihood):
         """Return the marginal over the pixels that were observed, whole ones."""
         return law.observed_part()
 
+    def check_values(self, argument: str, x: Tensor, *, missing: bool = False) -> None:
+        """Raise ``ValueError`` if some channels of a pixel are missing, and others not."""
+        if missing:
+            _check_pixels(argument, ~x.isnan(), -3)
+
     def _distribution(self, decoded: Tensor, context: Tensor | None) -> Any:
         return LinkedMixture(
             decoded.movedim(-3, -1),
@@ -158,9 +163,7 @@ class LinkedMixture(TorchDistribution):
         seen = ~pixel.isnan() if self.missing else None
         if seen is not None:
             # Not under validation alone: the score would be that of other channels' values.
-            partly = seen.any(-1) & ~seen.all(-1)
-            rule = "miss whole pixels under mixtures that link their channels"
-            check(not bool(partly.any()), "x", rule, f"{int(partly.sum())} with a part missing")
+            _check_pixels("x", seen, -1)
             pixel = observed_part(pixel)[0]
         batch = broadcast_shapes(pixel.shape[:-1], self.raw.shape[:-1])
         pixel, raw = pixel.expand(*batch, -1), self.raw.expand(*batch, -1)
@@ -195,3 +198,9 @@ def _mean(law: DiscretizedLogisticMixture) -> Tensor:
     # Level after level: all at once would take as many times the memory as there are levels.
     of_components = DiscretizedLogistic(law.loc, law.log_scale, law.num_levels).mean
     return (law.logits.softmax(-1) * of_components).sum(-1)
+
+
+def _check_pixels(argument: str, seen: Tensor, dim: int) -> None:
+    partly = seen.any(dim) & ~seen.all(dim)
+    rule = "miss whole pixels under mixtures that link their channels"
+    check(not bool(partly.any()), argument, rule, f"{int(partly.sum())} with a part missing")
