@@ -77,7 +77,7 @@ def evaluate(
     *,
     split: str = "test",
     num_particles: int | None = None,
-    chunk_size: int = 512,
+    chunk_size: int | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> Evaluation:
@@ -90,7 +90,8 @@ def evaluate(
         num_particles: Posterior draws per example; the model's ``default_particles`` by default:
             100, 10 for a flow whose only latent variable is the dequantisation noise, 1 where codes
             are deterministic.
-        chunk_size: Draws evaluated at once, which bounds memory.
+        chunk_size: Draws evaluated at once, which bounds memory; by default 512, and up to 8192 of
+            continuous vectors and tables, the more the fewer elements they have.
         seed: Seed of the draws.
         progress: Show a bar where it takes more than some seconds.
 
@@ -109,6 +110,7 @@ def evaluate(
     check_dataset(dataset, model)
     with progress_shown(progress):
         x, context = _whole(dataset, model)
+    chunk_size = _chunk_size(model) if chunk_size is None else chunk_size
     particles = model.default_particles if num_particles is None else num_particles
     kind = model.bound_kind
     named = {
@@ -136,6 +138,17 @@ def evaluate(
         prior=model.prior_kind,
         report=report,
     )
+
+
+def _chunk_size(model: GenerativeModel) -> int:
+    """Return how many draws to evaluate at once.
+
+    With 512 vectors of 64 elements, Pyro's own work takes longer than a dense network's. Images
+    have enough arithmetic in 512, and sequences of levels networks that need memory for each step.
+    """
+    if len(model.event_shape) > 1 or model.num_levels is not None:
+        return 512
+    return max(512, min(8192, 2**18 // model.event_shape.numel()))
 
 
 def _bits_per_dim(nats: Estimate, x: Tensor, model: GenerativeModel) -> Estimate | None:

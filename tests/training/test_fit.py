@@ -32,6 +32,31 @@ def test_training_finds_the_mean(tmp_path: Path) -> None:
     assert training.evaluate(model, data_source) == result
 
 
+@pytest.mark.parametrize(
+    ("shape", "num_levels", "chunk"),
+    [((2,), None, 8192), ((64,), None, 4096), ((8,), 4, 512), ((1, 2, 2), None, 512)],
+)
+def test_many_short_vectors_are_scored_at_once(
+    shape: tuple[int, ...], num_levels: int | None, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.randint(4, (300, *shape)).float()
+    source = data.InMemory(x, x[:3], x, num_levels=num_levels)
+    network = models.VAENetwork(hidden=(4,))
+    model = models.VAE(shape, num_levels=num_levels, latent_dim=2, network=network)
+    drawn: list[int] = []
+
+    def weights(x: torch.Tensor, *_: Any, num_particles: int) -> torch.Tensor:
+        drawn.append(len(x) * num_particles)
+        return torch.zeros(num_particles, len(x))
+
+    monkeypatch.setattr(model, "log_weights", weights)
+    training.evaluate(model, source, num_particles=100)
+    assert chunk - 100 < max(drawn) <= chunk
+    drawn.clear()
+    training.evaluate(model, source, num_particles=100, chunk_size=200)
+    assert max(drawn) == 200
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "adamax", "rmsprop", "sgd"])
 @pytest.mark.parametrize("schedule", ["constant", "exponential"])
 def test_every_optimizer_and_schedule_steps(tmp_path: Path, optimizer: str, schedule: str) -> None:
