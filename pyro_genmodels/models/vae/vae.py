@@ -104,10 +104,10 @@ class VAE(HasLikelihood, GenerativeModel):
 
     training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType(
         {
-            "learning_rate": 2e-3,
+            "learning_rate": 1.5e-3,
             "schedule": "cosine",
-            "batch_size": 64,
-            "max_epochs": 70,
+            "batch_size": 32,
+            "max_epochs": 90,
             "ema_decay": 0.99,
         }
     )
