@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -79,7 +80,8 @@ class DiffusionModel(GenerativeModel):
         num_steps: Number T of steps, of the chain that is trained, scored and drawn from.
         network: Kind and sizes of the network, a :class:`DenoisingNetwork`.
         schedule: Noise levels over time: a :class:`~pyro_genmodels.nets.NoiseSchedule` or the name
-            of one. By default linear in log SNR with ends that are learned.
+            of one. By default linear in log SNR with ends that are learned, by the bound. Another
+            objective says nothing of the ends and fixes them, of a schedule of yours in a copy.
         denoising: What the network predicts, and its steps' variance: a :class:`Denoising`, or its
             ``prediction`` alone.
         objective: A :class:`DiffusionObjective`, or its ``kind`` alone.
@@ -150,21 +152,28 @@ class DiffusionModel(GenerativeModel):
         check(is_conditional or not dropped, "context_dropout", rule, dropped)
         self.num_steps, self.objective, self.variance = num_steps, objective, denoising.variance
         self.null_context = dropped > 0
-        self.data = ChainData(self.event_shape, num_levels, encoding)
-        self.schedule = _schedule(schedule, self.data)
-        if objective.kind != "bound":  # whose weights say nothing of the ends
-            self.schedule.requires_grad_(False)
+        data = ChainData(self.event_shape, num_levels, encoding)
         if self.null_context:
             context["null_context"] = True
         self.estimator = DataEstimator(
-            self.data,
-            self.schedule,
+            data,
+            _schedule(schedule, data, is_learned=objective.kind == "bound"),
             denoising,
             network,
             self_conditioning=encoding.self_conditioning,
             **context,
         )
         self.step_sampler = StepSampler(num_steps, adaptive=objective.importance_sampling)
+
+    @property
+    def data(self) -> ChainData:
+        """What the chain sees of data."""
+        return self.estimator.data
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """Noise levels over time."""
+        return self.estimator.schedule
 
     @property
     def _rank(self) -> int:
@@ -465,13 +474,19 @@ class DiffusionModel(GenerativeModel):
         return super().beside_elbo() + self.objective.names + passes
 
 
-def _schedule(schedule: str | NoiseSchedule, data: ChainData) -> NoiseSchedule:
-    if isinstance(schedule, nn.Module):
-        return schedule
+def _schedule(
+    schedule: str | NoiseSchedule, data: ChainData, *, is_learned: bool
+) -> NoiseSchedule:
+    """Return a schedule, whose parameters are fixed unless the objective says something of them."""
+    if isinstance(schedule, NoiseSchedule):
+        learns = any(p.requires_grad for p in schedule.parameters())
+        # A copy is fixed in its place, which may serve another model.
+        fixes = learns and not is_learned
+        return copy.deepcopy(schedule).requires_grad_(False) if fixes else schedule
     check_choice("schedule", schedule, ("auto", *_SCHEDULES))
     if schedule not in ("auto", "linear_log_snr"):
         return _SCHEDULES[schedule]()
     nearest = data.least_distance
     # Noise of a third of half the distance between two levels, which the decoder tells apart.
     first = _FIRST if nearest is None else 2 * math.log(nearest / 6)
-    return LinearLogSNR(first, _LAST)
+    return LinearLogSNR(first, _LAST, learnable=is_learned)
