@@ -39,6 +39,27 @@ class Upwards(nets.AutoregressiveNet):
         return parameters
 
 
+class Shrunk(nn.Module):
+    """A denoiser: the data's estimate is their noised value, less and less of it."""
+
+    def __init__(self, *shape: int, learned: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(shape))
+        self.share = nn.Parameter(torch.full(shape, 0.3)) if learned else None
+        self.rank = len(shape)
+
+    def forward(
+        self, z: Tensor, level: Tensor, context: Tensor | None
+    ) -> distributions.Denoised:
+        kept = torch.sigmoid(-level).reshape(*level.shape, *[1] * self.rank)
+        x = self.weight * kept.to(z) * z
+        share = None if self.share is None else (self.share + 0 * z).sigmoid()
+        return distributions.Denoised(x if context is None else x + context, share)
+
+
+LEVELS = torch.tensor([-5.0, -1.0, 0.0, 4.0], dtype=torch.float64)
+
+
 DISTRIBUTIONS: Cases = {
     "AutoregressiveDistribution": lambda: Case(
         distributions.AutoregressiveDistribution(Upwards(4, 2), features(2))
@@ -74,6 +95,15 @@ DISTRIBUTIONS: Cases = {
             torch.tensor([-7.0, -1.0, -2.5], dtype=torch.float64),
             17,
         )
+    ),
+    "ForwardDiffusion": lambda: Case(
+        distributions.ForwardDiffusion(features(3), LEVELS, event_dim=1)
+    ),
+    "ForwardDiffusion/image": lambda: Case(
+        distributions.ForwardDiffusion(features(1, 2, 2), LEVELS[:2], event_dim=3)
+    ),
+    "ForwardDiffusion/one-level": lambda: Case(
+        distributions.ForwardDiffusion(features(2), LEVELS[:1], event_dim=1)
     ),
     "GatedPixelCNN": lambda: Case(distributions.GatedPixelCNN(gated_net(1, 2, 3))),
     "GatedPixelCNN/colours": lambda: Case(distributions.GatedPixelCNN(gated_net(3, 1, 2))),
@@ -217,6 +247,19 @@ DISTRIBUTIONS: Cases = {
             torch.tensor([0.0, 5.0, -300.0], dtype=torch.float64),
             torch.tensor([1.0, 0.5, 20.0], dtype=torch.float64),
             dtype=torch.float64,
+        )
+    ),
+    "ReverseDiffusion": lambda: Case(
+        distributions.ReverseDiffusion(Shrunk(3), LEVELS, (3,), (2,))
+    ),
+    "ReverseDiffusion/context": lambda: Case(
+        distributions.ReverseDiffusion(
+            Shrunk(3), LEVELS, (3,), (2,), context=features(3), variance="forward"
+        )
+    ),
+    "ReverseDiffusion/learned": lambda: Case(
+        distributions.ReverseDiffusion(
+            Shrunk(1, 1, 2, learned=True), LEVELS[1:], (1, 1, 2), variance="learned"
         )
     ),
     "StandardNormal": lambda: Case(

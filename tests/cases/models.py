@@ -56,6 +56,14 @@ def semi_supervised(**options: Any) -> models.SemiSupervisedVAE:
     )
 
 
+def diffusion(*shape: int, num_levels: int | None = 3, **options: Any) -> models.DiffusionModel:
+    """A small diffusion model of a few steps."""
+    sizes = {"channels": 4, "num_blocks": 1, "attention": (), "hidden": (6,)}
+    network = models.DenoisingNetwork(options.pop("net", "auto"), **sizes)
+    options = {"num_steps": 3, "network": network, **options}
+    return models.DiffusionModel(shape, num_levels=num_levels, **options)
+
+
 MODELS: Cases = {
     "AutoregressiveModel": lambda: Case(
         models.AutoregressiveModel(
@@ -105,6 +113,55 @@ MODELS: Cases = {
             num_classes=3,
         ),
         context=LABELS,
+    ),
+    "DiffusionModel": lambda: Case(diffusion(2, num_steps=8)),
+    "DiffusionModel/bits": lambda: Case(
+        diffusion(2, num_levels=5, encoding="bits", denoising="data", schedule="cosine")
+    ),
+    "DiffusionModel/continuous": lambda: Case(diffusion(3, num_levels=None)),
+    "DiffusionModel/geometric": lambda: Case(
+        diffusion(
+            2,
+            num_levels=None,
+            schedule="geometric",
+            objective=models.DiffusionObjective("flow_matching", importance_sampling=False),
+        )
+    ),
+    "DiffusionModel/image": lambda: Case(diffusion(2, 1, 3, num_levels=2)),
+    "DiffusionModel/labels": lambda: Case(
+        diffusion(
+            2, num_classes=3, objective=models.DiffusionObjective(context_dropout=0.2)
+        ),
+        context=LABELS,
+    ),
+    "DiffusionModel/learned-variance": lambda: Case(
+        diffusion(
+            2,
+            num_levels=None,
+            denoising=models.Denoising("noise", variance="learned"),
+            objective="hybrid",
+            schedule="linear_beta",
+        )
+    ),
+    "DiffusionModel/learned-vectors": lambda: Case(
+        diffusion(2, encoding=models.LevelEncoding("learned", size=2))
+    ),
+    "DiffusionModel/limit": lambda: Case(
+        diffusion(
+            2,
+            denoising=models.Denoising("velocity", variance="forward", fourier_features=2),
+            objective=models.DiffusionObjective(continuous=True),
+        )
+    ),
+    "DiffusionModel/map": lambda: Case(
+        diffusion(1, 2, 2, objective="simple", context_shape=(2, 2, 2)), context=features(2, 2, 2)
+    ),
+    "DiffusionModel/one-element": lambda: Case(diffusion(1, num_levels=2, num_steps=1)),
+    "DiffusionModel/self-conditioning": lambda: Case(
+        diffusion(2, encoding=models.LevelEncoding("bits", self_conditioning=True))
+    ),
+    "DiffusionModel/sequence": lambda: Case(
+        diffusion(4, net="sequence", context_shape=(2,)), context=features(2)
     ),
     "FactorAnalysis": lambda: Case(models.FactorAnalysis((3,), latent_dim=2)),
     "FactorAnalysis/image": lambda: Case(
@@ -467,6 +524,18 @@ FEATURE_MODELS: Cases = {
             context_shape=(2,),
         ),
         context=features(2),
+    ),
+    "DiffusionModel": lambda: Case(
+        diffusion(
+            3,
+            num_levels=None,
+            context_shape=(2,),
+            objective=models.DiffusionObjective(context_dropout=0.3),
+        ),
+        context=features(2),
+    ),
+    "DiffusionModel/image": lambda: Case(
+        diffusion(1, 3, 2, denoising="velocity", context_shape=(2,)), context=features(2)
     ),
     "FlowModel": lambda: Case(
         models.FlowModel(

@@ -108,8 +108,22 @@ class AtLevel(nn.Module):
         return output
 
 
+class AtTimes(nn.Module):
+    """A noise schedule of elements of the data, squeezed into times between 0 and 1."""
+
+    def __init__(self, schedule: nets.NoiseSchedule) -> None:
+        super().__init__()
+        self.schedule = schedule
+
+    def forward(self, x: Tensor) -> Tensor:
+        levels: Tensor = self.schedule(x.sigmoid())
+        return levels
+
+
 def as_network(part: Any) -> Any:
     """What the laws of networks call with data and perhaps a context."""
+    if isinstance(part, nets.NoiseSchedule):
+        return AtTimes(part)
     return AtLevel(part) if isinstance(part, nets.Denoiser) else part
 
 
@@ -141,6 +155,7 @@ NETS: Cases = {
     ),
     "ConvDecoder": lambda: Case(nets.ConvDecoder(3, (2, 5, 4), channels=(4, 6)), (3,)),
     "ConvEncoder": lambda: Case(nets.ConvEncoder((2, 5, 4), 3, channels=(4, 6)), (2, 5, 4)),
+    "Cosine": lambda: Case(nets.Cosine(), (3,)),
     "DenseDenoiser": lambda: Case(nets.DenseDenoiser(3, 2, hidden=(8, 6)), (3,)),
     "DenseDenoiser/labels": lambda: Case(
         nets.DenseDenoiser(3, 3, hidden=(8,), scale_shift=True, num_classes=3), (3,), LABELS
@@ -162,11 +177,15 @@ NETS: Cases = {
     "GatedPixelCNNNet/map": lambda: Case(
         gated_net(1, 3, 4, context_shape=(2, 3, 4)), (1, 3, 4), features(2, 3, 4)
     ),
+    "Geometric": lambda: Case(nets.Geometric(), (3,)),
     "GlowNet": lambda: Case(nets.GlowNet(2, 3, hidden_channels=4), (2, 3, 4)),
     "GlowNet/labels": lambda: Case(
         nets.GlowNet(2, 3, hidden_channels=4, num_classes=3), (2, 3, 4), LABELS
     ),
     "GlowNet/prior": lambda: Case(nets.GlowNet(2, 3, hidden_channels=0), (2, 3, 4)),
+    "LinearBeta": lambda: Case(nets.LinearBeta(num_betas=20), (3,)),
+    "LinearLogSNR": lambda: Case(nets.LinearLogSNR(), (3,)),
+    "LinearLogSNR/fixed": lambda: Case(nets.LinearLogSNR(-5.0, 3.0, learnable=False), (3,)),
     "MADENet": lambda: Case(made(5), (5,)),
     "MADENet/direct": lambda: Case(made(1, 2, 3, hidden=(3,), direct=True), (1, 2, 3)),
     "MADENet/labels": lambda: Case(
