@@ -262,6 +262,11 @@ class DiffusionModel(GenerativeModel):
         """
         return self.standardization.in_data_units(self._decoder(z), self.dtype)
 
+    def _values(self, x: Tensor | None) -> Tensor:
+        """Return what the chain sees of data in their own units."""
+        assert x is not None  # narrows the type for the checker
+        return self.data(self.standardization.standardized(x, self.dtype))
+
     def _prior_divergence(self, values: Tensor) -> Float[Tensor, "*batch"]:
         """Return the KL divergence of the noisiest state from pure noise, in nats."""
         last = self.schedule.ends[1]
@@ -347,7 +352,7 @@ class DiffusionModel(GenerativeModel):
         """
         checked, context, batch = self._checked_alone(x, context)
         with torch.no_grad(), self._aside(), self.bounding():
-            values = self.data(checked)
+            values = self._values(checked)
             number = 2
             shape = torch.Size((number, *batch))
             at = torch.rand(()) + torch.arange(shape.numel()) / shape.numel()
@@ -388,7 +393,7 @@ class DiffusionModel(GenerativeModel):
         check_positive(num_particles=num_particles)
         checked, context, batch = self._checked_alone(x, context)
         with self._aside(), self.bounding():
-            values = self.data(checked).expand(num_particles, *batch, *self.data.shape)
+            values = self._values(checked).expand(num_particles, *batch, *self.data.shape)
             first, ratio = draw_log_ratio(values, self.reverse(context, num_steps=num_steps))
             scores = self.decode(first).log_prob(x)
             return (ratio + scores).to(scores.dtype)
@@ -409,7 +414,7 @@ class DiffusionModel(GenerativeModel):
         """
         checked, context, batch = self._checked_alone(x, context)
         with evaluating(self), self._aside(), self.bounding():
-            values = self.data(checked)
+            values = self._values(checked)
             parts = self.reverse(context).parts(math.prod(batch))
             terms = [self._step_terms(values, context, self._steps(p, batch)) for p in parts]
             steps = torch.cat(terms).movedim(0, -1)
@@ -435,7 +440,7 @@ class DiffusionModel(GenerativeModel):
         """
         checked, _, batch = self._checked_alone(x, context)
         with self._aside():
-            values = self.data(checked)
+            values = self._values(checked)
             z = self._noised(values, self.schedule.ends[0].expand(batch))
             decoder = -self.decode(z).log_prob(x)
             return {"decoder": decoder, "last state": self._prior_divergence(values)}
