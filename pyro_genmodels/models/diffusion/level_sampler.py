@@ -98,11 +98,13 @@ class StepSampler(nn.Module):
     def learn(self, drawn: DrawnSteps, terms: Float[Tensor, "*batch"]) -> None:
         """Take the terms at drawn steps, without their weights, into the running means.
 
+        In training mode only.
+
         Args:
             drawn: What :meth:`draw` returned.
             terms: Each example's term, in nats.
         """
-        if not self.adaptive:
+        if not (self.adaptive and self.training):
             return
         bins = self._bins(terms.device)[drawn.step.flatten() - 1]
         squares = terms.detach().double().flatten().square()

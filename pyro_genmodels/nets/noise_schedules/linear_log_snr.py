@@ -38,13 +38,18 @@ class LinearLogSNR(NoiseSchedule):
 
     undecayed = ("first", "log_range")
 
+    first: Tensor
+    log_range: Tensor
+
     def __init__(self, first: float = -13.3, last: float = 5.0, *, learnable: bool = True) -> None:
         super().__init__()
         check_ends(first, last)
-        self.first = nn.Parameter(torch.tensor(float(first)), requires_grad=learnable)
-        # Its exponential is positive, so that levels rise whatever is learned.
-        size = torch.tensor(math.log(last - first))
-        self.log_range = nn.Parameter(size, requires_grad=learnable)
+        # The range's exponential is positive, so that levels rise whatever is learned.
+        for name, value in {"first": float(first), "log_range": math.log(last - first)}.items():
+            if learnable:
+                self.register_parameter(name, nn.Parameter(torch.tensor(value)))
+            else:
+                self.register_derived(name, partial(torch.tensor, value))
 
     def _level(self, time: Tensor) -> Tensor:
         return self.first + self.log_range.exp() * time
