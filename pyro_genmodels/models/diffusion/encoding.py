@@ -53,11 +53,15 @@ class ChainData(DerivedBuffers):
 
     @property
     def least_distance(self) -> float | None:
-        """Distance between the two nearest levels; ``None`` of continuous data."""
+        """Distance between the two nearest levels; ``None`` of continuous data.
+
+        Of learned vectors, which move, that of as many points of a grid.
+        """
         if self.num_levels is None:
             return None
-        apart = torch.cdist(self.values.detach(), self.values.detach())
-        return float(apart.fill_diagonal_(math.inf).min())
+        if self.kind == "bits":
+            return 2.0
+        return 2 / self.num_levels ** (1 / self.values.shape[1])
 
     def forward(self, x: Num[Tensor, "*batch_event"]) -> Float[Tensor, "*batch_values"]:
         """Return the values of data."""
@@ -126,7 +130,7 @@ def _alpha(level: Tensor) -> Tensor:
 
 def _values(num_levels: int, encoding: LevelEncoding) -> Tensor:
     """Return each level's vector, ``(K, size)``."""
-    if encoding.kind == "levels":
+    if encoding.kind == "levels" or (encoding.kind, encoding.size) == ("learned", 1):
         centres = (2 * torch.arange(num_levels, dtype=torch.float64) + 1) / num_levels - 1
         return centres.to(torch.get_default_dtype())[:, None]
     if encoding.kind == "bits":
