@@ -420,6 +420,11 @@ class DiffusionModel(GenerativeModel):
             steps = torch.cat(terms).movedim(0, -1)
             return {"z": torch.cat([steps, self._prior_divergence(values).unsqueeze(-1)], -1)}
 
+    def _values(self, checked: Tensor | None) -> Tensor:
+        """Return what chains see of data that have been checked alone, in the data's units."""
+        assert checked is not None  # narrows the type for the checker
+        return self.data(self.standardization.standardized(checked, self.dtype))
+
     def _steps(self, part: slice, batch: Sequence[int]) -> Tensor:
         device = self.schedule.device
         index = torch.arange(part.start + 1, part.stop + 1, device=device)
