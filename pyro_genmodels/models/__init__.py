@@ -26,6 +26,14 @@ from pyro_genmodels.models.diffusion.arguments import (
     LevelEncoding,
 )
 from pyro_genmodels.models.diffusion.diffusion_model import DiffusionModel
+from pyro_genmodels.models.diffusion.samplers.ancestral import Ancestral
+from pyro_genmodels.models.diffusion.samplers.base import Sampler
+from pyro_genmodels.models.diffusion.samplers.ddim import DDIM
+from pyro_genmodels.models.diffusion.samplers.dpm_solver import DPMSolver
+from pyro_genmodels.models.diffusion.samplers.guidance import ClassifierGuidance
+from pyro_genmodels.models.diffusion.samplers.heun import Heun
+from pyro_genmodels.models.diffusion.samplers.langevin import Langevin
+from pyro_genmodels.models.diffusion.samplers.pndm import PNDM
 from pyro_genmodels.models.flows.builders import glow, maf, nice, realnvp, spline_flow
 from pyro_genmodels.models.flows.flow_model import FlowModel
 from pyro_genmodels.models.gaussian.factor_analysis import FactorAnalysis
@@ -70,19 +78,24 @@ from pyro_genmodels.models.vqvae.vqvae2 import VQVAE2
 from pyro_genmodels.nets.nvae import NVAENetwork
 
 __all__ = [
+    "DDIM",
     "NVAE",
+    "PNDM",
     "VAE",
     "VQVAE",
     "VQVAE2",
     "AR1Prior",
+    "Ancestral",
     "AutoregressiveLikelihood",
     "AutoregressiveModel",
     "BernoulliLikelihood",
     "BetaVAE",
     "CategoricalLikelihood",
+    "ClassifierGuidance",
     "CodePrior",
     "Codebook",
     "Columns",
+    "DPMSolver",
     "DeltaVAE",
     "Denoising",
     "DenoisingNetwork",
@@ -96,7 +109,9 @@ __all__ = [
     "GaussianLikelihood",
     "GaussianPosterior",
     "GenerativeModel",
+    "Heun",
     "KLObjective",
+    "Langevin",
     "LatentPrior",
     "LatentScale",
     "LearnedPrior",
@@ -109,6 +124,7 @@ __all__ = [
     "NonFiniteELBOError",
     "PoissonLikelihood",
     "RateCommitment",
+    "Sampler",
     "SemiSupervisedVAE",
     "SequenceVQVAE",
     "SequenceVQVAENetwork",

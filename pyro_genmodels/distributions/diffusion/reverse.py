@@ -129,9 +129,24 @@ class ReverseDiffusion(TorchDistribution):
         z = torch.randn(shape, **like)
         yield z
         for low, high in zip(self.levels[:-1].flip(0), self.levels[1:].flip(0), strict=True):
-            mean, log_variance = self._moments(z, low, high)
-            z = (mean + (0.5 * log_variance).exp() * torch.randn(shape, **like)).to(z.dtype)
+            z = self.step_back(z, low, high)
             yield z
+
+    def step_back(
+        self,
+        z: Float[Tensor, "*batch_event"],
+        low: Float[Tensor, ""],
+        high: Float[Tensor, ""],
+    ) -> Float[Tensor, "*batch_event"]:
+        """Draw states at a lower noise level given those at a higher one.
+
+        Args:
+            z: States at the higher level.
+            low: The lower level.
+            high: The higher level.
+        """
+        mean, log_variance = self._moments(z, low, high)
+        return (mean + (0.5 * log_variance).exp() * torch.randn_like(z)).to(z.dtype)
 
     def log_prob(self, value: Float[Tensor, "*shape"]) -> Float[Tensor, "*batch"]:
         """Return the log-density of whole chains, in nats."""

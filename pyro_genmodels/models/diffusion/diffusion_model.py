@@ -24,7 +24,6 @@ from pyro_genmodels.distributions import (
     step_between,
     step_divergence,
 )
-from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.models.diffusion.arguments import (
     Denoising,
     DenoisingNetwork,
@@ -35,6 +34,7 @@ from pyro_genmodels.models.diffusion.chain_end import ChainEnd
 from pyro_genmodels.models.diffusion.encoding import ChainData
 from pyro_genmodels.models.diffusion.estimator import DataEstimator
 from pyro_genmodels.models.diffusion.level_sampler import StepSampler
+from pyro_genmodels.models.diffusion.sampling import SampledDiffusion
 from pyro_genmodels.nets import (
     Cosine,
     Geometric,
@@ -57,7 +57,7 @@ _FIRST, _LAST = -10.0, 5.0
 _ONE_LEVEL = "one level"
 
 
-class DiffusionModel(GenerativeModel):
+class DiffusionModel(SampledDiffusion):
     r"""A chain from noise to data, whose bound on the likelihood is the training objective.
 
     .. math:: z_T \sim N(0, I), \quad z_{t-1} \sim q(z_{t-1} \mid z_t, x = \hat x(z_t)), \quad
@@ -176,10 +176,6 @@ class DiffusionModel(GenerativeModel):
         return self.estimator.schedule
 
     @property
-    def _rank(self) -> int:
-        return self.data.rank
-
-    @property
     def standardization_scale(self) -> ScaleName | None:
         """One for each element of a vector, and one for all of an image."""
         if self.num_levels is not None:
@@ -262,11 +258,6 @@ class DiffusionModel(GenerativeModel):
         """
         return self.standardization.in_data_units(self._decoder(z), self.dtype)
 
-    def _values(self, x: Tensor | None) -> Tensor:
-        """Return what the chain sees of data in their own units."""
-        assert x is not None  # narrows the type for the checker
-        return self.data(self.standardization.standardized(x, self.dtype))
-
     def _prior_divergence(self, values: Tensor) -> Float[Tensor, "*batch"]:
         """Return the KL divergence of the noisiest state from pure noise, in nats."""
         last = self.schedule.ends[1]
@@ -289,12 +280,6 @@ class DiffusionModel(GenerativeModel):
             terms = self._step_terms(values, context, drawn.step, keep)
         self.step_sampler.learn(drawn, terms)
         return drawn.weight.to(terms) * terms
-
-    def _noised(self, values: Tensor, level: Tensor) -> Tensor:
-        alpha, sigma = (over_event(f, self._rank).to(values) for f in signal_and_noise(level))
-        shape = level.shape + values.shape[values.dim() - self._rank :]
-        noise = torch.randn(shape, dtype=values.dtype, device=values.device)
-        return alpha * values + sigma * noise
 
     def _step_terms(
         self, values: Tensor, context: Tensor | None, index: Tensor, keep: Tensor | None = None
@@ -420,11 +405,6 @@ class DiffusionModel(GenerativeModel):
             steps = torch.cat(terms).movedim(0, -1)
             return {"z": torch.cat([steps, self._prior_divergence(values).unsqueeze(-1)], -1)}
 
-    def _values(self, checked: Tensor | None) -> Tensor:
-        """Return what chains see of data that have been checked alone, in the data's units."""
-        assert checked is not None  # narrows the type for the checker
-        return self.data(self.standardization.standardized(checked, self.dtype))
-
     def _steps(self, part: slice, batch: Sequence[int]) -> Tensor:
         device = self.schedule.device
         index = torch.arange(part.start + 1, part.stop + 1, device=device)
@@ -449,34 +429,6 @@ class DiffusionModel(GenerativeModel):
             z = self._noised(values, self.schedule.ends[0].expand(batch))
             decoder = -self.decode(z).log_prob(x)
             return {"decoder": decoder, "last state": self._prior_divergence(values)}
-
-    @torch.no_grad()
-    @integers_checked
-    def sample(
-        self,
-        num_samples: int = 1,
-        context: Tensor | None = None,
-        *,
-        num_steps: int | None = None,
-    ) -> Float[Tensor, "num_samples *batch_event"]:
-        """Draw data from the model, in eval mode.
-
-        Args:
-            num_samples: Number of draws (for each context).
-            context: Labels or features ``(*batch, ...)``, if the model is conditional.
-            num_steps: Number of steps; by default the model's own.
-
-        Returns:
-            Data ``(num_samples, *batch, *event)``.
-
-        Raises:
-            ValueError: If a number is not positive or the context does not fit.
-        """
-        check_positive(num_samples=num_samples)
-        _, context, _ = self._checked(None, context)
-        with evaluating(self), self._aside():
-            *_, z = self.reverse(context, num_steps=num_steps).backwards((num_samples,))
-            return self.decode(z).sample()
 
     def beside_elbo(self) -> list[str]:
         """Name also what the objective has that the bound has not."""

@@ -87,6 +87,7 @@ class DataEstimator(nn.Module):
         level: Float[Tensor, "*batch"],
         context: Tensor | None,
         before: Float[Tensor, "*batch_values"] | None,
+        keep: Bool[Tensor, "*batch"] | None = None,
     ) -> Denoised:
         """Return the estimate given that of the step before, in the place of a first pass.
 
@@ -95,9 +96,10 @@ class DataEstimator(nn.Module):
             level: Their noise levels.
             context: Labels or features.
             before: The estimate at the step before; zero at the first.
+            keep: Which examples keep their context, of a network that evaluates without.
         """
         before = torch.zeros_like(z) if before is None else before
-        return self._estimate(z, level, context, None, before)
+        return self._estimate(z, level, context, keep, before)
 
     def _estimate(
         self,
