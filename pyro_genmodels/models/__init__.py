@@ -25,6 +25,13 @@ from pyro_genmodels.models.diffusion.arguments import (
     DiffusionObjective,
     LevelEncoding,
 )
+from pyro_genmodels.models.diffusion.builders import (
+    bit_diffusion,
+    ddpm,
+    improved_ddpm,
+    ncsn,
+    vdm,
+)
 from pyro_genmodels.models.diffusion.diffusion_model import DiffusionModel
 from pyro_genmodels.models.diffusion.samplers.ancestral import Ancestral
 from pyro_genmodels.models.diffusion.samplers.base import Sampler
@@ -137,14 +144,18 @@ __all__ = [
     "VectorQuantizedModel",
     "WaveNetSizes",
     "ZeroInflatedNegativeBinomialLikelihood",
+    "bit_diffusion",
     "char_rnn",
+    "ddpm",
     "diagonal_bilstm",
     "gated_pixelcnn",
     "glow",
+    "improved_ddpm",
     "learned_priors",
     "made",
     "maf",
     "multiscale_pixelrnn",
+    "ncsn",
     "ngram",
     "nice",
     "pixelcnn",
@@ -155,5 +166,6 @@ __all__ = [
     "realnvp",
     "row_lstm",
     "spline_flow",
+    "vdm",
     "wavenet",
 ]
