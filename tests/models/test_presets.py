@@ -254,7 +254,52 @@ def vqvae2(strides: list[int], maps: int) -> int:
     return total
 
 
+def residual_block(seen: int, made: int, *, factors: int = 1, attends: bool = False) -> int:
+    """Two 3x3 convolutions, a norm before each, the level's effect, and a 1x1 skip."""
+    total = 2 * seen + conv(seen, made, 3) + 2 * made + conv(made, made, 3)
+    total += factors * conv(4 * 128, made, 1) + (conv(seen, made, 1) if seen != made else 0)
+    return total + (2 * made + 4 * conv(made, made, 1) if attends else 0)
+
+
+def u_net(
+    multipliers: list[int],
+    attention: list[int],
+    *,
+    blocks: int = 2,
+    seen: int = 3,
+    made: int = 3,
+    factors: int = 1,
+) -> int:
+    """DDPM's code, 128 channels at the full size; ``factors`` is two if the level also scales."""
+    total = conv(128, 512, 1) + conv(512, 512, 1) + conv(seen, 128, 3)
+    skips, width = [128], 128
+    for index, multiplier in enumerate(multipliers):
+        options = {"factors": factors, "attends": 2**index in attention}
+        if index:
+            total += conv(width, width, 3)
+            skips.append(width)
+        for _ in range(blocks):
+            total += residual_block(width, 128 * multiplier, **options)
+            width = 128 * multiplier
+            skips.append(width)
+    total += residual_block(width, width, factors=factors, attends=True)
+    total += residual_block(width, width, factors=factors)
+    for index, multiplier in reversed([*enumerate(multipliers)]):
+        options = {"factors": factors, "attends": 2**index in attention}
+        for _ in range(blocks + 1):
+            total += residual_block(width + skips.pop(), 128 * multiplier, **options)
+            width = 128 * multiplier
+        total += conv(width, width, 3) if index else 0
+    return total + 2 * width + conv(width, made, 3)
+
+
 EXPECTED = {
+    ("ddpm", "cifar10"): u_net([1, 2, 2, 2], [2]),
+    ("ddpm", "celeba256"): u_net([1, 1, 2, 2, 4, 4], [16]),
+    ("improved_ddpm", "cifar10"): u_net([1, 2, 2, 2], [2, 4], blocks=3, made=6, factors=2),
+    ("improved_ddpm", "imagenet64"): u_net([1, 2, 3, 4], [4, 8], blocks=3, made=6, factors=2),
+    # Two octaves of Fourier features; and the schedule has two ends.
+    ("vdm", "cifar10"): u_net([1], [], blocks=32, seen=15) + 2,
     ("VQVAE", "imagenet128"): vqvae([256, 256], 256, 256, projection=False),
     ("VQVAE", "cifar10"): vqvae([64, 128], 128, 32),
     ("VQVAE", "mosaic"): patches(4, 32, 8),
@@ -319,6 +364,20 @@ def test_nvae_is_of_the_published_size(key: str, millions: float) -> None:
     assert EXPECTED["NVAE", key] == pytest.approx(millions * 1e6, rel=0.002)
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "millions"),
+    [
+        ("ddpm", "cifar10", 35.7),
+        ("ddpm", "celeba256", 113.7),
+        ("improved_ddpm", "cifar10", 52.5),
+        ("improved_ddpm", "imagenet64", 121),
+        ("vdm", "cifar10", 30.6),
+    ],
+)
+def test_diffusion_models_are_of_the_published_sizes(name: str, key: str, millions: float) -> None:
+    assert EXPECTED[name, key] == pytest.approx(millions * 1e6, rel=0.002)
+
+
 def test_vq_vae_2_is_of_the_published_size() -> None:
     scales = 3 * (64 * 16 + 1)  # of the likelihood, which the squared error has not
     assert EXPECTED["VQVAE2", "imagenet256"] == 1_388_867 + scales
@@ -374,7 +433,8 @@ def test_every_option_is_one(name: str, key: str) -> None:
     if name == "NVAE":
         assert settings.optimizer == ("adamw" if key == "digits" else "adamax")
     assert settings.final_learning_rate == (1e-4 if name == "NVAE" else None)
-    assert settings.ema_decay == (0.9995 if name == "pixelcnn_pp" else None)
+    averages = {"pixelcnn_pp": 0.9995, "ddpm": 0.9999, "improved_ddpm": 0.9999, "vdm": 0.9999}
+    assert settings.ema_decay == averages.get(name)
     # What a preset leaves out is not about the training's course.
     unsaid = set(dict(models.FlowModel.training_defaults)) - set(found["training"])
     assert unsaid <= {"max_epochs", "batch_size"}

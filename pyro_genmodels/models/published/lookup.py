@@ -18,11 +18,12 @@ from pyro_genmodels._checks import check_choice
 from pyro_genmodels._configuration import with_groups
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.models.published.autoregressive import AUTOREGRESSIVE
+from pyro_genmodels.models.published.diffusion import DIFFUSION
 from pyro_genmodels.models.published.flows import FLOWS
 from pyro_genmodels.models.published.format import Options, Table
 from pyro_genmodels.models.published.latent_variables import LATENTS
 
-_TABLE: Table = {**LATENTS, **FLOWS, **AUTOREGRESSIVE}
+_TABLE: Table = {**LATENTS, **DIFFUSION, **FLOWS, **AUTOREGRESSIVE}
 
 
 def presets() -> dict[str, dict[str, dict[str, Options]]]:
