@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from pyro_genmodels.data import DataSource
 from pyro_genmodels.training.checkpoint import RunData
 
 _WRITTEN = (".csv", ".npy", ".pt", ".png")
+_STEPS = ("sampler", "num_steps", "guidance")
 _CHUNK = 256  # data completed at once, which bounds memory
 
 
@@ -52,7 +54,7 @@ def write_samples(arguments: argparse.Namespace) -> int:
         label = _label(model, arguments, known.classes)
     pyro.set_rng_seed(arguments.seed)
     labels = None
-    with usage("temperature", "num_rows"):
+    with usage("temperature", *_STEPS, "num_rows"):
         if arguments.complete is None:
             context = _context(model, arguments, label)
             samples = training.draw_samples(model, arguments.num, context, **options)
@@ -65,7 +67,7 @@ def write_samples(arguments: argparse.Namespace) -> int:
         own_form.write(samples, out)
     elif out.suffix == ".png":
         source = _source(arguments, model)
-        title = _title(model, source, arguments)
+        title = _title(model, source, arguments, options)
         training.draw_picture(samples, model, source, out, title=title, labels=labels)
     else:
         write_data(_plain(samples, model, out), model.num_levels, out, known.columns)
@@ -73,6 +75,9 @@ def write_samples(arguments: argparse.Namespace) -> int:
         print(f"label {known.classes[label]}")
     elif known.classes and labels is not None and arguments.labels is None:
         print(f"labels in turn: {listed(known.classes, most=10)}")
+    differences = model.sampling_differences(**options)
+    if differences:
+        print(f"not drawn from the model that is scored: {', '.join(differences)}")
     if model.prior_kind is not None:
         print(f"codes drawn from the {model.prior_kind} prior")
     print(out)
@@ -86,6 +91,9 @@ def write_reconstructions(arguments: argparse.Namespace) -> int:
         if arguments.out is not None:
             check_output(arguments.out, (".png",), argument="out")
     model = training.load(arguments.run_folder, allow=arguments.allow)
+    with usage():
+        names = ("noise_level", *_STEPS)
+        options = _given(model, arguments, names, model.reconstruction_options)
     source = run_source(arguments, model)
     given: Any = source.splits[arguments.split]
     items = [given[i] for i in range(min(arguments.num, len(given)))]
@@ -95,9 +103,12 @@ def write_reconstructions(arguments: argparse.Namespace) -> int:
         context = torch.stack([torch.as_tensor(item[1]) for item in items])
     pyro.set_rng_seed(arguments.seed)
     out = arguments.out or _default_output(arguments.run_folder, "reconstructions.png")
-    again = model.reconstruct(x, context, deterministic=arguments.deterministic)
-    names: dict[str, Any] = {"title": _title(model, source, arguments), "features": source.columns}
-    plotting.save_reconstructions(x, again, model.num_levels, out, **names)
+    with usage("noise_level", *_STEPS):
+        again = model.reconstruct(x, context, deterministic=arguments.deterministic, **options)
+    title = _title(model, source, arguments, options)
+    plotting.save_reconstructions(
+        x, again, model.num_levels, out, title=title, features=source.columns
+    )
     print(out)
     return 0
 
@@ -113,10 +124,14 @@ def _source(arguments: argparse.Namespace, model: Any) -> DataSource | None:
         return None
 
 
-def _title(model: Any, source: DataSource | None, arguments: argparse.Namespace) -> str:
-    temperature = vars(arguments).get("temperature")
+def _title(
+    model: Any, source: DataSource | None, arguments: argparse.Namespace, options: dict[str, Any]
+) -> str:
+    """Return the picture's title, with the options that change what is drawn."""
     epoch = training.trained_epoch(arguments.run_folder)
-    return training.picture_title(model, source, epoch=epoch, temperature=temperature)
+    shown = {name: value for name, value in options.items() if name != "progress"}
+    parts = [f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items()]
+    return ", ".join([training.picture_title(model, source, epoch=epoch), *parts])
 
 
 def _check_completion(arguments: argparse.Namespace) -> None:
@@ -130,13 +145,24 @@ def _check_completion(arguments: argparse.Namespace) -> None:
 def _options(model: Any, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what else the model's drawing takes: a temperature, a bar where someone looks."""
     known = model.sampling_options
-    options: dict[str, Any] = {}
-    if arguments.temperature is not None:
-        rule = f"be left out, {type(model).__name__} has none"
-        check("temperature" in known, "temperature", rule, arguments.temperature)
-        options["temperature"] = arguments.temperature
-    if "progress" in known:
-        options["progress"] = sys.stderr.isatty() or None
+    options = _given(model, arguments, ("temperature", *_STEPS), known)
+    if "progress" in known and sys.stderr.isatty():
+        options["progress"] = True
+    return options
+
+
+def _given(
+    model: Any, arguments: argparse.Namespace, names: Iterable[str], known: Collection[str]
+) -> dict[str, Any]:
+    """Return the options of a model's method that the command line gives.
+
+    Raises:
+        ValueError: If the model does not have one of them.
+    """
+    values = vars(arguments)
+    options = {name: values[name] for name in names if values[name] is not None}
+    for name, value in options.items():
+        check(name in known, name, f"be left out, {type(model).__name__} has none", value)
     return options
 
 

@@ -51,6 +51,25 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     add_accept_other_data(parser)
 
 
+def add_steps(parser: argparse.ArgumentParser) -> None:
+    """Add what says how a diffusion model walks from noise to data."""
+    parser.add_argument(
+        "--sampler",
+        metavar="NAME",
+        help="rule of a diffusion model's steps: ancestral (the model's own, the default), ddim, "
+        "pndm, dpm, heun or langevin",
+    )
+    parser.add_argument(
+        "--num_steps", type=int, help="number of a diffusion model's steps (default: its own)"
+    )
+    parser.add_argument(
+        "--guidance",
+        type=float,
+        help="pull of a diffusion model's labels: 1 is the model, 0 ignores them, above 1 is "
+        "stronger; of one that was trained with context_dropout",
+    )
+
+
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what all commands that compress say of the model."""
     parser.add_argument(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pyro_genmodels.cli.scoring import add_data, add_run
+from pyro_genmodels.cli.scoring import add_data, add_run, add_steps
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed (default: 0)")
     text = "take posterior means in the place of a draw"
     parser.add_argument("--deterministic", action="store_true", help=text)
+    parser.add_argument(
+        "--noise_level",
+        type=float,
+        help="share of a diffusion model's steps that data are noised by, and led back: from 0, "
+        "which changes nothing, to 1, which keeps nothing (default: 0.5)",
+    )
+    add_steps(parser)
     parser.add_argument(
         "--out", type=Path, help="picture (.png); default: reconstructions.png in RUN"
     )

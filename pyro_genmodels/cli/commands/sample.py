@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pyro_genmodels.cli.scoring import add_data, add_run
+from pyro_genmodels.cli.scoring import add_data, add_run, add_steps
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of an autoregressive model, an NVAE or a VQ-VAE's learned prior: below 1 for "
         "likelier samples",
     )
+    add_steps(parser)
     parser.add_argument(
         "--complete",
         metavar="DATA",

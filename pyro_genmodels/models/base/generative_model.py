@@ -233,6 +233,23 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
         return frozenset(inspect.signature(self.sample).parameters) - {"num_samples", "context"}
 
     @property
+    def reconstruction_options(self) -> frozenset[str]:
+        """Names of the further arguments of :meth:`reconstruct`, such as ``"deterministic"``."""
+        return frozenset(inspect.signature(self.reconstruct).parameters) - {"x", "context"}
+
+    def sampling_differences(self, **options: Any) -> list[str]:
+        """Name what makes draws others than those of the model that :meth:`log_weights` scores.
+
+        Args:
+            **options: Further arguments of :meth:`sample`.
+
+        Returns:
+            ``["temperature 0.5"]``, say; nothing, if :meth:`sample` draws from that model.
+        """
+        temperature = options.get("temperature")
+        return [] if temperature in (None, 1) else [f"temperature {temperature:g}"]
+
+    @property
     def can_be_traced(self) -> bool:
         """Whether ``torch.jit.trace``, as in Pyro's compiled estimators, leaves it what it is."""
         return True

@@ -34,6 +34,8 @@ from pyro_genmodels.models.diffusion.chain_end import ChainEnd
 from pyro_genmodels.models.diffusion.encoding import ChainData
 from pyro_genmodels.models.diffusion.estimator import DataEstimator
 from pyro_genmodels.models.diffusion.level_sampler import StepSampler
+from pyro_genmodels.models.diffusion.samplers.ancestral import Ancestral
+from pyro_genmodels.models.diffusion.samplers.choice import chosen
 from pyro_genmodels.models.diffusion.sampling import SampledDiffusion
 from pyro_genmodels.nets import (
     Cosine,
@@ -409,6 +411,21 @@ class DiffusionModel(SampledDiffusion):
         device = self.schedule.device
         index = torch.arange(part.start + 1, part.stop + 1, device=device)
         return over_event(index, len(batch)).expand(-1, *batch)
+
+    def sampling_differences(self, **options: Any) -> list[str]:
+        """Name the sampler, the number of steps and the guidance, if they are not the model's own.
+
+        Args:
+            **options: Further arguments of :meth:`sample`.
+        """
+        found = super().sampling_differences(**options)
+        sampler = options.get("sampler", "ancestral")
+        own = chosen(sampler) == Ancestral()
+        found += [] if own else [f"sampler {sampler}"]
+        num_steps, guidance = options.get("num_steps"), options.get("guidance", 1.0)
+        found += [] if num_steps in (None, self.num_steps) else [f"{num_steps} steps"]
+        strength = f" {guidance:g}" if isinstance(guidance, float | int) else ""
+        return found + ([] if guidance == 1 else [f"guidance{strength}"])
 
     def report(
         self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None
