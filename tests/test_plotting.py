@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -267,3 +268,58 @@ def test_the_best_epoch_is_marked(figures: list[Figure], tmp_path: Path) -> None
         assert f"best: 3 {unit.replace('_per_', '/')}, epoch 3" in shown
         assert "VAE on Digits" in shown
         assert list(axes.lines[2].get_xdata()) == [3, 3]
+
+
+def test_chains_of_images_go_from_left_to_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+    save = plotting.pictures.save_sheet
+    monkeypatch.setattr(
+        plotting.pictures, "save_sheet", lambda *a, **k: [seen.update(k, sheet=a[0]), save(*a, **k)]
+    )
+    states = torch.randn(4, 3, 1, 5, 5)
+    plotting.save_trajectory(states, torch.tensor([5.0, 1.0, -2.0, -8.0]), tmp_path / "t.png")
+    assert seen["columns"] == 4
+    assert torch.equal(seen["sheet"][4 * 2 + 1], states[1, 2])
+    assert seen["labels"] == ["-5.0", "-1.0", "2.0", "8.0"] * 3
+    assert (tmp_path / "t.png").stat().st_size > 0
+
+
+def test_chains_of_vectors_are_points(figures: list[Figure], tmp_path: Path) -> None:
+    states = torch.randn(3, 50, 4)
+    plotting.save_trajectory(states, torch.tensor([5.0, 0.0, -8.0]), tmp_path / "t.png", title="T")
+    assert [axes.get_title() for axes in figures[0].axes] == [
+        f"log SNR {level}" for level in ("-5.0", "-0.0", "8.0")
+    ]
+    drawn = torch.tensor(figures[0].axes[1].collections[0].get_offsets().tolist())
+    torch.testing.assert_close(drawn, states[1, :, :2])
+
+
+def test_the_area_of_rates_is_their_sum(figures: list[Figure], tmp_path: Path) -> None:
+    rates = torch.tensor([[1.0, 4.0, 2.0, 0.5], [3.0, 0.0, 4.0, 1.5]])
+    levels = torch.tensor([-4.0, -3.0, -1.0, 0.0])
+    plotting.save_rates(rates, levels, tmp_path / "r.png", title="T")
+    values, edges, _ = figures[0].axes[0].patches[0].get_data()
+    assert edges.tolist() == [0, 1, 3, 4]
+    assert values.tolist() == [3, 1, 2]
+    assert "steps: 7 nats, last state: 1 nats" in texts(figures[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("save_trajectory", ((3, 2, 1, 4, 4), (2,)), r"`levels` must have shape \(3,\)"),
+        ("save_trajectory", ((3, 2, 1), (3,)), "`states` must be images or vectors"),
+        ("save_trajectory", ((0, 2, 2), (0,)), "`states` must hold at least one state"),
+        ("save_rates", ((2, 3), (4,)), "`rates` must hold 4 for each example"),
+        ("save_rates", ((2, 1), (1,)), "`levels` must be those of one step or more"),
+    ],
+)
+def test_chains_that_do_not_fit_are_named(
+    name: str, arguments: tuple[tuple[int, ...], ...], message: str, tmp_path: Path
+) -> None:
+    given = [torch.zeros(shape) for shape in arguments]
+    with pytest.raises(ValueError, match=message):
+        getattr(plotting, name)(*given, tmp_path / "x.png")
+    assert not (tmp_path / "x.png").exists()

@@ -1,4 +1,4 @@
-"""Learning curves."""
+"""Curves: losses over the epochs, and a bound over the noise levels."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 
+from torch import Tensor
+
+from pyro_genmodels._checks import check
+from pyro_genmodels._typing import Float
 from pyro_genmodels.plotting.saving import saved_figure
 
 
@@ -48,6 +52,49 @@ def save_curves(
         axes.set(xlabel="epoch", ylabel="nats per example" if unit == "nats" else shown)
         axes.set_ylim(*_limits([loss for losses in curves.values() for loss in losses]))
         axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend()
+
+
+def save_rates(
+    rates: Float[Tensor, "*batch num_rates"],
+    levels: Float[Tensor, " num_levels"],
+    path: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+) -> None:
+    """Draw what each noise level of a diffusion model adds to its bound.
+
+    The area under the curve is the KL divergence of all steps, the mean over the data. Where it is
+    high, more steps would tighten the bound.
+
+    Args:
+        rates: Nats for each step and, last, of the noisiest state, ``(*batch, T + 1)``, as
+            :meth:`DiffusionModel.rates <pyro_genmodels.models.DiffusionModel.rates>` gives them.
+        levels: The chain's noise levels ``(T + 1,)``.
+        path: PNG file to replace.
+        title: Text above.
+
+    Raises:
+        ValueError: If there are no data or no steps, or not one noise level for each rate.
+
+    Example:
+        >>> save_rates(torch.rand(10, 5), torch.arange(5.0), "rates.png")  # doctest: +SKIP
+    """
+    count = len(levels)
+    check(count >= 2, "levels", "be those of one step or more", tuple(levels.shape))
+    fits = rates.numel() > 0 and rates.shape[-1] == count
+    check(fits, "rates", f"hold {count} for each example", tuple(rates.shape))
+    mean = rates.detach().cpu().double().reshape(-1, count).mean(0)
+    grid = levels.detach().cpu().double()
+    density = mean[:-1] / grid.diff()
+    with saved_figure(path, title) as figure:
+        axes = figure.subplots()
+        # Each step's height between the log SNR of its ends.
+        label = f"steps: {float(mean[:-1].sum()):.4g} nats, last state: {float(mean[-1]):.2g} nats"
+        axes.stairs(density.flip(0).numpy(), (-grid).flip(0).numpy(), fill=True, label=label)
+        axes.set(xlabel="log SNR", ylabel="nats per unit of log SNR")
+        axes.margins(x=0)
         axes.grid(alpha=0.3)
         axes.legend()
 

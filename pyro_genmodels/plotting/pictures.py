@@ -15,7 +15,7 @@ from pyro_genmodels._modules import evaluating, first_tensor
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.data import Column
 from pyro_genmodels.plotting.sheets import save_sheet
-from pyro_genmodels.plotting.vectors import save_pairs, save_vectors
+from pyro_genmodels.plotting.vectors import save_pairs, save_point_panels, save_vectors
 
 
 @integers_checked
@@ -143,3 +143,56 @@ def save_traversals(
     with torch.no_grad(), evaluating(model):
         images = model.decode(latents.flatten(0, 1).to(like), context).mean
     save_sheet(images, model.num_levels, path, columns=num_steps, margin=1)
+
+
+@integers_checked
+def save_trajectory(
+    states: Float[Tensor, "num_states n *event"],
+    levels: Float[Tensor, " num_levels"],
+    path: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+) -> None:
+    """Draw how a diffusion model's chains lead from noise to data, from left to right.
+
+    Images stand on a sheet with a row for each chain. Of vectors the first two elements are drawn
+    as points, a panel for each state. Below each state is its log SNR, minus its noise level.
+
+    Args:
+        states: States ``(num_states, n, C, H, W)`` or ``(num_states, n, D)``, ``D`` at least 2, as
+            :meth:`DiffusionModel.trajectory <pyro_genmodels.models.DiffusionModel.trajectory>`
+            gives them.
+        levels: Their noise levels.
+        path: PNG file to replace.
+        title: Text above.
+
+    Raises:
+        ValueError: If there are no states, not one noise level for each, or they are neither images
+            nor vectors of two elements or more.
+
+    Example:
+        >>> from pyro_genmodels.models import DiffusionModel
+        >>> states, levels = DiffusionModel((2,), num_steps=8).trajectory(100, num_states=3)
+        >>> save_trajectory(states, levels, "trajectory.png")  # doctest: +SKIP
+    """
+    check(states.numel() > 0, "states", "hold at least one state", "none")
+    fits = tuple(levels.shape) == (len(states),)
+    check(fits, "levels", f"have shape ({len(states)},), one for each state", tuple(levels.shape))
+    kind = states.dim() == 5 or (states.dim() == 3 and states.shape[-1] >= 2)
+    rule = "be images or vectors of two elements or more, (num_states, n, *event)"
+    check(kind, "states", rule, tuple(states.shape))
+    names = [f"{-level:.1f}" for level in levels.tolist()]
+    if states.dim() == 3:
+        points = {f"log SNR {name}": z for name, z in zip(names, states, strict=True)}
+        save_point_panels(points, path, title=title)
+        return
+    rows = states.transpose(0, 1)
+    save_sheet(
+        rows.flatten(0, 1),
+        None,
+        path,
+        columns=len(states),
+        title=title,
+        labels=names * len(rows),
+        margin=1,
+    )

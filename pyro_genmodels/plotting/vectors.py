@@ -89,6 +89,21 @@ def save_pairs(
         axes.legend()
 
 
+def save_point_panels(
+    points: Mapping[str, Tensor], path: str | os.PathLike[str], *, title: str | None = None
+) -> None:
+    """Save points, the first two elements of vectors, in panels with equal axes side by side."""
+    size = 2.0 * len(points) + 0.4
+    with saved_figure(path, title, (size, 2.5)) as figure:
+        grid = figure.subplots(1, len(points), sharex=True, sharey=True, squeeze=False)
+        for axes, (name, values) in zip(grid[0], points.items(), strict=True):
+            x, y = _rows(values)[:, :2].T
+            axes.scatter(x, y, s=float(np.clip(3000 / len(x), 2, 14)), alpha=0.6, linewidths=0)
+            axes.set_title(name, fontsize=9)
+            axes.set_aspect("equal", adjustable="datalim")
+            axes.tick_params(labelsize=7)
+
+
 class _Axis:
     """One column of vectors: its values by part, its range, and whether they are whole numbers."""
 

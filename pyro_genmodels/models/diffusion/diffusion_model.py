@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -35,7 +36,9 @@ from pyro_genmodels.models.diffusion.encoding import ChainData
 from pyro_genmodels.models.diffusion.estimator import DataEstimator
 from pyro_genmodels.models.diffusion.level_sampler import StepSampler
 from pyro_genmodels.models.diffusion.samplers.ancestral import Ancestral
-from pyro_genmodels.models.diffusion.samplers.choice import chosen
+from pyro_genmodels.models.diffusion.samplers.base import Sampler
+from pyro_genmodels.models.diffusion.samplers.choice import SamplerName, chosen
+from pyro_genmodels.models.diffusion.samplers.guidance import ClassifierGuidance
 from pyro_genmodels.models.diffusion.sampling import SampledDiffusion
 from pyro_genmodels.nets import (
     Cosine,
@@ -411,6 +414,54 @@ class DiffusionModel(SampledDiffusion):
         device = self.schedule.device
         index = torch.arange(part.start + 1, part.stop + 1, device=device)
         return over_event(index, len(batch)).expand(-1, *batch)
+
+    @torch.no_grad()
+    @integers_checked
+    def trajectory(
+        self,
+        num_samples: int = 1,
+        context: Tensor | None = None,
+        *,
+        num_states: int = 9,
+        sampler: SamplerName | Sampler = "ancestral",
+        num_steps: int | None = None,
+        guidance: float | ClassifierGuidance = 1.0,
+    ) -> tuple[Float[Tensor, "num_states num_samples *batch_values"], Float[Tensor, " num_states"]]:
+        """Draw chains, and return some of their states from noise to data, to look at.
+
+        :func:`plotting.save_trajectory <pyro_genmodels.plotting.save_trajectory>` draws them.
+
+        Args:
+            num_samples: Number of chains (for each context).
+            context: Labels or features ``(*batch, ...)``, if the model is conditional.
+            num_states: Number of states, evenly spaced among the steps, with both ends.
+            sampler: As in :meth:`sample`.
+            num_steps: As in :meth:`sample`.
+            guidance: As in :meth:`sample`.
+
+        Returns:
+            States ``(num_states, num_samples, *batch, *values)`` and their noise levels, falling.
+
+        Raises:
+            ValueError: If a number is impossible or the context does not fit.
+
+        Example:
+            >>> network = DenoisingNetwork(channels=8, num_blocks=1)
+            >>> model = DiffusionModel((1, 8, 8), num_levels=17, num_steps=4, network=network)
+            >>> states, levels = model.trajectory(2, num_states=3)
+            >>> states.shape, bool(levels[0] > levels[-1])
+            (torch.Size([3, 2, 1, 8, 8]), True)
+        """
+        check_positive(num_samples=num_samples)
+        _, context, batch = self._checked(None, context)
+        chain, way = self._chain(context, sampler, num_steps, guidance)
+        most = len(chain.levels)
+        check(2 <= num_states <= most, "num_states", f"lie from 2 to {most}", num_states)
+        index = torch.linspace(0, most - 1, num_states).round().long().tolist()
+        with evaluating(self), self._aside():
+            z = self._noise((num_samples, *batch))
+            states = enumerate(itertools.chain([z], way.walk(chain, z)))
+            return torch.stack([z for i, z in states if i in index]), chain.levels.flip(0)[index]
 
     def sampling_differences(self, **options: Any) -> list[str]:
         """Name the sampler, the number of steps and the guidance, if they are not the model's own.
