@@ -49,8 +49,14 @@ class WeightAverage:
             self._set(current)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the module's ``state_dict`` with averaged parameters."""
-        return {**self.module.state_dict(), **self.average}
+        """Return the module's ``state_dict`` with averaged parameters, under all their names."""
+        state = dict(self.module.state_dict())
+        if self.average:
+            # A part that two others share has its parameters in the state under two names.
+            of_parameter = {id(p): name for name, p in self.module.named_parameters()}
+            for name, parameter in self.module.named_parameters(remove_duplicate=False):
+                state[name] = self.average[of_parameter[id(parameter)]]
+        return state
 
     def load_state_dict(self, state: dict[str, Any], steps: int) -> None:
         """Take up an average again after ``steps`` steps."""
