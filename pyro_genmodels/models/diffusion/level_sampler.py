@@ -9,6 +9,7 @@ from torch import nn
 
 from pyro_genmodels._checks import integers_checked
 from pyro_genmodels._typing import Float, Int, Tensor
+from pyro_genmodels.nets.layers import sum_over_ranks
 
 _MOST_BINS = 100
 _DECAY = 0.98
@@ -98,7 +99,7 @@ class StepSampler(nn.Module):
     def learn(self, drawn: DrawnSteps, terms: Float[Tensor, "*batch"]) -> None:
         """Take the terms at drawn steps, without their weights, into the running means.
 
-        In training mode only.
+        In eval mode the means stay. The ranks of a distributed run take each other's terms, too.
 
         Args:
             drawn: What :meth:`draw` returned.
@@ -110,6 +111,8 @@ class StepSampler(nn.Module):
         squares = terms.detach().double().flatten().square()
         fresh = torch.zeros_like(self.squares).index_add_(0, bins, squares)
         counts = torch.zeros_like(self.counts).index_add_(0, bins, torch.ones_like(squares))
+        sum_over_ranks(fresh)
+        sum_over_ranks(counts)
         # Only bins that were drawn forget; a term that is not finite is reported elsewhere.
         decay = torch.where(counts > 0, _DECAY, 1.0)
         usable = fresh.isfinite()
