@@ -5,16 +5,24 @@ examples; :class:`Estimate` turns them into a mean with its standard error.
 """
 
 from pyro_genmodels._modules import evaluating
-from pyro_genmodels.metrics.bounds import WeightedModel, elbo, importance_weighted_bound
+from pyro_genmodels.metrics.bounds import (
+    EvidenceBounds,
+    WeightedModel,
+    elbo,
+    evidence_bounds,
+    importance_weighted_bound,
+)
 from pyro_genmodels.metrics.estimate import Estimate, atypicality, bits_per_dim, paired_gap
 
 __all__ = [
     "Estimate",
+    "EvidenceBounds",
     "WeightedModel",
     "atypicality",
     "bits_per_dim",
     "elbo",
     "evaluating",
+    "evidence_bounds",
     "importance_weighted_bound",
     "paired_gap",
 ]

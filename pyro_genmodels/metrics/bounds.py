@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 
@@ -27,6 +27,75 @@ class WeightedModel(Protocol):
         """Return log p(x, z) - log q(z | x) in nats, ``(num_particles, *batch)``."""
 
 
+class EvidenceBounds(NamedTuple):
+    """Both bounds on each example's log-evidence, from the same log-weights.
+
+    Attributes:
+        elbo: Evidence lower bound at beta = 1, nats, ``(*batch)``.
+        importance_weighted: Importance-weighted bound, nats, ``(*batch)``; never below the other.
+    """
+
+    elbo: Tensor
+    importance_weighted: Tensor
+
+
+@integers_checked
+def evidence_bounds(
+    model: WeightedModel,
+    x: Num[Tensor, "..."],
+    context: Num[Tensor, "..."] | None = None,
+    *,
+    num_particles: int = 100,
+    chunk_size: int = 512,
+    **options: Any,
+) -> EvidenceBounds:
+    """Estimate :func:`elbo` and :func:`importance_weighted_bound` in one pass.
+
+    Runs in eval mode without gradients; the weights of one example are never all in memory.
+
+    Args:
+        model: Any object with ``log_weights``.
+        x: Data ``(*batch, *event)``, one example or more.
+        context: What the model is conditioned on, if anything; its batch shape expands to that of
+            the data.
+        num_particles: Draws from the guide, for each example.
+        chunk_size: Most draws evaluated at once; memory grows with it alone.
+        **options: Further arguments of the model's ``log_weights``, such as a diffusion model's
+            ``num_steps``.
+
+    Returns:
+        One value of each per example, ``(*batch)``, float64.
+
+    Raises:
+        ValueError: If there is no example, or the context does not fit.
+
+    Example:
+        >>> from pyro_genmodels.models import VAE
+        >>> vae = VAE((4,), latent_dim=2)
+        >>> found = evidence_bounds(vae, torch.randn(3, 4), num_particles=5)
+        >>> bool((found.elbo <= found.importance_weighted).all())
+        True
+    """
+    check_positive(num_particles=num_particles, chunk_size=chunk_size)
+    batch, x, context = _flattened(model, x, context)
+    particles = min(num_particles, chunk_size)
+    counts = [min(particles, num_particles - i) for i in range(0, num_particles, particles)]
+    rows = max(1, chunk_size // particles)
+    parts = []
+    with torch.no_grad(), evaluating(model):
+        for start in tracked(range(0, len(x), rows), "evaluating"):
+            part = slice(start, start + rows)
+            given = None if context is None else context[part]
+            weights = [
+                _reduced(model.log_weights(x[part], given, num_particles=n, **options))
+                for n in counts
+            ]
+            sums, logs = (torch.stack(each) for each in zip(*weights, strict=True))
+            parts.append((sums.sum(0), logs.logsumexp(0)))
+    total, log_total = (torch.cat(each).reshape(batch) for each in zip(*parts, strict=True))
+    return EvidenceBounds(total / num_particles, log_total - math.log(num_particles))
+
+
 @integers_checked
 def elbo(
     model: WeightedModel,
@@ -35,6 +104,7 @@ def elbo(
     *,
     num_particles: int = 1,
     chunk_size: int = 512,
+    **options: Any,
 ) -> Float[Tensor, "*batch"]:
     """Estimate each example's evidence lower bound at beta = 1, in nats.
 
@@ -47,6 +117,7 @@ def elbo(
             the data.
         num_particles: Draws from the guide to average over, for each example.
         chunk_size: Most draws evaluated at once; memory grows with it alone.
+        **options: Further arguments of the model's ``log_weights``.
 
     Returns:
         One value per example, ``(*batch)``, float64.
@@ -54,8 +125,8 @@ def elbo(
     Raises:
         ValueError: If there is no example, or the context does not fit.
     """
-    total = _over_chunks(model, x, context, num_particles, chunk_size, Tensor.sum)
-    return total / num_particles
+    sizes = {"num_particles": num_particles, "chunk_size": chunk_size}
+    return evidence_bounds(model, x, context, **sizes, **options).elbo
 
 
 @integers_checked
@@ -66,6 +137,7 @@ def importance_weighted_bound(
     *,
     num_particles: int = 100,
     chunk_size: int = 512,
+    **options: Any,
 ) -> Float[Tensor, "*batch"]:
     r"""Estimate each example's importance-weighted bound on the log-evidence, in nats.
 
@@ -81,6 +153,7 @@ def importance_weighted_bound(
             the data.
         num_particles: Draws K from the guide, for each example.
         chunk_size: Most draws evaluated at once; memory grows with it alone.
+        **options: Further arguments of the model's ``log_weights``.
 
     Returns:
         One value per example, ``(*batch)``, float64.
@@ -92,35 +165,14 @@ def importance_weighted_bound(
         Burda et al. (2016), Importance Weighted Autoencoders, eq. 8.
         https://arxiv.org/abs/1509.00519
     """
-    total = _over_chunks(model, x, context, num_particles, chunk_size, Tensor.logsumexp)
-    return total - math.log(num_particles)
+    sizes = {"num_particles": num_particles, "chunk_size": chunk_size}
+    return evidence_bounds(model, x, context, **sizes, **options).importance_weighted
 
 
-def _over_chunks(
-    model: WeightedModel,
-    x: Tensor,
-    context: Tensor | None,
-    num_particles: int,
-    chunk_size: int,
-    reduce: Callable[[Tensor, int], Tensor],
-) -> Tensor:
-    """Reduce the log-weights over particles, at most ``chunk_size`` of them at a time.
-
-    What the parts of an example's particles give is reduced again.
-    """
-    check_positive(num_particles=num_particles, chunk_size=chunk_size)
-    batch, x, context = _flattened(model, x, context)
-    particles = min(num_particles, chunk_size)
-    counts = [min(particles, num_particles - i) for i in range(0, num_particles, particles)]
-    rows = max(1, chunk_size // particles)
-    results = []
-    with torch.no_grad(), evaluating(model):
-        for start in tracked(range(0, len(x), rows), "evaluating"):
-            part = slice(start, start + rows)
-            given = None if context is None else context[part]
-            weights = (model.log_weights(x[part], given, num_particles=n) for n in counts)
-            results.append(reduce(torch.stack([reduce(w.double(), 0) for w in weights]), 0))
-    return torch.cat(results).reshape(batch)
+def _reduced(log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what both bounds need of some particles' log-weights: two sums, float64."""
+    precise = log_weights.double()
+    return precise.sum(0), precise.logsumexp(0)
 
 
 def _flattened(
