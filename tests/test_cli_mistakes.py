@@ -111,6 +111,7 @@ def test_weights_alone_do_not_resume(run: Path, capsys: pytest.CaptureFixture[st
         ("sample {run} --device foo", "`device` must be one that torch can use; got 'foo'"),
         ("evaluate {run} --device foo", "`device` must be one that torch can use; got 'foo'"),
         ("evaluate {run} --particles 0", "`num_particles` must be positive; got 0"),
+        ("evaluate {run} --num_steps 9", "`num_steps` must be left out"),
         ("reconstruct {run} --out {tmp}/x.pt", "`out` must be a file that ends in .png"),
         ("train vae --data digits --max_epoch 1", "did you mean --max_epochs"),
         ("train vae --data digits --model.latentdim 1", "did you mean --model.latent_dim"),

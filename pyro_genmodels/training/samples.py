@@ -61,13 +61,25 @@ def save_picture(
     folder: Path,
     settings: TrainingSettings,
     epoch: int | None = None,
+    *,
+    is_preview: bool = False,
 ) -> None:
-    """Draw samples into ``samples.png``, unless none are asked for; random states stay."""
+    """Draw samples into ``samples.png``, unless none are asked for; random states stay.
+
+    Args:
+        model: The model.
+        source: Its data.
+        folder: The run's folder.
+        settings: How it is trained.
+        epoch: The epoch of its weights.
+        is_preview: Draw by the model's ``preview_options``, which the title names.
+    """
     if settings.num_samples:
         context = _features(model, source, settings.num_samples)
+        options = model.preview_options if is_preview else {}
         with seeded(settings.seed):
-            samples = draw_samples(model, settings.num_samples, context)
-        title, labels = picture_title(model, source, epoch=epoch), None
+            samples = draw_samples(model, settings.num_samples, context, **options)
+        title, labels = picture_title(model, source, epoch=epoch, **options), None
         if model.num_classes is not None:
             labels = torch.arange(len(samples)) % model.num_classes
         draw_picture(samples, model, source, folder / "samples.png", title=title, labels=labels)
@@ -118,6 +130,7 @@ def picture_title(
     *,
     epoch: int | None = None,
     temperature: float | None = None,
+    num_steps: int | None = None,
 ) -> str:
     """Return the title of a run's pictures: ``"VAE on Digits, epoch 12"``.
 
@@ -126,6 +139,7 @@ def picture_title(
         source: Its data.
         epoch: The epoch of its weights.
         temperature: At which it was sampled.
+        num_steps: Steps of its chain, if they are not the model's own.
 
     Example:
         >>> from pyro_genmodels.models import VAE
@@ -134,6 +148,7 @@ def picture_title(
     """
     facts = {"epoch": epoch, "temperature": temperature}
     known = [f"{name} {value:g}" for name, value in facts.items() if value is not None]
+    known += [] if num_steps is None else [f"{num_steps} steps"]
     name = model.display_name if source is None else f"{model.display_name} on {source.name}"
     return ", ".join([name, *known])
 

@@ -75,7 +75,8 @@ def score(digits: data.Digits, path: Path) -> tuple[float, float, float]:
     start = time.process_time()
     found = training.evaluate(loaded(digits, path), digits, split="test", progress=False)
     seconds = time.process_time() - start
-    assert found.elbo is not None and found.importance_weighted is not None
+    assert found.elbo is not None
+    assert found.importance_weighted is not None
     bits = [each.bits_per_dim((1, 8, 8)).mean for each in (found.elbo, found.importance_weighted)]
     return bits[0], bits[1], seconds
 

@@ -48,9 +48,7 @@ class Shrunk(nn.Module):
         self.share = nn.Parameter(torch.full(shape, 0.3)) if learned else None
         self.rank = len(shape)
 
-    def forward(
-        self, z: Tensor, level: Tensor, context: Tensor | None
-    ) -> distributions.Denoised:
+    def forward(self, z: Tensor, level: Tensor, context: Tensor | None) -> distributions.Denoised:
         kept = torch.sigmoid(-level).reshape(*level.shape, *[1] * self.rank)
         x = self.weight * kept.to(z) * z
         share = None if self.share is None else (self.share + 0 * z).sigmoid()
@@ -249,9 +247,7 @@ DISTRIBUTIONS: Cases = {
             dtype=torch.float64,
         )
     ),
-    "ReverseDiffusion": lambda: Case(
-        distributions.ReverseDiffusion(Shrunk(3), LEVELS, (3,), (2,))
-    ),
+    "ReverseDiffusion": lambda: Case(distributions.ReverseDiffusion(Shrunk(3), LEVELS, (3,), (2,))),
     "ReverseDiffusion/context": lambda: Case(
         distributions.ReverseDiffusion(
             Shrunk(3), LEVELS, (3,), (2,), context=features(3), variance="forward"

@@ -129,9 +129,7 @@ MODELS: Cases = {
     ),
     "DiffusionModel/image": lambda: Case(diffusion(2, 1, 3, num_levels=2)),
     "DiffusionModel/labels": lambda: Case(
-        diffusion(
-            2, num_classes=3, objective=models.DiffusionObjective(context_dropout=0.2)
-        ),
+        diffusion(2, num_classes=3, objective=models.DiffusionObjective(context_dropout=0.2)),
         context=LABELS,
     ),
     "DiffusionModel/learned-variance": lambda: Case(

@@ -21,6 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="posterior draws per example (default: mostly 100)",
     )
+    parser.add_argument(
+        "--num_steps",
+        type=int,
+        default=None,
+        help="of a diffusion model: steps of its chain (default: the model's own, which it was "
+        "trained for; the score says which)",
+    )
     parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
 
 
@@ -33,7 +40,7 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     device = torch_device(arguments.device)
     model = training.load(arguments.run_folder, allow=arguments.allow).to(device)
     source = run_source(arguments, model)
-    with usage("num_particles"):
-        options = {"split": arguments.split, "num_particles": arguments.particles}
-        print(training.evaluate(model, source, **options))
+    with usage("num_particles", "num_steps"):
+        sizes = {"num_particles": arguments.particles, "num_steps": arguments.num_steps}
+        print(training.evaluate(model, source, split=arguments.split, **sizes))
     return 0

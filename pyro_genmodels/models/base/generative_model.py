@@ -38,6 +38,7 @@ from pyro_genmodels.models.base.random_weights import (
 )
 from pyro_genmodels.models.base.shared_pass import SharedPass, note_source
 from pyro_genmodels.models.base.standardization import Standardization, StandardizedModel
+from pyro_genmodels.nets import NoiseSchedule
 
 
 class GenerativeModel(Configured, RegisteredModule, CheckedArguments, StandardizedModel, Abstract):
@@ -55,9 +56,11 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
 
     Training, evaluation, compression, pictures and the command line ask a model what it offers and
     never which class it is. A subclass overrides what differs from the defaults:
-    ``training_defaults`` and ``make_elbo``; :attr:`bound_kind`, ``default_particles`` and
-    :meth:`report` for its evaluation; and ``decodes_vectors``, ``can_complete``, ``compresses`` and
-    ``has_second_stage``, each with the methods that it names.
+    ``training_defaults``, ``make_elbo``, :meth:`undecayed_parameters` and :attr:`preview_options`
+    for its training; :attr:`bound_kind`, ``default_particles``, ``default_chunk_size``,
+    ``weights_are_costly``, :meth:`bound_notes` and :meth:`report` for its evaluation; and
+    ``decodes_vectors``, ``can_complete``, ``compresses`` and ``has_second_stage``, each with the
+    methods that it names.
 
     Args:
         event_shape: Sizes of one data point, ``(C, H, W)`` or ``(D,)``.
@@ -79,6 +82,12 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
 
     default_particles: ClassVar[int] = 100
     """Draws from the posterior per example in an evaluation."""
+
+    weights_are_costly: ClassVar[bool] = False
+    """Whether log-weights take many evaluations of the network, as those of a whole chain do.
+
+    Then validation leaves :meth:`rates` out, and an evaluation takes both bounds from one pass.
+    """
 
     trains_on_estimates: ClassVar[bool] = False
     """Whether an ELBO in training is an unbiased estimate, whose exponential is no weight.
@@ -176,6 +185,15 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
         self._checked_alone(x, context)
         return {}
 
+    def bound_notes(self, num_steps: int | None = None) -> list[str]:
+        """Return what an evaluation adds to the name of its bound: ``["256 steps"]`` of a chain.
+
+        Args:
+            num_steps: Number of steps that it scores, of a model whose ``log_weights`` takes it;
+                ``None`` for the model's own.
+        """
+        return []
+
     @property
     def prior_kind(self) -> str | None:
         """Which prior the codes have, ``"uniform"`` or ``"learned"``; ``None`` without codes."""
@@ -248,6 +266,32 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
         """
         temperature = options.get("temperature")
         return [] if temperature in (None, 1) else [f"temperature {temperature:g}"]
+
+    @property
+    def default_chunk_size(self) -> int:
+        """Draws that an evaluation takes at once.
+
+        With 512 vectors of 64 elements, Pyro's own work takes longer than a dense network's. Images
+        have enough arithmetic in 512, and sequences of levels networks whose memory grows with
+        their steps.
+        """
+        if len(self.event_shape) > 1 or self.num_levels is not None:
+            return 512
+        return max(512, min(8192, 2**18 // self.event_shape.numel()))
+
+    @property
+    def preview_options(self) -> Mapping[str, Any]:
+        """Further arguments of :meth:`sample` for pictures drawn while training goes on.
+
+        For a model whose own way to draw outlasts an epoch; nothing by default.
+        """
+        return {}
+
+    @property
+    def scoring_options(self) -> frozenset[str]:
+        """Names of the further arguments of :meth:`log_weights`: ``"num_steps"``."""
+        usual = {"x", "context", "num_particles"}
+        return frozenset(inspect.signature(self.log_weights).parameters) - usual
 
     @property
     def can_be_traced(self) -> bool:
@@ -550,6 +594,14 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
             for name, site in latents.items()
             if name in sites
         }
+
+    def undecayed_parameters(self) -> list[str]:
+        """Name the parameters that weight decay should leave alone: those of noise schedules.
+
+        :func:`~pyro_genmodels.training.fit` does so. For an optimizer of your own make two groups.
+        """
+        schedules = [(n, m) for n, m in self.named_modules() if isinstance(m, NoiseSchedule)]
+        return [f"{name}.{part}" for name, schedule in schedules for part in schedule.undecayed]
 
     def beside_elbo(self) -> list[str]:
         """Name what the training objective has beside the ELBO at beta one; nothing, if it is that.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import Any
@@ -89,6 +90,11 @@ class ELBOLoss(nn.Module):
         check(not beside, "model", rule, beside)
         rule = "be False without importance=True"
         check(importance or not doubly_reparameterized, "doubly_reparameterized", rule, True)
+        if importance and model.weights_are_costly:
+            whole = f"a whole chain ({', '.join(model.bound_notes())}) per example and particle"
+            name = type(model).__name__
+            cost = f"importance weights of {name} take {whole}, where the ELBO takes one step"
+            warnings.warn(f"{cost}; their gradient evaluates it again", stacklevel=3)
         model.take_loaded_values()
         self.model = model
         self.num_particles, self.importance = num_particles, importance

@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Literal
 import pyro
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from pyro_genmodels._batching import over_event
 from pyro_genmodels._checks import check, check_choice, check_positive, integers_checked
@@ -60,6 +59,8 @@ _SCHEDULES: Mapping[str, type[NoiseSchedule]] = MappingProxyType(
 # Of continuous data, whose finest structure nobody knows: the ends are learned.
 _FIRST, _LAST = -10.0, 5.0
 _ONE_LEVEL = "one level"
+# Of chains drawn for a picture while training goes on.
+_PREVIEW_STEPS = 32
 
 
 class DiffusionModel(SampledDiffusion):
@@ -125,6 +126,8 @@ class DiffusionModel(SampledDiffusion):
 
     default_particles: ClassVar[int] = 8
 
+    weights_are_costly: ClassVar[bool] = True
+
     trains_on_estimates: ClassVar[bool] = True
 
     def __init__(
@@ -181,6 +184,15 @@ class DiffusionModel(SampledDiffusion):
         return self.estimator.schedule
 
     @property
+    def default_chunk_size(self) -> int:
+        """Eight data points with the default particles.
+
+        The network's batches are as large as those of more, since they hold steps in the place of
+        data, and a bar moves more often.
+        """
+        return 64
+
+    @property
     def standardization_scale(self) -> ScaleName | None:
         """One for each element of a vector, and one for all of an image."""
         if self.num_levels is not None:
@@ -191,6 +203,17 @@ class DiffusionModel(SampledDiffusion):
     def can_be_traced(self) -> bool:
         """Whether nothing but the network runs; training moves the means that steps go by."""
         return not self.training
+
+    @property
+    def preview_options(self) -> Mapping[str, Any]:
+        """A chain of few steps."""
+        return {"num_steps": _PREVIEW_STEPS} if self.num_steps > _PREVIEW_STEPS else {}
+
+    def bound_notes(self, num_steps: int | None = None) -> list[str]:
+        """Return the number of steps, and the model's own if another one is scored."""
+        if num_steps in (None, self.num_steps):
+            return [f"{self.num_steps} steps"]
+        return [f"{num_steps} steps instead of {self.num_steps}"]
 
     def levels(self, num_steps: int | None = None) -> Float[Tensor, " levels"]:
         """Return the chain's noise levels, rising.
@@ -283,7 +306,8 @@ class DiffusionModel(SampledDiffusion):
             terms = self._continuous_terms(values, context, drawn.place, keep)
         else:
             terms = self._step_terms(values, context, drawn.step, keep)
-        self.step_sampler.learn(drawn, terms)
+        if any(p.requires_grad for p in self.parameters()):  # a frozen model stays as it is
+            self.step_sampler.learn(drawn, terms)
         return drawn.weight.to(terms) * terms
 
     def _step_terms(
@@ -459,7 +483,7 @@ class DiffusionModel(SampledDiffusion):
         check(2 <= num_states <= most, "num_states", f"lie from 2 to {most}", num_states)
         index = torch.linspace(0, most - 1, num_states).round().long().tolist()
         with evaluating(self), self._aside():
-            z = self._noise((num_samples, *batch))
+            z = self._noise(chain, (num_samples, *batch))
             states = enumerate(itertools.chain([z], way.walk(chain, z)))
             return torch.stack([z for i, z in states if i in index]), chain.levels.flip(0)[index]
 
@@ -504,9 +528,7 @@ class DiffusionModel(SampledDiffusion):
         return super().beside_elbo() + self.objective.names + passes
 
 
-def _schedule(
-    schedule: str | NoiseSchedule, data: ChainData, *, is_learned: bool
-) -> NoiseSchedule:
+def _schedule(schedule: str | NoiseSchedule, data: ChainData, *, is_learned: bool) -> NoiseSchedule:
     """Return a schedule, whose parameters are fixed unless the objective says something of them."""
     if isinstance(schedule, NoiseSchedule):
         learns = any(p.requires_grad for p in schedule.parameters())

@@ -205,7 +205,8 @@ class Pictures(lightning.Callback):
         start = time.monotonic()
         if trainer.is_global_zero and self.spent <= _PICTURE_SHARE * (start - self._since):
             epoch = trainer.current_epoch + 1
-            save_picture(pl_module.model, pl_module.source, self.run, pl_module.settings, epoch)
+            model, source = pl_module.model, pl_module.source
+            save_picture(model, source, self.run, pl_module.settings, epoch, is_preview=True)
             self._save_curves(trainer, pl_module)
             self.spent += time.monotonic() - start
 

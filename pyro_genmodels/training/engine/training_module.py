@@ -103,21 +103,29 @@ class TrainingModule(lightning.LightningModule):
         """Return optimizer and schedule."""
         settings = self.settings
         options: dict[str, Any] = {"lr": settings.learning_rate}
-        if settings.weight_decay:
-            options["weight_decay"] = settings.weight_decay
+        options["weight_decay"] = settings.weight_decay  # also of zero: AdamW's own is another
         if settings.epsilon is not None and settings.optimizer != "sgd":
             options["eps"] = settings.epsilon
         # Fused steps unscale by themselves, which Lightning's clipping under autocast refuses.
         fused = settings.optimizer in _FUSED and "mixed" not in settings.precision
         # Else all parameters together, which on the processor is not the default.
         options["fused" if fused else "foreach"] = True
-        trainable = [p for p in self.parameters() if p.requires_grad]
-        optimizer = _OPTIMIZERS[settings.optimizer](trainable, **options)
+        optimizer = _OPTIMIZERS[settings.optimizer](self._parameter_groups(), **options)
         if settings.schedule == "constant" and not settings.warmup_steps:
             return optimizer
         # A function: torch keeps nothing of it in the state, of a bound method its attributes.
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._rate(step))
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the trainable parameters, those that weight decay leaves alone in the second."""
+        trainable = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        undecayed = trainable.keys() & set(self.model.undecayed_parameters())
+        if not undecayed or not self.settings.weight_decay:
+            return [{"params": list(trainable.values())}]
+        decayed = [p for name, p in trainable.items() if name not in undecayed]
+        spared = [p for name, p in trainable.items() if name in undecayed]
+        return [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
 
     def _rate(self, step: int) -> float:
         rise = min(1.0, (step + 1) / (self.settings.warmup_steps + 1))
@@ -214,7 +222,8 @@ class TrainingModule(lightning.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect the bound of each example, at beta = 1."""
         x, context = batch
-        if batch_idx == 0:  # one batch tells enough, and the pass is one more
+        # One batch tells enough, and the pass is one more.
+        if batch_idx == 0 and not self.model.weights_are_costly:
             self.rates = _summary(self.model.rates(x, context))
         self._validation.append(self.loss.bound(x, context).detach().double().cpu())
 
