@@ -28,6 +28,7 @@ from pyro_genmodels.nets.noise_schedules.linear_log_snr import Geometric, Linear
 from pyro_genmodels.nets.pixelcnn.pixelcnn import PixelCNNNet
 from pyro_genmodels.nets.pixelcnn_pp.pixelcnn_pp import PixelCNNPlusPlusNet
 from pyro_genmodels.nets.pixelrnn.pixelrnn import PixelRNNNet
+from pyro_genmodels.nets.scores.energy_gradient import EnergyGradient
 from pyro_genmodels.nets.sequences.char_rnn import CharRNNNet
 from pyro_genmodels.nets.sequences.made import MADENet
 from pyro_genmodels.nets.sequences.ngram import NGramNet
@@ -53,6 +54,7 @@ __all__ = [
     "Cosine",
     "Denoiser",
     "DenseDenoiser",
+    "EnergyGradient",
     "GatedPixelCNNNet",
     "Geometric",
     "GlowNet",

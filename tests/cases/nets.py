@@ -165,6 +165,22 @@ NETS: Cases = {
         (3,),
         features(2),
     ),
+    "EnergyGradient": lambda: Case(
+        nets.EnergyGradient(nets.MLP(3, 2, hidden=(4,), activation="silu")), (3,)
+    ),
+    "EnergyGradient/labels": lambda: Case(
+        nets.EnergyGradient(nets.MLP(3, 1, hidden=(4,), activation="tanh", num_classes=3)),
+        (3,),
+        LABELS,
+    ),
+    "EnergyGradient/map": lambda: Case(
+        nets.EnergyGradient(
+            nets.ConvNet(2, 1, hidden=(4,), activation="softplus", context_shape=(1, 3, 4)),
+            event_dim=3,
+        ),
+        (2, 3, 4),
+        features(1, 3, 4),
+    ),
     "GatedPixelCNNNet": lambda: Case(gated_net(1, 4, 5), (1, 4, 5)),
     "GatedPixelCNNNet/colours": lambda: Case(gated_net(3, 3, 4, hidden_channels=7), (3, 3, 4)),
     "GatedPixelCNNNet/one-pixel-wide": lambda: Case(gated_net(2, 5, 1), (2, 5, 1)),
