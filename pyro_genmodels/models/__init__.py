@@ -61,6 +61,12 @@ from pyro_genmodels.models.likelihoods.logistic_mixture import LogisticMixtureLi
 from pyro_genmodels.models.nvae.nvae import NVAE
 from pyro_genmodels.models.nvae.objective import NVAEObjective
 from pyro_genmodels.models.published.lookup import preset, presets
+from pyro_genmodels.models.scores.score_matching import (
+    DenoisingScoreMatching,
+    ExactScoreMatching,
+    ScoreMatchingLoss,
+    SlicedScoreMatching,
+)
 from pyro_genmodels.models.vae.beta_vae import BetaVAE
 from pyro_genmodels.models.vae.delta_vae import DeltaVAE, RateCommitment
 from pyro_genmodels.models.vae.network import VAENetwork
@@ -106,10 +112,12 @@ __all__ = [
     "DeltaVAE",
     "Denoising",
     "DenoisingNetwork",
+    "DenoisingScoreMatching",
     "DiffusionModel",
     "DiffusionObjective",
     "DiscretizedLogisticLikelihood",
     "ELBOLoss",
+    "ExactScoreMatching",
     "FactorAnalysis",
     "FlowModel",
     "FlowPrior",
@@ -132,10 +140,12 @@ __all__ = [
     "PoissonLikelihood",
     "RateCommitment",
     "Sampler",
+    "ScoreMatchingLoss",
     "SemiSupervisedVAE",
     "SequenceVQVAE",
     "SequenceVQVAENetwork",
     "SharedPass",
+    "SlicedScoreMatching",
     "UniformPrior",
     "VAENetwork",
     "VQVAE2Network",
