@@ -14,6 +14,7 @@ from pyro_genmodels import (
     data,
     disentanglement,
     distributions,
+    mcmc,
     metrics,
     models,
     plotting,
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.once
 WRONG = [2.5, 16.0, "three", True, torch.tensor(2.5), None]
 
 MODULES = [transforms, distributions, data, models, metrics, disentanglement, plotting]
-MODULES += [training, compression]
+MODULES += [training, compression, mcmc]
 
 # What lets integers through unchecked, each with its reason.
 EXEMPT: dict[str, str] = {

@@ -32,7 +32,7 @@ GROUPS: dict[str, tuple[cases.Cases, tuple[type, ...]]] = {
     "data": (cases.DATA_DISTRIBUTIONS, (Distribution,)),
 }
 DOCUMENTED = [*GROUPS, "testing", "metrics", "disentanglement", "training", "plotting"]
-DOCUMENTED += ["compression", "optim"]
+DOCUMENTED += ["compression", "optim", "mcmc"]
 
 
 def exports(module: str) -> dict[str, Any]:
