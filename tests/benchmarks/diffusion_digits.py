@@ -1,11 +1,11 @@
 """How well diffusion models fit the digits: ``python tests/benchmarks/diffusion_digits.py``.
 
-Trains ``models.vdm`` with its own settings for as many epochs as are given, on one thread, with
-several seeds; the processor time of the training steps alone is printed beside. Scores all test
-digits by whole chains: the ELBO and the importance-weighted bound of eight chains each, as
-``evaluate`` does. Keeps the weights in ``--folder``.
+``train`` trains ``models.vdm`` with its own settings for as many epochs as are given, on one
+thread, with several seeds; the processor time of the training steps alone is printed beside.
+``score`` scores all test digits by whole chains: the ELBO and the importance-weighted bound of
+eight chains each, as ``evaluate`` does. Weights are kept in ``--folder`` between the two.
 
-``--samples`` takes the weights from there and compares samplers, by 2,000 samples each: how sure a
+``samples`` compares samplers with such weights, by 2,000 samples each: how sure a
 classifier of the training digits is of them (see ``digits_quality.py``), the shares of the classes,
 the distance to the nearest training digit; and from the same noise, how far few steps end from the
 solution of the probability-flow equation in a thousand.
@@ -121,29 +121,32 @@ def compare_samplers(digits: data.Digits, path: Path, seed: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    stages = ["train", "score", "samples"]
+    parser.add_argument("stages", nargs="*", default=stages[:2], choices=stages)
     parser.add_argument("--epochs", type=int, nargs="+", default=[47, 120])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "diffusion")
-    parser.add_argument("--samples", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.folder.mkdir(exist_ok=True)
     digits = data.Digits()
-    for epochs in arguments.epochs:
-        rows = []
-        for seed in arguments.seeds:
+    runs = [(epochs, seed) for epochs in arguments.epochs for seed in arguments.seeds]
+    bounds: dict[int, list[tuple[float, float]]] = {epochs: [] for epochs in arguments.epochs}
+    for stage in arguments.stages:
+        for epochs, seed in runs:
             path = arguments.folder / f"vdm_{epochs}_{seed}.pt"
-            if arguments.samples:
+            name = f"{epochs} epochs, seed {seed}"
+            if stage == "train":
+                print(f"{name}: {train(digits, seed, epochs, path):.0f} s of steps", flush=True)
+            elif stage == "samples":
+                print(name)
                 compare_samplers(digits, path, seed)
-                continue
-            seconds = train(digits, seed, epochs, path)
-            elbo, weighted, cost = score(digits, path)
-            rows.append((elbo, weighted))
-            print(
-                f"{epochs} epochs, seed {seed}: importance-weighted {weighted:.4f}, ELBO "
-                f"{elbo:.4f} bits/dim; {seconds:.0f} s of steps, {cost:.0f} s of scoring",
-                flush=True,
-            )
+            else:
+                elbo, weighted, cost = score(digits, path)
+                bounds[epochs].append((elbo, weighted))
+                found = f"importance-weighted {weighted:.4f}, ELBO {elbo:.4f} bits/dim"
+                print(f"{name}: {found}; {cost:.0f} s of scoring", flush=True)
+    for epochs, rows in bounds.items():
         if rows:
             elbo, weighted = map(statistics.mean, zip(*rows, strict=True))
             print(f"{epochs} epochs, mean: importance-weighted {weighted:.4f}, ELBO {elbo:.4f}")

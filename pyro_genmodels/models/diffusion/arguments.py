@@ -178,7 +178,7 @@ class DenoisingNetwork(ArgumentGroup):
 
     kind: Literal["auto", "unet", "sequence", "dense"] = "auto"
     _: KW_ONLY
-    channels: int = 32
+    channels: int = 24
     multipliers: Sequence[int] = (1, 2)
     num_blocks: int = 2
     attention: Sequence[int] = (2,)
