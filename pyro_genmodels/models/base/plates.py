@@ -10,8 +10,10 @@ import pyro
 import torch
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.broadcast_messenger import BroadcastMessenger
+from pyro.poutine.condition_messenger import ConditionMessenger
 from pyro.poutine.indep_messenger import IndepMessenger
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.replay_messenger import ReplayMessenger
 from pyro.poutine.runtime import _PYRO_STACK, get_plates
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
@@ -51,6 +53,16 @@ def _outer_plates() -> tuple[dict[int, int], set[int]]:
     dims = {handler.dim for handler in _PYRO_STACK if isinstance(handler, IndepMessenger)}
     sizes = {frame.dim: frame.size for frame in get_plates() if frame.dim is not None}
     return sizes, {dim for dim in dims if dim is not None and dim not in sizes}
+
+
+def replayed_value(name: str) -> Tensor | None:
+    """Return the value that a site is about to take from another trace, if it is."""
+    if any(isinstance(h, ConditionMessenger) and name in h.data for h in _PYRO_STACK):
+        return None
+    replays = (h.trace for h in _PYRO_STACK if isinstance(h, ReplayMessenger))
+    traces = [trace for trace in replays if trace is not None and name in trace]
+    # The outermost handler has the last word.
+    return traces[0].nodes[name]["value"] if traces else None
 
 
 class _BatchPlate(pyro.plate):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
@@ -204,9 +204,10 @@ class DenoisingNetwork(ArgumentGroup):
             context: What it is conditioned on.
 
         Raises:
-            ValueError: If the kind of network does not fit the data.
+            ValueError: If the network does not fit the data.
         """
         if self.network is not None:
+            _check_fits(self.network, shape, inputs, outputs, context)
             return self.network
         fitting = {1: ("dense", "sequence"), 3: ("unet",)}[len(shape)]
         kind = fitting[0] if self.kind == "auto" else self.kind
@@ -229,3 +230,23 @@ class DenoisingNetwork(ArgumentGroup):
         length = shape[0]  # of a vector; its elements' values and features become channels
         inputs, outputs = inputs // length, outputs // length
         return SequenceUNet(inputs, outputs, **sizes, **blocks, attention=factors, **shared)
+
+
+def _check_fits(
+    net: Denoiser, shape: Sequence[int], inputs: int, outputs: int, context: Mapping[str, Any]
+) -> None:
+    """Raise ``ValueError`` unless a caller's own network takes and gives what it must."""
+    along = len(shape) == 1 and len(net.input_shape) == 2  # a vector as a sequence
+    split = [
+        [count // shape[0], *shape] if along else [count, *shape[1:]] for count in (inputs, outputs)
+    ]
+    for name, wanted in zip(("input_shape", "output_shape"), split, strict=True):
+        given = getattr(net, name)
+        pairs = zip(given, wanted, strict=False)
+        fits = len(given) == len(wanted) and all(a in (b, -1) for a, b in pairs)
+        check(fits, "network", f"have {name} {tuple(wanted)}", tuple(given))
+    for name in ("num_classes", "context_shape", "null_context"):
+        expected, found = context.get(name) or None, getattr(net, name) or None
+        if expected is not None and name == "context_shape":
+            expected = tuple(expected)
+        check(found == expected, "network", f"have {name} {expected}, as the model", found)

@@ -14,7 +14,13 @@ import torch
 import torch.nn.functional as F
 
 from pyro_genmodels._batching import over_event
-from pyro_genmodels._checks import check, check_choice, check_positive, integers_checked
+from pyro_genmodels._checks import (
+    check,
+    check_choice,
+    check_positive,
+    check_trailing,
+    integers_checked,
+)
 from pyro_genmodels._modules import evaluating
 from pyro_genmodels._typing import EventShape, Float, Num, ScaleName, Tensor
 from pyro_genmodels.distributions import (
@@ -24,6 +30,7 @@ from pyro_genmodels.distributions import (
     step_between,
     step_divergence,
 )
+from pyro_genmodels.models.base.plates import replayed_value
 from pyro_genmodels.models.diffusion.arguments import (
     Denoising,
     DenoisingNetwork,
@@ -81,7 +88,7 @@ class DiffusionModel(SampledDiffusion):
     ``RenyiELBO`` and the like need :meth:`bounding`. :meth:`log_weights` scores whole chains.
 
     Args:
-        event_shape: ``(D,)``, ``(C, L)`` or ``(C, H, W)``.
+        event_shape: ``(D,)`` or ``(C, H, W)``.
         num_levels: Levels of discrete data; ``None`` for continuous data.
         num_steps: Number T of steps, of the chain that is trained, scored and drawn from.
         network: Kind and sizes of the network, a :class:`DenoisingNetwork`.
@@ -151,9 +158,14 @@ class DiffusionModel(SampledDiffusion):
         context: dict[str, Any] = {"num_classes": num_classes, "context_shape": context_shape}
         super().__init__(event_shape, num_levels=num_levels, **context)
         check_positive(num_steps=num_steps)
-        trained = denoising.variance != "learned" or objective.kind in ("bound", "hybrid")
-        rule = "be 'bound' or 'hybrid' with a learned variance, which others do not train"
-        check(trained, "objective", rule, objective.kind)
+        rule = "be 'levels' without num_levels"
+        check(num_levels is not None or encoding.kind == "levels", "encoding", rule, encoding.kind)
+        if denoising.variance == "learned":
+            trained = objective.kind in ("bound", "hybrid")
+            rule = "be 'bound' or 'hybrid' with a learned variance, which others do not train"
+            check(trained, "objective", rule, objective.kind)
+            rule = "be False with a learned variance, which infinitely many steps do not train"
+            check(not objective.continuous, "continuous", rule, True)
         is_conditional = num_classes is not None or context_shape is not None
         dropped = objective.context_dropout
         rule = "be 0 without a context"
@@ -231,7 +243,14 @@ class DiffusionModel(SampledDiffusion):
         Args:
             context: Labels or features, if the model is conditional.
             num_steps: Number of steps; another one than the model's own is another model.
+
+        Raises:
+            ValueError: If ``num_steps`` is not positive, or the context does not fit.
         """
+        _, context, _ = self._checked(None, context)
+        return self._reverse(context, num_steps)
+
+    def _reverse(self, context: Tensor | None, num_steps: int | None = None) -> ReverseDiffusion:
         batch: tuple[int, ...] = ()
         if context is not None:
             batch = tuple(context.shape[: context.dim() - (self.context_event_dim or 0)])
@@ -251,11 +270,13 @@ class DiffusionModel(SampledDiffusion):
             with self.latent_scale():
                 pyro.sample("z", ForwardDiffusion(values, self.levels(), event_dim=self._rank))
             return
-        record = self.shared_pass.begin(x, context)
-        record.add_work(_ONE_LEVEL)
+        # Known by its latent alone: a program may make data and context again for the model.
+        record = self.shared_pass.begin(None)
+        record.add_work(None)
         least = ForwardDiffusion(values, self.levels()[:1], event_dim=self._rank)
         z = pyro.sample("z", least.mask(False))
         record.add_latent(z)
+        record.add_work(_ONE_LEVEL)
         batch = z.shape[: z.dim() - self._rank - 1]
         nats = self._prior_divergence(values) + self._one_level(values, context, batch)
         # In a guide a factor's sign turns: this one lowers the ELBO.
@@ -267,9 +288,9 @@ class DiffusionModel(SampledDiffusion):
 
     def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
         """Draw a chain from noise to data, and the data given its last state."""
-        record = self.shared_pass.take(x, context)
-        chain: Any = self.reverse(context)
-        if self.shared_pass.look_up(record, []) == _ONE_LEVEL:
+        record, z = self.shared_pass.take(None), replayed_value("z")
+        chain: Any = self._reverse(context)
+        if z is not None and self.shared_pass.look_up(record, [z]) == _ONE_LEVEL:
             chain = ChainEnd(chain).mask(False)
         with self.latent_scale():
             z = pyro.sample("z", chain)
@@ -283,7 +304,11 @@ class DiffusionModel(SampledDiffusion):
 
         Args:
             z: That state, ``(*batch, *values)``.
+
+        Raises:
+            ValueError: If ``z`` does not fit.
         """
+        check_trailing("z", z, self.data.shape)
         return self.standardization.in_data_units(self._decoder(z), self.dtype)
 
     def _prior_divergence(self, values: Tensor) -> Float[Tensor, "*batch"]:
@@ -408,7 +433,7 @@ class DiffusionModel(SampledDiffusion):
         checked, context, batch = self._checked_alone(x, context)
         with self._aside(), self.bounding():
             values = self._values(checked).expand(num_particles, *batch, *self.data.shape)
-            first, ratio = draw_log_ratio(values, self.reverse(context, num_steps=num_steps))
+            first, ratio = draw_log_ratio(values, self._reverse(context, num_steps))
             scores = self.decode(first).log_prob(x)
             return (ratio + scores).to(scores.dtype)
 
@@ -429,7 +454,7 @@ class DiffusionModel(SampledDiffusion):
         checked, context, batch = self._checked_alone(x, context)
         with evaluating(self), self._aside(), self.bounding():
             values = self._values(checked)
-            parts = self.reverse(context).parts(math.prod(batch))
+            parts = self._reverse(context).parts(math.prod(batch))
             terms = [self._step_terms(values, context, self._steps(p, batch)) for p in parts]
             steps = torch.cat(terms).movedim(0, -1)
             return {"z": torch.cat([steps, self._prior_divergence(values).unsqueeze(-1)], -1)}

@@ -155,7 +155,7 @@ def _prediction(denoising: Denoising, data: ChainData) -> str:
     if denoising.prediction == "auto":
         return "levels" if levels is not None and levels <= MOST_LEVELS else "velocity"
     if denoising.prediction == "levels":
-        rule = f"predict another quantity of data with more than {MOST_LEVELS} levels, or none"
+        rule = f"not predict levels unless there are num_levels, {MOST_LEVELS} at most"
         check(levels is not None and levels <= MOST_LEVELS, "denoising", rule, levels)
     return denoising.prediction
 
