@@ -56,7 +56,8 @@ MODELS = (
     | {
         f"AutoregressiveModel/{name}": model_of(make)
         for name, make in DISTRIBUTIONS.items()
-        if len(make().part.event_shape) in (1, 3)  # a model's data are vectors or images
+        if isinstance(make().part, AutoregressiveDistribution)
+        and len(make().part.event_shape) in (1, 3)  # a model's data are vectors or images
     }
 )
 
@@ -65,7 +66,8 @@ def test_each_family_is_here() -> None:
     """One that is conditional on features has a case in which it is."""
     found = {name.partition("/")[0] for name in DISTRIBUTIONS}
     exported = {name: getattr(distributions, name) for name in distributions.__all__}
-    laws = {n for n, law in exported.items() if issubclass(law, AutoregressiveDistribution)}
+    kinds = AutoregressiveDistribution | distributions.ReverseDiffusion
+    laws = {n for n, law in exported.items() if inspect.isclass(law) and issubclass(law, kinds)}
     assert found == laws
     takes_features = {
         name
@@ -82,9 +84,17 @@ def test_each_family_is_here() -> None:
 def test_distribution(name: str) -> None:
     law = DISTRIBUTIONS[name]().part
     context: Tensor = law.context
-    run("check_context_validation", lambda given: type(law)(law.net, given), context)
+    run("check_context_validation", lambda given: with_context(law, given), context)
     # Under the switch of the values' check, and no other.
-    type(law)(law.net, context * torch.nan, validate_args=False)
+    with_context(law, context * torch.nan, validate_args=False)
+
+
+def with_context(law: Any, context: Tensor, **options: Any) -> Any:
+    """The distribution, given another context."""
+    if isinstance(law, distributions.ReverseDiffusion):
+        sizes = law.event_shape[1:], law.batch_shape
+        return type(law)(law.denoise, law.levels, *sizes, context=context, **options)
+    return type(law)(law.net, context, **options)
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)

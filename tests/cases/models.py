@@ -119,6 +119,7 @@ MODELS: Cases = {
         diffusion(2, num_levels=5, encoding="bits", denoising="data", schedule="cosine")
     ),
     "DiffusionModel/continuous": lambda: Case(diffusion(3, num_levels=None)),
+    "DiffusionModel/continuous-image": lambda: Case(diffusion(2, 3, 1, num_levels=None)),
     "DiffusionModel/geometric": lambda: Case(
         diffusion(
             2,

@@ -22,7 +22,7 @@ from pyro_genmodels.distributions.diffusion.steps import (
     step_between,
 )
 from pyro_genmodels.distributions.expansion import expanded
-from pyro_genmodels.nets.layers import checkpointed
+from pyro_genmodels.nets.layers import check_finite_context, checkpointed
 
 # Evaluations of the network in one call where no gradient keeps their activations.
 _ROWS = 512
@@ -68,7 +68,8 @@ class ReverseDiffusion(TorchDistribution):
         validate_args: Whether levels and values are checked.
 
     Raises:
-        ValueError: If levels do not rise or are not finite, or the variance is unknown.
+        ValueError: If levels do not rise, levels or context are not finite, or the variance is
+            unknown.
 
     References:
         Ho et al. (2020), Denoising diffusion probabilistic models.
@@ -104,6 +105,7 @@ class ReverseDiffusion(TorchDistribution):
         super().__init__(torch.Size(batch_shape), event, validate_args=validate_args)
         if self._validate_args:
             check_grid(levels)
+            check_finite_context(context)
 
     @constraints.dependent_property
     def support(self) -> Any:
