@@ -119,7 +119,9 @@ MODELS: Cases = {
         diffusion(2, num_levels=5, encoding="bits", denoising="data", schedule="cosine")
     ),
     "DiffusionModel/continuous": lambda: Case(diffusion(3, num_levels=None)),
-    "DiffusionModel/continuous-image": lambda: Case(diffusion(2, 3, 1, num_levels=None)),
+    "DiffusionModel/continuous-image": lambda: Case(
+        diffusion(2, 3, 1, num_levels=None, schedule=nets.LinearLogSNR(-4.0, 4.0))
+    ),
     "DiffusionModel/geometric": lambda: Case(
         diffusion(
             2,
