@@ -10,7 +10,13 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.infer import ELBO, RenyiELBO, ReweightedWakeSleep
+from pyro.infer import (
+    ELBO,
+    RenyiELBO,
+    ReweightedWakeSleep,
+    TraceTailAdaptive_ELBO,
+    TraceTMC_ELBO,
+)
 from pyro.poutine.messenger import Messenger
 from torch import nn
 
@@ -20,6 +26,10 @@ from pyro_genmodels.distributions import observed_part
 from pyro_genmodels.models.base.dreg import doubly_reparameterized_bound
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.models.base.random_weights import random_weights
+
+
+# Estimators that take exponentials of what each example's ELBO is estimated by, or its ranks.
+_NEED_WEIGHTS = RenyiELBO | ReweightedWakeSleep | TraceTailAdaptive_ELBO | TraceTMC_ELBO
 
 
 class NonFiniteELBOError(FloatingPointError):
@@ -190,12 +200,14 @@ class ELBOLoss(nn.Module):
             elbo = self.make_elbo(**options)
             fits = hasattr(elbo, "differentiable_loss")
             check(fits, "make_elbo", "make an ELBO with a differentiable_loss", type(elbo).__name__)
-            exponentiates = isinstance(elbo, RenyiELBO | ReweightedWakeSleep)
-            rule = "make an ELBO: each example's is an estimate here, no importance weight"
-            allowed = not exponentiates or not self.model.trains_on_estimates
-            check(allowed or self.model.is_bounding, "make_elbo", rule, type(elbo).__name__)
             self._elbos[batch_dim] = elbo
-        return self._elbos[batch_dim]
+        elbo = self._elbos[batch_dim]
+        # At each call, as the model may have been bounding at the first.
+        estimates = self.model.trains_on_estimates and not self.model.is_bounding
+        rule = "make an ELBO: each example's is an estimate here, no importance weight"
+        allowed = not estimates or not isinstance(elbo, _NEED_WEIGHTS)
+        check(allowed, "make_elbo", rule, type(elbo).__name__)
+        return elbo
 
 
 def _random_state(x: Tensor) -> list[Tensor]:
