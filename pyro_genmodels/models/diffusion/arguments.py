@@ -64,11 +64,14 @@ class DiffusionObjective(ArgumentGroup):
     r"""How a diffusion model is trained: by its bound, or by other weights of the noise levels.
 
     Args:
-        kind: The ``"bound"`` itself; ``"simple"``, the mean squared error of the noise at all steps
-            alike; ``"hybrid"``, that and a little of the bound, for a learned variance; or
-            ``"flow_matching"``, the squared error of the velocity of a straight path between noise
-            and data. All but the first train no likelihood; the bound is reported beside them.
-        continuous: Train the limit of infinitely many steps in the place of the model's own.
+        kind: The ``"bound"`` itself; ``"simple"``, the squared error
+            :math:`|\epsilon - \hat\epsilon|^2` of the noise, in the mean of all steps;
+            ``"hybrid"``, that plus ``bound_weight`` times the bound, which trains the variance
+            alone; or ``"flow_matching"``, the squared error of the velocity of a straight path
+            between noise and data, in the mean of all times. All but the first train no likelihood;
+            the bound is reported beside them.
+        continuous: Train the limit of infinitely many steps in the place of the model's own. Then
+            no variance can be learned.
         context_dropout: Probability of training an example without its context. The network then
             also learns the data without any, which guidance needs.
         bound_weight: Weight of the bound in the hybrid objective.

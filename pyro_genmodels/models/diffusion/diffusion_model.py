@@ -351,7 +351,7 @@ class DiffusionModel(SampledDiffusion):
         if objective == "flow_matching":
             return (0.5 * high).exp() * step_divergence(step, error, self._rank)
         squares = error.square().flatten(error.dim() - self._rank).sum(-1)
-        simple = 0.5 * (-high).exp() * squares / self.num_steps
+        simple = (-high).exp() * squares / self.num_steps
         if objective == "simple":
             return simple
         bound = step_divergence(step, error.detach(), self._rank, kind, share)
@@ -366,15 +366,17 @@ class DiffusionModel(SampledDiffusion):
         (speed,) = torch.autograd.grad(level.sum(), time, create_graph=True)
         found = self.estimator(self._noised(values, level), level, context, keep)
         error = values - found.x
-        squares = error.square().flatten(error.dim() - self._rank).sum(-1)
-        weights = {
-            "bound": speed,
-            "hybrid": torch.ones_like(level),
-            "simple": torch.ones_like(level),
-            "flow_matching": speed * (0.5 * level).exp(),
-        }
-        weight = weights[self.objective.kind] / self.num_steps
-        return 0.5 * weight * (-level).exp() * squares
+        noise = (-level).exp() * error.square().flatten(error.dim() - self._rank).sum(-1)
+        noise, bound = noise / self.num_steps, 0.5 * speed * noise / self.num_steps
+        objective = self.objective.kind
+        if objective == "bound":
+            return bound
+        if objective == "flow_matching":
+            return (0.5 * level).exp() * bound
+        # As of steps, of which the bound's share trains the variance alone.
+        return noise + (
+            self.objective.bound_weight * bound.detach() if objective == "hybrid" else 0
+        )
 
     def bound_estimate(
         self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None
