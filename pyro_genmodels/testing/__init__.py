@@ -30,6 +30,7 @@ from pyro_genmodels.testing.autoregressive import (
     raster_order,
 )
 from pyro_genmodels.testing.bounds import (
+    check_bound_estimate,
     check_bounds,
     check_estimators_agree,
     check_evidence_normalized,
@@ -97,6 +98,7 @@ __all__ = [
     "check_any_batch_shape",
     "check_autoregressive",
     "check_batch_shapes",
+    "check_bound_estimate",
     "check_bounds",
     "check_checkpointing",
     "check_closed_ends",

@@ -398,7 +398,8 @@ def check_estimators_agree(
     """Check that Trace, TraceMeanField, TraceGraph and TraceEnum agree, to 3 standard errors.
 
     They read scales from different sides, so a weight on the model's latent sites alone, or on the
-    guide's alone, shows here. In eval mode at ``beta=1`` it must be the mean log-weight too.
+    guide's alone, shows here. At ``beta=1`` and with no other terms it must be the mean log-weight
+    too. A model in training mode is run as it is trained, with gradients.
 
     Args:
         model: Model with ``model``, ``guide`` and ``log_weights``.
@@ -417,19 +418,55 @@ def check_estimators_agree(
         >>> check_estimators_agree(model, torch.zeros(2, 3), num_runs=20)
     """
     losses = {}
-    with seeded(seed), torch.no_grad(), _unregistered(model):
-        for estimator in _ESTIMATORS:
-            elbo = estimator(max_plate_nesting=x.dim() - len(model.event_shape))
-            runs = [-elbo.loss(model.model, model.guide, x, context) for _ in range(num_runs)]
-            losses[estimator.__name__] = torch.tensor(runs, dtype=torch.float64)
+    with seeded(seed), _unregistered(model):
+        with torch.set_grad_enabled(model.training):
+            for estimator in _ESTIMATORS:
+                elbo = estimator(max_plate_nesting=x.dim() - len(model.event_shape))
+                runs = [-elbo.loss(model.model, model.guide, x, context) for _ in range(num_runs)]
+                losses[estimator.__name__] = torch.tensor(runs, dtype=torch.float64)
         # An objective that is another function of the KL term is no mean of log-weights.
         plain = getattr(model, "latent_cost", None) is None
-        if plain and float(model.latent_scale.value) == 1.0:
-            weights = model.log_weights(x, context, num_particles=num_runs)
+        other_terms = model.training and bool(model.beside_elbo())
+        if plain and not other_terms and float(model.latent_scale.value) == 1.0:
+            with torch.no_grad():
+                weights = model.log_weights(x, context, num_particles=num_runs)
             losses["log_weights"] = weights.double().flatten(1).sum(1)
     first = losses["Trace_ELBO"]
     for name, values in losses.items():
         _check_equal_means(f"Trace_ELBO = {name}", first, values)
+
+
+@confirmed
+def check_bound_estimate(
+    model: Any,
+    x: Tensor,
+    context: Tensor | None = None,
+    *,
+    num_runs: int = 400,
+    seed: int = 0,
+) -> None:
+    """Check that ``bound_estimate`` averages to each example's ELBO, to 3 standard errors.
+
+    It is what training validates by, where a model may have a cheaper estimate than a log-weight.
+
+    Args:
+        model: Model with ``bound_estimate`` and ``log_weights``.
+        x: Data ``(batch, *event)``.
+        context: Context, if the model is conditional.
+        num_runs: Number of estimates, and of log-weights, for each example.
+        seed: Seed of the draws.
+
+    Raises:
+        AssertionError: With the deviation in standard errors, and the example.
+
+    Example:
+        >>> from pyro_genmodels.models import VAE
+        >>> check_bound_estimate(VAE((3,), latent_dim=1).eval(), torch.zeros(2, 3), num_runs=20)
+    """
+    with seeded(seed), torch.no_grad():
+        weights = model.log_weights(x, context, num_particles=num_runs).double()
+        estimates = [model.bound_estimate(x, context).double() for _ in range(num_runs)]
+    _check_equal_means("bound_estimate averages to the ELBO", torch.stack(estimates), weights)
 
 
 def _check_equal_means(law: str, first: Tensor, second: Tensor) -> None:
