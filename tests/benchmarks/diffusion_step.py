@@ -108,10 +108,11 @@ def svi_step(model: DiffusionModel, optimizer: PyroOptim) -> Step:
 
 def report_steps(x: Tensor, rounds: int) -> None:
     model = digits_model()
+    joint = JointOptim(torch.optim.AdamW, {**OPTIONS, "foreach": True})
     steps = {
         "hand-written": optimizer_step(HandWritten(model)),
         "ELBOLoss": optimizer_step(ELBOLoss(digits_model())),
-        "SVI, JointOptim": svi_step(digits_model(), JointOptim(torch.optim.AdamW, OPTIONS)),
+        "SVI, JointOptim": svi_step(digits_model(), joint),
         "SVI, Pyro's optimizer": svi_step(digits_model(), PyroOptim(torch.optim.AdamW, OPTIONS)),
     }
     seconds = interleaved({name: lambda s=step: s(x) for name, step in steps.items()}, rounds)

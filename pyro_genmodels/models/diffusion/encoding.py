@@ -80,7 +80,7 @@ class ChainData(DerivedBuffers):
             scale = (0.5 * level).exp().to(z)
             return dist.Normal(z * _alpha(level).reciprocal().to(z), scale).to_event(self.rank)
         logits = self.evidence(z, level.expand(z.shape[: z.dim() - self.rank]))
-        return Levels(logits=logits).to_event(self.rank)
+        return Levels.of_evidence(logits).to_event(self.rank)
 
     def evidence(
         self, z: Float[Tensor, "*batch_values"], level: Float[Tensor, "*batch"]

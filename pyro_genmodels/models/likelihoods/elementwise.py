@@ -129,6 +129,19 @@ class CategoricalLikelihood(Likelihood):
 class Levels(dist.Categorical):
     """A categorical over numbers: its draws are floating, as Bernoulli's, and it has a mean."""
 
+    @classmethod
+    def of_evidence(cls, logits: Tensor) -> Levels:
+        """Return ``Levels(logits=logits)``, sooner where most probabilities are all but zero.
+
+        Torch's own normalises by ``logsumexp``, whose exponentials are then denormal numbers: four
+        times as slow as ``log_softmax``, in the gradient too.
+        """
+        new = cls.__new__(cls)
+        new._param = new.logits = logits.log_softmax(-1)
+        new._num_events = logits.shape[-1]
+        torch.distributions.Distribution.__init__(new, logits.shape[:-1])
+        return new
+
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Draw levels."""
         drawn: Tensor = super().sample(torch.Size(sample_shape))

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check, check_positive, integers_checked
 from pyro_genmodels._configuration import Configured
+from pyro_genmodels._modules import first_tensor
 from pyro_genmodels._typing import Float, Tensor
 from pyro_genmodels.nets.layers import DerivedBuffers
 
@@ -71,15 +72,12 @@ class NoiseSchedule(Configured, DerivedBuffers, Abstract):
     @property
     def dtype(self) -> torch.dtype:
         """Floating dtype of the levels: float32, or float64 of a module of that dtype."""
-        tensors = [*self.parameters(), *self.buffers()]
-        double = any(tensor.dtype == torch.float64 for tensor in tensors)
-        return torch.float64 if double else torch.float32
+        return torch.promote_types(first_tensor(self).dtype, torch.float32)
 
     @property
     def device(self) -> torch.device:
         """Device of the levels."""
-        tensors = [*self.parameters(), *self.buffers()]
-        return tensors[0].device
+        return first_tensor(self).device
 
 
 def signal_and_noise(
