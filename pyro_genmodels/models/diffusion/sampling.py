@@ -20,7 +20,7 @@ from pyro_genmodels.distributions import ReverseDiffusion, VarianceName
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.models.diffusion.estimator import DataEstimator
 from pyro_genmodels.models.diffusion.samplers.base import Sampler
-from pyro_genmodels.models.diffusion.samplers.choice import SamplerName, chosen
+from pyro_genmodels.models.diffusion.samplers.choice import chosen
 from pyro_genmodels.models.diffusion.samplers.guidance import ClassifierGuidance, GuidedEstimator
 from pyro_genmodels.nets import signal_and_noise
 
@@ -49,7 +49,7 @@ class SampledDiffusion(GenerativeModel, Abstract):
         num_samples: int = 1,
         context: Tensor | None = None,
         *,
-        sampler: SamplerName | Sampler = "ancestral",
+        sampler: str | Sampler = "ancestral",
         num_steps: int | None = None,
         guidance: float | ClassifierGuidance = 1.0,
         seed: int | None = None,
@@ -106,7 +106,7 @@ class SampledDiffusion(GenerativeModel, Abstract):
         x: Num[Tensor, "*batch_event"],
         context: Tensor | None = None,
         *,
-        sampler: SamplerName | Sampler = "heun",
+        sampler: str | Sampler = "heun",
         num_steps: int | None = None,
         guidance: float | ClassifierGuidance = 1.0,
     ) -> Float[Tensor, "*batch_values"]:
@@ -149,7 +149,7 @@ class SampledDiffusion(GenerativeModel, Abstract):
         z: Float[Tensor, "*batch_values"],
         context: Tensor | None = None,
         *,
-        sampler: SamplerName | Sampler = "heun",
+        sampler: str | Sampler = "heun",
         num_steps: int | None = None,
         guidance: float | ClassifierGuidance = 1.0,
     ) -> Num[Tensor, "*batch_event"]:
@@ -186,7 +186,7 @@ class SampledDiffusion(GenerativeModel, Abstract):
         *,
         deterministic: bool = False,
         noise_level: float = 0.5,
-        sampler: SamplerName | Sampler | None = None,
+        sampler: str | Sampler | None = None,
         num_steps: int | None = None,
         guidance: float | ClassifierGuidance = 1.0,
     ) -> Float[Tensor, "*batch_event"]:
@@ -221,7 +221,7 @@ class SampledDiffusion(GenerativeModel, Abstract):
         inside = 0 <= noise_level <= 1
         check(inside, "noise_level", "lie from 0 to 1", noise_level)
         checked, context, batch = self._checked_alone(x, context)
-        default: SamplerName = "heun" if deterministic else "ancestral"
+        default = "heun" if deterministic else "ancestral"
         chain, way = self._chain(
             context, default if sampler is None else sampler, num_steps, guidance, noise_level
         )
@@ -244,7 +244,7 @@ class SampledDiffusion(GenerativeModel, Abstract):
         context: Tensor | None = None,
         *,
         num_samples: int = 1,
-        sampler: SamplerName | Sampler = "ancestral",
+        sampler: str | Sampler = "ancestral",
         num_steps: int | None = None,
         guidance: float | ClassifierGuidance = 1.0,
         seed: int | None = None,
@@ -319,7 +319,7 @@ class SampledDiffusion(GenerativeModel, Abstract):
     def _chain(
         self,
         context: Tensor | None,
-        sampler: SamplerName | Sampler,
+        sampler: str | Sampler,
         num_steps: int | None,
         guidance: float | ClassifierGuidance,
         share: float = 1.0,
@@ -332,16 +332,11 @@ class SampledDiffusion(GenerativeModel, Abstract):
         check(estimator.self_conditioning or not carries, "carries_estimate", rule, carries)
         levels = way.levels(estimator.schedule, num_steps, default=self.num_steps)
         levels = levels[: round(share * (len(levels) - 1)) + 1]
-        # The network itself, where no guidance stands between: the model, bit for bit.
-        plain = not carries and not isinstance(guidance, ClassifierGuidance) and guidance == 1
-        guided = GuidedEstimator(estimator, guidance, carries_estimate=carries)
-        chain = ReverseDiffusion(
-            estimator if plain else guided,
-            levels,
-            estimator.data.shape,
-            context=context,
-            variance=self.variance,
-        )
+        denoise: Any = estimator
+        if carries or isinstance(guidance, ClassifierGuidance) or guidance != 1:
+            denoise = GuidedEstimator(estimator, guidance, carries_estimate=carries)
+        shape, variance = estimator.data.shape, self.variance
+        chain = ReverseDiffusion(denoise, levels, shape, context=context, variance=variance)
         return chain, way
 
     def _check_guidance(self, guidance: float | ClassifierGuidance, context: Tensor | None) -> None:

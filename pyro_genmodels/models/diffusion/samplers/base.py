@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from itertools import pairwise
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +56,8 @@ class Sampler(Abstract):
     """
 
     _: KW_ONLY
-    spacing: Literal["time", "log_snr"] | Sequence[float] = "time"
+    # Of types that any module knows, where subclasses have their annotations read.
+    spacing: str | tuple[float, ...] | list[float] = "time"
     carries_estimate: bool = False
 
     def __post_init__(self) -> None:
@@ -117,7 +118,7 @@ class Sampler(Abstract):
     def walk(
         self,
         chain: ReverseDiffusion,
-        z: Float[Tensor, "*batch_event"],
+        z: Tensor,
         *,
         upwards: bool = False,
         edit: Callable[[Tensor, Tensor], Tensor] | None = None,

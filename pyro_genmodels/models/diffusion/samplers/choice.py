@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal, TypeAlias
 
 from pyro_genmodels._checks import check
 from pyro_genmodels.models.diffusion.samplers.ancestral import Ancestral
@@ -14,8 +13,6 @@ from pyro_genmodels.models.diffusion.samplers.dpm_solver import DPMSolver
 from pyro_genmodels.models.diffusion.samplers.heun import Heun
 from pyro_genmodels.models.diffusion.samplers.langevin import Langevin
 from pyro_genmodels.models.diffusion.samplers.pndm import PNDM
-
-SamplerName: TypeAlias = Literal["ancestral", "ddim", "pndm", "dpm", "heun", "langevin"]
 
 SAMPLERS: Mapping[str, type[Sampler]] = MappingProxyType(
     {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,6 @@ from pyro_genmodels._batching import over_event
 from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Float, Tensor
 from pyro_genmodels.distributions import Denoised
-from pyro_genmodels.models.diffusion.estimator import DataEstimator
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,14 @@ class GuidedEstimator:
     by one evaluation of twice the batch.
 
     Args:
-        estimator: The model's.
+        estimator: The model's :class:`DataEstimator`, or what stands for it.
         guidance: The number s, or a :class:`ClassifierGuidance`.
         carries_estimate: Whether self-conditioning is on the evaluation before.
     """
 
     def __init__(
         self,
-        estimator: DataEstimator,
+        estimator: Any,
         guidance: float | ClassifierGuidance,
         *,
         carries_estimate: bool = False,
@@ -120,7 +120,8 @@ class GuidedEstimator:
         self, z: Tensor, level: Tensor, context: Tensor | None, keep: Tensor | None = None
     ) -> Denoised:
         if not self.carries_estimate:
-            return self.estimator(z, level, context, keep)
-        found = self.estimator.carried(z, level, context, self._before, keep)
+            plain: Denoised = self.estimator(z, level, context, keep)
+            return plain
+        found: Denoised = self.estimator.carried(z, level, context, self._before, keep)
         self._before = found.x
         return found
