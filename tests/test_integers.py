@@ -37,7 +37,7 @@ EXEMPT: dict[str, str] = {
     "ExactDistribution": "abstract",
     "Header": "read from a file's header, field by field",
     "ScoreMatchingLoss": "abstract",
-    "Langevin": "a dataclass, whose constructor the tests' type checker wraps",
+    "AnnealedLangevin": "a dataclass, whose constructor the tests' type checker wraps",
     "StandardNormal": "made in each step, to which a check would add a hundredth; torch refuses",
     "TrainingSettings": "a dataclass, whose constructor the tests' type checker wraps: below",
 }

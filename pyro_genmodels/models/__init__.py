@@ -34,12 +34,12 @@ from pyro_genmodels.models.diffusion.builders import (
 )
 from pyro_genmodels.models.diffusion.diffusion_model import DiffusionModel
 from pyro_genmodels.models.diffusion.samplers.ancestral import Ancestral
+from pyro_genmodels.models.diffusion.samplers.annealed_langevin import AnnealedLangevin
 from pyro_genmodels.models.diffusion.samplers.base import Sampler
 from pyro_genmodels.models.diffusion.samplers.ddim import DDIM
 from pyro_genmodels.models.diffusion.samplers.dpm_solver import DPMSolver
 from pyro_genmodels.models.diffusion.samplers.guidance import ClassifierGuidance
 from pyro_genmodels.models.diffusion.samplers.heun import Heun
-from pyro_genmodels.models.diffusion.samplers.langevin import Langevin
 from pyro_genmodels.models.diffusion.samplers.pndm import PNDM
 from pyro_genmodels.models.flows.builders import glow, maf, nice, realnvp, spline_flow
 from pyro_genmodels.models.flows.flow_model import FlowModel
@@ -99,6 +99,7 @@ __all__ = [
     "VQVAE2",
     "AR1Prior",
     "Ancestral",
+    "AnnealedLangevin",
     "AutoregressiveLikelihood",
     "AutoregressiveModel",
     "BernoulliLikelihood",
@@ -126,7 +127,6 @@ __all__ = [
     "GenerativeModel",
     "Heun",
     "KLObjective",
-    "Langevin",
     "LatentPrior",
     "LatentScale",
     "LearnedPrior",

@@ -143,7 +143,7 @@ def test_deterministic_samplers_draw_the_data(name: str) -> None:
 @pytest.mark.parametrize("predictor", ["ancestral", "none"])
 def test_langevin_draws_the_data(predictor: Any) -> None:
     corrector = 1 if predictor == "ancestral" else 30
-    sampler = models.Langevin(corrector, snr=0.2, predictor=predictor)
+    sampler = models.AnnealedLangevin(corrector, snr=0.2, predictor=predictor)
     num_steps = 200 if predictor == "ancestral" else 40
     model = exact_model(schedule=nets.LinearLogSNR(-3.0, 5.0), num_steps=num_steps)
     check_moments(model, sampler, MEAN.double(), decoded_variance(model), 0.06, number=5000)
@@ -156,7 +156,7 @@ def test_langevin_corrects_what_few_steps_leave() -> None:
     variance = decoded_variance(model)
     off = {}
     for steps in (1, 50):
-        x = model.sample(5000, sampler=models.Langevin(steps, snr=0.3), seed=0)
+        x = model.sample(5000, sampler=models.AnnealedLangevin(steps, snr=0.3), seed=0)
         off[steps] = float((x.var(0) / variance).log().abs().max())
     assert off[50] < 0.5 * off[1]
 
@@ -185,8 +185,8 @@ def test_evaluations_of_settings() -> None:
     for sampler, number in (
         (models.PNDM("multistep"), 7),
         (models.DDIM(eta=0.5), 7),
-        (models.Langevin(3), 28),
-        (models.Langevin(3, predictor="none"), 21),
+        (models.AnnealedLangevin(3), 28),
+        (models.AnnealedLangevin(3, predictor="none"), 21),
         (models.DPMSolver(spacing="log_snr"), 7),
     ):
         asked.clear()
@@ -265,7 +265,7 @@ def test_guidance_of_learned_variances_and_carried_estimates() -> None:
         assert model.sample(3, label, sampler=sampler, guidance=2.0).shape == (3, 2, 2)
 
 
-@pytest.mark.parametrize("sampler", [*SAMPLERS, models.Langevin(3), models.DDIM(0.5)])
+@pytest.mark.parametrize("sampler", [*SAMPLERS, models.AnnealedLangevin(3), models.DDIM(0.5)])
 def test_samples_do_not_depend_on_their_neighbours(sampler: Any) -> None:
     check_neighbours_apart(labelled(), sampler)
 
@@ -493,8 +493,8 @@ def test_wrong_arguments_are_named() -> None:
         (lambda: models.ClassifierGuidance(len, float("inf")), "`scale` must be finite"),
         (lambda: model.sample(guidance=wrong_shape), "`log_prob` must return log-probabilities"),
         (lambda: models.DDIM(eta=1.5), "`eta` must lie from 0 to 1; got 1.5"),
-        (lambda: models.Langevin(0), "`corrector_steps` must be positive"),
-        (lambda: models.Langevin(snr=-1.0), "`snr` must be positive"),
+        (lambda: models.AnnealedLangevin(0), "`corrector_steps` must be positive"),
+        (lambda: models.AnnealedLangevin(snr=-1.0), "`snr` must be positive"),
         (lambda: models.Heun(spacing="even"), "`spacing` must be 'time', 'log_snr' or noise"),
         (lambda: models.Heun(spacing=[1.0, 0.0]), "`spacing` must rise"),
         (
@@ -530,8 +530,8 @@ def test_wrong_arguments_are_named() -> None:
     ("argument", "call"),
     [
         ("start", lambda wrong: models.PNDM(wrong)),
-        ("predictor", lambda wrong: models.Langevin(predictor=wrong)),
-        ("corrector_steps", lambda wrong: models.Langevin(2.5)),
+        ("predictor", lambda wrong: models.AnnealedLangevin(predictor=wrong)),
+        ("corrector_steps", lambda wrong: models.AnnealedLangevin(2.5)),
         ("known", lambda wrong: small().inpaint(torch.zeros(2), torch.zeros(2))),
     ],
 )
@@ -549,7 +549,7 @@ def test_samplers_are_plain_values() -> None:
         "pndm": "PNDM",
         "dpm": "DPMSolver",
         "heun": "Heun",
-        "langevin": "Langevin",
+        "langevin": "AnnealedLangevin",
     }
 
 

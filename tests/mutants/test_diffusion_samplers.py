@@ -178,8 +178,8 @@ def test_corrector_with_norms_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> N
         return z + size * drift + (2 * size).sqrt() * noise
 
     assert_caught(
-        lambda: laws.check_neighbours_apart(labelled(), models.Langevin(2)),
-        lambda patch: patch.setattr(models.Langevin, "corrected", corrected),
+        lambda: laws.check_neighbours_apart(labelled(), models.AnnealedLangevin(2)),
+        lambda patch: patch.setattr(models.AnnealedLangevin, "corrected", corrected),
         monkeypatch,
         "samples depend on their batch",
     )
@@ -198,10 +198,10 @@ def test_langevin_steps(old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> 
     variance = laws.SCALE.double() ** 2 + 2 * model.levels()[0].detach().exp()
 
     def law() -> None:
-        sampler = models.Langevin(8, snr=0.2)
+        sampler = models.AnnealedLangevin(8, snr=0.2)
         laws.check_moments(model, sampler, laws.MEAN.double(), variance, 0.06, number=4000)
 
-    mutation = rewritten(langevin, models.Langevin, "corrected", old, new)
+    mutation = rewritten(langevin, models.AnnealedLangevin, "corrected", old, new)
     assert_caught(law, mutation, monkeypatch, "variance: off|mean:")
 
 

@@ -85,20 +85,20 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_averages_hold_the_ends_and_learned_vectors(tmp_path: Path) -> None:
-    """Also where a parameter has two names, since two parts share it."""
     model = diffusion(encoding="learned")
     training.fit(model, source(), run=tmp_path, ema_decay=0.9, learning_rate=0.1, **QUICK)
     weights = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
     weights = weights["pyro_genmodels"]["weights"]
-    for name in ("schedule.first", "schedule.log_range", "data.values"):
-        assert torch.equal(weights[name], weights[f"estimator.{name}"]), name
+    names = [
+        f"estimator.{name}" for name in ("schedule.first", "schedule.log_range", "data.values")
+    ]
+    for name in names:
         assert torch.equal(model.state_dict()[name], weights[name])
     rest = last(tmp_path)["state_dict"]
-    assert not torch.equal(rest["loss.model.schedule.first"], weights["schedule.first"])
+    assert not torch.equal(rest[f"loss.model.{names[0]}"], weights[names[0]])
     # Of the last checkpoint, which is written while the model has its own weights.
     averaged = last(tmp_path)["pyro_genmodels"]["weights"]
-    for name in ("schedule.first", "schedule.log_range", "data.values"):
-        assert torch.equal(averaged[name], averaged[f"estimator.{name}"]), name
+    for name in names:
         assert not torch.equal(averaged[name], rest[f"loss.model.{name}"]), name
 
 

@@ -11,7 +11,7 @@ from pyro.distributions import TorchDistribution
 from torch.distributions import constraints
 
 from pyro_genmodels._batching import over_event
-from pyro_genmodels._checks import check
+from pyro_genmodels._checks import check, integers_checked
 from pyro_genmodels._typing import Float, Tensor
 from pyro_genmodels.distributions.diffusion.steps import (
     check_grid,
@@ -58,6 +58,7 @@ class ForwardDiffusion(TorchDistribution):
     arg_constraints: ClassVar[dict[str, Any]] = {}
     has_rsample = True
 
+    @integers_checked
     def __init__(
         self,
         x: Float[Tensor, "*batch_event"],

@@ -27,7 +27,6 @@ from pyro_genmodels.models.base.dreg import doubly_reparameterized_bound
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.models.base.random_weights import random_weights
 
-
 # Estimators that take exponentials of what each example's ELBO is estimated by, or its ranks.
 _NEED_WEIGHTS = RenyiELBO | ReweightedWakeSleep | TraceTailAdaptive_ELBO | TraceTMC_ELBO
 

@@ -43,7 +43,7 @@ from pyro_genmodels.models.diffusion.estimator import DataEstimator
 from pyro_genmodels.models.diffusion.level_sampler import StepSampler
 from pyro_genmodels.models.diffusion.samplers.ancestral import Ancestral
 from pyro_genmodels.models.diffusion.samplers.base import Sampler
-from pyro_genmodels.models.diffusion.samplers.choice import SamplerName, chosen
+from pyro_genmodels.models.diffusion.samplers.choice import chosen
 from pyro_genmodels.models.diffusion.samplers.guidance import ClassifierGuidance
 from pyro_genmodels.models.diffusion.sampling import SampledDiffusion
 from pyro_genmodels.nets import (
@@ -474,7 +474,7 @@ class DiffusionModel(SampledDiffusion):
         context: Tensor | None = None,
         *,
         num_states: int = 9,
-        sampler: SamplerName | Sampler = "ancestral",
+        sampler: str | Sampler = "ancestral",
         num_steps: int | None = None,
         guidance: float | ClassifierGuidance = 1.0,
     ) -> tuple[Float[Tensor, "num_states num_samples *batch_values"], Float[Tensor, " num_states"]]:

@@ -7,11 +7,11 @@ from types import MappingProxyType
 
 from pyro_genmodels._checks import check
 from pyro_genmodels.models.diffusion.samplers.ancestral import Ancestral
+from pyro_genmodels.models.diffusion.samplers.annealed_langevin import AnnealedLangevin
 from pyro_genmodels.models.diffusion.samplers.base import Sampler
 from pyro_genmodels.models.diffusion.samplers.ddim import DDIM
 from pyro_genmodels.models.diffusion.samplers.dpm_solver import DPMSolver
 from pyro_genmodels.models.diffusion.samplers.heun import Heun
-from pyro_genmodels.models.diffusion.samplers.langevin import Langevin
 from pyro_genmodels.models.diffusion.samplers.pndm import PNDM
 
 SAMPLERS: Mapping[str, type[Sampler]] = MappingProxyType(
@@ -21,7 +21,7 @@ SAMPLERS: Mapping[str, type[Sampler]] = MappingProxyType(
         "pndm": PNDM,
         "dpm": DPMSolver,
         "heun": Heun,
-        "langevin": Langevin,
+        "langevin": AnnealedLangevin,
     }
 )
 

@@ -21,7 +21,7 @@ from pyro_genmodels.nets import signal_and_noise
 
 
 @dataclass(frozen=True)
-class Langevin(Sampler):
+class AnnealedLangevin(Sampler):
     r"""Langevin steps at each noise level, after a step that leads there.
 
     .. math:: z \leftarrow z + \delta \, \nabla \log p_t(z) + \sqrt{2 \delta} \, n, \qquad
@@ -51,7 +51,7 @@ class Langevin(Sampler):
         stochastic differential equations, algorithm 3. https://arxiv.org/abs/2011.13456
 
     Example:
-        >>> Langevin(2, snr=0.1).corrector_steps
+        >>> AnnealedLangevin(2, snr=0.1).corrector_steps
         2
     """
 
