@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from argparse import Namespace
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def test_each_family_is_here() -> None:
 def test_distribution(name: str) -> None:
     law = DISTRIBUTIONS[name]().part
     context: Tensor = law.context
-    run("check_context_validation", lambda given: with_context(law, given), context)
+    run("check_context_validation", partial(with_context, law), context)
     # Under the switch of the values' check, and no other.
     with_context(law, context * torch.nan, validate_args=False)
 

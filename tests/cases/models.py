@@ -58,7 +58,7 @@ def semi_supervised(**options: Any) -> models.SemiSupervisedVAE:
 
 def diffusion(*shape: int, num_levels: int | None = 3, **options: Any) -> models.DiffusionModel:
     """A small diffusion model of a few steps."""
-    sizes = {"channels": 4, "num_blocks": 1, "attention": (), "hidden": (6,)}
+    sizes: dict[str, Any] = {"channels": 4, "num_blocks": 1, "attention": (), "hidden": (6,)}
     network = models.DenoisingNetwork(options.pop("net", "auto"), **sizes)
     options = {"num_steps": 3, "network": network, **options}
     return models.DiffusionModel(shape, num_levels=num_levels, **options)
