@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
@@ -157,7 +158,7 @@ class ReverseDiffusion(TorchDistribution):
         z = value.movedim(-1 - self.rank, 0)
         last = z[-1].double()
         nats = gaussian_log_density(last, torch.zeros_like(last), self.rank)
-        for part in self.parts(z.shape[1 : z.dim() - self.rank].numel()):
+        for part in self.parts(math.prod(z.shape[1 : z.dim() - self.rank])):
             # Each part of the steps has its last state in common with the next.
             states = z[part.start : part.stop + 1]
             levels = self.levels[part.start : part.stop + 1]

@@ -320,7 +320,7 @@ class DiffusionModel(SampledDiffusion):
         return 0.5 * spread.flatten(spread.dim() - self._rank).sum(-1)
 
     def _one_level(
-        self, values: Tensor, context: Tensor | None, batch: torch.Size
+        self, values: Tensor, context: Tensor | None, batch: Sequence[int]
     ) -> Float[Tensor, "*batch"]:
         """Return an unbiased estimate of all steps' terms, from one step for each example."""
         drawn = self.step_sampler.draw(batch)

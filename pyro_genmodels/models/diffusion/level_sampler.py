@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -78,7 +80,7 @@ class StepSampler(nn.Module):
         ready = (self.counts > 0).all() & (sizes.sum() > 0)
         return torch.where(ready, _UNIFORM * uniform + (1 - _UNIFORM) * share, uniform)
 
-    def draw(self, batch: torch.Size) -> DrawnSteps:
+    def draw(self, batch: Sequence[int]) -> DrawnSteps:
         """Draw a step for each example.
 
         Args:
@@ -86,7 +88,7 @@ class StepSampler(nn.Module):
         """
         p = self.probabilities()
         ends = p.cumsum(0)
-        number = batch.numel()
+        number = math.prod(batch)
         offset = torch.rand((), dtype=p.dtype, device=p.device)
         at = (offset + torch.arange(number, dtype=p.dtype, device=p.device) / number) % 1
         index = torch.searchsorted(ends, at * ends[-1], right=True).clamp_max(self.num_steps - 1)
