@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from pyro_genmodels import models, nets, testing
 from pyro_genmodels._configuration import build, configuration
 from tests import cases
+from tests.models.test_random_weights import with_prior
 
 pytestmark = pytest.mark.usefixtures("double")
 NETWORK = models.DenoisingNetwork(channels=4, num_blocks=1, attention=(), hidden=(8,), dropout=0.0)
@@ -185,6 +186,25 @@ def test_compiled_estimators_are_refused_in_training() -> None:
     model = diffusion(2, num_levels=3)
     with pytest.raises(ValueError, match="`elbo` must not be compiled"):
         JitTrace_ELBO().differentiable_loss(model.model, model.guide, levels_of(model, BATCH))
+
+
+def test_random_weights_are_drawn_once_a_chain() -> None:
+    """Each evaluation of a chain has the same, in training too, which runs the whole chain."""
+    model = diffusion(2, num_levels=3)
+    net = model.estimator.net
+    with_prior(net.get_submodule("last"))
+    x = levels_of(model, BATCH)
+    encoded = poutine.trace(model.guide).get_trace(x)
+    replayed: Any = poutine.trace(poutine.replay(model.model, trace=encoded)).get_trace(x)
+    assert replayed.nodes["z"]["value"].shape == WHOLE
+    assert set(replayed.stochastic_nodes) == {"weight", "bias", "z"}
+    with torch.no_grad():
+        weights = model.log_weights(x, num_particles=300)
+        base = models.GenerativeModel.log_weights(model, x, num_particles=300)
+    error = (weights.var(0) / 300 + base.var(0) / 300).sqrt()
+    assert ((weights.mean(0) - base.mean(0)).abs() <= 4 * error).all()
+    assert model.bound_estimate(x).isfinite().all()
+    assert model.rates(x)["z"].isfinite().all()
 
 
 # Units

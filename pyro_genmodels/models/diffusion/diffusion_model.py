@@ -6,6 +6,7 @@ import copy
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
@@ -31,6 +32,7 @@ from pyro_genmodels.distributions import (
     step_divergence,
 )
 from pyro_genmodels.models.base.plates import replayed_value
+from pyro_genmodels.models.base.random_weights import random_weights, run_with_random_weights
 from pyro_genmodels.models.diffusion.arguments import (
     Denoising,
     DenoisingNetwork,
@@ -254,8 +256,10 @@ class DiffusionModel(SampledDiffusion):
         batch: tuple[int, ...] = ()
         if context is not None:
             batch = tuple(context.shape[: context.dim() - (self.context_event_dim or 0)])
+        # A backward pass that evaluates again would draw other weights.
+        denoise = self.estimator.__call__ if random_weights(self) else self.estimator
         return ReverseDiffusion(
-            self.estimator,
+            denoise,
             self.levels(num_steps),
             self.data.shape,
             batch,
@@ -284,7 +288,9 @@ class DiffusionModel(SampledDiffusion):
 
     @property
     def _takes_one_level(self) -> bool:
-        return self.training and torch.is_grad_enabled() and not self.is_bounding
+        taken = self.training and torch.is_grad_enabled() and not self.is_bounding
+        # Random weights belong to the model, and a guide must not draw them.
+        return taken and not random_weights(self)
 
     def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
         """Draw a chain from noise to data, and the data given its last state."""
@@ -398,7 +404,9 @@ class DiffusionModel(SampledDiffusion):
             shape = torch.Size((number, *batch))
             at = torch.rand(()) + torch.arange(shape.numel()) / shape.numel()
             index = (at % 1 * self.num_steps).long().clamp_max(self.num_steps - 1) + 1
-            terms = self._step_terms(values, context, index.reshape(shape).to(values.device))
+            index = index.reshape(shape).to(values.device)
+            evaluate = partial(self._step_terms, values, context, index)
+            terms = run_with_random_weights(self, evaluate)
             steps = self.num_steps * terms.mean(0)
             z = self._noised(values, self.schedule.ends[0].expand(batch))
             decoded = self.decode(z).log_prob(x)
@@ -432,10 +440,15 @@ class DiffusionModel(SampledDiffusion):
             ValueError: If a number is not positive, or ``x`` or ``context`` does not fit.
         """
         check_positive(num_particles=num_particles)
+        if num_particles > 1 and random_weights(self):  # each chain has its own
+            options: dict[str, Any] = {"num_particles": 1, "num_steps": num_steps}
+            ones = [self.log_weights(x, context, **options) for _ in range(num_particles)]
+            return torch.cat(ones)
         checked, context, batch = self._checked_alone(x, context)
         with self._aside(), self.bounding():
             values = self._values(checked).expand(num_particles, *batch, *self.data.shape)
-            first, ratio = draw_log_ratio(values, self._reverse(context, num_steps))
+            chain = self._reverse(context, num_steps)
+            first, ratio = run_with_random_weights(self, partial(draw_log_ratio, values, chain))
             scores = self.decode(first).log_prob(x)
             return (ratio + scores).to(scores.dtype)
 
@@ -457,7 +470,10 @@ class DiffusionModel(SampledDiffusion):
         with evaluating(self), self._aside(), self.bounding():
             values = self._values(checked)
             parts = self._reverse(context).parts(math.prod(batch))
-            terms = [self._step_terms(values, context, self._steps(p, batch)) for p in parts]
+            indices = [self._steps(part, batch) for part in parts]
+            terms = run_with_random_weights(
+                self, lambda: [self._step_terms(values, context, each) for each in indices]
+            )
             steps = torch.cat(terms).movedim(0, -1)
             return {"z": torch.cat([steps, self._prior_divergence(values).unsqueeze(-1)], -1)}
 
