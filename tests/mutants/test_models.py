@@ -16,6 +16,7 @@ from pyro_genmodels import distributions, models, nets, testing, transforms
 from pyro_genmodels.models.base import plates, random_weights
 from pyro_genmodels.models.base.latent_scale import LatentScale
 from pyro_genmodels.models.base.param_registration import RegisteredModule
+from pyro_genmodels.models.diffusion.level_sampler import StepSampler
 from pyro_genmodels.models.vae.objectives import LatentCost
 from pyro_genmodels.nets.nvae import SpectralNorms
 from pyro_genmodels.transforms.layers import act_norm
@@ -135,6 +136,11 @@ FREEZING_MUTANTS: dict[str, tuple[Mutation, Callable[[], Any], str]] = {
         always(LatentCost, "advance"),
         lambda: rated(rate=0.5),
         "latent_cost.log_multiplier",
+    ),
+    "steps' shares that go on": (
+        always(StepSampler, "learn"),
+        lambda: cases.MODELS["DiffusionModel/one-element"]().part,
+        "step_sampler.squares",
     ),
     "spectral norms that go on": (
         always(SpectralNorms, "forward"),
