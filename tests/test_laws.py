@@ -377,6 +377,19 @@ def test_model(law: str, make: Callable[[], Case]) -> None:
     run(law, case.part, *batch_for(case, 3))
 
 
+ESTIMATED = {
+    name: make
+    for name, make in cases.MODELS.items()
+    if type(make().part).bound_estimate is not models.GenerativeModel.bound_estimate
+}
+
+
+@law_on(ESTIMATED, "check_bound_estimate")
+def test_bound_estimate(law: str, make: Callable[[], Case]) -> None:
+    case = prepared_model(make)
+    run(law, case.part, *batch_for(case, 3), num_runs=100)
+
+
 EXACT = {
     name: make
     for name, make in {
