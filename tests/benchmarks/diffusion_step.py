@@ -17,10 +17,11 @@ from __future__ import annotations
 import argparse
 import copy
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pyro
@@ -201,34 +202,35 @@ def report_sampling(rounds: int, num_steps: int = 16) -> None:
 
 
 def report_memory(x: Tensor) -> None:
-    print("Log-weights of 8 images, 8 chains: evaluations, calls, growth of the peak memory")
+    """Each in a process of its own, as memory that was used once is not given back."""
+    print("Log-weights of 8 images, 8 chains: evaluations, calls, memory beyond one part's")
     for gradients in (False, True):
         for num_steps in (16, 64) if gradients else (64, 256):
-            pipe, other = multiprocessing.get_context("spawn").Pipe()
-            child = multiprocessing.get_context("spawn").Process(
-                target=weigh, args=(other, x[:8], num_steps, gradients)
-            )
-            child.start()
-            rows, calls, growth = pipe.recv()
-            child.join()
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+                rows, calls, growth = pool.submit(weigh, x[:8], num_steps, gradients).result()
             kind = "with gradients" if gradients else "without"
-            print(f"  {kind:15} T = {num_steps:3}: {rows:6} {calls:4} {growth:6.0f} MB", flush=True)
+            print(f"  {kind:15} T = {num_steps:3}: {rows:6} {calls:4} {growth:6.1f} MB", flush=True)
 
 
-def weigh(pipe: Any, x: Tensor, num_steps: int, gradients: bool) -> None:
-    """Send evaluations, calls and the growth of this process's largest memory, in MB."""
+def weigh(x: Tensor, num_steps: int, gradients: bool) -> tuple[int, int, float]:
+    """Return evaluations, calls and the peak memory over that of one part of a chain, in MB."""
     torch.set_num_threads(1)
     model = digits_model(num_steps=num_steps).eval()
-    model.log_weights(x[:1], num_steps=1)  # what is loaded once
     rows: list[int] = []
-    model.estimator.net.register_forward_hook(lambda _, given, __: rows.append(given[1].numel()))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with torch.set_grad_enabled(gradients):
-        weights = model.log_weights(x, num_particles=8)
-        if gradients:
-            weights.sum().backward()
-    growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    pipe.send((sum(rows), len(rows), growth))
+    model.estimator.net.register_forward_pre_hook(lambda _, given: rows.append(given[1].numel()))
+    for steps in (8, num_steps):
+        before = peak_memory()
+        rows.clear()
+        with torch.set_grad_enabled(gradients):
+            weights = model.log_weights(x, num_particles=8, num_steps=steps)
+            if gradients:
+                weights.sum().backward()
+    return sum(rows), len(rows), peak_memory() - before
+
+
+def peak_memory() -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def main() -> None:

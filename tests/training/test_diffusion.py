@@ -122,7 +122,7 @@ def test_weight_decay_leaves_the_ends_alone(tmp_path: Path, optimizer: str) -> N
     assert len(decayed["params"]) + 2 == len(without[0]["params"])
 
 
-def test_one_group_where_nothing_is_spared(tmp_path: Path) -> None:
+def test_one_group_where_nothing_is_spared() -> None:
     """As earlier versions had it, whose checkpoints resume; of ends that are frozen, too."""
     model = diffusion()
     module = TrainingModule(model, source(), training.TrainingSettings(weight_decay=0.1), float)
@@ -179,9 +179,7 @@ def test_importance_weights_train_whole_chains(tmp_path: Path, objective: str) -
         training.fit(diffusion(objective="simple"), source(), run=tmp_path / "x", objective="iwae")
 
 
-def test_pictures_during_training_take_few_steps_and_say_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pictures_during_training_take_few_steps_and_say_so(tmp_path: Path) -> None:
     drawn: list[tuple[int, str]] = []
     model = diffusion(num_steps=40)
     seen = Evaluations(model)
@@ -190,9 +188,10 @@ def test_pictures_during_training_take_few_steps_and_say_so(
         drawn.append((len(seen.validation), title))
         seen.validation.clear()
 
-    monkeypatch.setattr(plotting, "save_samples", noting)
     options = {**QUICK, "max_epochs": 1, "num_samples": 4}
-    training.fit(model, source(), run=tmp_path, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plotting, "save_samples", noting)
+        training.fit(model, source(), run=tmp_path, **options)
     (first, during), (final, after) = drawn
     assert first == 32 + 1  # and the validation batch
     assert during == "DiffusionModel on InMemory, epoch 1, 32 steps"
