@@ -196,6 +196,55 @@ def test_an_evaluation_does_what_the_model_says() -> None:
     assert (alone.bound, alone.importance_weighted) == ("ELBO", None)
 
 
+class CostlyHalves(Halves):
+    """The same, with weights of whole chains."""
+
+    weights_are_costly: ClassVar[bool] = True
+    default_chunk_size: ClassVar[int] = 6
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.schedule = nets.LinearLogSNR()
+        self.scored: list[tuple[int, int, int | None]] = []
+
+    def rates(self, x: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        raise AssertionError("too dear while training goes on")
+
+    def log_weights(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        num_particles: int = 1,
+        num_steps: int | None = None,
+    ) -> Tensor:
+        self.scored.append((len(x), num_particles, num_steps))
+        return super().log_weights(x, context, num_particles=num_particles)
+
+    def bound_notes(self, num_steps: int | None = None) -> list[str]:
+        return [f"{num_steps or 9} steps"]
+
+
+def test_costly_weights_are_taken_once() -> None:
+    model = CostlyHalves()
+    result = training.evaluate(model, binary(), num_steps=4)
+    assert result.bound == "annealed bound, 4 steps"
+    assert {size for size, _, _ in model.scored} == {2}  # six draws, three of each example
+    assert {(n, steps) for _, n, steps in model.scored} == {(3, 4)}
+    assert sum(size for size, _, _ in model.scored) == len(binary().test)  # type: ignore[arg-type]
+    assert model.undecayed_parameters() == ["schedule.first", "schedule.log_range"]
+    assert Halves().undecayed_parameters() == []
+
+
+@pytest.mark.skipif(CORE_ONLY, reason="lightning comes with an extra")
+def test_costly_rates_are_left_out_of_training(tmp_path: Path) -> None:
+    model = CostlyHalves()
+    model.schedule.requires_grad_(False)
+    options: dict[str, Any] = {"max_epochs": 1, "progress": False, "num_samples": 0}
+    (row,) = training.fit(model, binary(), run=tmp_path, **options)
+    assert not [name for name in row if name.startswith("rate")]
+
+
 def test_defaults_are_those_of_the_latents() -> None:
     result = training.evaluate(models.VAE((1, 2, 2), num_levels=2), binary())
     assert result.bound == "importance-weighted bound, 100 samples"

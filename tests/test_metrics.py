@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pyro_genmodels import metrics, models
 from pyro_genmodels.metrics import (
     Estimate,
     bits_per_dim,
@@ -148,3 +149,21 @@ def test_counts_must_be_positive(argument: str) -> None:
 def test_no_data_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least one example"):
         elbo(Conjugate(), torch.zeros(0, 1))
+
+
+@pytest.mark.parametrize("chunk_size", [3, 7, 1000])
+def test_both_bounds_come_from_the_same_weights(chunk_size: int) -> None:
+    model, x = models.VAE((4,), latent_dim=2), torch.randn(2, 3, 4)
+    options = {"num_particles": 5, "chunk_size": chunk_size}
+    found = []
+    for bound in (metrics.evidence_bounds, metrics.elbo, metrics.importance_weighted_bound):
+        torch.manual_seed(0)
+        found.append(bound(model, x, **options))
+    both, elbo, importance_weighted = found
+    assert torch.equal(both.elbo, elbo)
+    assert torch.equal(both.importance_weighted, importance_weighted)
+    assert both.elbo.shape == (2, 3)
+    assert both.elbo.dtype == torch.float64
+    assert bool((both.elbo < both.importance_weighted).all())
+    one = metrics.evidence_bounds(model, x, num_particles=1)
+    assert torch.equal(one.elbo, one.importance_weighted)
