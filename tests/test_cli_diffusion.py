@@ -120,7 +120,7 @@ def test_scores_say_how_many_steps(runs: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("sample {}/vdm --sampler euler", "`sampler` must be "),
+        ("sample {}/vdm --sampler euler", "`sampler` must be a Sampler or one of 'ancestral', "),
         ("sample {}/vdm --num_steps -3", "`num_steps` must be "),
         ("sample {}/vdm --num_steps 0", "`num_steps` must be "),
         ("sample {}/vdm --guidance nan --label 1", "`guidance` must be "),
@@ -128,7 +128,7 @@ def test_scores_say_how_many_steps(runs: Path, capsys: pytest.CaptureFixture[str
         ("sample {}/vae --num_steps 3", "`num_steps` must be left out, VAE has none; got 3"),
         ("sample {}/vdm --temperature 0.5", "`temperature` must be left out, DiffusionModel has"),
         ("reconstruct {}/vdm --noise_level 1.5", "`noise_level` must "),
-        ("reconstruct {}/vdm --sampler euler", "`sampler` must be "),
+        ("reconstruct {}/vdm --sampler euler", "`sampler` must be a Sampler or one of"),
         ("reconstruct {}/vae --noise_level 0.5", "`noise_level` must be left out, VAE has none"),
     ],
 )

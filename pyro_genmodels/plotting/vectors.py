@@ -100,7 +100,7 @@ def save_point_panels(
             x, y = _rows(values)[:, :2].T
             axes.scatter(x, y, s=float(np.clip(3000 / len(x), 2, 14)), alpha=0.6, linewidths=0)
             axes.set_title(name, fontsize=9)
-            axes.set_aspect("equal", adjustable="datalim")
+            axes.set_aspect("equal")
             axes.tick_params(labelsize=7)
 
 

@@ -109,3 +109,53 @@ def test_bits_have_two_evaluations_with_self_conditioning_alone() -> None:
         model = images("bit_diffusion", num_levels=8, self_conditioning=passes)
         assert model.data.shape == (3, 4, 4)
         assert model.estimator.net.input_shape[0] == 3 * (1 + passes)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, []),
+        ({"sampler": "ancestral", "num_steps": 6, "guidance": 1.0, "seed": 3}, []),
+        ({"sampler": models.Ancestral()}, []),
+        ({"num_steps": 5}, ["5 steps"]),
+        ({"sampler": "dpm", "guidance": 0}, ["sampler dpm", "guidance 0"]),
+        ({"guidance": models.ClassifierGuidance(lambda z, level: level)}, ["guidance"]),
+    ],
+)
+def test_what_is_not_drawn_from_the_scored_model(
+    options: dict[str, Any], expected: list[str]
+) -> None:
+    assert images("vdm").sampling_differences(**options) == expected
+
+
+def test_settings_of_a_sampler_are_named() -> None:
+    sampler = models.Ancestral(spacing="log_snr")
+    (found,) = images("vdm").sampling_differences(sampler=sampler)
+    assert found.startswith("sampler Ancestral(spacing='log_snr'")
+
+
+def test_a_temperature_is_named_in_every_model() -> None:
+    model = models.pixelcnn((1, 4, 4), num_levels=5, hidden_channels=4)
+    assert model.sampling_differences(temperature=0.5) == ["temperature 0.5"]
+    assert model.sampling_differences(temperature=1.0, progress=True) == []
+
+
+def test_a_trajectory_goes_from_noise_to_data() -> None:
+    model = images("vdm", num_classes=3).double()
+    labels = torch.tensor([0, 2])
+    states, levels = model.trajectory(500, labels, num_states=3)
+    assert states.shape == (3, 500, 2, 1, 4, 4)
+    torch.testing.assert_close(levels, model.levels()[[6, 3, 0]])
+    assert float(states[0].std()) == pytest.approx(1, abs=0.05)
+    # At the least noise a state lies near the centre of a level.
+    centres = (2 * torch.arange(5) + 1) / 5 - 1
+    apart = (states[-1][..., None] - centres).abs().amin(-1)
+    assert float(apart.max()) < 0.2
+    whole, _ = model.trajectory(1, labels, num_states=3, sampler="ddim", num_steps=2)
+    assert whole.shape == (3, 1, 2, 1, 4, 4)
+
+
+@pytest.mark.parametrize("number", [1, 8])
+def test_states_of_a_trajectory_are_those_of_its_steps(number: int) -> None:
+    with pytest.raises(ValueError, match="`num_states` must lie from 2 to 7"):
+        images("vdm").trajectory(1, num_states=number)
