@@ -293,6 +293,26 @@ def conditioned() -> None:
     training_laws.test_conditioned_chains_are_scored_in_training_mode()
 
 
+ESTIMATE_MUTANTS: dict[str, tuple[Mutation, Law, str]] = {
+    "the mean of all steps for their sum": (
+        method_of(MODEL, "_step_terms", lambda r, self, *_: r / self.num_steps),
+        lambda: training_laws.test_bound_estimate_averages_to_the_bound("gaussian oracle"),
+        "bound_estimate averages to the ELBO",
+    ),
+    "half of the steps in training": (
+        method_of(MODEL, "_one_level", lambda r, *_: r / 2),
+        lambda: training_laws.test_estimators_agree("gaussian oracle", True),
+        "Trace_ELBO = log_weights",
+    ),
+}
+
+
+@pytest.mark.parametrize("mutant", ESTIMATE_MUTANTS)
+def test_estimates(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutation, law, message = ESTIMATE_MUTANTS[mutant]
+    assert_caught(law, mutation, monkeypatch, message)
+
+
 TRAINING_MUTANTS: dict[str, tuple[Mutation, Law]] = {
     "the form taken by mode": (in_module(MODEL, "generate", by_mode), conditioned),
     "the form taken by what a guide left behind": (
