@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
 import torch
+from pyro import validation_enabled
 
 from pyro_genmodels._configuration import build, configuration
 from pyro_genmodels.models import (
@@ -21,7 +23,7 @@ from pyro_genmodels.models import (
     VAENetwork,
     ZeroInflatedNegativeBinomialLikelihood,
 )
-from pyro_genmodels.models.likelihoods.elementwise import make_likelihood
+from pyro_genmodels.models.likelihoods.elementwise import Levels, make_likelihood
 
 SHAPES = [(3,), (2, 3, 5)]
 DISCRETE: dict[str, Callable[[tuple[int, ...]], Likelihood]] = {
@@ -188,3 +190,18 @@ def test_a_learned_scale_is_trained() -> None:
     loss(torch.randn(20, 3)).backward()
     assert vae.likelihood.log_scale.grad.abs() > 0
     assert not loss.unreached_parameters()
+
+
+def test_levels_of_evidence_are_the_categoricals() -> None:
+    """Also where most probabilities underflow, for which they are made."""
+    logits = (300 * torch.randn(3, 4, 17, dtype=torch.float64)).requires_grad_()
+    plain, fast = Levels(logits=logits), Levels.of_evidence(logits)
+    x = torch.randint(17, (3, 4)).double()
+    for of in (plain, fast, fast.expand(torch.Size((2, 3, 4)))):
+        torch.testing.assert_close(of.log_prob(x).expand(2, 3, 4)[0], plain.log_prob(x))
+        assert torch.equal(of.mean.expand(2, 3, 4)[0], plain.mean)
+    gradients = [torch.autograd.grad(d.log_prob(x).sum(), logits)[0] for d in (plain, fast)]
+    torch.testing.assert_close(*gradients)
+    assert fast.sample(torch.Size((5,))).dtype == torch.float64
+    with pytest.raises(ValueError, match="Expected parameter logits"), validation_enabled(True):
+        Levels.of_evidence(logits * math.nan)
