@@ -57,9 +57,14 @@ def semi_supervised(**options: Any) -> models.SemiSupervisedVAE:
 
 
 def diffusion(*shape: int, num_levels: int | None = 3, **options: Any) -> models.DiffusionModel:
-    """A small diffusion model of a few steps."""
+    """A small diffusion model of a few steps.
+
+    With levels its least noise is large, so that chains at random parameters have weights.
+    """
     sizes: dict[str, Any] = {"channels": 4, "num_blocks": 1, "attention": (), "hidden": (6,)}
     network = models.DenoisingNetwork(options.pop("net", "auto"), **sizes)
+    if num_levels is not None:
+        options = {"schedule": nets.LinearLogSNR(-1.0, 2.0), **options}
     options = {"num_steps": 3, "network": network, **options}
     return models.DiffusionModel(shape, num_levels=num_levels, **options)
 
@@ -116,7 +121,9 @@ MODELS: Cases = {
     ),
     "DiffusionModel": lambda: Case(diffusion(2, num_steps=8)),
     "DiffusionModel/bits": lambda: Case(
-        diffusion(2, num_levels=5, encoding="bits", denoising="data", schedule="cosine")
+        diffusion(
+            2, num_levels=5, encoding="bits", denoising="data", schedule=nets.Cosine(-1.0, 2.0)
+        )
     ),
     "DiffusionModel/continuous": lambda: Case(diffusion(3, num_levels=None)),
     "DiffusionModel/continuous-image": lambda: Case(
