@@ -122,7 +122,7 @@ MODELS: Cases = {
     "DiffusionModel": lambda: Case(diffusion(2, num_steps=8)),
     "DiffusionModel/bits": lambda: Case(
         diffusion(
-            2, num_levels=5, encoding="bits", denoising="data", schedule=nets.Cosine(-1.0, 2.0)
+            2, num_levels=5, encoding="bits", denoising="data", schedule=nets.Cosine(0.0, 2.0)
         )
     ),
     "DiffusionModel/continuous": lambda: Case(diffusion(3, num_levels=None)),
