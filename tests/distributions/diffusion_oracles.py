@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pyro_genmodels.distributions import Denoised, step_between
 from pyro_genmodels.distributions.diffusion.reverse import Denoise
 from pyro_genmodels.distributions.diffusion.steps import log_variance_of
+from pyro_genmodels.models import DiffusionModel
 from pyro_genmodels.nets import signal_and_noise
 
 
@@ -162,3 +163,9 @@ def last_state_density(
         kernel = (exponent - 0.5 * (2 * math.pi * log_variance.exp()).log()).exp()
         mass = kernel @ mass * (z[1] - z[0])
     return z, mass
+
+
+def estimate_by(model: DiffusionModel, denoiser: nn.Module) -> None:
+    """Put a denoiser in the place of a model's estimator, with its schedule and data."""
+    denoiser.schedule, denoiser.data = model.schedule, model.data
+    model.estimator = denoiser  # type: ignore[assignment]

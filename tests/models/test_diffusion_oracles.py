@@ -18,6 +18,7 @@ from pyro_genmodels.testing.sampling import all_levels, standard_error
 from tests.distributions.diffusion_oracles import (
     MixtureDenoiser,
     end_costs,
+    estimate_by,
     exact_elbo,
     gaussian,
     gaussian_evidence,
@@ -37,7 +38,7 @@ def with_oracle(
     schedule = LinearLogSNR(first, last)
     shape = data.means.shape[1:]
     model = models.DiffusionModel(shape, num_steps=num_steps, schedule=schedule, network=NETWORK)
-    model.estimator = data
+    estimate_by(model, data)
     return model.double().eval()
 
 
@@ -153,7 +154,7 @@ ROWS = [[0, 0, 3], [1, 2, 0], [3, 3, 3], [2, 0, 1], [0, 3, 2]]
 def test_bound_of_a_finite_data_set_tends_to_the_logarithm_of_its_size(encoding: Any) -> None:
     x = torch.tensor(ROWS).double()
     model = small((3,), num_levels=4, encoding=encoding, schedule=LinearLogSNR(-9.0, 9.0))
-    model.estimator = OneOf(model.data(x).detach())
+    estimate_by(model, OneOf(model.data(x).detach()))
     nats = []
     for num_steps in (4, 64, 1024):
         model.num_steps = num_steps

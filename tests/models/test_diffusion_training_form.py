@@ -38,6 +38,7 @@ from pyro_genmodels.nets import LinearLogSNR, signal_and_noise
 from pyro_genmodels.testing.sampling import standard_error
 from tests.distributions.diffusion_oracles import (
     MixtureDenoiser,
+    estimate_by,
     exact_elbo,
     expected_error,
     gaussian,
@@ -54,7 +55,7 @@ def with_oracle(data: MixtureDenoiser, num_steps: int = 4, **options: Any) -> mo
     schedule = LinearLogSNR(FIRST, LAST)
     shape = data.means.shape[1:]
     model = models.DiffusionModel(shape, num_steps=num_steps, schedule=schedule, **options)
-    model.estimator = data
+    estimate_by(model, data)
     return model.double()
 
 
@@ -258,7 +259,8 @@ def test_hybrid_objective_is_the_simple_one_and_a_little_of_the_bound(continuous
     found: dict[str, tuple[Tensor, list[Tensor]]] = {}
     for kind in ("simple", "bound", "hybrid"):
         objective = models.DiffusionObjective(kind, continuous=continuous, bound_weight=0.25)  # type: ignore[arg-type]
-        model = small(num_levels=None, objective=objective, denoising="velocity")
+        ends = LinearLogSNR(learnable=False)  # of the same parameters for all
+        model = small(num_levels=None, objective=objective, denoising="velocity", schedule=ends)
         torch.manual_seed(3)
         terms = model._one_level(x, None, torch.Size((5,)))
         slopes = torch.autograd.grad(
@@ -365,6 +367,24 @@ def test_estimators_that_exponentiate_are_refused(estimator: Any) -> None:
     for _ in range(2):
         with pytest.raises(ValueError, match="`make_elbo` must make an ELBO"):
             loss(x)
+
+
+@pytest.mark.parametrize("estimator", EXPONENTIATE)
+def test_estimators_that_exponentiate_are_refused_under_svi(estimator: Any) -> None:
+    model = small()
+    x = data_for(model)
+    loss = estimator(num_particles=2, max_plate_nesting=1)
+    svi = SVI(model.model, model.guide, pyro.optim.Adam({"lr": 1e-3}), loss)
+    with pytest.raises(ValueError, match=f"`loss` must be an ELBO.*{estimator.__name__}"):
+        svi.step(x)
+
+
+def test_importance_sampling_is_refused_while_one_level_is_trained() -> None:
+    model = small()
+    with pytest.raises(ValueError, match=r"inside model\.bounding.*got Importance"):
+        Importance(model.model, model.guide, num_samples=2).run(data_for(model))
+    with model.bounding(), torch.no_grad():
+        Importance(model.model, model.guide, num_samples=2).run(data_for(model))
 
 
 def test_importance_weighted_objectives_are_true_bounds() -> None:

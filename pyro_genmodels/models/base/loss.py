@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterable
@@ -12,6 +13,7 @@ import pyro
 import torch
 from pyro.infer import (
     ELBO,
+    Importance,
     RenyiELBO,
     ReweightedWakeSleep,
     TraceTailAdaptive_ELBO,
@@ -29,6 +31,20 @@ from pyro_genmodels.models.base.random_weights import random_weights
 
 # Estimators that take exponentials of what each example's ELBO is estimated by, or its ranks.
 _NEED_WEIGHTS = RenyiELBO | ReweightedWakeSleep | TraceTailAdaptive_ELBO | TraceTMC_ELBO
+
+
+def weighing_estimator() -> str | None:
+    """Return the class of what runs the program around this call, if it takes importance weights.
+
+    Pyro does not show programs who runs them, so the calls under way are looked through for one.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, _NEED_WEIGHTS | Importance):
+            return type(caller).__name__
+        frame = frame.f_back
+    return None
 
 
 class NonFiniteELBOError(FloatingPointError):

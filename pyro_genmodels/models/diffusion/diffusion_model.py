@@ -31,6 +31,7 @@ from pyro_genmodels.distributions import (
     step_between,
     step_divergence,
 )
+from pyro_genmodels.models.base.loss import weighing_estimator
 from pyro_genmodels.models.base.plates import replayed_value
 from pyro_genmodels.models.base.random_weights import random_weights, run_with_random_weights
 from pyro_genmodels.models.diffusion.arguments import (
@@ -87,7 +88,8 @@ class DiffusionModel(SampledDiffusion):
     alone, masked on both sides, and one factor the rest. The model follows such a guide, and runs
     the whole chain everywhere else: without data, under an own guide, ``condition``, ``Predictive``
     or an AutoGuide, in training mode too. An estimate's exponential is no importance weight, so
-    ``RenyiELBO`` and the like need :meth:`bounding`. :meth:`log_weights` scores whole chains.
+    ``RenyiELBO`` and the like raise unless inside :meth:`bounding`. :meth:`log_weights` scores
+    whole chains.
 
     Args:
         event_shape: ``(D,)`` or ``(C, H, W)``.
@@ -274,6 +276,9 @@ class DiffusionModel(SampledDiffusion):
             with self.latent_scale():
                 pyro.sample("z", ForwardDiffusion(values, self.levels(), event_dim=self._rank))
             return
+        estimator = weighing_estimator()
+        rule = "be an ELBO, or run inside model.bounding(): a training step's term is no weight"
+        check(estimator is None, "loss", rule, estimator)
         # Known by its latent alone: a program may make data and context again for the model.
         record = self.shared_pass.begin(None)
         record.add_work(None)
