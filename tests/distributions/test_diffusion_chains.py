@@ -426,3 +426,18 @@ def test_ratio_in_float32_is_that_in_float64() -> None:
     error = standard_error(means[0]) + standard_error(means[1])
     assert (means[1].mean() - means[0].mean()).abs() < 3 * error
     assert error < 0.5
+
+
+def test_contexts_with_more_dimensions_than_chains_do_not_meet_the_steps() -> None:
+    """As enumerated labels have them: three contexts, and by chance three steps."""
+    levels = torch.linspace(-3, 3, 4)
+
+    def denoise(z: Tensor, level: Tensor, context: Tensor | None) -> Denoised:
+        assert context is not None
+        return Denoised(z * context[..., None])
+
+    contexts = torch.tensor([0.1, 0.5, 0.9])
+    z = torch.randn(2, 4, 2)
+    chain = ReverseDiffusion(denoise, levels, (2,), (3, 1), context=contexts[:, None])
+    each = [ReverseDiffusion(denoise, levels, (2,), context=c).log_prob(z) for c in contexts]
+    assert torch.allclose(chain.log_prob(z), torch.stack(each))

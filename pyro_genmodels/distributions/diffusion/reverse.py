@@ -155,16 +155,17 @@ class ReverseDiffusion(TorchDistribution):
         """Return the log-density of whole chains, in nats."""
         if self._validate_args:
             self._validate_sample(value)
-        z = value.movedim(-1 - self.rank, 0)
+        # The batch dimensions first: a context with more of them would meet the steps'.
+        batch = torch.broadcast_shapes(value.shape[: -1 - self.rank], self.batch_shape)
+        z = value.expand(batch + self.event_shape).movedim(-1 - self.rank, 0)
         last = z[-1].double()
         nats = gaussian_log_density(last, torch.zeros_like(last), self.rank)
-        for part in self.parts(math.prod(z.shape[1 : z.dim() - self.rank])):
+        for part in self.parts(math.prod(batch)):
             # Each part of the steps has its last state in common with the next.
             states = z[part.start : part.stop + 1]
             levels = self.levels[part.start : part.stop + 1]
             nats = nats + self.log_prob_of_steps(states, levels).sum(0)
-        batch = torch.broadcast_shapes(nats.shape, self.batch_shape)
-        return nats.to(value.dtype).expand(batch)
+        return nats.to(value.dtype)
 
     def parts(self, num_chains: int) -> list[slice]:
         """Return the steps, in parts that are evaluated by one call each.

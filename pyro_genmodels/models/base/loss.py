@@ -30,7 +30,7 @@ from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.models.base.random_weights import random_weights
 
 # Estimators that take exponentials of what each example's ELBO is estimated by, or its ranks.
-_NEED_WEIGHTS = RenyiELBO | ReweightedWakeSleep | TraceTailAdaptive_ELBO | TraceTMC_ELBO
+_NEED_WEIGHTS = (RenyiELBO, ReweightedWakeSleep, TraceTailAdaptive_ELBO, TraceTMC_ELBO)
 
 
 def weighing_estimator() -> str | None:
@@ -41,7 +41,7 @@ def weighing_estimator() -> str | None:
     frame = inspect.currentframe()
     while frame is not None:
         caller = frame.f_locals.get("self")
-        if isinstance(caller, _NEED_WEIGHTS | Importance):
+        if isinstance(caller, (*_NEED_WEIGHTS, Importance)):
             return type(caller).__name__
         frame = frame.f_back
     return None
