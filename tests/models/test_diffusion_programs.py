@@ -11,6 +11,7 @@ import pyro
 import pytest
 import torch
 from pyro import poutine
+from pyro.contrib.autoname import name_count, scope
 from pyro.infer import (
     MCMC,
     NUTS,
@@ -110,6 +111,39 @@ def test_a_program_may_make_its_data_again() -> None:
             loss = elbo.differentiable_loss(change(model.model), change(model.guide), x, labels)
             losses.append(loss.detach())
         testing.report.require_close("a loss of copies", losses[1], losses[0])
+
+
+def test_two_models_in_one_program() -> None:
+    """Each in a scope of its own, as the names of their sites are the same."""
+    first, second = diffusion(2, num_levels=3), diffusion(2, num_levels=3, num_steps=2)
+    x = levels_of(first, BATCH)
+
+    def both(left: Callable[..., Any], right: Callable[..., Any]) -> Callable[..., Any]:
+        def run(x: Tensor) -> None:
+            with scope(prefix="left"):
+                left(x)
+            with scope(prefix="outer"), scope(prefix="right"), name_count():
+                right(x)
+
+        return run
+
+    def one_after_the_other() -> Tensor:
+        return sum(
+            Trace_ELBO().differentiable_loss(model.model, model.guide, x).detach()
+            for model in (first, second)
+        )
+
+    def together() -> Tensor:
+        programs = both(first.model, second.model), both(first.guide, second.guide)
+        return Trace_ELBO().differentiable_loss(*programs, x).detach()
+
+    losses = []
+    for loss in (one_after_the_other, together):
+        pyro.set_rng_seed(0)
+        losses.append(loss())
+    testing.report.require_close("the loss of both", losses[1], losses[0])
+    guide: Any = poutine.trace(both(first.guide, second.guide)).get_trace(x)
+    assert guide.nodes["outer/right/z"]["value"].shape == (BATCH, 1, 2)
 
 
 @pytest.mark.parametrize("size", [BATCH, 2 * BATCH], ids=["all", "half"])

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pyro
 import torch
+from pyro.contrib.autoname.scoping import NameCountMessenger, ScopeMessenger
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.broadcast_messenger import BroadcastMessenger
 from pyro.poutine.condition_messenger import ConditionMessenger
@@ -56,13 +57,22 @@ def _outer_plates() -> tuple[dict[int, int], set[int]]:
 
 
 def replayed_value(name: str) -> Tensor | None:
-    """Return the value that a site is about to take from another trace, if it is."""
-    if any(isinstance(h, ConditionMessenger) and name in h.data for h in _PYRO_STACK):
-        return None
-    replays = (h.trace for h in _PYRO_STACK if isinstance(h, ReplayMessenger))
-    traces = [trace for trace in replays if trace is not None and name in trace]
-    # The outermost handler has the last word.
-    return traces[0].nodes[name]["value"] if traces else None
+    """Return the value that a site is about to take from another trace, if it is.
+
+    Args:
+        name: The site's name as it is given to ``pyro.sample``; a ``scope`` around the call puts
+            its prefix before it.
+    """
+    site, found = {"name": name}, None
+    # From the inside out, as a site's message goes: the outermost trace has the last word.
+    for handler in reversed(_PYRO_STACK):
+        if isinstance(handler, ScopeMessenger | NameCountMessenger):
+            handler._pyro_sample(site)
+        elif isinstance(handler, ConditionMessenger) and site["name"] in handler.data:
+            return None
+        elif isinstance(handler, ReplayMessenger) and site["name"] in (handler.trace or ()):
+            found = handler.trace.nodes[site["name"]]["value"]
+    return found
 
 
 class _BatchPlate(pyro.plate):
