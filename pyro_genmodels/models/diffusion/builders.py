@@ -32,7 +32,7 @@ def ddpm(
     the likelihood. The bound is reported beside it; :func:`vdm` trains the bound.
 
     Args:
-        event_shape: ``(D,)``, ``(C, L)`` or ``(C, H, W)``.
+        event_shape: ``(D,)`` or ``(C, H, W)``.
         num_levels: Levels of discrete data; ``None`` for continuous data.
         num_steps: Number T of steps; 999 steps have the noise levels of the paper's 1000, whose
             first step is the decoder here. That decoder reads off each element alone.
@@ -85,7 +85,7 @@ def improved_ddpm(
     the noise.
 
     Args:
-        event_shape: ``(D,)``, ``(C, L)`` or ``(C, H, W)``.
+        event_shape: ``(D,)`` or ``(C, H, W)``.
         num_levels: Levels of discrete data; ``None`` for continuous data.
         num_steps: Number T of steps; 4000 in the paper. The schedule is cut at finite noise levels
             in the place of the paper's largest step.
@@ -140,7 +140,7 @@ def vdm(
     matter more are drawn more often, in the place of the paper's monotone network.
 
     Args:
-        event_shape: ``(D,)``, ``(C, L)`` or ``(C, H, W)``.
+        event_shape: ``(D,)`` or ``(C, H, W)``.
         num_levels: Levels of discrete data; ``None`` for continuous data.
         continuous: Train the limit of infinitely many steps, as the paper's best results do. The
             model that is scored and drawn from still has ``num_steps``.
@@ -192,7 +192,7 @@ def ncsn(
     :math:`\sigma^2` are the bound's, up to one constant factor.
 
     Args:
-        event_shape: ``(D,)``, ``(C, L)`` or ``(C, H, W)``.
+        event_shape: ``(D,)`` or ``(C, H, W)``.
         num_levels: Levels of discrete data, which the chain sees between -1 and 1; ``None`` for
             continuous data, which it sees standardised once the model is trained.
         num_steps: Number T of steps between the noise scales; the paper has 10 scales, and draws
@@ -249,7 +249,7 @@ def bit_diffusion(
     are of one model; the paper carries it along from the step before, with half the evaluations.
 
     Args:
-        event_shape: ``(D,)``, ``(C, L)`` or ``(C, H, W)``.
+        event_shape: ``(D,)`` or ``(C, H, W)``.
         num_levels: Number of levels, or of symbols, of the data.
         self_conditioning: Let the network see its own first estimate.
         context_dropout: Probability of training an example without its context, which guidance
