@@ -481,6 +481,7 @@ def test_wrong_arguments_are_named() -> None:
     x, label = torch.zeros(2, 2), torch.tensor([0, 1])
     known = torch.tensor([True, False])
     wrong_shape = models.ClassifierGuidance(lambda z, level: z)
+    no_graph = models.ClassifierGuidance(lambda z, level: level)
     for call, message in (
         (lambda: model.sample(sampler="dpmsolver"), "`sampler` must be a Sampler or one of 'anc"),
         (lambda: model.sample(num_steps=0), "`num_steps` must be positive; got 0"),
@@ -492,6 +493,7 @@ def test_wrong_arguments_are_named() -> None:
         (lambda: conditional.sample(1, label, guidance=float("nan")), "`guidance` must be finite"),
         (lambda: models.ClassifierGuidance(len, float("inf")), "`scale` must be finite"),
         (lambda: model.sample(guidance=wrong_shape), "`log_prob` must return log-probabilities"),
+        (lambda: model.sample(guidance=no_graph), "`log_prob` must be differentiable in the nois"),
         (lambda: models.DDIM(eta=1.5), "`eta` must lie from 0 to 1; got 1.5"),
         (lambda: models.AnnealedLangevin(0), "`corrector_steps` must be positive"),
         (lambda: models.AnnealedLangevin(snr=-1.0), "`snr` must be positive"),

@@ -68,13 +68,16 @@ class ClassifierGuidance:
             level: Their noise levels.
 
         Raises:
-            ValueError: If the log-probabilities have another shape than the levels.
+            ValueError: If the log-probabilities have another shape than the levels, or cannot be
+                differentiated.
         """
         with torch.inference_mode(False), torch.enable_grad():
             noised = z.detach().clone().requires_grad_()
             nats = self.log_prob(noised, level.clone())
             rule = f"return log-probabilities of shape {tuple(level.shape)}"
             check(nats.shape == level.shape, "log_prob", rule, tuple(nats.shape))
+            rule = "be differentiable in the noised values"
+            check(nats.requires_grad, "log_prob", rule, "a result without a graph")
             (gradient,) = torch.autograd.grad(nats.sum(), noised)
         factor = self.scale * (F.logsigmoid(level) - 0.5 * F.logsigmoid(-level)).exp()
         return over_event(factor, z.dim() - level.dim()) * gradient
