@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from pyro.poutine.util import is_validation_enabled
 
+from pyro_genmodels._batching import expands_to
 from pyro_genmodels._checks import check, check_finite, integers_checked
 from pyro_genmodels._typing import Float, Num, Tensor
 from pyro_genmodels.nets.layers import check_finite_context
@@ -16,7 +17,7 @@ from pyro_genmodels.nets.layers import check_finite_context
 @integers_checked
 def langevin_samples(
     score: Callable[..., Tensor],
-    x: Float[Tensor, "*batch_event"],
+    x: Num[Tensor, "*batch_event"],
     num_steps: int,
     step_size: float | Tensor,
     *,
@@ -37,7 +38,7 @@ def langevin_samples(
             gradient of the log-density with respect to ``x``.
         x: Where the chains start, ``(*batch, *event)``.
         num_steps: Number of steps.
-        step_size: Step size :math:`\epsilon`, in units of ``x``; a tensor broadcasts against ``x``.
+        step_size: Step size :math:`\epsilon`, in units of ``x``; a tensor broadcasts to ``x``.
         context: Labels or features, if the score is conditional.
         log_density: Log-density in nats up to a constant, ``(*batch)``, called like the score. For
             an :class:`~pyro_genmodels.nets.EnergyGradient` it is minus its ``energy``.
@@ -46,9 +47,10 @@ def langevin_samples(
         Where the chains end, of the shape of ``x``.
 
     Raises:
-        ValueError: If ``num_steps`` is negative or a step size is not positive, if the score has
-            another shape than ``x``, if the log-density is not finite where the chains start, or if
-            they do not stay finite; under Pyro's validation, if ``x`` or features are not finite.
+        ValueError: If ``num_steps`` is negative, a step size is not positive or does not broadcast
+            to ``x``, or ``x`` has an integer dtype; if the score has another shape than ``x``, if
+            the log-density is not finite where the chains start, or if they do not stay finite;
+            under Pyro's validation, if ``x`` or features are not finite.
 
     References:
         Roberts & Tweedie (1996), Exponential convergence of Langevin distributions and their
@@ -66,8 +68,11 @@ def langevin_samples(
         torch.Size([5, 2])
     """
     check(num_steps >= 0, "num_steps", "be at least 0", num_steps)
+    check(x.is_floating_point(), "x", "be of a floating dtype", x.dtype)
     step = torch.as_tensor(step_size, dtype=x.dtype, device=x.device)
     check(bool((step > 0).all()), "step_size", "be positive", step_size)
+    rule = f"be a number or broadcast to the shape of x, {tuple(x.shape)}"
+    check(expands_to(step.shape, x.shape), "step_size", rule, f"shape {tuple(step.shape)}")
     if is_validation_enabled():
         check_finite("x", x)
         check_finite_context(context)

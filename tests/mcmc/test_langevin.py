@@ -257,6 +257,14 @@ def test_any_batch_shape_context_and_step_sizes() -> None:
     assert torch.equal(langevin_samples(torch.neg, labels.double(), 0, 0.1), labels.double())
 
 
+def test_chains_are_of_real_values_and_have_step_sizes_of_their_shape() -> None:
+    with pytest.raises(ValueError, match=r"`x` must be of a floating dtype; got torch.int64"):
+        langevin_samples(torch.neg, torch.zeros(3, dtype=torch.long), 2, 0.1)
+    for shape in ((2,), (4, 3), (7, 1, 3)):  # the last would make chains of one
+        with pytest.raises(ValueError, match=r"`step_size` must be a number or broadcast to"):
+            langevin_samples(torch.neg, torch.zeros(5, 3), 2, torch.full(shape, 0.1))
+
+
 def test_starts_and_features_must_be_finite() -> None:
     net = nets.MLP(2, 2, context_shape=(3,))
     x = torch.randn(4, 2)
