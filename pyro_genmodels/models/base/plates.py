@@ -70,8 +70,10 @@ def replayed_value(name: str) -> Tensor | None:
             handler._pyro_sample(site)
         elif isinstance(handler, ConditionMessenger) and site["name"] in handler.data:
             return None
-        elif isinstance(handler, ReplayMessenger) and site["name"] in (handler.trace or ()):
-            found = handler.trace.nodes[site["name"]]["value"]
+        elif isinstance(handler, ReplayMessenger):
+            trace = handler.trace
+            if trace is not None and site["name"] in trace:
+                found = trace.nodes[site["name"]]["value"]
     return found
 
 
