@@ -159,3 +159,9 @@ def test_a_trajectory_goes_from_noise_to_data() -> None:
 def test_states_of_a_trajectory_are_those_of_its_steps(number: int) -> None:
     with pytest.raises(ValueError, match="`num_states` must lie from 2 to 7"):
         images("vdm").trajectory(1, num_states=number)
+
+
+@pytest.mark.parametrize(("steps", "number"), [(1, 2), (3, 4), (20, 9)])
+def test_a_trajectory_shows_a_short_chain_whole(steps: int, number: int) -> None:
+    states, levels = images("vdm").trajectory(2, num_steps=steps)
+    assert len(states) == len(levels) == number

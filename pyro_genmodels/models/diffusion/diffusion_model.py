@@ -71,6 +71,8 @@ _FIRST, _LAST = -10.0, 5.0
 _ONE_LEVEL = "one level"
 # Of chains drawn for a picture while training goes on.
 _PREVIEW_STEPS = 32
+# Of a chain that is looked at.
+_SHOWN_STATES = 9
 
 
 class DiffusionModel(SampledDiffusion):
@@ -494,7 +496,7 @@ class DiffusionModel(SampledDiffusion):
         num_samples: int = 1,
         context: Tensor | None = None,
         *,
-        num_states: int = 9,
+        num_states: int | None = None,
         sampler: str | Sampler = "ancestral",
         num_steps: int | None = None,
         guidance: float | ClassifierGuidance = 1.0,
@@ -506,7 +508,8 @@ class DiffusionModel(SampledDiffusion):
         Args:
             num_samples: Number of chains (for each context).
             context: Labels or features ``(*batch, ...)``, if the model is conditional.
-            num_states: Number of states, evenly spaced among the steps, with both ends.
+            num_states: Number of states, evenly spaced among the steps, with both ends; by default
+                9, or all of a shorter chain.
             sampler: As in :meth:`sample`.
             num_steps: As in :meth:`sample`.
             guidance: As in :meth:`sample`.
@@ -528,6 +531,7 @@ class DiffusionModel(SampledDiffusion):
         _, context, batch = self._checked(None, context)
         chain, way = self._chain(context, sampler, num_steps, guidance)
         most = len(chain.levels)
+        num_states = min(_SHOWN_STATES, most) if num_states is None else num_states
         check(2 <= num_states <= most, "num_states", f"lie from 2 to {most}", num_states)
         index = torch.linspace(0, most - 1, num_states).round().long().tolist()
         with evaluating(self), self._aside():
