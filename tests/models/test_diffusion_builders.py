@@ -165,3 +165,12 @@ def test_states_of_a_trajectory_are_those_of_its_steps(number: int) -> None:
 def test_a_trajectory_shows_a_short_chain_whole(steps: int, number: int) -> None:
     states, levels = images("vdm").trajectory(2, num_steps=steps)
     assert len(states) == len(levels) == number
+
+
+def test_attention_at_a_size_that_does_not_occur_is_an_error() -> None:
+    for multipliers, attention in [((1, 2), (4,)), ((1, 2), (2, 8)), ((1,), (4,))]:
+        network = models.DenoisingNetwork(channels=4, multipliers=multipliers, attention=attention)
+        with pytest.raises(ValueError, match="`attention` must be factors of downsampling that"):
+            models.DiffusionModel((1, 4, 4), network=network)
+    # By default at half the size, if there is one.
+    models.DiffusionModel((1, 4, 4), network=models.DenoisingNetwork(channels=4, multipliers=(1,)))

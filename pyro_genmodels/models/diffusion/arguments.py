@@ -226,8 +226,9 @@ class DenoisingNetwork(ArgumentGroup):
             return DenseDenoiser(inputs, outputs, hidden=self.hidden, **shared)
         sizes: dict[str, Any] = {"channels": self.channels, "multipliers": self.multipliers}
         blocks: dict[str, Any] = {"num_blocks": self.num_blocks, "num_heads": self.num_heads}
-        # Of a network that never halves there is no smaller size to attend at.
-        factors = [f for f in self.attention if f < 2 ** len(self.multipliers)]
+        # A network that never halves has no smaller size, where this group attends by default.
+        halves, is_default = len(self.multipliers) > 1, tuple(self.attention) == (2,)
+        factors = () if is_default and not halves else self.attention
         if kind == "unet":
             return UNet(inputs, outputs, **sizes, **blocks, attention=factors, **shared)
         length = shape[0]  # of a vector; its elements' values and features become channels
