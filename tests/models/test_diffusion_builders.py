@@ -174,3 +174,8 @@ def test_attention_at_a_size_that_does_not_occur_is_an_error() -> None:
             models.DiffusionModel((1, 4, 4), network=network)
     # By default at half the size, if there is one.
     models.DiffusionModel((1, 4, 4), network=models.DenoisingNetwork(channels=4, multipliers=(1,)))
+
+
+def test_scales_of_ncsn_must_rise() -> None:
+    with pytest.raises(ValueError, match=r"`largest` must be larger than `smallest`, 2; got 1\.0"):
+        models.ncsn((3,), smallest=2.0, largest=1.0)

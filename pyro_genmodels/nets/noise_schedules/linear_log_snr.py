@@ -79,6 +79,7 @@ class Geometric(NoiseSchedule):
     def __init__(self, smallest: float = 0.01, largest: float = 50.0) -> None:
         super().__init__()
         check_positive(smallest=smallest, largest=largest)
+        check(largest > smallest, "largest", f"be larger than `smallest`, {smallest:g}", largest)
         ends = (2 * math.log(smallest), 2 * math.log(largest))
         check_ends(*ends)
         self.register_derived("ends_of_range", partial(torch.tensor, ends))
