@@ -19,6 +19,7 @@ from pyro_genmodels.distributions.diffusion.reverse import Denoised as Denoised
 from pyro_genmodels.distributions.diffusion.reverse import ReverseDiffusion
 from pyro_genmodels.distributions.diffusion.steps import VARIANCES as VARIANCES
 from pyro_genmodels.distributions.diffusion.steps import VarianceName as VarianceName
+from pyro_genmodels.distributions.diffusion.steps import check_grid as check_grid
 from pyro_genmodels.distributions.diffusion.steps import step_between as step_between
 from pyro_genmodels.distributions.diffusion.steps import step_divergence as step_divergence
 from pyro_genmodels.distributions.discretized_logistic import DiscretizedLogistic

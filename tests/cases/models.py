@@ -162,7 +162,15 @@ MODELS: Cases = {
         )
     ),
     "DiffusionModel/map": lambda: Case(
-        diffusion(1, 2, 2, objective="simple", context_shape=(2, 2, 2)), context=features(2, 2, 2)
+        diffusion(
+            1,
+            2,
+            2,
+            objective="simple",
+            schedule=nets.LinearLogSNR(-1.0, 2.0, learnable=False),
+            context_shape=(2, 2, 2),
+        ),
+        context=features(2, 2, 2),
     ),
     "DiffusionModel/one-element": lambda: Case(diffusion(1, num_levels=2, num_steps=1)),
     "DiffusionModel/self-conditioning": lambda: Case(

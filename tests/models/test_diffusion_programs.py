@@ -146,6 +146,45 @@ def test_two_models_in_one_program() -> None:
     assert guide.nodes["outer/right/z"]["value"].shape == (BATCH, 1, 2)
 
 
+def test_one_model_twice_in_a_program() -> None:
+    """The model follows each of the guide's two runs, also in a second replay of them."""
+    model = diffusion(2, num_levels=3)
+    x = levels_of(model, BATCH)
+
+    def twice(part: Callable[..., Any]) -> Callable[..., Any]:
+        def run(x: Tensor) -> None:
+            for prefix in ("left", "right"):
+                with scope(prefix=prefix):
+                    part(x)
+
+        return run
+
+    loss = Trace_ELBO().differentiable_loss(twice(model.model), twice(model.guide), x)
+    assert bool(loss.isfinite())
+    guide = poutine.trace(twice(model.guide)).get_trace(x)
+    for _ in range(2):
+        trace = poutine.trace(poutine.replay(twice(model.model), trace=guide)).get_trace(x)
+        assert (
+            float(trace.nodes["right/z"]["fn"].log_prob(guide.nodes["right/z"]["value"]).sum()) == 0
+        )
+
+
+def test_a_schedule_that_does_not_rise_is_named() -> None:
+    class Flat(nets.NoiseSchedule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.middle = torch.nn.Parameter(torch.tensor(0.5))
+
+        def _level(self, time: Tensor) -> Tensor:
+            return 4 * (time > self.middle) - 2.0
+
+    model = models.DiffusionModel((2,), num_levels=3, num_steps=4, schedule=Flat())
+    x = levels_of(model, BATCH)
+    for call in (model.bound_estimate, models.ELBOLoss(model)):
+        with pytest.raises(ValueError, match="`levels` must rise"):
+            call(x)
+
+
 @pytest.mark.parametrize("size", [BATCH, 2 * BATCH], ids=["all", "half"])
 def test_subsampling_plates_and_scales(size: int) -> None:
     """A minibatch stands for all, in both forms."""

@@ -13,11 +13,10 @@ from pyro.poutine.replay_messenger import ReplayMessenger
 from pyro.poutine.runtime import _PYRO_STACK
 
 from pyro_genmodels.models import DiffusionModel
-from pyro_genmodels.models.base.shared_pass import SharedPass
 from pyro_genmodels.models.diffusion import diffusion_model
 from pyro_genmodels.models.diffusion.encoding import ChainData
 from tests.models import test_diffusion_programs as laws
-from tests.mutants.mutation import Mutation, assert_caught, method_of
+from tests.mutants.mutation import Mutation, assert_caught
 
 pytestmark = [pytest.mark.once, pytest.mark.usefixtures("double")]
 
@@ -27,12 +26,15 @@ def never_follows(patch: pytest.MonkeyPatch) -> None:
 
 
 def follows_without_a_replay(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(diffusion_model, "replayed_value", lambda name: torch.zeros(()))
+    ran: list[bool] = []
+    infer = DiffusionModel.infer
 
-    def whatever(work: Any, self: SharedPass, record: Any, latents: Any) -> Any:
-        return None if record is None else record.work[1]
+    def noting(self: DiffusionModel, x: Any, context: Any) -> None:
+        ran.append(self._takes_one_level)
+        infer(self, x, context)
 
-    method_of(SharedPass, "look_up", whatever)(patch)
+    patch.setattr(DiffusionModel, "infer", noting)
+    patch.setattr(DiffusionModel, "_follows", lambda self, z: bool(ran) and ran.pop())
 
 
 def overlooks_a_condition(patch: pytest.MonkeyPatch) -> None:
@@ -43,33 +45,15 @@ def overlooks_a_condition(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(diffusion_model, "replayed_value", replayed_value)
 
 
-def known_by_its_data(patch: pytest.MonkeyPatch) -> None:
-    """As the record of a hierarchy is, which is only a saving."""
-    begin, take = SharedPass.begin, SharedPass.take
-    guide, model = DiffusionModel.infer, DiffusionModel.generate
-    patch.setattr(
-        DiffusionModel,
-        "infer",
-        lambda self, x, context: _with(patch, "begin", begin, x, guide, self, context),
-    )
-    patch.setattr(
-        DiffusionModel,
-        "generate",
-        lambda self, x, context: _with(patch, "take", take, x, model, self, context),
-    )
+def known_by_one_slot(patch: pytest.MonkeyPatch) -> None:
+    """As the record of a hierarchy is, which forgets the run before."""
+    infer = DiffusionModel.infer
 
+    def forgetting(self: DiffusionModel, x: Any, context: Any) -> None:
+        diffusion_model._drawn_alone.clear()
+        infer(self, x, context)
 
-def _with(
-    patch: pytest.MonkeyPatch,
-    name: str,
-    original: Callable[..., Any],
-    x: Any,
-    program: Callable[..., Any],
-    model: DiffusionModel,
-    context: Any,
-) -> Any:
-    patch.setattr(SharedPass, name, lambda self, _: original(self, x))
-    return program(model, x, context)
+    patch.setattr(DiffusionModel, "infer", forgetting)
 
 
 def scores_see_the_data_s_own_units(patch: pytest.MonkeyPatch) -> None:
@@ -108,10 +92,10 @@ MUTANTS: dict[str, tuple[Callable[[], None], Mutation, str]] = {
         overlooks_a_condition,
         "",
     ),
-    "known by its data": (
-        laws.test_a_program_may_make_its_data_again,
-        known_by_its_data,
-        "shapes disagree at site 'z'",
+    "known by one slot": (
+        laws.test_one_model_twice_in_a_program,
+        known_by_one_slot,
+        "shapes disagree at site",
     ),
     "scores in the data's own units": (
         units_of_scores,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
@@ -13,6 +13,9 @@ from typing import Any, ClassVar, Literal
 import pyro
 import torch
 import torch.nn.functional as F
+from pyro.ops.provenance import detach_provenance
+from pyro.poutine.util import is_validation_enabled
+from torch.utils.weak import WeakIdKeyDictionary
 
 from pyro_genmodels._batching import over_event
 from pyro_genmodels._checks import (
@@ -27,6 +30,7 @@ from pyro_genmodels._typing import EventShape, Float, Num, ScaleName, Tensor
 from pyro_genmodels.distributions import (
     ForwardDiffusion,
     ReverseDiffusion,
+    check_grid,
     draw_log_ratio,
     step_between,
     step_divergence,
@@ -68,7 +72,9 @@ _SCHEDULES: Mapping[str, type[NoiseSchedule]] = MappingProxyType(
 )
 # Of continuous data, whose finest structure nobody knows: the ends are learned.
 _FIRST, _LAST = -10.0, 5.0
-_ONE_LEVEL = "one level"
+# States that a guide in training has drawn alone. By them the model knows the form that it follows;
+# a slot for one guide's run would forget the first of two runs in a program.
+_drawn_alone: MutableMapping[Tensor, None] = WeakIdKeyDictionary()
 # Of chains drawn for a picture while training goes on.
 _PREVIEW_STEPS = 32
 # Of a chain that is looked at.
@@ -238,8 +244,14 @@ class DiffusionModel(SampledDiffusion):
 
         Args:
             num_steps: Number of steps; the model's own by default.
+
+        Raises:
+            ValueError: If ``num_steps`` is not positive, or the schedule's levels do not rise.
         """
-        return self.schedule.grid(self.num_steps if num_steps is None else num_steps)
+        levels = self.schedule.grid(self.num_steps if num_steps is None else num_steps)
+        if is_validation_enabled():
+            check_grid(levels)
+        return levels
 
     def reverse(
         self, context: Tensor | None = None, *, num_steps: int | None = None
@@ -281,13 +293,9 @@ class DiffusionModel(SampledDiffusion):
         estimator = weighing_estimator()
         rule = "be an ELBO, or run inside model.bounding(): a training step's term is no weight"
         check(estimator is None, "loss", rule, estimator)
-        # Known by its latent alone: a program may make data and context again for the model.
-        record = self.shared_pass.begin(None)
-        record.add_work(None)
         least = ForwardDiffusion(values, self.levels()[:1], event_dim=self._rank)
         z = pyro.sample("z", least.mask(False))
-        record.add_latent(z)
-        record.add_work(_ONE_LEVEL)
+        _drawn_alone[detach_provenance(z)] = None
         batch = z.shape[: z.dim() - self._rank - 1]
         nats = self._prior_divergence(values) + self._one_level(values, context, batch)
         # In a guide a factor's sign turns: this one lowers the ELBO.
@@ -301,13 +309,17 @@ class DiffusionModel(SampledDiffusion):
 
     def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
         """Draw a chain from noise to data, and the data given its last state."""
-        record, z = self.shared_pass.take(None), replayed_value("z")
         chain: Any = self._reverse(context)
-        if z is not None and self.shared_pass.look_up(record, [z]) == _ONE_LEVEL:
+        if self._follows(replayed_value("z")):
             chain = ChainEnd(chain).mask(False)
         with self.latent_scale():
             z = pyro.sample("z", chain)
         return pyro.sample("x", self._decoder(z.select(-1 - self._rank, 0)), obs=x)
+
+    def _follows(self, z: Tensor | None) -> bool:
+        """Whether a guide in training has drawn the state that site ``"z"`` is about to take."""
+        # TraceGraph_ELBO wraps some values; both sides must see the tensor underneath.
+        return z is not None and detach_provenance(z) in _drawn_alone
 
     def _decoder(self, z: Tensor) -> Any:
         return self.data.decoder(z, self.schedule.ends[0])
