@@ -45,6 +45,9 @@ def arguments_for(model: Any, x: Tensor, context: Tensor | None) -> dict[str, An
         maps = model.code_maps(x, context)
         given["codes"] = maps if isinstance(model, models.VQVAE2) else maps[0]
         given["inputs"] = model._decoder_input(model._vectors(maps), context)
+    if isinstance(model, models.DiffusionModel):
+        given["z"] = torch.randn(len(x), *model.data.shape)
+        given["known"] = torch.rand(x.shape) < 0.5
     if hasattr(model, "latent_dim"):
         given["z"] = torch.randn(len(x), model.latent_dim)
     return given

@@ -140,7 +140,7 @@ FREEZING_MUTANTS: dict[str, tuple[Mutation, Callable[[], Any], str]] = {
     "steps' shares that go on": (
         always(StepSampler, "learn"),
         lambda: cases.MODELS["DiffusionModel/one-element"]().part,
-        "step_sampler.squares",
+        "'squares', 'counts'",
     ),
     "spectral norms that go on": (
         always(SpectralNorms, "forward"),

@@ -86,9 +86,9 @@ MUTANTS: dict[str, tuple[Law, Mutation, str]] = {
         "1 == 2",
     ),
     "averages under one name of two": (
-        laws.test_averages_hold_the_ends_and_learned_vectors,
+        laws.test_averages_of_a_shared_part_have_all_its_names,
         average_under_one_name,
-        "schedule.first",
+        "left.weight is right.weight",
     ),
     "a step sampler's means not saved": (
         laws.test_a_killed_run_resumes_bit_for_bit,

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pyro_genmodels import data, models, nets, plotting, training
 from pyro_genmodels.models import ELBOLoss
+from pyro_genmodels.training.engine.average import WeightAverage
 from pyro_genmodels.training.engine.training_module import TrainingModule
 from tests.training.test_resume import KillAt, KilledError, assert_same_run, last
 
@@ -100,6 +101,16 @@ def test_averages_hold_the_ends_and_learned_vectors(tmp_path: Path) -> None:
     averaged = last(tmp_path)["pyro_genmodels"]["weights"]
     for name in names:
         assert not torch.equal(averaged[name], rest[f"loss.model.{name}"]), name
+
+
+def test_averages_of_a_shared_part_have_all_its_names(tmp_path: Path) -> None:
+    module = torch.nn.ModuleDict({"left": torch.nn.Linear(1, 1)})
+    module["right"] = module["left"]
+    average = WeightAverage(module, 0.5)
+    torch.nn.init.constant_(module["left"].weight, 5.0)
+    average.update()
+    state = average.state_dict()
+    assert torch.equal(state["left.weight"], state["right.weight"]), "left.weight is right.weight"
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])

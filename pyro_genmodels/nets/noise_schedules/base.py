@@ -30,6 +30,9 @@ class NoiseSchedule(Configured, DerivedBuffers, Abstract):
     undecayed: tuple[str, ...] = ()
     """Names of parameters that weight decay should leave alone."""
 
+    def __init__(self) -> None:
+        super().__init__()
+
     @abstractmethod
     def _level(self, time: Tensor) -> Tensor:
         """Return the noise level at times in [0, 1]."""
