@@ -14,12 +14,12 @@ from torch import Tensor
 from pyro_genmodels import models, nets, testing
 from pyro_genmodels.models.diffusion import sampling
 from pyro_genmodels.models.diffusion.samplers import (
+    annealed_langevin,
     base,
     ddim,
     dpm_solver,
     guidance,
     heun,
-    langevin,
     pndm,
 )
 from tests.models import sampler_laws as laws
@@ -201,7 +201,7 @@ def test_langevin_steps(old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> 
         sampler = models.AnnealedLangevin(8, snr=0.2)
         laws.check_moments(model, sampler, laws.MEAN.double(), variance, 0.06, number=4000)
 
-    mutation = rewritten(langevin, models.AnnealedLangevin, "corrected", old, new)
+    mutation = rewritten(annealed_langevin, models.AnnealedLangevin, "corrected", old, new)
     assert_caught(law, mutation, monkeypatch, "variance: off|mean:")
 
 
