@@ -12,6 +12,7 @@ from torch import nn
 from torch.distributions import constraints
 
 from pyro_genmodels._batching import over_event
+from pyro_genmodels._changes import in_functorch
 from pyro_genmodels._checks import check_choice
 from pyro_genmodels._typing import Float, Tensor
 from pyro_genmodels.distributions.diffusion.steps import (
@@ -205,6 +206,8 @@ class ReverseDiffusion(TorchDistribution):
 
     def _denoised(self, z: Tensor, level: Tensor) -> Denoised:
         level = level.to(z.dtype).expand(z.shape[: z.dim() - self.rank])
-        if isinstance(self.denoise, nn.Module) and len(self.levels) > 2:
+        # Of torch 2.6, checkpoints do not pass through vmap.
+        saves = isinstance(self.denoise, nn.Module) and not in_functorch()
+        if saves and len(self.levels) > 2:
             return checkpointed(self.denoise, z, level, self.context)
         return self.denoise(z, level, self.context)
