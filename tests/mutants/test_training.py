@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("lightning.pytorch")
+
 from pyro_genmodels.models import DiffusionModel
 from pyro_genmodels.models.diffusion.level_sampler import StepSampler
 from pyro_genmodels.training.engine import training_module

@@ -268,6 +268,7 @@ def test_long_attention_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(attend(*given), explicit)
 
 
+@pytest.mark.once  # torch 2.6 has no forward derivative of group norm with channels last
 def test_derivatives_of_the_score() -> None:
     """Forward ones, which traces of a Jacobian take, are the same as backward ones."""
     net = testing.randomize_parameters(unet(1, 1, attention=(1, 2)))
