@@ -2,7 +2,7 @@ r"""Langevin dynamics: kernels for Pyro's MCMC, and samples of many examples at 
 
 All steps are :math:`x' = x + \tfrac12 \epsilon^2 \nabla \log p(x) + \epsilon n` with standard
 normal noise :math:`n`: the step size :math:`\epsilon` is the standard deviation of the noise in
-units of :math:`x`, as that of Pyro's HMC, of which this is one leapfrog step. Where a paper writes
+units of :math:`x`, as in Pyro's HMC with one leapfrog step. Where a paper writes
 :math:`x' = x + h \nabla \log p(x) + \sqrt{2h} n`, it is :math:`\epsilon = \sqrt{2h}`.
 """
 

@@ -89,8 +89,7 @@ class ForwardDiffusion(TorchDistribution):
         """Draw whole chains, differentiably."""
         shape = self._extended_shape(torch.Size(sample_shape))
         noise = torch.randn(shape, dtype=self.x.dtype, device=self.x.device)
-        # z / alpha is the data and the sum of independent increments, of which
-        # e^g is the variance so far.
+        # z / alpha is the data and a sum of independent increments, whose variance so far is e^g.
         growth = self.levels.diff()
         log_variance = self.levels[1:] + (-torch.expm1(-growth)).log()
         scale = torch.cat([self.levels[:1], log_variance]).mul(0.5).exp()

@@ -90,9 +90,9 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
     """
 
     trains_on_estimates: ClassVar[bool] = False
-    """Whether an ELBO in training is an unbiased estimate, whose exponential is no weight.
+    """Whether training estimates the ELBO, so that its exponential is not an importance weight.
 
-    Then validation takes :meth:`bound_estimate`, and estimators that exponentiate are refused.
+    Then estimators that exponentiate are refused.
     """
 
     can_complete: ClassVar[bool] = False

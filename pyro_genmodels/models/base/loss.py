@@ -219,7 +219,7 @@ class ELBOLoss(nn.Module):
         elbo = self._elbos[batch_dim]
         # At each call, as the model may have been bounding at the first.
         estimates = self.model.trains_on_estimates and not self.model.is_bounding
-        rule = "make an ELBO: each example's is an estimate here, no importance weight"
+        rule = "make an ELBO: each example's is an estimate here, not an importance weight"
         allowed = not estimates or not isinstance(elbo, _NEED_WEIGHTS)
         check(allowed, "make_elbo", rule, type(elbo).__name__)
         return elbo

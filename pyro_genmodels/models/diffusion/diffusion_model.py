@@ -95,7 +95,7 @@ class DiffusionModel(SampledDiffusion):
     unbiased estimate of the ELBO of all ``num_steps`` steps; site ``"z"`` then holds :math:`z_0`
     alone, masked on both sides, and one factor the rest. The model follows such a guide, and runs
     the whole chain everywhere else: without data, under an own guide, ``condition``, ``Predictive``
-    or an AutoGuide, in training mode too. An estimate's exponential is no importance weight, so
+    or an AutoGuide, in training mode too. The exponential of an estimate is not a weight, so
     ``RenyiELBO`` and the like raise unless inside :meth:`bounding`. :meth:`log_weights` scores
     whole chains.
 
@@ -291,7 +291,7 @@ class DiffusionModel(SampledDiffusion):
                 pyro.sample("z", ForwardDiffusion(values, self.levels(), event_dim=self._rank))
             return
         estimator = weighing_estimator()
-        rule = "be an ELBO, or run inside model.bounding(): a training step's term is no weight"
+        rule = "be an ELBO, or run inside model.bounding(): a training step's term is not a weight"
         check(estimator is None, "loss", rule, estimator)
         least = ForwardDiffusion(values, self.levels()[:1], event_dim=self._rank)
         z = pyro.sample("z", least.mask(False))
