@@ -12,6 +12,8 @@ from pyro_genmodels.distributions.autoregressive.images import (
     PixelSNAIL,
 )
 from pyro_genmodels.distributions.autoregressive.sequences import MADE, CharRNN, NGram, WaveNet
+from pyro_genmodels.distributions.components import BatchedComponents, Components
+from pyro_genmodels.distributions.components import as_components as as_components
 from pyro_genmodels.distributions.dequantization import UniformDequantization
 from pyro_genmodels.distributions.diffusion.forward import ForwardDiffusion
 from pyro_genmodels.distributions.diffusion.ratio import draw_log_ratio as draw_log_ratio
@@ -39,8 +41,10 @@ __all__ = [
     "MADE",
     "AR1Normal",
     "AutoregressiveDistribution",
+    "BatchedComponents",
     "CharRNN",
     "ClosedUniform",
+    "Components",
     "DiagonalNormal",
     "DiscretizedLogistic",
     "DiscretizedLogisticMixture",

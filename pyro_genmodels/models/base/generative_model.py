@@ -39,6 +39,7 @@ from pyro_genmodels.models.base.random_weights import (
 from pyro_genmodels.models.base.shared_pass import SharedPass, note_source
 from pyro_genmodels.models.base.standardization import Standardization, StandardizedModel
 from pyro_genmodels.nets import NoiseSchedule
+from pyro_genmodels.nets.layers import join_context
 
 
 class GenerativeModel(Configured, RegisteredModule, CheckedArguments, StandardizedModel, Abstract):
@@ -403,6 +404,39 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
         """
         latent = " (it has latent variables)" if self.has_latents else ""
         self._check_exact(False, f"{type(self).__name__}{latent}")
+
+    @integers_checked
+    def class_log_probs(
+        self,
+        x: Num[Tensor, "*batch_event"],
+        context: Tensor | None = None,
+        *,
+        chunk_size: int | None = None,
+    ) -> Float[Tensor, "*batch K"]:
+        r"""Return :math:`\log p(x \mid y)` of every label y, of an exact class-conditional model.
+
+        Args:
+            x: Data ``(*batch, *event)``.
+            context: Features, in a model that takes them together with a label.
+            chunk_size: Labels whose distributions are evaluated at once; all by default. Memory
+                grows with it.
+
+        Raises:
+            ValueError: If the model has no labels or no :meth:`distribution`, or ``x`` does not
+                fit.
+        """
+        name = type(self).__name__
+        check(self.num_classes is not None, "model", "be conditional on labels", name)
+        classes = self.num_classes or 1
+        batch = x.shape[: x.dim() - len(self.event_shape)]
+        labels = torch.arange(classes, device=x.device).reshape(-1, *[1] * len(batch))
+        scores = []
+        for part in labels.split(chunk_size or classes):
+            # Expanded, since not all transforms broadcast a context against data.
+            part = part.expand(-1, *batch)
+            given = part if context is None else join_context(part, context, self.context_event_dim)
+            scores.append(self.distribution(given).log_prob(x.expand(len(part), *x.shape)))
+        return torch.cat(scores).movedim(0, -1)
 
     def _check_exact(self, holds: bool, given: object) -> None:
         check(holds, "model", "have a distribution over data in closed form", given)

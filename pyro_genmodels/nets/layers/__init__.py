@@ -6,6 +6,7 @@ from pyro_genmodels.nets.layers.context import (
     check_context,
     check_finite_context,
     context_event_dim,
+    join_context,
 )
 from pyro_genmodels.nets.layers.data_dependent_init import (
     FirstData,
@@ -34,6 +35,7 @@ __all__ = [
     "expect_no_data",
     "full_precision",
     "is_frozen",
+    "join_context",
     "padded",
     "set_to_zero",
     "set_values",

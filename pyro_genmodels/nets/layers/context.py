@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_genmodels._abstract import Abstract
-from pyro_genmodels._batching import over_batch
+from pyro_genmodels._batching import broadcast_shapes, over_batch
 from pyro_genmodels._checks import (
     check,
     check_event_shape,
@@ -21,7 +21,7 @@ from pyro_genmodels._checks import (
 )
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._modules import first_tensor
-from pyro_genmodels._typing import Float, Num
+from pyro_genmodels._typing import Float, Int, Num
 
 
 def context_event_dim(
@@ -43,6 +43,38 @@ def context_event_dim(
     if context_shape is None:
         return None
     return len(check_event_shape(context_shape, ranks=ranks, argument="context_shape"))
+
+
+def join_context(
+    labels: Int[Tensor, "*batch"], features: Tensor, event_dim: int | None
+) -> Float[Tensor, "*batch_joint"]:
+    """Return a label and features as one context: the label as one more element in front.
+
+    Their batch shapes broadcast. An element of float32 holds any label below 2 ** 24 exactly.
+
+    Args:
+        labels: Labels ``(*batch,)``.
+        features: Vectors ``(*batch, D)``, sequences ``(*batch, C, L)`` or maps
+            ``(*batch, C, H, W)``.
+        event_dim: Rank of one feature tensor: 1, 2 or 3.
+
+    Returns:
+        Vectors ``(*batch, 1 + D)``, or sequences or maps with one more channel.
+
+    Example:
+        >>> join_context(torch.tensor([2, 0]), torch.tensor([0.5, 1.5]), 1)
+        tensor([[2.0000, 0.5000, 1.5000],
+                [0.0000, 0.5000, 1.5000]])
+    """
+    rank = event_dim or 0
+    first = features.narrow(-rank, 0, 1)
+    label = labels.reshape(*labels.shape, *[1] * rank).to(features.dtype)
+    batch = broadcast_shapes(labels.shape, features.shape[: features.dim() - rank])
+    event = features.shape[features.dim() - rank :]
+    return torch.cat(
+        [label.expand(*batch, *first.shape[first.dim() - rank :]), features.expand(*batch, *event)],
+        -rank,
+    )
 
 
 class ContextEmbedding(Configured, nn.Module):

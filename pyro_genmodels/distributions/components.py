@@ -1,0 +1,100 @@
+"""The distributions of data given a label: what mixtures mix, and hidden Markov models emit."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch.distributions import Distribution, constraints
+
+from pyro_genmodels._checks import check
+from pyro_genmodels._typing import Float, Int, Num, Tensor
+
+
+class Components(ABC):
+    """The distributions of x given each of K labels.
+
+    Unlike a distribution with a batch dimension of size K, its draws are of one label each, so that
+    drawing from a mixture of K expensive distributions takes one draw and not K.
+
+    Args:
+        num_components: Number of labels K.
+        batch_shape: Batch shape, without the labels.
+        event_shape: Sizes of one data point.
+        support: Values that every component gives a probability.
+    """
+
+    def __init__(
+        self,
+        num_components: int,
+        batch_shape: torch.Size,
+        event_shape: torch.Size,
+        support: constraints.Constraint,
+    ) -> None:
+        self.num_components = num_components
+        self.batch_shape, self.event_shape = torch.Size(batch_shape), torch.Size(event_shape)
+        self.support = support
+
+    @abstractmethod
+    def log_probs(self, value: Num[Tensor, "*batch_event"]) -> Float[Tensor, "*batch K"]:
+        """Return the log-probability of data under each component, in nats.
+
+        Args:
+            value: Data ``(*batch, *event)``, whose batch shape broadcasts with that of the
+                components.
+        """
+
+    @abstractmethod
+    def sample(self, labels: Int[Tensor, "*batch"]) -> Num[Tensor, "*batch_event"]:
+        """Draw one data point for each label.
+
+        Args:
+            labels: Labels ``(*sample_shape, *batch)``, whose shape ends with the batch shape of the
+                components or one that it broadcasts to.
+        """
+
+
+class BatchedComponents(Components):
+    """Components that are the last batch dimension of a distribution.
+
+    Args:
+        distribution: Distribution with batch shape ``(*batch, K)``.
+
+    Raises:
+        ValueError: If it has no batch dimension.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> parts = BatchedComponents(dist.Normal(torch.tensor([0.0, 5.0]), 1.0))
+        >>> parts.log_probs(torch.zeros(3)).shape, parts.sample(torch.tensor([0, 1])).shape
+        (torch.Size([3, 2]), torch.Size([2]))
+    """
+
+    def __init__(self, distribution: Distribution) -> None:
+        shape = distribution.batch_shape
+        check(len(shape) > 0, "distribution", "have a batch dimension of components", tuple(shape))
+        law: Any = distribution
+        super().__init__(shape[-1], shape[:-1], law.event_shape, law.support)
+        self.distribution = law
+
+    def log_probs(self, value: Num[Tensor, "*batch_event"]) -> Float[Tensor, "*batch K"]:
+        """Return the log-probability under each component."""
+        nats: Tensor = self.distribution.log_prob(value.unsqueeze(-1 - len(self.event_shape)))
+        return nats
+
+    def sample(self, labels: Int[Tensor, "*batch"]) -> Num[Tensor, "*batch_event"]:
+        """Draw one data point for each label; of a distribution this cheap, all are drawn."""
+        rank = len(self.event_shape)
+        shape = labels.shape[: labels.dim() - len(self.batch_shape)]
+        drawn: Tensor = self.distribution.sample(shape)
+        index = labels.reshape(*labels.shape, 1, *[1] * rank)
+        index = index.expand(*labels.shape, 1, *self.event_shape)
+        return drawn.gather(-1 - rank, index).squeeze(-1 - rank)
+
+
+def as_components(distributions: Distribution | Components) -> Components:
+    """Return components, of a distribution those of its last batch dimension."""
+    if isinstance(distributions, Components):
+        return distributions
+    return BatchedComponents(distributions)

@@ -1,0 +1,1 @@
+"""Hidden Markov models: sums and maxima over all paths of hidden states."""

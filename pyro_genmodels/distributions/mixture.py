@@ -1,0 +1,1 @@
+"""Mixtures of any distributions, whose draws are of one component each."""

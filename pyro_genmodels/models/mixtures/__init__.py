@@ -1,0 +1,1 @@
+"""Mixtures of any exact model."""
