@@ -37,6 +37,16 @@ def test_a_run_leaves_its_folder(run: Path) -> None:
     assert model.latent_dim == 2  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("beta", ["1", "3"])
+def test_training_names_an_objective_that_is_no_bound(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], beta: str
+) -> None:
+    words = ["train", "beta_vae", "--data", "digits", "--run", str(tmp_path / "run"), *SMALL]
+    assert main([*words, *QUICK, "--model.objective.beta", beta]) == 0
+    line = f"objective: not the ELBO alone, but with beta {beta}\n"
+    assert (line in capsys.readouterr().out) == (beta == "3")
+
+
 def test_evaluate_prints_the_same_again(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     outputs = []
     for _ in range(2):

@@ -19,6 +19,7 @@ from pyro_genmodels.cli.groups import with_public_names
 from pyro_genmodels.cli.names import find, model_makers
 from pyro_genmodels.cli.scoring import save_result, score
 from pyro_genmodels.data import DataSource
+from pyro_genmodels.models import GenerativeModel
 
 Prepared: TypeAlias = tuple[Iterable[nn.Module], Callable[[], Any], DataSource]
 
@@ -118,10 +119,14 @@ class Stage(ABC):
             self.write(run)
             if following is not None:
                 following.write_ahead(run, resume=options["resume"])
+            parts = list(parts)
             size = sum(p.numel() for part in parts for p in part.parameters())
             print(f"data: {source.summary}")
             print(f"data fingerprint: {training.fingerprint_kind(source)}")
             print(f"{self.label}: {size:,} parameters, run {run}")
+            terms = [t for p in parts if isinstance(p, GenerativeModel) for t in p.beside_elbo()]
+            if terms:
+                print(f"objective: not the ELBO alone, but with {', '.join(terms)}")
         try:
             history = fit()
         except KeyboardInterrupt:

@@ -443,6 +443,16 @@ def test_inpainting_reads_no_unknown_element() -> None:
     assert free.shape == (2, 4, 2)
 
 
+def test_arguments_of_another_kind_are_named() -> None:
+    model = models.vdm((2,), num_steps=4)
+    # Where types are checked, by the check of types; without, by the method's own.
+    with pytest.raises((ValueError, TypeCheckError), match="known"):
+        model.inpaint(torch.zeros(2), [True, False])  # type: ignore[arg-type]
+    for guidance in ("2", float("nan"), None):
+        with pytest.raises((ValueError, TypeCheckError), match="guidance"):
+            model.sample(guidance=guidance)  # type: ignore[arg-type]
+
+
 def test_inpainting_meets_what_is_known() -> None:
     """Of strongly dependent elements, what is drawn follows what is known."""
     means = torch.tensor([[-1.0, -1.0], [1.0, 1.0]])

@@ -17,13 +17,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--num", type=int, default=32, help="number of examples (default: 32)")
     parser.add_argument("--seed", type=int, default=0, help="seed (default: 0)")
-    text = "take posterior means in the place of a draw"
+    text = (
+        "take posterior means in the place of a draw; of a diffusion model, the rule of steps "
+        "without noise on both ways"
+    )
     parser.add_argument("--deterministic", action="store_true", help=text)
     parser.add_argument(
         "--noise_level",
         type=float,
         help="share of a diffusion model's steps that data are noised by, and led back: from 0, "
-        "which changes nothing, to 1, which keeps nothing (default: 0.5)",
+        "the least noise of its schedule, to 1, which keeps nothing (default: 0.5)",
     )
     add_steps(parser)
     parser.add_argument(

@@ -287,7 +287,8 @@ class SampledDiffusion(GenerativeModel, Abstract):
             tensor(3.)
         """
         check_positive(num_samples=num_samples)
-        check(known.dtype == torch.bool, "known", "be Boolean", known.dtype)
+        kind = known.dtype if isinstance(known, Tensor) else type(known).__name__
+        check(kind == torch.bool, "known", "be a Boolean tensor", kind)
         fits = expands_to(known.shape, x.shape)
         check(fits, "known", f"broadcast to the data's shape {tuple(x.shape)}", tuple(known.shape))
         # Zero is a value of data of every kind.
@@ -342,7 +343,8 @@ class SampledDiffusion(GenerativeModel, Abstract):
     def _check_guidance(self, guidance: float | ClassifierGuidance, context: Tensor | None) -> None:
         if isinstance(guidance, ClassifierGuidance):
             return
-        check(math.isfinite(guidance), "guidance", "be finite", guidance)
+        number = isinstance(guidance, int | float) and math.isfinite(guidance)
+        check(number, "guidance", "be a finite number or a ClassifierGuidance", repr(guidance))
         if guidance != 1:
             rule = "be 1 of a model that was not trained with `context_dropout`"
             check(self.null_context, "guidance", rule, guidance)
