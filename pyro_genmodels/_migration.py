@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 Change: TypeAlias = Callable[[str, dict[str, Any]], tuple[str, dict[str, Any]]]
 
-FORMAT = 4
+FORMAT = 5
 """Format of checkpoints, configurations and codes that this version writes."""
 
 
@@ -59,6 +59,7 @@ def _into(argument: str, group: str, *fields: str, **renamed: str) -> dict[str, 
 
 _FIRST_FIELD = {
     "models.Codebook": "num_codes",
+    "models.DenoisingNetwork": "kind",
     "models.GaussianPosterior": "covariance",
     "models.KLObjective": "beta",
     "models.NVAENetwork": "num_groups",
@@ -194,6 +195,16 @@ def _dense_vae(name: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any
     return name, {**arguments, "network": network}
 
 
+def _two_denoising_blocks(name: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Say of a diffusion model that its U-Net has two blocks per size, as it had by default."""
+    builders = ("ddpm", "improved_ddpm", "vdm", "ncsn", "bit_diffusion")
+    if name not in ("models.DiffusionModel", *(f"models.{builder}" for builder in builders)):
+        return name, arguments
+    given = _fields("models.DenoisingNetwork", arguments.get("network"))
+    blocks = {"num_blocks": 2, **given}
+    return name, {**arguments, "network": {"class": "models.DenoisingNetwork", "arguments": blocks}}
+
+
 def moved_hint(names: Collection[str], given: Collection[str]) -> str:
     """Return where old arguments have gone, ``""`` if none of those given has.
 
@@ -248,7 +259,10 @@ returns both as they are now. It leaves alone what is of the new format already:
 that a user writes name no format.
 """
 
-CHANGED_DEFAULTS: dict[int, tuple[Change, ...]] = {3: (_images_in_colour, _dense_vae)}
+CHANGED_DEFAULTS: dict[int, tuple[Change, ...]] = {
+    3: (_images_in_colour, _dense_vae),
+    4: (_two_denoising_blocks,),
+}
 """Likewise, changes that write a default of before: not into configurations without a format.
 
 What a user writes means the defaults of today, and a run of before has all its options in its own.

@@ -333,3 +333,20 @@ def test_a_dense_vae_inside_another_model_stays_dense() -> None:
     assert isinstance(model, models.SemiSupervisedVAE)
     expected = models.VAE((1, 4, 4), num_classes=2, network="mlp")
     assert model.conditional.state_dict().keys() == expected.state_dict().keys()
+
+
+@pytest.mark.parametrize("network", [None, {}, {"channels": 8}, {"channels": 8, "num_blocks": 3}])
+def test_denoising_networks_had_two_blocks_by_default(network: dict[str, Any] | None) -> None:
+    """Before format 5."""
+    arguments: dict[str, Any] = {"event_shape": [1, 4, 4], "num_levels": 3}
+    if network is not None:
+        arguments["network"] = {"class": "models.DenoisingNetwork", "arguments": network}
+    described = {"class": "models.DiffusionModel", "arguments": arguments}
+    found = _configuration.build(_migration.migrated(described, 4))
+    sizes = models.DenoisingNetwork(**{"num_blocks": 2, **(network or {})})
+    expected = models.DiffusionModel((1, 4, 4), num_levels=3, network=sizes)
+    assert found.state_dict().keys() == expected.state_dict().keys()
+    assert _migration.migrated(described, 5) is described
+    options = {"format": 4, "model": {"num_steps": 8}}
+    of_a_run = _migration.migrated_options(options, "models.vdm")["model"]
+    assert of_a_run["network"]["arguments"] == {"num_blocks": 2}

@@ -183,7 +183,7 @@ class DenoisingNetwork(ArgumentGroup):
     _: KW_ONLY
     channels: int = 24
     multipliers: Sequence[int] = (1, 2)
-    num_blocks: int = 2
+    num_blocks: int = 1
     attention: Sequence[int] = (2,)
     num_heads: int = 1
     scale_shift: bool = False

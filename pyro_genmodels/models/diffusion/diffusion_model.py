@@ -134,11 +134,11 @@ class DiffusionModel(SampledDiffusion):
         {
             "optimizer": "adamw",
             "weight_decay": 1e-2,
-            "learning_rate": 2e-3,
+            "learning_rate": 1.5e-3,
             "warmup_steps": 50,
             "schedule": "cosine",
-            "batch_size": 64,
-            "max_epochs": 120,
+            "batch_size": 32,
+            "max_epochs": 145,
             "ema_decay": 0.995,
         }
     )
