@@ -16,7 +16,7 @@ from pyro_genmodels.nets.denoisers.dense_denoiser import DenseDenoiser
 from pyro_genmodels.nets.denoisers.unet import SequenceUNet, UNet
 from pyro_genmodels.nets.gated_pixelcnn.gated_pixelcnn import GatedPixelCNNNet
 from pyro_genmodels.nets.gated_pixelcnn.pixelsnail import PixelSNAILNet
-from pyro_genmodels.nets.layers.context import ContextEmbedding
+from pyro_genmodels.nets.layers.context import ContextEmbedding, join_context, split_context
 from pyro_genmodels.nets.layers.conv import ConvNet, ResNet
 from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d
 from pyro_genmodels.nets.layers.mlp import MLP, NoInputMLP
@@ -90,4 +90,6 @@ __all__ = [
     "VectorQuantizer",
     "WaveNetNet",
     "code_perplexity",
+    "join_context",
+    "split_context",
 ]

@@ -272,7 +272,8 @@ def test_dropout_acts_in_training_mode_only(make: Callable[..., AutoregressiveNe
         (lambda: WaveNetNet((4,), 2, layers_per_block=0), "layers_per_block"),
         (lambda: WaveNetNet((4,), 2, num_mixtures=0), "num_mixtures"),
         (lambda: WaveNetNet((1, 2, 2), 2, context_shape=(2, 4)), "context_shape"),
-        (lambda: WaveNetNet((4,), 2, num_classes=3, context_shape=(3,)), "context_shape"),
+        (lambda: WaveNetNet((4,), 2, num_classes=0, context_shape=(3,)), "num_classes"),
+        (lambda: WaveNetNet((4,), 2, num_classes=3, context_shape=(0,)), "context_shape"),
     ],
 )
 def test_bad_arguments_are_named(make: Callable[[], object], named: str) -> None:

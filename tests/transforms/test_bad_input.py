@@ -37,9 +37,11 @@ def test_impossible_shapes(name: str, shape: object) -> None:
 
 
 @every_flow
-def test_both_contexts(name: str) -> None:
-    both = {"num_classes": 2, "context_shape": (2,)}
-    refuses(lambda: WHOLE[name](4, **both), "`context_shape` must be None beside num_classes")
+def test_a_label_beside_features(name: str) -> None:
+    flow = TWINS[name](4, num_classes=2, context_shape=(2,))
+    rule = "`context` must begin with labels, whole numbers from 0 to 1; got 2.0"
+    refuses(lambda: flow.condition(torch.tensor([2.0, 0.3, 0.1])), rule)
+    refuses(lambda: flow.condition(torch.zeros(2)), "`context` must have trailing shape \\(3,\\)")
 
 
 @every_flow

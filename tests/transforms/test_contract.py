@@ -199,8 +199,8 @@ def test_plates_and_masks():
             "`height` must be divisible by 4 for 3 scales; got 6",
         ),
         (
-            lambda: transforms.RealNVP(3, num_classes=2, context_shape=(2,)),
-            "`context_shape` must be None beside num_classes",
+            lambda: transforms.RealNVP(3, num_classes=0, context_shape=(2,)),
+            "`num_classes` must be positive",
         ),
         (lambda: transforms.RealNVP(3, activation="sine"), "`activation` must be one of"),
         (lambda: transforms.RealNVP(3, logit_margin=0.5), "`margin` must be in"),

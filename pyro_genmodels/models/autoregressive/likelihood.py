@@ -44,8 +44,9 @@ class AutoregressiveLikelihood(Likelihood):
     def __init__(self, net: AutoregressiveNet, *, missing: bool = False) -> None:
         check(isinstance(net, AutoregressiveNet), "net", "be an AutoregressiveNet", type(net))
         rank = net.context_event_dim
-        rule = "be conditional on vectors, sequences or maps"
+        rule = "be conditional on vectors, sequences or maps, without labels"
         check(rank in (1, 2, 3), "net", rule, f"context rank {rank}")
+        check(net.num_classes is None, "net", rule, f"{net.num_classes} classes")
         # Checked on entry to the model, or drawn: no value needs a check.
         super().__init__(net.event_shape, 1, num_levels=net.num_levels, validate_args=False)
         self.net, self.missing = net, missing

@@ -234,7 +234,7 @@ def maf(
         The model.
 
     Raises:
-        ValueError: If a size is impossible, or both kinds of context are given.
+        ValueError: If a size is impossible.
 
     References:
         Papamakarios et al. (2017), Masked autoregressive flow for density estimation.

@@ -52,9 +52,9 @@ def _check_contexts(
 
 
 def _described(num_classes: int | None, context_shape: torch.Size | None) -> str:
-    if num_classes is not None:
-        return f"{num_classes} classes"
-    return "none" if context_shape is None else f"shape {tuple(context_shape)}"
+    parts = [] if num_classes is None else [f"{num_classes} classes"]
+    parts += [] if context_shape is None else [f"shape {tuple(context_shape)}"]
+    return " and ".join(parts) or "none"
 
 
 def _check_shapes(transforms: Sequence[Any], event_shape: torch.Size) -> None:

@@ -47,6 +47,8 @@ def _check_fits(transform: ConditionalTransform, event_shape: torch.Size) -> Non
     flow, expected = transform.flow, tuple(event_shape)
     found = expected if flow.event_shape is None else tuple(flow.event_shape)
     check(found == expected, "dequantization", f"have events of shape {expected}", found)
+    rule = "take no labels, which it is not given"
+    check(flow.num_classes is None, "dequantization", rule, flow.num_classes)
     taken = None if flow.context_shape is None else tuple(flow.context_shape)
     check(taken == expected, "dequantization", f"take contexts of shape {expected}", taken)
 

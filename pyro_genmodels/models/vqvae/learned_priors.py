@@ -56,6 +56,8 @@ class LearnedPrior(CodePrior):
         super().__init__(net.event_shape, net.num_levels)
         self.net, self.conditioner = net, conditioner
         if conditioner is not None:
+            rule = "take no labels beside a conditioner, which takes them"
+            check(net.num_classes is None, "net", rule, net.num_classes)
             wanted = tuple(conditioner.features_shape)
             given = None if net.context_shape is None else tuple(net.context_shape)
             check(wanted == given, "net", f"take the conditioner's features, {wanted}", given)

@@ -47,7 +47,7 @@ class AutoregressiveNet(Configured, nn.Module, Abstract):
         context_ranks: Ranks of ``context_shape`` that the network can use.
 
     Raises:
-        ValueError: If a size is impossible, or both kinds of context are asked for.
+        ValueError: If a size is impossible.
     """
 
     num_mixtures: int | None = None

@@ -60,7 +60,9 @@ class MultiScaleNet(AutoregressiveNet):
     ) -> None:
         for name, net in (("small", small), ("large", large)):
             check(isinstance(net, AutoregressiveNet), name, "be an AutoregressiveNet", type(net))
-        check(large.context_event_dim == 3, "large", "take maps as context", large.context_shape)
+        rule = "take maps as context, without labels"
+        maps = large.context_event_dim == 3 and large.num_classes is None
+        check(maps, "large", rule, (large.num_classes, large.context_shape))
         sizes = small_shape(large.event_shape, scale)
         found = tuple(small.event_shape)
         check(found == sizes, "small", f"be over {sizes}", found)

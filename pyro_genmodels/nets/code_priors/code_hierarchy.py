@@ -83,6 +83,8 @@ class CodeHierarchyNet(AutoregressiveNet):
         above = [(tuple(a.event_shape), a.num_levels) for a, _ in self._parts[:index]]
         taken = list(zip(map(tuple, conditioner.above_shapes), conditioner.num_codes, strict=True))
         check(taken == above, "conditioners", f"take {above} for map {index}", taken)
+        beside = "maps", "take no labels beside a conditioner, which takes them"
+        check(net.num_classes is None, *beside, net.num_classes)
         shape = None if net.context_shape is None else tuple(net.context_shape)
         wanted = tuple(conditioner.features_shape)
         check(shape == wanted, "maps", f"take the features {wanted} at map {index}", shape)

@@ -141,8 +141,7 @@ class GlowNet(ConditionalNet):
             is resampled by averaging.
 
     Raises:
-        ValueError: If a size is not positive, both kinds of context are given, or one of them
-            without hidden channels.
+        ValueError: If a size is not positive, or there is a context without hidden channels.
 
     Shape:
         ``(*batch, in_channels, H, W)`` to ``(*batch, out_channels, H, W)``.

@@ -44,7 +44,7 @@ class RealNVPNet(ConditionalNet):
             is resampled by averaging.
 
     Raises:
-        ValueError: If a size is not positive, or both kinds of context are given.
+        ValueError: If a size is not positive.
 
     Shape:
         ``(*batch, in_channels, H, W)`` to ``(*batch, out_channels, H, W)``.

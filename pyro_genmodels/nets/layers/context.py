@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_genmodels._abstract import Abstract
-from pyro_genmodels._batching import broadcast_shapes, over_batch
+from pyro_genmodels._batching import broadcast_shapes, over_batch, over_event
 from pyro_genmodels._checks import (
     check,
     check_event_shape,
@@ -31,26 +31,42 @@ def context_event_dim(
 ) -> int | None:
     """Return the event rank of a context, ``None`` if there is none.
 
-    A label has 0, a vector 1, a sequence 2, a map 3; ``ranks`` are those that are taken.
+    A label has 0, a vector 1, a sequence 2, a map 3; ``ranks`` are those that are taken. A label
+    together with features has the rank of the features: see :func:`join_context`.
 
     Raises:
-        ValueError: If both are given, or one of them is impossible.
+        ValueError: If one of them is impossible.
     """
     if num_classes is not None:
         check_positive(num_classes=num_classes)
-        check(context_shape is None, "context_shape", "be None beside num_classes", context_shape)
-        return 0
     if context_shape is None:
-        return None
+        return None if num_classes is None else 0
     return len(check_event_shape(context_shape, ranks=ranks, argument="context_shape"))
 
 
+def context_event_shape(
+    num_classes: int | None = None, context_shape: Sequence[int] | None = None
+) -> torch.Size:
+    """Return the sizes of one context: none of a label, a channel more of a label with features.
+
+    Example:
+        >>> context_event_shape(10, (3, 8, 8)), context_event_shape(10)
+        (torch.Size([4, 8, 8]), torch.Size([]))
+    """
+    if context_shape is None:
+        return torch.Size()
+    channels, *sizes = context_shape
+    return torch.Size((channels + (num_classes is not None), *sizes))
+
+
 def join_context(
-    labels: Int[Tensor, "*batch"], features: Tensor, event_dim: int | None
+    labels: Num[Tensor, "*batch"], features: Num[Tensor, "*batch_event"], event_dim: int | None
 ) -> Float[Tensor, "*batch_joint"]:
     """Return a label and features as one context: the label as one more element in front.
 
-    Their batch shapes broadcast. An element of float32 holds any label below 2 ** 24 exactly.
+    That is what a network, a transform or a distribution takes that is conditional on both. The
+    batch shapes broadcast. Features in half precision, which holds few labels exactly, become
+    float32, which holds those below 2 ** 24.
 
     Args:
         labels: Labels ``(*batch,)``.
@@ -59,7 +75,11 @@ def join_context(
         event_dim: Rank of one feature tensor: 1, 2 or 3.
 
     Returns:
-        Vectors ``(*batch, 1 + D)``, or sequences or maps with one more channel.
+        Vectors ``(*batch, 1 + D)``, or sequences or maps with one more channel, full of the label.
+
+    Raises:
+        ValueError: If the labels are not integers, the features have a lower rank, or the batch
+            shapes do not broadcast.
 
     Example:
         >>> join_context(torch.tensor([2, 0]), torch.tensor([0.5, 1.5]), 1)
@@ -67,23 +87,78 @@ def join_context(
                 [0.0000, 0.5000, 1.5000]])
     """
     rank = event_dim or 0
-    first = features.narrow(-rank, 0, 1)
-    label = labels.reshape(*labels.shape, *[1] * rank).to(features.dtype)
+    check(rank > 0, "event_dim", "be the rank of the features, 1 or more", event_dim)
+    integral = not (labels.is_floating_point() or labels.is_complex())
+    check(integral, "labels", "be of an integer dtype", labels.dtype)
+    fits = features.dim() >= rank
+    check(fits, "features", f"have {rank} dimensions or more", tuple(features.shape))
+    features = features.to(torch.promote_types(features.dtype, torch.float32))
     batch = broadcast_shapes(labels.shape, features.shape[: features.dim() - rank])
     event = features.shape[features.dim() - rank :]
-    return torch.cat(
-        [label.expand(*batch, *first.shape[first.dim() - rank :]), features.expand(*batch, *event)],
-        -rank,
-    )
+    label = labels.reshape(*labels.shape, *[1] * rank).to(features.dtype)
+    return torch.cat([label.expand(*batch, 1, *event[1:]), features.expand(*batch, *event)], -rank)
+
+
+def split_context(
+    context: Float[Tensor, "*batch_joint"], event_dim: int | None
+) -> tuple[Int[Tensor, "*batch"], Float[Tensor, "*batch_event"]]:
+    """Return the label and the features of one context: the inverse of :func:`join_context`.
+
+    Args:
+        context: What :func:`join_context` returns.
+        event_dim: Rank of one feature tensor: 1, 2 or 3.
+
+    Returns:
+        Labels ``(*batch,)`` and features ``(*batch, ...)`` of the rank.
+
+    Example:
+        >>> labels, features = split_context(torch.tensor([[2.0, 0.5], [0.0, 1.5]]), 1)
+        >>> labels.tolist(), features.tolist()
+        ([2, 0], [[0.5], [1.5]])
+    """
+    rank = event_dim or 0
+    check(rank > 0, "event_dim", "be the rank of the features, 1 or more", event_dim)
+    features = context.narrow(-rank, 1, context.shape[-rank] - 1)
+    return _first_elements(context, rank).long(), features
+
+
+def one_hot_context(
+    context: Num[Tensor, "*context"],
+    num_classes: int | None,
+    context_shape: Sequence[int] | None,
+) -> Num[Tensor, "*batch D"]:
+    """Return a context as vectors: labels as one-hot vectors, in front of features if it has both.
+
+    Args:
+        context: Labels ``(*batch,)``, vectors ``(*batch, D)``, or both as one.
+        num_classes: Number of labels, if the context has labels.
+        context_shape: Sizes of the features ``(D,)``, if the context has features.
+
+    Raises:
+        ValueError: If the label beside features is none.
+    """
+    if num_classes is None:
+        return context
+    if context_shape is None:
+        return F.one_hot(context.long(), num_classes)
+    _check_joint_labels(context, num_classes, 1)
+    labels, features = split_context(context, 1)
+    return torch.cat([F.one_hot(labels, num_classes).to(features.dtype), features], -1)
+
+
+def _first_elements(context: Tensor, rank: int) -> Tensor:
+    """Return the first element of each event, the label of a joint context."""
+    return context.flatten(-rank)[..., 0] if rank > 1 else context[..., 0]
 
 
 class ContextEmbedding(Configured, nn.Module):
     r"""Maps a context to features that a network adds to its own.
 
     A label looks up a row, a vector goes through a linear map, a map :math:`(C, H, W)` through a
-    3x3 convolution, a sequence :math:`(C, L)` through one of width 3. With neither argument there
-    is no context: the only input is ``None``, and so is the output, so that a network need not ask
-    whether it is conditional.
+    3x3 convolution, a sequence :math:`(C, L)` through one of width 3. With both arguments a context
+    is a label together with features, as :func:`join_context` makes one tensor of them, and what
+    comes of the two is added. With neither there is no context: the only input is ``None``, and so
+    is the output, so that a network need not ask whether it is conditional.
 
     Args:
         features: Number of features to make.
@@ -93,13 +168,16 @@ class ContextEmbedding(Configured, nn.Module):
         ranks: Ranks that ``context_shape`` may have.
 
     Raises:
-        ValueError: If both are given, or sizes are not positive.
+        ValueError: If sizes are not positive.
 
     Example:
         >>> ContextEmbedding(16, num_classes=10)(torch.tensor([3, 1])).shape
         torch.Size([2, 16])
         >>> ContextEmbedding(16, context_shape=(3, 8, 8))(torch.zeros(2, 3, 8, 8)).shape
         torch.Size([2, 16, 8, 8])
+        >>> both = join_context(torch.tensor([3, 1]), torch.zeros(5), 1)
+        >>> ContextEmbedding(16, num_classes=10, context_shape=(5,))(both).shape
+        torch.Size([2, 16])
     """
 
     def __init__(
@@ -117,6 +195,10 @@ class ContextEmbedding(Configured, nn.Module):
         self.event_dim = context_event_dim(num_classes, context_shape, ranks)
         self.context_shape = None if context_shape is None else torch.Size(context_shape)
         self.embed = self._make_embedding()
+        # Beside features the label has an embedding of its own, under a further name.
+        of_both = num_classes is not None and context_shape is not None
+        has_own = of_both and self.embed is not None
+        self.embed_labels = nn.Embedding(num_classes or 1, features) if has_own else None
 
     @property
     def features_event_dim(self) -> int:
@@ -124,10 +206,9 @@ class ContextEmbedding(Configured, nn.Module):
         return max(1, self.event_dim or 0)
 
     def _make_embedding(self) -> nn.Module | None:
-        if self.num_classes is not None:
-            return nn.Embedding(self.num_classes, self.features)
         if self.context_shape is None:
-            return None
+            labels = self.num_classes
+            return None if labels is None else nn.Embedding(labels, self.features)
         if self.event_dim == 1:
             return nn.Linear(self.context_shape[0], self.features)
         convolution = nn.Conv1d if self.event_dim == 2 else nn.Conv2d
@@ -139,7 +220,8 @@ class ContextEmbedding(Configured, nn.Module):
         """Return the features of a context.
 
         Args:
-            context: Labels, vectors, sequences or maps with any leading batch shape.
+            context: Labels, vectors, sequences or maps with any leading batch shape; or a label
+                and features as one.
             size: Height and width wanted of a map's features, or length of a sequence's,
                 resampled by averaging.
 
@@ -155,9 +237,16 @@ class ContextEmbedding(Configured, nn.Module):
             return None
         if self.event_dim == 0:
             return cast(Tensor, self.embed(context.long()))
+        rank, labels = self.features_event_dim, None
+        if self.embed_labels is not None:
+            labels, context = split_context(context, rank)
         context = context.to(first_tensor(self.embed).dtype)
-        features = over_batch(self.embed, (context, self.features_event_dim))
-        return features if self.event_dim == 1 or size is None else _resized(features, size)
+        features = over_batch(self.embed, (context, rank))
+        if self.event_dim != 1 and size is not None:
+            features = _resized(features, size)
+        if self.embed_labels is None or labels is None:
+            return features
+        return features + over_event(self.embed_labels(labels), rank - 1)
 
     def check(self, context: Tensor | None) -> None:
         """Raise ``ValueError`` unless ``context`` is what this part was declared to take."""
@@ -178,7 +267,9 @@ def check_context(
     if context is None:
         return
     if context_shape is not None:
-        check_trailing("context", context, context_shape)
+        check_trailing("context", context, context_event_shape(num_classes, context_shape))
+        if num_classes is not None:
+            _check_joint_labels(context, num_classes, len(context_shape))
     elif num_classes is not None:
         _check_labels(context, num_classes, kind)
 
@@ -193,6 +284,9 @@ def check_finite_context(context: Tensor | None) -> None:
 
 
 def _described(num_classes: int | None, context_shape: Sequence[int] | None) -> str:
+    if num_classes is not None and context_shape is not None:
+        shape = tuple(context_event_shape(num_classes, context_shape))
+        return f"a label and features as one, with trailing shape {shape} (see join_context)"
     if num_classes is not None:
         return f"labels from 0 to {num_classes - 1} of an integer dtype"
     if context_shape is not None:
@@ -207,6 +301,18 @@ def _check_labels(labels: Tensor, num_classes: int, kind: str) -> None:
         low, high = int(labels.min()), int(labels.max())
         fits = low >= 0 and high < num_classes
         check(fits, "context", f"be {kind}", f"values from {low} to {high}")
+
+
+def _check_joint_labels(context: Tensor, num_classes: int, rank: int) -> None:
+    if not (context.numel() and _may_read(context)):
+        return
+    labels = _first_elements(context, rank)
+    wrong = labels[~((labels >= 0) & (labels < num_classes) & (labels == labels.floor()))]
+    rule = f"begin with labels, whole numbers from 0 to {num_classes - 1}"
+    check(not len(wrong), "context", rule, wrong[0].item() if len(wrong) else None)
+    if rank > 1:
+        alike = bool((context.narrow(-rank, 0, 1) == over_event(labels, rank)).all())
+        check(alike, "context", "have one label all over its first channel", "several")
 
 
 def _may_read(tensor: Tensor) -> bool:

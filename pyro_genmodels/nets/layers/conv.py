@@ -58,7 +58,7 @@ class ConvNet(_ImageNet):
         ``(*batch, in_channels, H, W)`` to ``(*batch, out_channels, H, W)``.
 
     Raises:
-        ValueError: If a size is not positive, a kernel even, or both kinds of context are given.
+        ValueError: If a size is not positive, or a kernel even.
 
     Example:
         >>> import torch
@@ -115,7 +115,7 @@ class ResNet(_ImageNet):
         ``(*batch, in_channels, H, W)`` to ``(*batch, out_channels, H, W)``.
 
     Raises:
-        ValueError: If a size is not positive, a kernel even, or both kinds of context are given.
+        ValueError: If a size is not positive, or a kernel even.
 
     Example:
         >>> import torch

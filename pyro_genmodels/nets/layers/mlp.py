@@ -13,7 +13,13 @@ from torch import Tensor, nn
 from pyro_genmodels._checks import check, check_choice, check_positive
 from pyro_genmodels._configuration import Configured, takes_arguments_of
 from pyro_genmodels._typing import Float, Num
-from pyro_genmodels.nets.layers.context import ContextEmbedding, context_event_dim
+from pyro_genmodels.nets.layers.context import (
+    ContextEmbedding,
+    check_context,
+    context_event_dim,
+    join_context,
+    split_context,
+)
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "elu": nn.ELU,
@@ -73,7 +79,7 @@ class MLP(Configured, nn.Module):
         context_shape: Condition on vectors or maps (a map is flattened).
 
     Raises:
-        ValueError: If a width is not positive, or both kinds of context are given.
+        ValueError: If a width is not positive, or the context is impossible.
 
     Example:
         >>> mlp = MLP(3, 2, hidden=(16, 16), num_classes=10)
@@ -119,7 +125,7 @@ class MLP(Configured, nn.Module):
     ) -> Float[Tensor, "*output"]:
         """Return ``(*batch, out_features)``; the batch shapes of input and context broadcast."""
         if self.context_event_dim == 3 and context is not None:
-            context = context.flatten(-3)
+            context = self._flattened(context)
         first, *rest = self.layers  # a slice would build a module each time
         h: Tensor = first(x)
         # A module call that does nothing costs as much as a small layer.
@@ -130,6 +136,15 @@ class MLP(Configured, nn.Module):
             h = self.activation(h)
             h = layer(self.dropout(h) if drops else h)
         return h
+
+    def _flattened(self, context: Tensor) -> Tensor:
+        """Return a map as a vector, beside a label if the context has one."""
+        if self.num_classes is None:
+            return context.flatten(-3)
+        # Here, since a vector does not show that the first channel held several labels.
+        check_context(context, num_classes=self.num_classes, context_shape=self.context_shape)
+        labels, features = split_context(context, 3)
+        return join_context(labels, features.flatten(-3), 1)
 
 
 class NoInputMLP(MLP):
@@ -148,7 +163,7 @@ class NoInputMLP(MLP):
         context_shape: Condition on vectors or maps (a map is flattened).
 
     Raises:
-        ValueError: If a width is not positive, or both kinds of context are given.
+        ValueError: If a width is not positive, or the context is impossible.
 
     Example:
         >>> NoInputMLP(2)(torch.zeros(7, 0)).shape

@@ -29,7 +29,7 @@ class SequenceNet(AutoregressiveNet):
             sequences ``(C, L)``, for an image maps ``(C, H, W)``, averaged or repeated to fit.
 
     Raises:
-        ValueError: If a size is impossible, or both kinds of context are asked for.
+        ValueError: If a size is impossible.
     """
 
     def __init__(

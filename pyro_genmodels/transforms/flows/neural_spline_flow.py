@@ -92,8 +92,7 @@ class NeuralSplineFlow(WholeFlow):
 
     Raises:
         ValueError: If sizes are not positive, sides are not divisible as the scales need, a scale
-            has nothing to couple, both kinds of context are given, or linear maps are wanted of
-            images or on the unit cube.
+            has nothing to couple, or linear maps are wanted of images or on the unit cube.
 
     References:
         Durkan et al. (2019), Neural Spline Flows. https://arxiv.org/abs/1906.04032. The published

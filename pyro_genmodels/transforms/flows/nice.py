@@ -37,7 +37,7 @@ class NICE(WholeFlow):
         context_shape: Condition on vectors ``(D,)`` or maps ``(C, H, W)``.
 
     Raises:
-        ValueError: If sizes are not positive, or both kinds of context are given.
+        ValueError: If sizes are not positive.
 
     References:
         Dinh et al. (2014), NICE: Non-linear independent components estimation.

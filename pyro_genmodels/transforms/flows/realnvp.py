@@ -61,8 +61,8 @@ class RealNVP(WholeFlow):
 
     Raises:
         ValueError: If sizes are not positive, sides are not divisible as the scales need, a scale
-            has nothing to couple, both kinds of context are given, or the published networks are
-            to have dropout or another activation.
+            has nothing to couple, or the published networks are to have dropout or another
+            activation.
 
     References:
         Dinh et al. (2017), Density estimation using Real NVP. https://arxiv.org/abs/1605.08803

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pyro_genmodels._batching import broadcast_batch, event_of
 from pyro_genmodels._checks import check
+from pyro_genmodels.nets.layers import one_hot_context
 from pyro_genmodels.transforms.base.event_types import Context, Event, MappedEvent
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform
 
@@ -29,11 +30,16 @@ class NFlowsTransform(FlowTransform):
         transform: The transform; of the nflows package, or with its two methods. It must keep the
             shape of an event.
         event_dim: Rank of an event: 1 for vectors, 3 for images.
-        context_shape: Sizes of a context, if the transform takes one (nflows'
-            ``context_features``); then :class:`ConditionalFlow` is the conditional twin.
+        num_classes: Condition on labels, which enter as one-hot vectors, in front of features if
+            there are any; nflows' ``context_features`` then counts the classes too.
+        context_shape: Sizes of a context of features, if the transform takes one (nflows'
+            ``context_features``).
+
+    With a context, :class:`ConditionalFlow` is the conditional twin.
 
     Raises:
-        ValueError: If ``transform`` is no such module, or, when called, changes an event's shape.
+        ValueError: If ``transform`` is no such module, or labels come beside maps; when called, if
+            it changes an event's shape.
 
     References:
         Durkan et al. (2020), nflows: normalizing flows in PyTorch.
@@ -51,6 +57,7 @@ class NFlowsTransform(FlowTransform):
         transform: nn.Module,
         *,
         event_dim: int = 1,
+        num_classes: int | None = None,
         context_shape: Sequence[int] | None = None,
     ) -> None:
         fits = isinstance(transform, nn.Module) and callable(getattr(transform, "inverse", None))
@@ -59,7 +66,10 @@ class NFlowsTransform(FlowTransform):
         check(event_dim >= 1, "event_dim", "be at least 1", event_dim)
         super().__init__(event_dim)
         self.transform = transform
+        self.num_classes = num_classes
         self.context_shape = None if context_shape is None else torch.Size(context_shape)
+        flat = num_classes is None or self.context_event_dim in (0, 1)
+        check(flat, "context_shape", "be that of a vector beside num_classes", context_shape)
 
     def forward_and_log_det(self, x: Event, context: Context = None) -> MappedEvent:
         """Return the data of the noise ``x`` and the log-determinant: nflows' inverse."""
@@ -76,7 +86,11 @@ class NFlowsTransform(FlowTransform):
         tensor: Tensor,
         context: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        given = (tensor, self.domain.event_dim), (context, self.context_event_dim or 0)
+        rank = self.context_event_dim or 0
+        if context is not None and self.num_classes is not None:
+            context = one_hot_context(context, self.num_classes, self.context_shape)
+            context, rank = context.to(tensor.dtype), 1
+        given = (tensor, self.domain.event_dim), (context, rank)
         batch = broadcast_batch(*given)
         rows = [_rows(t, batch, rank) for t, rank in given if t is not None]
         output, log_det = function(*rows)

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from pyro.nn import AutoRegressiveNN, ConditionalAutoRegressiveNN
 from torch import Tensor, nn
 
 from pyro_genmodels._checks import check, check_positive, integers_checked
 from pyro_genmodels._configuration import takes_arguments_of
+from pyro_genmodels.nets.layers import one_hot_context
 from pyro_genmodels.transforms.base.conditional import CONTEXT, ConditionalFlow
 from pyro_genmodels.transforms.base.event_types import Context, Event, MappedEvent
 from pyro_genmodels.transforms.base.flow_transform import FlowTransform
@@ -75,7 +75,7 @@ class MaskedAutoregressive(FlowTransform):
             if self.context_event_dim is None:
                 net: nn.Module = AutoRegressiveNN(num_features, widths, **order)
             else:
-                inputs = self.context_shape[0] if self.context_shape else num_classes or 0
+                inputs = (num_classes or 0) + (self.context_shape[0] if self.context_shape else 0)
                 net = ConditionalAutoRegressiveNN(num_features, inputs, widths, **order)
         self.net = net.to(device)
 
@@ -97,8 +97,7 @@ class MaskedAutoregressive(FlowTransform):
         if context is None:
             loc, raw = self.net(y)
         else:
-            if self.num_classes is not None:
-                context = F.one_hot(context.long(), self.num_classes)
+            context = one_hot_context(context, self.num_classes, self.context_shape)
             loc, raw = self.net(y, context.to(y.dtype))
         return loc.to(y.dtype), _BOUND * torch.tanh(raw.to(y.dtype) / _BOUND)
 
