@@ -14,6 +14,7 @@ from pyro_genmodels import models, nets
 # Called by other methods, with what these have checked; or only inside a program.
 HOOKS = {"generate", "infer", "posterior_of_scaled", "check_context_batch", "particle_traces"}
 HOOKS |= {"encoder_input", "observed_input", "without_missing", "check_values", "check_missing"}
+HOOKS.add("joined_context")
 HOOKS.add("law")  # the deprecated name of `distribution`, which warns
 
 Call = tuple[Callable[..., Any], dict[str, Any]]
@@ -31,6 +32,8 @@ def calls_of(model: Any, x: Tensor, context: Tensor | None) -> dict[str, Call]:
             continue
         parameters = inspect.signature(method).parameters
         given = {each: values[each] for each in parameters if each in values}
+        if name == "class_log_probs":
+            given.pop("context", None)  # which is every label in turn
         if given and not inspect.isclass(method.__self__):
             calls[name] = (_with_constants(method, parameters), given)
     return calls
@@ -68,6 +71,9 @@ def _unfit(model: Any) -> set[str]:
         unfit |= {"impute"}
     if not gives_distribution(model):
         unfit |= {"distribution"}
+    # Of a label beside features it takes another context than all else.
+    if not gives_distribution(model) or model.num_classes is None or model.takes_pairs:
+        unfit |= {"class_log_probs"}
     return unfit if model.has_latents else unfit | {"reconstruct"}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from pyro_genmodels._checks import check, integers_checked
-from pyro_genmodels._typing import Num
+from pyro_genmodels._typing import GivenContext, Num
 from pyro_genmodels.compression.deterministic_evaluation import (
     NO_CONTEXT,
     fingerprint,
@@ -48,7 +48,7 @@ _PREFIX = len(MAGIC) + SEAL_SIZE + _FIXED.size
 def compress_codes(
     model: VectorQuantizedModel,
     codes: Num[Tensor, ...] | Sequence[Num[Tensor, ...]],
-    context: Tensor | None = None,
+    context: GivenContext = None,
     *,
     chunk_size: int = 256,
     threads: int = 1,
@@ -78,6 +78,7 @@ def compress_codes(
         >>> torch.equal(decompress_codes(model, data), codes)
         True
     """
+    context = model.joined_context(context)
     maps = [codes] if isinstance(codes, Tensor) else list(codes)
     check_options(threads=threads, chunk_size=chunk_size)
     priors = model.code_priors
@@ -91,9 +92,7 @@ def compress_codes(
     return MAGIC + sealed(body) + b"".join(streams)
 
 
-def decompress_codes(
-    model: VectorQuantizedModel, data: bytes, context: Tensor | None = None
-) -> Any:
+def decompress_codes(model: VectorQuantizedModel, data: bytes, context: GivenContext = None) -> Any:
     """Return the codes that :func:`compress_codes` was given.
 
     Args:
@@ -108,6 +107,7 @@ def decompress_codes(
         ValueError: If the data are damaged, or belong to another model or context.
         ImportError: If constriction is not installed.
     """
+    context = model.joined_context(context)
     streams = _streams(data)
     (header, _), *_ = streams
     _, _, mark = _FIXED.unpack_from(data, _PREFIX - _FIXED.size)
@@ -125,7 +125,7 @@ def decompress_codes(
 def compress_images(
     model: GenerativeModel,
     x: Num[Tensor, ...],
-    context: Tensor | None = None,
+    context: GivenContext = None,
     *,
     chunk_size: int = 256,
     threads: int = 1,
@@ -156,7 +156,7 @@ def compress_images(
         >>> torch.equal(decompress_images(model, compress_images(model, x)), x)
         True
     """
-    able = _checked(model)
+    able, context = _checked(model), model.joined_context(context)
     options = {"chunk_size": chunk_size, "threads": threads}
     if model.compresses == "codes":
         return compress_codes(able, able.encode_codes(x, context), context, **options)
@@ -164,7 +164,7 @@ def compress_images(
 
 
 def decompress_images(
-    model: GenerativeModel, data: bytes, context: Tensor | None = None
+    model: GenerativeModel, data: bytes, context: GivenContext = None
 ) -> Num[Tensor, ...]:
     """Return the images that :func:`compress_images` was given, or what their codes keep of them.
 
@@ -180,7 +180,7 @@ def decompress_images(
         ValueError: If the data are damaged, or belong to another model or context.
         ImportError: If constriction is not installed.
     """
-    able = _checked(model)
+    able, context = _checked(model), model.joined_context(context)
     if model.compresses == "codes":
         return able.decode_codes(decompress_codes(able, data, context), context)
     return decompress(able.distribution(context), data)
@@ -190,7 +190,7 @@ def decompress_images(
 def ideal_bits(
     model: GenerativeModel,
     x: Num[Tensor, ...],
-    context: Tensor | None = None,
+    context: GivenContext = None,
     *,
     chunk_size: int = 512,
 ) -> float:
@@ -204,7 +204,7 @@ def ideal_bits(
     """
     if x.numel() == 0:
         return 0.0
-    able = _checked(model)
+    able, context = _checked(model), model.joined_context(context)
     scored = _Codes(able) if model.compresses == "codes" else able
     nats = elbo(scored, x, context, chunk_size=chunk_size)
     return -float(nats.double().sum()) / math.log(2)

@@ -12,7 +12,8 @@ from pyro_genmodels._batching import expands_to
 from pyro_genmodels._checks import check, check_positive, check_trailing, integers_checked
 from pyro_genmodels._modules import evaluating
 from pyro_genmodels._progress import tracked
-from pyro_genmodels._typing import Float, Num, Tensor
+from pyro_genmodels._typing import Float, GivenContext, Num, Tensor
+from pyro_genmodels.nets.layers import join_context
 
 
 @runtime_checkable
@@ -43,7 +44,7 @@ class EvidenceBounds(NamedTuple):
 def evidence_bounds(
     model: WeightedModel,
     x: Num[Tensor, "..."],
-    context: Num[Tensor, "..."] | None = None,
+    context: GivenContext = None,
     *,
     num_particles: int = 100,
     chunk_size: int = 512,
@@ -56,8 +57,8 @@ def evidence_bounds(
     Args:
         model: Any object with ``log_weights``.
         x: Data ``(*batch, *event)``, one example or more.
-        context: What the model is conditioned on, if anything; its batch shape expands to that of
-            the data.
+        context: What the model is conditioned on, if anything: a tensor, or a pair of labels and
+            features. Its batch shape expands to that of the data.
         num_particles: Draws from the guide, for each example.
         chunk_size: Most draws evaluated at once; memory grows with it alone.
         **options: Further arguments of the model's ``log_weights``, such as a diffusion model's
@@ -77,7 +78,7 @@ def evidence_bounds(
         True
     """
     check_positive(num_particles=num_particles, chunk_size=chunk_size)
-    batch, x, context = _flattened(model, x, context)
+    batch, x, flat = _flattened(model, x, context)
     particles = min(num_particles, chunk_size)
     counts = [min(particles, num_particles - i) for i in range(0, num_particles, particles)]
     rows = max(1, chunk_size // particles)
@@ -85,7 +86,7 @@ def evidence_bounds(
     with torch.no_grad(), evaluating(model):
         for start in tracked(range(0, len(x), rows), "evaluating"):
             part = slice(start, start + rows)
-            given = None if context is None else context[part]
+            given = None if flat is None else flat[part]
             weights = [
                 _reduced(model.log_weights(x[part], given, num_particles=n, **options))
                 for n in counts
@@ -100,7 +101,7 @@ def evidence_bounds(
 def elbo(
     model: WeightedModel,
     x: Num[Tensor, "..."],
-    context: Num[Tensor, "..."] | None = None,
+    context: GivenContext = None,
     *,
     num_particles: int = 1,
     chunk_size: int = 512,
@@ -113,8 +114,8 @@ def elbo(
     Args:
         model: Any object with ``log_weights``.
         x: Data ``(*batch, *event)``, one example or more.
-        context: What the model is conditioned on, if anything; its batch shape expands to that of
-            the data.
+        context: What the model is conditioned on, if anything: a tensor, or a pair of labels and
+            features. Its batch shape expands to that of the data.
         num_particles: Draws from the guide to average over, for each example.
         chunk_size: Most draws evaluated at once; memory grows with it alone.
         **options: Further arguments of the model's ``log_weights``.
@@ -133,7 +134,7 @@ def elbo(
 def importance_weighted_bound(
     model: WeightedModel,
     x: Num[Tensor, "..."],
-    context: Num[Tensor, "..."] | None = None,
+    context: GivenContext = None,
     *,
     num_particles: int = 100,
     chunk_size: int = 512,
@@ -149,8 +150,8 @@ def importance_weighted_bound(
     Args:
         model: Any object with ``log_weights``.
         x: Data ``(*batch, *event)``, one example or more.
-        context: What the model is conditioned on, if anything; its batch shape expands to that of
-            the data.
+        context: What the model is conditioned on, if anything: a tensor, or a pair of labels and
+            features. Its batch shape expands to that of the data.
         num_particles: Draws K from the guide, for each example.
         chunk_size: Most draws evaluated at once; memory grows with it alone.
         **options: Further arguments of the model's ``log_weights``.
@@ -176,7 +177,7 @@ def _reduced(log_weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _flattened(
-    model: WeightedModel, x: Tensor, context: Tensor | None
+    model: WeightedModel, x: Tensor, context: GivenContext
 ) -> tuple[torch.Size, Tensor, Tensor | None]:
     """Return the batch shape, and data and context over one batch dimension."""
     event: Sequence[int] = getattr(model, "event_shape", x.shape[1:])
@@ -187,6 +188,11 @@ def _flattened(
     if context is None:
         return batch, x, None
     rank = getattr(model, "context_event_dim", None)
+    if not isinstance(context, Tensor):
+        rule = "be one tensor, or a pair for a model of labels together with features"
+        check(bool(rank) and len(context) == 2, "context", rule, f"{len(context)} tensors")
+        labels, features = context
+        context = join_context(labels, features, rank)
     rank = context.dim() - len(batch) if rank is None else rank
     given, of_one = context.shape[: context.dim() - rank], context.shape[context.dim() - rank :]
     rule = f"have a batch shape that expands to {tuple(batch)}"

@@ -11,7 +11,7 @@ import pyro
 import torch
 
 from pyro_genmodels._checks import check, check_trailing, integers_checked
-from pyro_genmodels._typing import Float, Num, Tensor
+from pyro_genmodels._typing import Float, GivenContext, Num, Tensor
 from pyro_genmodels.distributions import AutoregressiveDistribution
 from pyro_genmodels.distributions.autoregressive import check_missing_suffix
 from pyro_genmodels.models.base.generative_model import GenerativeModel
@@ -85,7 +85,7 @@ class AutoregressiveModel(GenerativeModel):
         """No: a trace fixes the network's batch size."""
         return False
 
-    def distribution(self, context: Tensor | None = None) -> AutoregressiveDistribution:
+    def distribution(self, context: GivenContext = None) -> AutoregressiveDistribution:
         """Return the distribution over data, one event or one for each context.
 
         Args:
@@ -94,10 +94,10 @@ class AutoregressiveModel(GenerativeModel):
         Raises:
             ValueError: If the context does not fit, or the network's weights are random.
         """
-        context = self._checked_exact(context)
-        return AutoregressiveDistribution.of(self.net, context, missing=self.missing)
+        given = self._checked_exact(context)
+        return AutoregressiveDistribution.of(self.net, given, missing=self.missing)
 
-    def law(self, context: Tensor | None = None) -> AutoregressiveDistribution:
+    def law(self, context: GivenContext = None) -> AutoregressiveDistribution:
         """Return :meth:`distribution`; this is its former name, and deprecated."""
         warnings.warn("`law` is `distribution` now", DeprecationWarning, stacklevel=2)
         return self.distribution(context)
@@ -112,7 +112,7 @@ class AutoregressiveModel(GenerativeModel):
     def sample(
         self,
         num_samples: int = 1,
-        context: Tensor | None = None,
+        context: GivenContext = None,
         *,
         temperature: float = 1.0,
         progress: bool | None = None,
@@ -140,7 +140,7 @@ class AutoregressiveModel(GenerativeModel):
         self,
         x: Num[Tensor, "*batch_event"],
         num_rows: int | None = None,
-        context: Tensor | None = None,
+        context: GivenContext = None,
         *,
         temperature: float = 1.0,
         progress: bool | None = None,
@@ -187,7 +187,7 @@ class AutoregressiveModel(GenerativeModel):
             options["num_given"] = num_rows * (self.event_shape.numel() // rows)
         return law.expand(batch).sample(given=x, **options)
 
-    def _law(self, context: Tensor | None) -> AutoregressiveDistribution:
+    def _law(self, context: GivenContext) -> AutoregressiveDistribution:
         """Return the distribution that draws, by any weights."""
         _, context, _ = self._checked(None, context)
         return self._unchecked(context)

@@ -10,9 +10,16 @@ from pyro.poutine.util import is_validation_enabled
 from pyro_genmodels._batching import expands_to
 from pyro_genmodels._checks import check, check_finite, check_levels, check_trailing
 from pyro_genmodels._modules import first_tensor
-from pyro_genmodels._typing import Tensor
+from pyro_genmodels._typing import GivenContext, Tensor
 from pyro_genmodels.models.base.standardization import Standardization
-from pyro_genmodels.nets.layers import FullPrecisionWeights, check_finite_context
+from pyro_genmodels.nets.layers import (
+    FullPrecisionWeights,
+    check_context,
+    check_finite_context,
+    context_event_shape,
+    join_context,
+    split_context,
+)
 
 
 class CheckedArguments(FullPrecisionWeights):
@@ -21,8 +28,8 @@ class CheckedArguments(FullPrecisionWeights):
     Attributes:
         event_shape: Sizes of one data point.
         num_levels: Levels of discrete data.
-        num_classes: Number of labels, if the context is one.
-        context_shape: Sizes of a context that is a vector or a map.
+        num_classes: Number of labels, if the context is one or has one.
+        context_shape: Sizes of a context's features, a vector or a map.
         standardization: Shift and scale of the data, if they were set.
         null_context: Whether a conditional model also runs without its context.
     """
@@ -45,10 +52,47 @@ class CheckedArguments(FullPrecisionWeights):
 
     @property
     def context_event_dim(self) -> int | None:
-        """Event dimensions of the context (label 0, vector 1, map 3), ``None`` without one."""
-        if self.num_classes is not None:
-            return 0
-        return None if self.context_shape is None else len(self.context_shape)
+        """Event dimensions of the context (label 0, vector 1, map 3), ``None`` without one.
+
+        Those of the features, where the context is a label together with features.
+        """
+        if self.context_shape is not None:
+            return len(self.context_shape)
+        return None if self.num_classes is None else 0
+
+    @property
+    def takes_pairs(self) -> bool:
+        """Whether the context is a label together with features."""
+        return self.num_classes is not None and self.context_shape is not None
+
+    def joined_context(self, context: GivenContext) -> Tensor | None:
+        """Return a context as one tensor: what ``nets.join_context`` makes of a pair.
+
+        Args:
+            context: A pair ``(labels, features)``, or a context that is one tensor or ``None``.
+
+        Raises:
+            ValueError: If the model takes no pairs, or one of the two does not fit.
+        """
+        if context is None or isinstance(context, Tensor):
+            return context
+        found = f"{len(context)} tensors"
+        rule = "be a pair only in a model with both num_classes and context_shape"
+        check(self.takes_pairs, "context", rule, found)
+        rule = "be a pair: labels, features"
+        check(len(context) == 2, "context", rule, found)
+        labels, features = context
+        # Both are named as what they are, before one tensor holds them.
+        check_context(labels, num_classes=self.num_classes)
+        check_context(features, context_shape=self.context_shape)
+        return join_context(labels, features, self.context_event_dim)
+
+    def _context_parts(self, context: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """Return the labels and the features of a context, ``None`` for what it has not."""
+        if context is None or not self.takes_pairs:
+            labelled = self.num_classes is not None
+            return (context, None) if labelled else (None, context)
+        return split_context(context, self.context_event_dim)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -56,7 +100,7 @@ class CheckedArguments(FullPrecisionWeights):
         return first_tensor(self).dtype
 
     def _checked_alone(
-        self, x: Tensor, context: Tensor | None
+        self, x: Tensor, context: GivenContext
     ) -> tuple[Tensor | None, Tensor | None, tuple[int, ...]]:
         """Check as :meth:`_checked`, and that the context has no dimensions beyond the data's.
 
@@ -64,10 +108,10 @@ class CheckedArguments(FullPrecisionWeights):
         """
         # Cast by the program itself, which subtracts the data's shift before.
         cast = _as_given if self.standardization.is_set else Tensor.to
-        checked, context, batch = self._checked(x, context, cast)
-        if context is not None:
-            self.check_context_batch(context, batch)
-        return checked, context, batch
+        checked, seen, batch = self._checked(x, context, cast)
+        if seen is not None:
+            self.check_context_batch(seen, batch)
+        return checked, seen, batch
 
     def check_context_batch(self, context: Tensor, batch: tuple[int, ...]) -> None:
         """Raise ``ValueError`` unless a context's batch shape expands to the data's."""
@@ -78,16 +122,17 @@ class CheckedArguments(FullPrecisionWeights):
     def _checked(
         self,
         x: Tensor | None,
-        context: Tensor | None,
+        context: GivenContext,
         cast: Callable[[Tensor, torch.dtype], Tensor] = Tensor.to,
     ) -> tuple[Tensor | None, Tensor | None, tuple[int, ...]]:
         """Check and cast the arguments; the third value is the batch shape they share."""
+        context = self.joined_context(context)
         batch: tuple[int, ...] = ()
         event_dim = self.context_event_dim
         fits = (context is None) == (event_dim is None) or (context is None and self.null_context)
         check(fits, "context", self._context_rule(), context)
         if context is not None and event_dim is not None:
-            check_trailing("context", context, self.context_shape or ())
+            self._check_context_shape(context)
             self._check_context_values(context)
             batch = tuple(context.shape[: context.dim() - event_dim])
         if x is not None:
@@ -123,10 +168,25 @@ class CheckedArguments(FullPrecisionWeights):
             x: The data, NaN where an element is missing.
         """
 
+    def _given(self, context: GivenContext) -> Tensor | None:
+        """Join a context, and check its values, where the rest of the arguments needs no check."""
+        joined = self.joined_context(context)
+        self._check_context_values(joined)
+        return joined
+
     def _check_context_values(self, context: Tensor | None) -> None:
-        """Check features as :meth:`_checked` does, where the rest of the arguments needs none."""
+        """Check that features are finite."""
         if is_validation_enabled():
             check_finite_context(context)
+
+    def _check_context_shape(self, context: Tensor) -> None:
+        shape = tuple(context_event_shape(self.num_classes, self.context_shape))
+        if not self.takes_pairs:
+            check_trailing("context", context, shape)
+        else:
+            rule = f"be a pair (labels, features), or both as one with trailing shape {shape}"
+            found = tuple(context.shape)
+            check(found[-len(shape) :] == shape, "context", rule, f"a tensor of shape {found}")
 
     def _context_rule(self) -> str:
         if self.context_event_dim is None:

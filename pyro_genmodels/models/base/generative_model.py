@@ -23,7 +23,7 @@ from pyro_genmodels._checks import (
 )
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._modules import evaluating, first_tensor
-from pyro_genmodels._typing import EventShape, Float, Num, Tensor
+from pyro_genmodels._typing import EventShape, Float, GivenContext, Num, Tensor
 from pyro_genmodels.distributions import observed_part
 from pyro_genmodels.models.base.arguments import CheckedArguments
 from pyro_genmodels.models.base.kl import unit_kl
@@ -39,7 +39,7 @@ from pyro_genmodels.models.base.random_weights import (
 from pyro_genmodels.models.base.shared_pass import SharedPass, note_source
 from pyro_genmodels.models.base.standardization import Standardization, StandardizedModel
 from pyro_genmodels.nets import NoiseSchedule
-from pyro_genmodels.nets.layers import join_context
+from pyro_genmodels.nets.layers import check_context, context_event_shape, join_context
 
 
 class GenerativeModel(Configured, RegisteredModule, CheckedArguments, StandardizedModel, Abstract):
@@ -67,12 +67,14 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
         event_shape: Sizes of one data point, ``(C, H, W)`` or ``(D,)``.
         num_levels: Data are the integers ``0 .. num_levels - 1``; ``None`` for continuous data.
         num_classes: The context is a label below this number.
-        context_shape: The context is a vector ``(D,)`` or a feature map ``(C, H, W)``.
+        context_shape: The context is a vector ``(D,)`` or a feature map ``(C, H, W)``. With both,
+            it is a pair ``(labels, features)``, or what :func:`~pyro_genmodels.nets.join_context`
+            makes of one.
         beta: Weight of the latent terms in the training objective.
         warmup_steps: Training evaluations of the guide over which that weight rises linearly.
 
     Raises:
-        ValueError: If a size is impossible or both kinds of context are given.
+        ValueError: If a size is impossible.
     """
 
     training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
@@ -132,8 +134,6 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
         whole = num_levels is None or (num_levels == int(num_levels) and num_levels >= 2)
         check(whole, "num_levels", "be a whole number of at least 2", num_levels)
         check(num_classes is None or num_classes >= 1, "num_classes", "be positive", num_classes)
-        both = num_classes is not None and context_shape is not None
-        check(not both, "context_shape", "be None when num_classes is given", context_shape)
         self.num_levels, self.num_classes = num_levels, num_classes
         self.context_shape = None if context_shape is None else torch.Size(context_shape)
         self.latent_scale = LatentScale(beta, warmup_steps=warmup_steps)
@@ -172,7 +172,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
         return "importance-weighted" if self.has_latents else "exact"
 
     def report(
-        self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None
+        self, x: Num[Tensor, "*batch_event"], context: GivenContext = None
     ) -> dict[str, Float[Tensor, "*batch"]]:
         """Return what an evaluation prints next to the bound: figures in nats per example, by name.
 
@@ -306,7 +306,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
     def model(
         self,
         x: Num[Tensor, "*batch_event"] | None = None,
-        context: Tensor | None = None,
+        context: GivenContext = None,
         *,
         observations: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
@@ -314,7 +314,8 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
 
         Args:
             x: Data ``(*batch, *event)``. Each batch dimension is a plate: ``data`` is the last.
-            context: Labels ``(*batch)`` or features ``(*batch, *context_shape)``, if conditional.
+            context: Labels ``(*batch)`` or features ``(*batch, *context_shape)``, if conditional;
+                on both, the pair of them, whose batch shapes broadcast.
             observations: Not used; Pyro's ``ReweightedWakeSleep`` gives it to both programs.
 
         Returns:
@@ -333,7 +334,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
     def guide(
         self,
         x: Num[Tensor, "*batch_event"] | None = None,
-        context: Tensor | None = None,
+        context: GivenContext = None,
         *,
         observations: Mapping[str, Tensor] | None = None,
     ) -> None:
@@ -366,7 +367,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
     @torch.no_grad()
     @integers_checked
     def sample(
-        self, num_samples: int = 1, context: Tensor | None = None
+        self, num_samples: int = 1, context: GivenContext = None
     ) -> Float[Tensor, "num_samples *batch_event"]:
         """Draw data from the model, in eval mode.
 
@@ -385,7 +386,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
         with evaluating(self), self._aside():
             return self._run(None, context, (num_samples, *batch))
 
-    def distribution(self, context: Tensor | None = None) -> Any:
+    def distribution(self, context: GivenContext = None) -> Any:
         r"""Return the distribution over data, of a model that has it in closed form.
 
         Its ``log_prob`` scores data in their units: :math:`\log p(x)`, what :meth:`log_weights` of
@@ -417,18 +418,24 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
 
         Args:
             x: Data ``(*batch, *event)``.
-            context: Features, in a model that takes them together with a label.
+            context: Features, in a model that takes them together with a label. Their batch shape
+                expands to the data's.
             chunk_size: Labels whose distributions are evaluated at once; all by default. Memory
                 grows with it.
 
         Raises:
-            ValueError: If the model has no labels or no :meth:`distribution`, or ``x`` does not
-                fit.
+            ValueError: If the model has no labels or no :meth:`distribution`, or ``x`` or
+                ``context`` does not fit.
         """
         name = type(self).__name__
         check(self.num_classes is not None, "model", "be conditional on labels", name)
         classes = self.num_classes or 1
         batch = x.shape[: x.dim() - len(self.event_shape)]
+        rule = "be features exactly if the model takes them together with a label"
+        check((context is None) == (self.context_shape is None), "context", rule, context)
+        if context is not None:
+            check_context(context, context_shape=self.context_shape)
+            self.check_context_batch(context, tuple(batch))
         labels = torch.arange(classes, device=x.device).reshape(-1, *[1] * len(batch))
         scores = []
         for part in labels.split(chunk_size or classes):
@@ -441,18 +448,17 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
     def _check_exact(self, holds: bool, given: object) -> None:
         check(holds, "model", "have a distribution over data in closed form", given)
 
-    def _checked_exact(self, context: Tensor | None) -> Tensor | None:
+    def _checked_exact(self, context: GivenContext) -> Tensor | None:
         """Check what :meth:`distribution` is given, and that no weights are random."""
         weights = random_weights(self)
         self._check_exact(not weights, f"{type(self).__name__} with random weights {weights}")
-        _, context, _ = self._checked(None, context)
-        return context
+        return self._checked(None, context)[1]
 
     @torch.no_grad()
     def reconstruct(
         self,
         x: Num[Tensor, "*batch_event"],
-        context: Tensor | None = None,
+        context: GivenContext = None,
         *,
         deterministic: bool = False,
     ) -> Float[Tensor, "*batch_event"]:
@@ -498,7 +504,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
     def impute(
         self,
         x: Num[Tensor, "*batch_event"],
-        context: Tensor | None = None,
+        context: GivenContext = None,
         *,
         num_samples: int = 1,
     ) -> Num[Tensor, "num_samples *batch_event"]:
@@ -535,7 +541,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
     def log_weights(
         self,
         x: Num[Tensor, "*batch_event"],
-        context: Tensor | None = None,
+        context: GivenContext = None,
         *,
         num_particles: int = 1,
     ) -> Float[Tensor, "num_particles *batch"]:
@@ -570,7 +576,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
         return (log_density(joint) - log_density(encoded)).expand(num_particles, *batch)
 
     def bound_estimate(
-        self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None
+        self, x: Num[Tensor, "*batch_event"], context: GivenContext = None
     ) -> Float[Tensor, "*batch"]:
         """Return an unbiased estimate of each example's ELBO, in nats: validation's measure.
 
@@ -583,7 +589,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
         return self.log_weights(x, context, num_particles=1)[0]
 
     def particle_traces(
-        self, x: Num[Tensor, "*batch_event"], context: Tensor | None, *, num_particles: int
+        self, x: Num[Tensor, "*batch_event"], context: GivenContext, *, num_particles: int
     ) -> tuple[Any, Any]:
         """Return the traces of guide and model that :meth:`log_weights` compares.
 
@@ -605,7 +611,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
 
     @torch.no_grad()
     def rates(
-        self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None
+        self, x: Num[Tensor, "*batch_event"], context: GivenContext = None
     ) -> dict[str, Float[Tensor, "..."]]:
         """Return what each latent site carries: its KL divergence from its prior, in nats.
 
@@ -709,10 +715,11 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
         origin = first_tensor(self)
         x = origin.new_zeros(1, *self.event_shape)  # observed: not all models can be drawn from
         context = None
-        if self.num_classes is not None:
+        if self.context_shape is not None:
+            shape = context_event_shape(self.num_classes, self.context_shape)
+            context = origin.new_zeros(1, *shape)
+        elif self.num_classes is not None:
             context = origin.new_zeros(1, dtype=torch.long)
-        elif self.context_shape is not None:
-            context = origin.new_zeros(1, *self.context_shape)
         devices = [origin.device] if origin.is_cuda else []
         with evaluating(self), self._aside(), torch.random.fork_rng(devices):
             site: Any = poutine.trace(self._run).get_trace(x, context, (1,)).nodes["x"]["fn"]

@@ -23,7 +23,7 @@ from pyro.poutine.messenger import Messenger
 from torch import nn
 
 from pyro_genmodels._checks import check, check_positive, integers_checked
-from pyro_genmodels._typing import Float, Num, Tensor
+from pyro_genmodels._typing import Float, GivenContext, Num, Tensor
 from pyro_genmodels.distributions import observed_part
 from pyro_genmodels.models.base.dreg import doubly_reparameterized_bound
 from pyro_genmodels.models.base.generative_model import GenerativeModel
@@ -129,7 +129,7 @@ class ELBOLoss(nn.Module):
         self._validated = False
 
     def forward(
-        self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None
+        self, x: Num[Tensor, "*batch_event"], context: GivenContext = None
     ) -> Float[Tensor, ""]:
         """Return the loss in nats per example.
 
@@ -140,6 +140,7 @@ class ELBOLoss(nn.Module):
         batch_dim = x.dim() - len(self.model.event_shape)
         num_examples = math.prod(x.shape[:batch_dim])
         check(num_examples > 0, "x", "hold at least one example", f"shape {tuple(x.shape)}")
+        context = self.model.joined_context(context)
         if context is not None:
             self.model.check_context_batch(context, tuple(x.shape[:batch_dim]))
         if self._validates():
@@ -152,7 +153,7 @@ class ELBOLoss(nn.Module):
         return loss / num_examples
 
     def bound(
-        self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None
+        self, x: Num[Tensor, "*batch_event"], context: GivenContext = None
     ) -> Float[Tensor, "*batch"]:
         """Estimate what training is to raise, of each example and at beta one: a bound in nats.
 

@@ -26,7 +26,7 @@ from pyro_genmodels._checks import (
     integers_checked,
 )
 from pyro_genmodels._modules import evaluating
-from pyro_genmodels._typing import EventShape, Float, Num, ScaleName, Tensor
+from pyro_genmodels._typing import EventShape, Float, GivenContext, Num, ScaleName, Tensor
 from pyro_genmodels.distributions import (
     ForwardDiffusion,
     ReverseDiffusion,
@@ -254,7 +254,7 @@ class DiffusionModel(SampledDiffusion):
         return levels
 
     def reverse(
-        self, context: Tensor | None = None, *, num_steps: int | None = None
+        self, context: GivenContext = None, *, num_steps: int | None = None
     ) -> ReverseDiffusion:
         """Return the distribution over whole chains, from noise to data.
 
@@ -404,7 +404,7 @@ class DiffusionModel(SampledDiffusion):
         )
 
     def bound_estimate(
-        self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None
+        self, x: Num[Tensor, "*batch_event"], context: GivenContext = None
     ) -> Float[Tensor, "*batch"]:
         """Return an unbiased estimate of each example's ELBO from two of the chain's steps.
 
@@ -435,7 +435,7 @@ class DiffusionModel(SampledDiffusion):
     def log_weights(
         self,
         x: Num[Tensor, "*batch_event"],
-        context: Tensor | None = None,
+        context: GivenContext = None,
         *,
         num_particles: int = 1,
         num_steps: int | None = None,
@@ -473,7 +473,7 @@ class DiffusionModel(SampledDiffusion):
 
     @torch.no_grad()
     def rates(
-        self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None
+        self, x: Num[Tensor, "*batch_event"], context: GivenContext = None
     ) -> dict[str, Float[Tensor, "..."]]:
         """Return the KL divergence of every step, in nats: what each adds to the bound.
 
@@ -506,7 +506,7 @@ class DiffusionModel(SampledDiffusion):
     def trajectory(
         self,
         num_samples: int = 1,
-        context: Tensor | None = None,
+        context: GivenContext = None,
         *,
         num_states: int | None = None,
         sampler: str | Sampler = "ancestral",
@@ -567,7 +567,7 @@ class DiffusionModel(SampledDiffusion):
         return found + ([] if guidance == 1 else [f"guidance{strength}"])
 
     def report(
-        self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None
+        self, x: Num[Tensor, "*batch_event"], context: GivenContext = None
     ) -> dict[str, Float[Tensor, "*batch"]]:
         """Return what both ends of the chain cost, in nats per example.
 

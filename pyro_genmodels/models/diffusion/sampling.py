@@ -15,7 +15,7 @@ from pyro_genmodels._batching import expands_to, over_event
 from pyro_genmodels._checks import check, check_positive, check_trailing, integers_checked
 from pyro_genmodels._modules import evaluating, first_tensor
 from pyro_genmodels._progress import progress_shown, tracked
-from pyro_genmodels._typing import Bool, Float, Num, Tensor
+from pyro_genmodels._typing import Bool, Float, GivenContext, Num, Tensor
 from pyro_genmodels.distributions import ReverseDiffusion, VarianceName
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.models.diffusion.estimator import DataEstimator
@@ -47,7 +47,7 @@ class SampledDiffusion(GenerativeModel, Abstract):
     def sample(
         self,
         num_samples: int = 1,
-        context: Tensor | None = None,
+        context: GivenContext = None,
         *,
         sampler: str | Sampler = "ancestral",
         num_steps: int | None = None,
@@ -104,7 +104,7 @@ class SampledDiffusion(GenerativeModel, Abstract):
     def encode(
         self,
         x: Num[Tensor, "*batch_event"],
-        context: Tensor | None = None,
+        context: GivenContext = None,
         *,
         sampler: str | Sampler = "heun",
         num_steps: int | None = None,
@@ -147,7 +147,7 @@ class SampledDiffusion(GenerativeModel, Abstract):
     def decode_noise(
         self,
         z: Float[Tensor, "*batch_values"],
-        context: Tensor | None = None,
+        context: GivenContext = None,
         *,
         sampler: str | Sampler = "heun",
         num_steps: int | None = None,
@@ -182,7 +182,7 @@ class SampledDiffusion(GenerativeModel, Abstract):
     def reconstruct(
         self,
         x: Num[Tensor, "*batch_event"],
-        context: Tensor | None = None,
+        context: GivenContext = None,
         *,
         deterministic: bool = False,
         noise_level: float = 0.5,
@@ -241,7 +241,7 @@ class SampledDiffusion(GenerativeModel, Abstract):
         self,
         x: Num[Tensor, "*batch_event"],
         known: Bool[Tensor, "*known"],
-        context: Tensor | None = None,
+        context: GivenContext = None,
         *,
         num_samples: int = 1,
         sampler: str | Sampler = "ancestral",

@@ -15,7 +15,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch.distributions.transforms import AffineTransform, Transform
 
 from pyro_genmodels._checks import check_choice
-from pyro_genmodels._typing import EventShape, ScaleName, Tensor
+from pyro_genmodels._typing import EventShape, GivenContext, ScaleName, Tensor
 from pyro_genmodels.distributions.dequantization import UniformDequantization
 from pyro_genmodels.distributions.logistic import FiniteLogistic
 from pyro_genmodels.distributions.uniform import ClosedUniform
@@ -132,7 +132,7 @@ class FlowModel(GenerativeModel, DerivedBuffers):
         one = len(self.transforms) == 1
         return type(self.transforms[0]).__name__ if one else super().display_name
 
-    def distribution(self, context: Tensor | None = None) -> Any:
+    def distribution(self, context: GivenContext = None) -> Any:
         """Return the distribution over continuous data: the flow's :meth:`density`.
 
         Args:
@@ -146,7 +146,7 @@ class FlowModel(GenerativeModel, DerivedBuffers):
         self._check_exact(self.num_levels is None, levels)
         return self.density(self._checked_exact(context))
 
-    def density(self, context: Tensor | None = None) -> Any:
+    def density(self, context: GivenContext = None) -> Any:
         """Return the flow's density over one event, or over each context's.
 
         Args:
@@ -156,7 +156,7 @@ class FlowModel(GenerativeModel, DerivedBuffers):
             A distribution of data, or of dequantised data in ``[0, num_levels)``.
         """
         self.remember_parameters()
-        self._check_context_values(context)
+        context = self._given(context)
         forget(self.transforms)
         transforms = conditioned(self.transforms, context)
         if self.num_levels is not None:

@@ -20,7 +20,7 @@ from pyro_genmodels._checks import (
     check_trailing,
     integers_checked,
 )
-from pyro_genmodels._typing import EventShape, Float, ScaleName, Tensor
+from pyro_genmodels._typing import EventShape, Float, GivenContext, ScaleName, Tensor
 from pyro_genmodels.distributions import ObservedPart, observed_part
 from pyro_genmodels.distributions.gaussian import StandardNormal
 from pyro_genmodels.models.base.generative_model import GenerativeModel
@@ -130,7 +130,7 @@ class FactorAnalysis(GenerativeModel):
     def _scale(self) -> Tensor:
         return self.log_scale.exp().expand(self.loc.shape)
 
-    def distribution(self, context: Tensor | None = None) -> Any:
+    def distribution(self, context: GivenContext = None) -> Any:
         """Return the distribution over a data point: Gaussian, of low rank plus noise.
 
         Args:
@@ -199,7 +199,7 @@ class FactorAnalysis(GenerativeModel):
             z = pyro.sample("z", StandardNormal(self.loc, self.latent_dim))
         return pyro.sample("x", self.decode(z), obs=x)
 
-    def decode(self, z: Float[Tensor, "*batch D"], context: Tensor | None = None) -> Any:
+    def decode(self, z: Float[Tensor, "*batch D"], context: GivenContext = None) -> Any:
         """Return the distribution over a data point given the factors.
 
         Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from pyro_genmodels._checks import check, check_event_shape, check_trailing
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import EventShape, Float, ScaleName, Tensor
 from pyro_genmodels.distributions import ObservedPart
+from pyro_genmodels.nets.layers import join_context, split_context
 
 
 class Likelihood(Configured, nn.Module, Abstract):
@@ -188,6 +189,9 @@ class HasLikelihood:
 
     likelihood: Likelihood
     missing: bool
+    takes_pairs: bool
+    context_event_dim: int | None
+    _context_parts: Callable[[Tensor | None], tuple[Tensor | None, Tensor | None]]
 
     @property
     def standardization_scale(self) -> ScaleName | None:
@@ -216,7 +220,7 @@ class HasLikelihood:
             x: Data ``(*batch, *event)``, standardised if the model does that.
             context: Labels or features, if the model is conditional.
         """
-        return self.likelihood.encoder_input(x, context)
+        return self.likelihood.encoder_input(x, self._likelihood_context(context))
 
     def without_missing(self, scaled: Tensor, seen: Tensor) -> Tensor:
         """Return what the likelihood shows an encoder, with zeros for what is missing.
@@ -240,4 +244,16 @@ class HasLikelihood:
     def _check_context_values(self, context: Tensor | None) -> None:
         super()._check_context_values(context)  # type: ignore[misc]
         if is_validation_enabled():
-            self.likelihood.check_context(context)
+            self.likelihood.check_context(self._likelihood_context(context))
+
+    def _likelihood_context(self, context: Tensor | None) -> Tensor | None:
+        """Return what the likelihood takes of a context: features without the label beside them."""
+        return self._context_parts(context)[1] if self.takes_pairs else context
+
+    def _network_context(self, context: Tensor | None) -> Tensor | None:
+        """Return what encoder and decoder see of a context: a label beside features as it is."""
+        seen = self.likelihood.network_context(self._likelihood_context(context))
+        if not self.takes_pairs or context is None or seen is None:
+            return seen
+        labels, _ = split_context(context, self.context_event_dim)
+        return join_context(labels, seen, self.context_event_dim)

@@ -11,7 +11,7 @@ import pyro
 from pyro import poutine
 
 from pyro_genmodels._checks import check, check_positive, check_trailing
-from pyro_genmodels._typing import EventShape, Float, Num, Tensor
+from pyro_genmodels._typing import EventShape, Float, GivenContext, Num, Tensor
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.models.base.kl import divergence
 from pyro_genmodels.models.base.plates import central_value
@@ -170,7 +170,7 @@ class NVAE(HasLikelihood, GenerativeModel):
         decoded = self.hierarchy.decoded(step, latents[-1])
         return pyro.sample("x", self.likelihood(decoded), obs=x)
 
-    def draw_latents(self, context: Tensor | None = None) -> Any:
+    def draw_latents(self, context: GivenContext = None) -> Any:
         """Draw the groups from their priors as sites of the program around this call.
 
         So the model is a prior in a larger program, which gives what is known of the data a
@@ -193,11 +193,11 @@ class NVAE(HasLikelihood, GenerativeModel):
             >>> noisy().shape
             torch.Size([1, 8, 8])
         """
-        self._checked(None, context)
+        _, context, _ = self._checked(None, context)
         return self._law_given(self._top_down(pyro.sample, context))
 
     def encode(
-        self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None, *, sample: bool = False
+        self, x: Num[Tensor, "*batch_event"], context: GivenContext = None, *, sample: bool = False
     ) -> list[Tensor]:
         """Return a map of latents for every group, which :meth:`decode` takes.
 
@@ -223,7 +223,7 @@ class NVAE(HasLikelihood, GenerativeModel):
             >>> latents[0].shape, nvae.decode(latents).mean.shape
             (torch.Size([3, 8, 2, 2]), torch.Size([3, 1, 8, 8]))
         """
-        self._checked_alone(x, context)
+        _, context, _ = self._checked_alone(x, context)
         seen = self.standardization.standardized(x, self.dtype)
         latents, step = list[Tensor](), None
         for group, features in enumerate(self._features(seen, context)):
@@ -232,7 +232,7 @@ class NVAE(HasLikelihood, GenerativeModel):
             latents.append(posterior.rsample() if sample else central_value(posterior))
         return latents
 
-    def decode(self, latents: Sequence[Tensor], context: Tensor | None = None) -> Any:
+    def decode(self, latents: Sequence[Tensor], context: GivenContext = None) -> Any:
         """Return the distribution over data given all groups.
 
         Args:
@@ -242,7 +242,7 @@ class NVAE(HasLikelihood, GenerativeModel):
         Raises:
             ValueError: If the number of maps or a shape is another, or the context does not fit.
         """
-        self._checked(None, context)
+        _, context, _ = self._checked(None, context)
         names = self.site_names
         check(len(latents) == len(names), "latents", f"be {len(names)} maps", len(latents))
         given = dict(zip(names, latents, strict=True))
@@ -254,7 +254,7 @@ class NVAE(HasLikelihood, GenerativeModel):
         return self.standardization.in_data_units(self.likelihood(decoded), self.dtype)
 
     def sample(
-        self, num_samples: int = 1, context: Tensor | None = None, *, temperature: float = 1.0
+        self, num_samples: int = 1, context: GivenContext = None, *, temperature: float = 1.0
     ) -> Float[Tensor, "num_samples *batch_event"]:
         """Draw data from the model, in eval mode.
 
@@ -279,7 +279,7 @@ class NVAE(HasLikelihood, GenerativeModel):
         *,
         temperature: float = 1.0,
         batch_size: int = 64,
-        context: Tensor | None = None,
+        context: GivenContext = None,
     ) -> int:
         """Let the decoder's batch norms take their statistics from samples, in place.
 

@@ -16,11 +16,11 @@ from pyro.infer import TraceEnum_ELBO
 from torch import nn
 
 from pyro_genmodels._checks import check, check_choice, check_trailing
-from pyro_genmodels._typing import Float, Num, ScaleName, Tensor
+from pyro_genmodels._typing import Float, GivenContext, Num, ScaleName, Tensor
 from pyro_genmodels.distributions import with_mask
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.nets.autoencoders import MLPEncoder
-from pyro_genmodels.nets.layers import DerivedBuffers
+from pyro_genmodels.nets.layers import DerivedBuffers, join_context
 
 _TOLERANCE = 1e-6  # of the sum of probabilities, which float32 gives to about 1e-7
 
@@ -39,7 +39,9 @@ class SemiSupervisedVAE(GenerativeModel, DerivedBuffers):
 
         loss(unlabelled) + loss(labelled, labels)
 
-    Any model of this package that is conditional on labels will do.
+    Any model of this package that is conditional on labels will do. Around one that is conditional
+    on features too, ``model(x, features)`` is the program without labels, and
+    ``model(x, (labels, features))`` the one with them. The classifier sees ``x`` alone.
 
     A rate that the conditional model holds by a learned weight (``BetaVAE(rate=...)``) is its mean
     over all labels alike where they are enumerated, not under :math:`q(y \mid x)`.
@@ -97,6 +99,7 @@ class SemiSupervisedVAE(GenerativeModel, DerivedBuffers):
             conditional.event_shape,
             num_levels=conditional.num_levels,
             num_classes=conditional.num_classes,
+            context_shape=conditional.context_shape,
         )
         self.conditional = conditional
         self.latent_scale = conditional.latent_scale
@@ -157,25 +160,31 @@ class SemiSupervisedVAE(GenerativeModel, DerivedBuffers):
         own = [f"classification_weight {weight:g}"] if weight else []
         return self.conditional.beside_elbo() + own
 
-    def classify(self, x: Num[Tensor, "*batch_event"]) -> dist.Categorical:
+    def classify(
+        self, x: Num[Tensor, "*batch_event"], context: GivenContext = None
+    ) -> dist.Categorical:
         r"""Return the posterior over labels, :math:`q(y \mid x)`.
 
         Args:
             x: Data ``(*batch, *event)``.
+            context: Features, where the conditional model scales data by them, as by size factors.
 
         Raises:
-            ValueError: If ``x`` or the classifier's output does not fit.
+            ValueError: If an argument or the classifier's output does not fit.
         """
         self._checked_data(x)
-        return self._classified(self.standardization.standardized(x, self.dtype))
+        _, features = self._context_parts(self._given(context))
+        return self._classified(self.standardization.standardized(x, self.dtype), features)
 
-    def _classified(self, x: Tensor) -> dist.Categorical:
+    def _classified(self, x: Tensor, features: Tensor | None) -> dist.Categorical:
         """Return the posterior over labels given what :meth:`infer` sees of data."""
+        # What the encoder sees of data does not depend on the label.
+        context = None if features is None else self._with_label(None, features)
         if self.missing:
-            scaled, seen = self.conditional.observed_input(x)
+            scaled, seen = self.conditional.observed_input(x, context)
             given = with_mask(scaled, self.event_shape, seen)
         else:
-            given = self.conditional.encoder_input(x)
+            given = self.conditional.encoder_input(x, context)
         logits: Float[Tensor, "*batch K"] = self.classifier(given).to(self.dtype)
         check_trailing("classifier(x)", logits, (self.num_classes or 1,))
         return dist.Categorical(logits=logits, validate_args=False)
@@ -186,34 +195,77 @@ class SemiSupervisedVAE(GenerativeModel, DerivedBuffers):
 
     def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
         """Draw or observe the label, and what the conditional model makes of it."""
+        known, features = self._context_parts(context)
         with self.latent_scale():
-            label = pyro.sample("y", self.label_distribution(), obs=context)
-        return self.conditional.generate(x, label)
+            label = pyro.sample("y", self.label_distribution(), obs=known)
+        return self.conditional.generate(x, self._with_label(label, features))
 
     def infer(self, x: Tensor, context: Tensor | None) -> None:
         """Infer the label, unless it is known, and the conditional model's latents given it."""
-        labels = self._classified(x)
-        if context is None:
+        label, features = self._context_parts(context)
+        labels = self._classified(x, features)
+        if label is None:
             with self.latent_scale():
-                context = pyro.sample("y", labels, infer={"enumerate": "parallel"})
+                label = pyro.sample("y", labels, infer={"enumerate": "parallel"})
         elif self.training and not self.is_bounding:
             # In a guide a factor's sign turns: this one lowers the ELBO by the loss.
-            loss = -self.classification_weight * labels.log_prob(context)
+            loss = -self.classification_weight * labels.log_prob(label)
             pyro.factor("classification", loss, has_rsample=True)
-        self.conditional.infer(x, context)
+        self.conditional.infer(x, self._with_label(label, features))
+
+    def _with_label(self, label: Tensor | None, features: Tensor | None) -> Tensor | None:
+        """Return the conditional model's context; any label will do where it is ``None``."""
+        if features is None:
+            return label
+        rank = self.context_event_dim or 0
+        if label is None:
+            label = features.new_zeros(features.shape[: features.dim() - rank], dtype=torch.long)
+        return join_context(label, features, rank)
+
+    def _lacks_label(self, context: Tensor) -> bool:
+        """Whether a context is features alone, in a model of labels together with features."""
+        shape, rank = self.context_shape, self.context_event_dim or 0
+        if not self.takes_pairs or shape is None:
+            return False
+        return context.dim() >= rank and context.shape[-rank] == shape[0]
+
+    def _context_parts(self, context: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        if context is not None and self._lacks_label(context):
+            return None, context
+        return super()._context_parts(context)
+
+    def _check_context_values(self, context: Tensor | None) -> None:
+        if context is not None and self._lacks_label(context):
+            context = self._with_label(None, context)
+        self.conditional._check_context_values(context)
 
     def _checked(
         self,
         x: Tensor | None,
-        context: Tensor | None,
+        context: GivenContext,
         cast: Callable[[Tensor, torch.dtype], Tensor] = Tensor.to,
     ) -> tuple[Tensor | None, Tensor | None, tuple[int, ...]]:
-        if context is not None:
-            return super()._checked(x, context, cast)
-        if x is None:
-            return None, None, ()
-        x = cast(self._checked_data(x), self.dtype)
-        return x, None, tuple(x.shape[: x.dim() - len(self.event_shape)])
+        context = self.joined_context(context)
+        lacks_label = context is not None and self._lacks_label(context)
+        if lacks_label or (context is None and not self.takes_pairs):
+            return self._checked_without_label(x, context, cast)
+        return super()._checked(x, context, cast)
+
+    def _checked_without_label(
+        self,
+        x: Tensor | None,
+        features: Tensor | None,
+        cast: Callable[[Tensor, torch.dtype], Tensor],
+    ) -> tuple[Tensor | None, Tensor | None, tuple[int, ...]]:
+        batch: tuple[int, ...] = ()
+        if features is not None:
+            check_trailing("context", features, self.context_shape or ())
+            self._check_context_values(features)
+            batch = tuple(features.shape[: features.dim() - (self.context_event_dim or 0)])
+        if x is not None:
+            x = cast(self._checked_data(x), self.dtype)
+            batch = tuple(x.shape[: x.dim() - len(self.event_shape)])
+        return x, features, batch
 
 
 def _prior_logits(prior: Sequence[float] | str, num_classes: int) -> Tensor:

@@ -13,7 +13,7 @@ from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 
 from pyro_genmodels._checks import check, check_positive, check_trailing
-from pyro_genmodels._typing import EventShape, Float, Num, Tensor
+from pyro_genmodels._typing import EventShape, Float, GivenContext, Num, Tensor
 from pyro_genmodels.distributions import with_mask
 from pyro_genmodels.distributions.gaussian import StandardNormal
 from pyro_genmodels.models.base.generative_model import GenerativeModel
@@ -190,7 +190,7 @@ class VAE(HasLikelihood, GenerativeModel):
         return super().__getstate__()
 
     def encode(
-        self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None
+        self, x: Num[Tensor, "*batch_event"], context: GivenContext = None
     ) -> TorchDistributionMixin:
         """Return the posterior over the latent vector, of event shape ``(latent_dim,)``.
 
@@ -205,7 +205,7 @@ class VAE(HasLikelihood, GenerativeModel):
                 ``latent_dim`` plus ``posterior.features``.
         """
         self._checked_data(x)
-        self._check_context_values(context)
+        context = self._given(context)
         return self._posterior(self.standardization.standardized(x, self.dtype), context)
 
     def _posterior(self, x: Tensor, context: Tensor | None) -> TorchDistributionMixin:
@@ -214,7 +214,7 @@ class VAE(HasLikelihood, GenerativeModel):
         scaled, seen = self.observed_input(x, context)
         return self.posterior_of_scaled(scaled, context, seen)
 
-    def scaled(self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None) -> Tensor:
+    def scaled(self, x: Num[Tensor, "*batch_event"], context: GivenContext = None) -> Tensor:
         """Return what the encoder sees of data, without the mask, for :meth:`posterior_of_scaled`.
 
         Args:
@@ -229,8 +229,8 @@ class VAE(HasLikelihood, GenerativeModel):
             ValueError: If ``x`` or ``context`` does not fit.
         """
         self._checked_data(x)
+        context = self._given(context)
         if context is not None:
-            self._check_context_values(context)
             self.check_context_batch(context, tuple(x.shape[: x.dim() - len(self.event_shape)]))
         x = self.standardization.standardized(x, self.dtype)
         if self.missing:
@@ -249,7 +249,7 @@ class VAE(HasLikelihood, GenerativeModel):
         """
         if self.missing:
             x = with_mask(x, self.event_shape, seen)
-        context = self.likelihood.network_context(context)
+        context = self._network_context(context)
         features = self.encoder(x) if context is None else self.encoder(x, context)
         if features.shape[-1] != sum(self._encoder_sizes):
             check_trailing("encoder(x)", features, (sum(self._encoder_sizes),))
@@ -258,7 +258,7 @@ class VAE(HasLikelihood, GenerativeModel):
         gaussian: TorchDistributionMixin = self._head(gaussian_features)
         return gaussian if self.flow_posterior is None else self.flow_posterior(gaussian, extra)
 
-    def decode(self, z: Float[Tensor, "*batch D"], context: Tensor | None = None) -> Any:
+    def decode(self, z: Float[Tensor, "*batch D"], context: GivenContext = None) -> Any:
         """Return the distribution over a data point given its latent vector.
 
         Args:
@@ -270,10 +270,10 @@ class VAE(HasLikelihood, GenerativeModel):
         """
         if z.shape[-1] != self.latent_dim:
             check_trailing("z", z, (self.latent_dim,))
-        self._check_context_values(context)
-        seen = self.likelihood.network_context(context)
+        context = self._given(context)
+        seen = self._network_context(context)
         decoded = self.decoder(z) if seen is None else self.decoder(z, seen)
-        law = self.likelihood(decoded, context)
+        law = self.likelihood(decoded, self._likelihood_context(context))
         law = self.standardization.in_data_units(law, self.dtype)
         return self.likelihood.observed_part(law) if self.missing else law
 
@@ -282,13 +282,13 @@ class VAE(HasLikelihood, GenerativeModel):
         """A tensor of the model's dtype and device."""
         return self._like
 
-    def prior_law(self, context: Tensor | None = None) -> Any:
+    def prior_law(self, context: GivenContext = None) -> Any:
         """Return the distribution of the latent vector before any data.
 
         Args:
             context: Labels or features, if the model is conditional and its prior is.
         """
-        self._check_context_values(context)
+        context = self._given(context)
         if self.prior is None:
             return StandardNormal(self._like, self.latent_dim)
         return self.prior(self, context)

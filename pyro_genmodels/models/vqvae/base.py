@@ -20,6 +20,7 @@ from pyro_genmodels._typing import (
     CodebookUpdate,
     EventShape,
     Float,
+    GivenContext,
     Int,
     Num,
     Tensor,
@@ -104,7 +105,7 @@ class VectorQuantizedModel(HasLikelihood, GenerativeModel, Abstract):
         return "elbo"
 
     def report(
-        self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None
+        self, x: Num[Tensor, "*batch_event"], context: GivenContext = None
     ) -> dict[str, Float[Tensor, "*batch"]]:
         """Return what the codes cost under their priors; the rest is the reconstruction's."""
         return {"codes": -self.code_log_prob(x, context)}
@@ -186,7 +187,7 @@ class VectorQuantizedModel(HasLikelihood, GenerativeModel, Abstract):
     @torch.no_grad()
     @integers_checked
     def sample(
-        self, num_samples: int = 1, context: Tensor | None = None, *, temperature: float = 1.0
+        self, num_samples: int = 1, context: GivenContext = None, *, temperature: float = 1.0
     ) -> Float[Tensor, "num_samples *batch_event"]:
         """Draw data from the model, in eval mode.
 
@@ -226,7 +227,7 @@ class VectorQuantizedModel(HasLikelihood, GenerativeModel, Abstract):
         return codes
 
     def code_maps(
-        self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None
+        self, x: Num[Tensor, "*batch_event"], context: GivenContext = None
     ) -> list[Int[Tensor, ...]]:
         """Return the maps of codes of data, from the top; of a model with one map, a list of it.
 
@@ -240,7 +241,7 @@ class VectorQuantizedModel(HasLikelihood, GenerativeModel, Abstract):
         return self._codes_of(x, context)
 
     def code_log_prob(
-        self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None
+        self, x: Num[Tensor, "*batch_event"], context: GivenContext = None
     ) -> Float[Tensor, "*batch"]:
         """Return the log-probability of the data's codes under their priors, in nats.
 
@@ -253,16 +254,17 @@ class VectorQuantizedModel(HasLikelihood, GenerativeModel, Abstract):
         Raises:
             ValueError: If ``x`` or ``context`` does not fit.
         """
-        maps = self.code_maps(x, context)
+        context = self.joined_context(context)
+        maps = self._codes_of(x, context)
         total = torch.zeros((), dtype=self.dtype, device=maps[0].device)
         with evaluating(self), torch.no_grad():
             for index, prior in enumerate(self.code_priors):
                 total = total + prior(maps[:index], context).log_prob(maps[index])
         return total
 
-    def decode(self, inputs: Float[Tensor, "*batch_map"], context: Tensor | None = None) -> Any:
+    def decode(self, inputs: Float[Tensor, "*batch_map"], context: GivenContext = None) -> Any:
         """Return the distribution over a data point given what the decoder takes."""
-        self._check_context_values(context)
+        context = self._given(context)
         decoded = self._decoded(inputs, context)
         for dim in range(-self.map_rank, 0):
             decoded = decoded.narrow(dim, 0, self.event_shape[dim])
@@ -300,14 +302,14 @@ class VectorQuantizedModel(HasLikelihood, GenerativeModel, Abstract):
             vectors.append(quantizer.lookup(codes).movedim(-1, first))
         return vectors
 
-    def _codes_of(self, x: Tensor, context: Tensor | None) -> list[Tensor]:
+    def _codes_of(self, x: Tensor, context: GivenContext) -> list[Tensor]:
         """Encode data, in eval mode and without gradients."""
         checked, context, _ = self._checked(x, context, self.standardization.standardized)
         assert checked is not None  # narrows the type for the checker
         with evaluating(self), torch.no_grad():
             return self._maps(self._encoded(checked, context, learns=False)[0])
 
-    def _mean_of(self, maps: Sequence[Tensor], context: Tensor | None) -> Tensor:
+    def _mean_of(self, maps: Sequence[Tensor], context: GivenContext) -> Tensor:
         """Decode codes to the likelihood's mean, in eval mode and without gradients.
 
         Of a likelihood without one in closed form, an autoregressive one, it is a draw.
@@ -315,6 +317,7 @@ class VectorQuantizedModel(HasLikelihood, GenerativeModel, Abstract):
         for name, (_, prior), codes in zip(self.site_names, self._code_parts, maps, strict=True):
             check_trailing(name, codes, prior.code_shape)
             check_levels(name, codes, prior.num_codes)
+        context = self._given(context)
         with evaluating(self), torch.no_grad():
             inputs = self._decoder_input(self._vectors(maps), context)
             law = self.decode(inputs, context)

@@ -9,7 +9,7 @@ from torch import nn
 
 from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check, check_trailing
-from pyro_genmodels._typing import CodebookUpdate, Float, Int, Num, Tensor
+from pyro_genmodels._typing import CodebookUpdate, Float, GivenContext, Int, Num, Tensor
 from pyro_genmodels.models.vqvae.base import VectorQuantizedModel
 from pyro_genmodels.models.vqvae.code_maps import Codebook, map_shape, quantize_map
 from pyro_genmodels.models.vqvae.code_priors import CodePrior, UniformPrior, check_prior, own_priors
@@ -71,7 +71,7 @@ class OneMapModel(VectorQuantizedModel, Abstract):
         return [(self.quantizer, self.prior)]
 
     def encode_codes(
-        self, x: Num[Tensor, "*batch_event"], context: Tensor | None = None
+        self, x: Num[Tensor, "*batch_event"], context: GivenContext = None
     ) -> Int[Tensor, "*batch_codes"]:
         """Return the codes of data.
 
@@ -89,7 +89,7 @@ class OneMapModel(VectorQuantizedModel, Abstract):
         return self._codes_of(x, context)[0]
 
     def decode_codes(
-        self, codes: Num[Tensor, "*batch_codes"], context: Tensor | None = None
+        self, codes: Num[Tensor, "*batch_codes"], context: GivenContext = None
     ) -> Float[Tensor, "*batch_event"]:
         """Return the expected data given their codes; under an autoregressive likelihood a draw.
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from pyro_genmodels._batching import over_batch
 from pyro_genmodels._checks import check, check_positive, integers_checked
-from pyro_genmodels._typing import CodebookUpdate, EventShape, Float, Int, Num, Tensor
+from pyro_genmodels._typing import CodebookUpdate, EventShape, Float, GivenContext, Int, Num, Tensor
 from pyro_genmodels.models.likelihoods.elementwise import (
     GaussianLikelihood,
     Likelihood,
@@ -179,7 +179,7 @@ class VQVAE2(VectorQuantizedModel):
         return list(zip(quantizers, cast(list[CodePrior], list(self.priors)), strict=True))
 
     def encode_codes(
-        self, x: Num[Tensor, "*batch C H W"], context: Tensor | None = None
+        self, x: Num[Tensor, "*batch C H W"], context: GivenContext = None
     ) -> list[Int[Tensor, ...]]:
         """Return the codes of images, one map after the other from the top.
 
@@ -196,7 +196,7 @@ class VQVAE2(VectorQuantizedModel):
         return self._codes_of(x, context)
 
     def decode_codes(
-        self, codes: Sequence[Num[Tensor, ...]], context: Tensor | None = None
+        self, codes: Sequence[Num[Tensor, ...]], context: GivenContext = None
     ) -> Float[Tensor, "*batch C H W"]:
         """Return the expected image given its codes.
 
