@@ -151,6 +151,11 @@ def test_strategies_keep_their_promises(shape: tuple[int, ...], data: Any) -> No
     assert mask.numel() == 1 or (mask.any() and not mask.all())
     context = data.draw(strategies.contexts(context_shape=(2,), batch_shape=(3,)))
     assert context.shape == (3, 2)
+    both = data.draw(strategies.contexts(num_classes=2, context_shape=(2, 3), batch_shape=(4,)))
+    assert both.shape == (4, 3, 3)
+    labels, _ = nets.split_context(both, 2)
+    assert set(labels.unique().tolist()) <= {0, 1}
+    assert torch.equal(both[:, 0], labels[:, None].expand(4, 3).to(both.dtype))
 
 
 def test_profile_is_deterministic_and_bounded() -> None:

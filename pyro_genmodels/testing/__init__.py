@@ -67,6 +67,7 @@ from pyro_genmodels.testing.lifecycle import (
 )
 from pyro_genmodels.testing.networks import (
     check_checkpointing,
+    check_context_pair,
     check_denoiser,
     check_network,
 )
@@ -102,6 +103,7 @@ __all__ = [
     "check_bounds",
     "check_checkpointing",
     "check_closed_ends",
+    "check_context_pair",
     "check_context_validation",
     "check_copies",
     "check_denoiser",

@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels.nets import Denoiser
+from pyro_genmodels._typing import Float, Int
+from pyro_genmodels.nets import Denoiser, join_context
 from pyro_genmodels.testing.probes import (
     BATCH_SHAPES,
     clean_copy,
@@ -132,6 +133,62 @@ def _check_null_context(
     require_close(law, mixed[:, :, 1], null[:, :, 0])
     dropped = [net(inputs, levels, given, keep=nothing) for given in (contexts, contexts.flip(0))]
     require_equal("the null context reads no context", *dropped)
+
+
+def check_context_pair(
+    call: Callable[[Tensor], Tensor],
+    labels: Int[Tensor, " N"],
+    features: Float[Tensor, "N ..."],
+    *,
+    num_classes: int,
+) -> None:
+    """Check that a label and features given as one context both count, each example's own.
+
+    A label that is none must be a ``ValueError`` that names the context; so must a map or sequence
+    whose first channel holds several labels.
+
+    Args:
+        call: Takes what :func:`pyro_genmodels.nets.join_context` makes of labels and features, and
+            returns values ``(N, ...)``, some for each example; the same when called again.
+        labels: Two labels or more.
+        features: As many vectors, sequences or maps.
+        num_classes: Number of labels, two or more.
+
+    Raises:
+        AssertionError: Naming what did not count, whose values moved, or the label that passed.
+
+    Example:
+        >>> from pyro_genmodels.nets import ContextEmbedding
+        >>> embedding = ContextEmbedding(3, num_classes=4, context_shape=(2,))
+        >>> check_context_pair(embedding, torch.tensor([0, 3]), torch.randn(2, 2), num_classes=4)
+    """
+    rank = features.dim() - 1
+    context = join_context(labels, features, rank)
+    values = call(context).detach()
+    others = (labels + 1) % num_classes, 2.5 * features + 1.5
+    changed = {"the label": (others[0], features), "the features": (labels, others[1])}
+    for name, (label, given) in changed.items():
+        moved = join_context(label, given, rank)
+        difference = float((call(moved).detach() - values).abs().max())
+        bound = tolerance(values.dtype)
+        require_law(difference > bound, f"{name} counts", f"values moved by {difference:g}")
+        of_last = torch.cat([context[:-1], moved[-1:]])
+        law = f"{name} of one example moves no other's values"
+        require_close(law, call(of_last).detach()[:-1], values[:-1])
+    for wrong in (num_classes, -1, 0.5):
+        spoilt = context.clone()
+        spoilt.narrow(-rank, 0, 1)[-1] = wrong
+        _require_named(call, spoilt, "begin with labels", f"label {wrong}")
+    if features[0, 0].numel() > 1:
+        spoilt = context.clone()
+        spoilt[-1, 0].flatten()[-1] = (labels[-1] + 1) % num_classes
+        _require_named(call, spoilt, "have one label all over", "a channel of several labels")
+
+
+def _require_named(call: Callable[[Tensor], Tensor], context: Tensor, rule: str, what: str) -> None:
+    error = error_of(call, context)
+    named = isinstance(error, ValueError) and str(error).startswith(f"`context` must {rule}")
+    require_law(named, f"{what} is an error", "it passed" if error is None else str(error))
 
 
 def check_checkpointing(module: nn.Module, loss: Callable[[Any], Tensor], *, seed: int = 0) -> None:

@@ -15,12 +15,14 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyro_genmodels._checks import check, check_choice, require
+from pyro_genmodels.nets import join_context
 
 hypothesis: Any = require("hypothesis", extra="testing")
 st: Any = require("hypothesis.strategies", extra="testing")
@@ -128,7 +130,7 @@ def contexts(
     batch_shape: Sequence[int] | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> Any:
-    """Strategy of contexts: labels, or vectors or feature maps.
+    """Strategy of contexts: labels, vectors, feature maps, or a label and features as one.
 
     Args:
         num_classes: Labels are below this number.
@@ -137,10 +139,18 @@ def contexts(
         dtype: Dtype of vectors and maps.
 
     Raises:
-        ValueError: If not exactly one of ``num_classes`` and ``context_shape`` is given.
+        ValueError: If neither ``num_classes`` nor ``context_shape`` is given.
     """
-    one = (num_classes is None) != (context_shape is None)
-    check(one, "num_classes", "be given, or else context_shape", (num_classes, context_shape))
+    some = num_classes is not None or context_shape is not None
+    check(some, "num_classes", "be given, or else context_shape", (num_classes, context_shape))
+    if context_shape is not None and num_classes is not None:
+        return _batches(batch_shape).flatmap(
+            lambda batch: st.builds(
+                partial(join_context, event_dim=len(context_shape)),
+                contexts(num_classes=num_classes, batch_shape=batch),
+                contexts(context_shape=context_shape, batch_shape=batch, dtype=dtype),
+            )
+        )
     if context_shape is not None:
         return real_tensors(context_shape, batch_shape=batch_shape, dtype=dtype)
     labels = discrete_tensors((), max(2, num_classes or 0), batch_shape=batch_shape)

@@ -319,6 +319,9 @@ NETS: Cases = {
     ),
     "ProductQuantizer": lambda: Case(nets.ProductQuantizer([quantizer(1), quantizer(3)]), (4,)),
     "ResidualQuantizer": lambda: Case(nets.ResidualQuantizer([quantizer(4), quantizer(4)]), (4,)),
+    "RealNVPNet/labels": lambda: Case(
+        nets.RealNVPNet(2, 3, hidden_channels=4, num_blocks=1, num_classes=3), (2, 3, 4), LABELS
+    ),
     "RealNVPNet": lambda: Case(nets.RealNVPNet(2, 3, hidden_channels=4, num_blocks=1), (2, 3, 4)),
     "ResNet": lambda: Case(nets.ResNet(2, 3, hidden_channels=4, num_blocks=1), (2, 3, 4)),
     "ResNet/map": lambda: Case(

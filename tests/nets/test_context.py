@@ -8,7 +8,6 @@ import torch
 from pyro_genmodels._batching import over_batch
 from pyro_genmodels.nets import MLP, ContextEmbedding, join_context, split_context
 
-
 BOTH: dict[str, Any] = {"num_classes": 4, "context_shape": (3,)}
 TWO_LABELS = torch.tensor([[[1.0, 2.0]], [[0.0, 0.0]]])
 

@@ -15,7 +15,6 @@ from pyro_genmodels._checks import check, check_event_shape, check_trailing
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import EventShape, Float, ScaleName, Tensor
 from pyro_genmodels.distributions import ObservedPart
-from pyro_genmodels.nets.layers import join_context, split_context
 
 
 class Likelihood(Configured, nn.Module, Abstract):
@@ -252,8 +251,11 @@ class HasLikelihood:
 
     def _network_context(self, context: Tensor | None) -> Tensor | None:
         """Return what encoder and decoder see of a context: a label beside features as it is."""
-        seen = self.likelihood.network_context(self._likelihood_context(context))
-        if not self.takes_pairs or context is None or seen is None:
+        features = self._likelihood_context(context)
+        seen = self.likelihood.network_context(features)
+        if seen is features:
+            return context
+        rank = self.context_event_dim if self.takes_pairs else None
+        if rank is None or context is None or seen is None:
             return seen
-        labels, _ = split_context(context, self.context_event_dim)
-        return join_context(labels, seen, self.context_event_dim)
+        return torch.cat([context.narrow(-rank, 0, 1), seen], -rank)
