@@ -9,7 +9,7 @@ import torch
 from pyro.distributions import Independent, TorchDistribution
 from torch.distributions import constraints, transform_to
 
-from pyro_genmodels._checks import check
+from pyro_genmodels._checks import check, check_trailing
 from pyro_genmodels._typing import Bool, Float, Num, Tensor
 from pyro_genmodels.distributions.expansion import expanded
 from pyro_genmodels.distributions.rescaled import Rescaled
@@ -52,6 +52,24 @@ def with_mask(
     if seen is None:
         seen = scaled.new_ones(*scaled.shape[: scaled.dim() - rank], *event_shape)
     return torch.cat([scaled, seen.to(scaled)], -rank)
+
+
+class IndependentElements(Independent):
+    """The ``to_event`` of independent elements that also checks the shape of what it scores.
+
+    Pyro's own would take an image with two channels for two images with one.
+    """
+
+    def log_prob(self, value: Num[Tensor, "*batch_event"]) -> Float[Tensor, "*batch"]:
+        """Return the log-probability in nats.
+
+        Raises:
+            ValueError: Under validation, if the value does not fit.
+        """
+        if self._validate_args:
+            check_trailing("value", value, self.event_shape)
+        nats: Tensor = super().log_prob(value)
+        return nats
 
 
 class ObservedPart(TorchDistribution):

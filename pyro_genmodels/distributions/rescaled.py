@@ -29,6 +29,8 @@ class Rescaled(TorchDistribution):
         shift: The :math:`m`, which broadcasts to the event; without an event, to the batch.
         scale: The :math:`s`, positive, likewise.
         dtype: Dtype of ``base``, torch's default if not given.
+        missing: Whether NaN in a value stands for an element that was not observed. The base then
+            takes such values, and their scales are not in the log-determinant.
         validate_args: Whether values are checked; Pyro's global setting by default.
 
     Raises:
@@ -50,8 +52,10 @@ class Rescaled(TorchDistribution):
         scale: Tensor,
         *,
         dtype: torch.dtype | None = None,
+        missing: bool = False,
         validate_args: bool | None = None,
     ) -> None:
+        self.missing = missing
         self.base, self.shift, self.scale = base, shift.double(), scale.double()
         self.dtype = torch.get_default_dtype() if dtype is None else dtype
         super().__init__(base.batch_shape, base.event_shape, validate_args=validate_args)
@@ -83,7 +87,8 @@ class Rescaled(TorchDistribution):
             self._validate_sample(value)
         y = ((value.double() - self.shift) / self.scale).to(self.dtype)
         nats: Tensor = self.base.log_prob(y)
-        return nats - self._log_det().to(nats.dtype)
+        log_det = self._observed_log_det(value) if self.missing else self._log_det()
+        return nats - log_det.to(nats.dtype)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Draw without gradients."""
@@ -110,5 +115,14 @@ class Rescaled(TorchDistribution):
 
     def _log_det(self) -> Tensor:
         """Return the log-scales, summed over the event."""
+        return sum_rightmost(self._log_scales(), len(self.event_shape))
+
+    def _observed_log_det(self, value: Tensor) -> Tensor:
+        """Return the log-scales, summed over what was observed of each event."""
+        logs = self._log_scales()
+        observed = torch.where(value.isnan(), torch.zeros_like(logs), logs)
+        return sum_rightmost(observed, len(self.event_shape))
+
+    def _log_scales(self) -> Tensor:
         shape = torch.broadcast_shapes(self.scale.shape, self.event_shape)
-        return sum_rightmost(self.scale.log().expand(shape), len(self.event_shape))
+        return self.scale.log().expand(shape)

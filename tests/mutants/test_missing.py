@@ -137,8 +137,12 @@ def density_of_all(patch: pytest.MonkeyPatch) -> None:
 
 def scales_of_none(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
-        standardization.Standardization, "log_scale", lambda self, like: like.new_zeros(())
+        distributions.Rescaled, "_observed_log_det", lambda self, value: value.new_zeros(())
     )
+
+
+def scales_of_all(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(distributions.Rescaled, "_observed_log_det", lambda self, value: self._log_det())
 
 
 def zeros_in_the_moments(patch: pytest.MonkeyPatch) -> None:
@@ -158,6 +162,7 @@ EXACT: dict[str, tuple[Callable[[], None], Mutation]] = {
     "posterior of all elements": (exact, posterior_of_all),
     "density of all elements": (exact, density_of_all),
     "log-determinant forgotten": (exact, scales_of_none),
+    "log-determinant of all elements": (exact, scales_of_all),
     "zeros in the moments": (
         laws.test_moments_are_those_of_what_was_observed,
         zeros_in_the_moments,

@@ -110,8 +110,8 @@ class Standardization(nn.Module):
         rank = len(law.event_shape)
         # Elements that are independent stay so, each with a density of its own.
         if isinstance(law, Independent) and law.reinterpreted_batch_ndims == rank:
-            return Rescaled(law.base_dist, shift, scale, dtype=dtype).to_event(rank)
-        return Rescaled(law, shift, scale, dtype=dtype)
+            return type(law)(Rescaled(law.base_dist, shift, scale, dtype=dtype), rank)
+        return Rescaled(law, shift, scale, dtype=dtype, missing=self.missing)
 
     def _is_in_data_units(self, law: Any) -> bool:
         law = law.base if isinstance(law, ObservedPart) else law

@@ -146,11 +146,9 @@ class FactorAnalysis(GenerativeModel):
             law = dist.TransformedDistribution(
                 law, ReshapeTransform(self.loc.shape, self.event_shape)
             )
-        law = self.standardization.in_data_units(law, self.dtype)
-        if not self.missing:
-            return law
-        parameters = self.loc, self.loading, self._scale
-        return ObservedFactors(law, self.standardization, *parameters)
+        if self.missing:
+            law = ObservedFactors(law, self.loc, self.loading, self._scale)
+        return self.standardization.in_data_units(law, self.dtype)
 
     def log_prob(self, x: Float[Tensor, "*batch_event"]) -> Float[Tensor, "*batch"]:
         """Return the exact log-density of data, in nats.
