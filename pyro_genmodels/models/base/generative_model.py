@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions import Delta
 
 from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import (
@@ -24,7 +25,7 @@ from pyro_genmodels._checks import (
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._modules import evaluating, first_tensor
 from pyro_genmodels._typing import EventShape, Float, GivenContext, Num, Tensor
-from pyro_genmodels.distributions import observed_part
+from pyro_genmodels.distributions import UniformDequantization, observed_part
 from pyro_genmodels.models.base.arguments import CheckedArguments
 from pyro_genmodels.models.base.kl import unit_kl
 from pyro_genmodels.models.base.latent_scale import LatentScale
@@ -108,6 +109,9 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
     ``encode_codes(x, context)`` gives and ``decode_codes(codes, context)`` takes, each map under
     its entry of ``code_priors``.
     """
+
+    imputes: ClassVar[bool] = False
+    """Whether :meth:`impute` draws from the exact conditional, without latent variables."""
 
     has_second_stage: ClassVar[bool] = False
     """Whether priors of its codes are learned once the codes are, as in a VQ-VAE.
@@ -445,6 +449,21 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
             scores.append(self.distribution(given).log_prob(x.expand(len(part), *x.shape)))
         return torch.cat(scores).movedim(0, -1)
 
+    def em_family(self, x: Num[Tensor, "n *event"], **options: Any) -> Any:
+        """Return the data and parameters that expectation-maximisation goes through.
+
+        A model overrides it whose likelihood, given the labels, has its maximum in closed form.
+
+        Args:
+            x: Data ``(n, *event)``, NaN where an element is missing, if the model has ``missing``.
+            **options: Of the family: weights of the rows, priors.
+
+        Raises:
+            ValueError: If the model's likelihood has no maximum in closed form.
+        """
+        rule = "have a maximum in closed form (train it by ELBOLoss)"
+        check(False, "model", rule, type(self).__name__)
+
     def _check_exact(self, holds: bool, given: object) -> None:
         check(holds, "model", "have a distribution over data in closed form", given)
 
@@ -511,7 +530,8 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
         r"""Draw what is missing of data given what was observed, which stays.
 
         :math:`z \sim q(z \mid x_\text{obs})`, and the missing elements from :math:`p(x \mid z)`: as
-        good as the approximate posterior is. The mean of many draws is a regression's imputation,
+        good as the approximate posterior is. A model without latent variables that can impute
+        draws from the exact conditional. The mean of many draws is a regression's imputation,
         their spread its uncertainty.
 
         Args:
@@ -523,19 +543,27 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
             Whole data ``(num_samples, *batch, *event)``.
 
         Raises:
-            ValueError: If the model was not made with ``missing=True``, or has no latent variables
-                and no ``impute`` of its own, or ``x`` does not fit.
+            ValueError: If the model was not made with ``missing=True``, or knows no conditional of
+                what is missing, or ``x`` does not fit.
         """
-        name = type(self).__name__
         rule = "be made with missing=True, and have latent variables, to impute by them"
-        check(self.missing and self.has_latents, "model", rule, name)
+        imputes = self.missing and (self.has_latents or self.imputes)
+        check(imputes, "model", rule, type(self).__name__)
         check(num_samples >= 1, "num_samples", "be at least 1", num_samples)
         given = x.expand(num_samples, *x.shape)
         checked, context, batch = self._checked_alone(given, context)
+        assert checked is not None  # narrows the type for the checker
         with evaluating(self), self._aside():
-            encoded = poutine.trace(self.guide).get_trace(checked, context)
-            drawn = poutine.replay(self._run, trace=encoded)(None, context, batch)
+            drawn = self._completed(checked, context, batch)
         return torch.where(given.isnan(), drawn.to(given.dtype), given)
+
+    def _completed(
+        self, x: Tensor, context: Tensor | None, batch: tuple[int, ...]
+    ) -> Float[Tensor, "*batch_event"]:
+        """Draw whole data given what was observed of them, for :meth:`impute`."""
+        encoded = poutine.trace(self.guide).get_trace(x, context)
+        drawn: Tensor = poutine.replay(self._run, trace=encoded)(None, context, batch)
+        return drawn
 
     @integers_checked
     def log_weights(
@@ -737,3 +765,73 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
         names = super().buffers_to_save()
         without = [] if self.latent_scale.warmup_steps else ["latent_scale.step"]
         return [name for name in names if name not in without]
+
+
+class DensityModel(GenerativeModel, Abstract):
+    r"""A model with a density in closed form: of continuous data, or of dequantised levels.
+
+    On continuous data site ``"x"`` has the :meth:`density`. On discrete data it is that of a
+    continuous site ``"v"`` in :math:`[0, \text{num\_levels})`, of which ``"x"`` observes the
+    floor; the guide of ``"v"`` is the dequantisation, and the ELBO a bound on the likelihood.
+    """
+
+    # The only latent variable is the noise within a level: few draws tell enough.
+    default_particles: ClassVar[int] = 10
+
+    @abstractmethod
+    def density(self, context: GivenContext = None) -> Any:
+        """Return the density over one event, or over each context's.
+
+        Args:
+            context: Labels or features, if the model is conditional.
+
+        Returns:
+            A distribution of data, or of dequantised data in ``[0, num_levels)``.
+        """
+
+    def distribution(self, context: GivenContext = None) -> Any:
+        """Return the distribution over continuous data: the :meth:`density`.
+
+        Args:
+            context: Labels or features ``(*batch, ...)``, if the model is conditional.
+
+        Raises:
+            ValueError: If data are levels, for which a density gives only a bound; if the context
+                does not fit, or weights are random.
+        """
+        self._check_continuous()
+        return self.density(self._checked_exact(context))
+
+    def _check_continuous(self) -> None:
+        levels = f"{type(self).__name__} of levels: its `density` is of dequantised values"
+        self._check_exact(self.num_levels is None, levels)
+
+    def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
+        """Sample ``"v"`` from the density and observe its floor; or observe the density itself."""
+        density = self.density(context)
+        if self.num_levels is None:
+            return pyro.sample("x", density, obs=x)
+        with self.latent_scale():
+            continuous = pyro.sample("v", density)
+        event_dim = len(self.event_shape)
+        floor = continuous.floor().clamp(0, self.num_levels - 1)
+        return pyro.sample("x", Delta(floor, event_dim=event_dim), obs=x)
+
+    @property
+    def has_latents(self) -> bool:
+        """Whether data are discrete: then what rounds down to them is latent."""
+        return self.num_levels is not None
+
+    @property
+    def bound_kind(self) -> str:
+        """The exact log-likelihood of continuous data, else the dequantisation's bound."""
+        return "uniform-dequantisation" if self.has_latents else "exact"
+
+    def infer(self, x: Tensor, context: Tensor | None) -> None:
+        """Dequantise: sample ``"v"`` among the values that round down to ``x``."""
+        with self.latent_scale():
+            pyro.sample("v", self._dequantized(x))
+
+    def _dequantized(self, x: Tensor) -> Any:
+        """Return the distribution of values that round down to ``x``."""
+        return UniformDequantization(x).to_event(len(self.event_shape))

@@ -7,7 +7,6 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-import pyro
 import torch
 from pyro import distributions as dist
 from pyro.distributions.conditional import ConditionalTransform
@@ -16,10 +15,9 @@ from torch.distributions.transforms import AffineTransform, Transform
 
 from pyro_genmodels._checks import check_choice
 from pyro_genmodels._typing import EventShape, GivenContext, ScaleName, Tensor
-from pyro_genmodels.distributions.dequantization import UniformDequantization
 from pyro_genmodels.distributions.logistic import FiniteLogistic
 from pyro_genmodels.distributions.uniform import ClosedUniform
-from pyro_genmodels.models.base.generative_model import GenerativeModel
+from pyro_genmodels.models.base.generative_model import DensityModel
 from pyro_genmodels.models.flows.checks import check_transforms
 from pyro_genmodels.models.flows.variational_dequantization import (
     VariationalDequantization,
@@ -41,7 +39,7 @@ _BASES: Mapping[str, Any] = MappingProxyType(
 )
 
 
-class FlowModel(GenerativeModel, DerivedBuffers):
+class FlowModel(DensityModel, DerivedBuffers):
     r"""Data are noise seen through invertible transforms.
 
     On continuous data site ``"x"`` is the flow itself. On discrete data the flow is the prior of a
@@ -93,9 +91,6 @@ class FlowModel(GenerativeModel, DerivedBuffers):
         }
     )
 
-    # The only latent variable is the noise within a level: few draws tell enough.
-    default_particles: ClassVar[int] = 10
-
     origin: Tensor
 
     def __init__(
@@ -132,20 +127,6 @@ class FlowModel(GenerativeModel, DerivedBuffers):
         one = len(self.transforms) == 1
         return type(self.transforms[0]).__name__ if one else super().display_name
 
-    def distribution(self, context: GivenContext = None) -> Any:
-        """Return the distribution over continuous data: the flow's :meth:`density`.
-
-        Args:
-            context: Labels or features ``(*batch, ...)``, if the model is conditional.
-
-        Raises:
-            ValueError: If data are levels, for which a flow gives only a bound; if the context does
-                not fit, or a transform's weights are random.
-        """
-        levels = f"{type(self).__name__} of levels: its `density` is of dequantised values"
-        self._check_exact(self.num_levels is None, levels)
-        return self.density(self._checked_exact(context))
-
     def density(self, context: GivenContext = None) -> Any:
         """Return the flow's density over one event, or over each context's.
 
@@ -169,17 +150,6 @@ class FlowModel(GenerativeModel, DerivedBuffers):
         forget(self.transforms)
         return super().__getstate__()
 
-    def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
-        """Sample ``"v"`` from the flow and observe its floor; or observe the flow itself."""
-        density = self.density(context)
-        if self.num_levels is None:
-            return pyro.sample("x", density, obs=x)
-        with self.latent_scale():
-            continuous = pyro.sample("v", density)
-        event_dim = len(self.event_shape)
-        floor = continuous.floor().clamp(0, self.num_levels - 1)
-        return pyro.sample("x", dist.Delta(floor, event_dim=event_dim), obs=x)
-
     @property
     def standardization_scale(self) -> ScaleName | None:
         """None of flows that settle the data's range, or their scale by an affine map of constants.
@@ -191,26 +161,12 @@ class FlowModel(GenerativeModel, DerivedBuffers):
         return None if settled else super().standardization_scale
 
     @property
-    def has_latents(self) -> bool:
-        """Whether data are discrete: then what rounds down to them is latent."""
-        return self.num_levels is not None
-
-    @property
     def bound_kind(self) -> str:
         """The exact log-likelihood of continuous data, else the dequantisation's bound."""
         return f"{self.dequantization}-dequantisation" if self.has_latents else "exact"
 
-    def infer(self, x: Tensor, context: Tensor | None) -> None:
-        """Dequantise: sample ``"v"`` among the values that round down to ``x``."""
-        with self.latent_scale():
-            pyro.sample("v", self._dequantized(x))
-
-    def _dequantized(self, x: Tensor) -> TorchDistributionMixin:
-        if self.dequantizer is not None:
-            law: TorchDistributionMixin = self.dequantizer(x)
-        else:
-            law = UniformDequantization(x).to_event(len(self.event_shape))
-        return law
+    def _dequantized(self, x: Tensor) -> Any:
+        return super()._dequantized(x) if self.dequantizer is None else self.dequantizer(x)
 
     def _noise(self, context: Tensor | None) -> TorchDistributionMixin:
         """Return the noise of each context's events, which not all transforms broadcast."""
