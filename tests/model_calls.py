@@ -16,6 +16,7 @@ HOOKS = {"generate", "infer", "posterior_of_scaled", "check_context_batch", "par
 HOOKS |= {"encoder_input", "observed_input", "without_missing", "check_values", "check_missing"}
 HOOKS.add("joined_context")
 HOOKS.add("law")  # the deprecated name of `distribution`, which warns
+HOOKS.add("em_family")  # rows of data, not a batch
 
 Call = tuple[Callable[..., Any], dict[str, Any]]
 
@@ -67,7 +68,7 @@ def _unfit(model: Any) -> set[str]:
     net = getattr(model, "net", None)
     own_order = isinstance(net, nets.MADENet | nets.MultiScaleNet) and not _is_raster(net)
     unfit = {"complete"} if own_order else set()
-    if not (model.missing and model.has_latents):
+    if not (model.missing and (model.has_latents or model.imputes)):
         unfit |= {"impute"}
     if not gives_distribution(model):
         unfit |= {"distribution"}
@@ -79,9 +80,7 @@ def _unfit(model: Any) -> set[str]:
 
 def gives_distribution(model: models.GenerativeModel) -> bool:
     """Whether the model's distribution over data has a closed form."""
-    exact = models.AutoregressiveModel | models.FactorAnalysis | models.FlowModel
-    of_levels = isinstance(model, models.FlowModel) and model.num_levels is not None
-    return isinstance(model, exact) and not of_levels
+    return model.bound_kind == "exact" or isinstance(model, models.FactorAnalysis)
 
 
 def _is_raster(net: nets.AutoregressiveNet) -> bool:

@@ -184,8 +184,12 @@ def check_exact_distribution(
     Its log-probabilities must be the model's log-weights, which do not vary in a model without
     latent variables, nor where the guide is the exact posterior: over any batch shape, one data
     point given several contexts included, with the same gradients, and in the data's units after
-    ``standardize``. Its draws must be data. Only a model with latent variables may refuse, in an
-    error that names it.
+    ``standardize``. Its draws must be data. Only a model whose ``bound_kind`` is not ``"exact"``
+    may refuse, in an error that names it: one with latent variables, or with a density of
+    dequantised values alone.
+
+    Of a model of labels, ``class_log_probs`` must be what the distribution gives each label, in
+    chunks or not, with the same gradients.
 
     Args:
         model: Model, not standardised, in eval mode; a deep copy of it is standardised.
@@ -206,8 +210,8 @@ def check_exact_distribution(
     try:
         model.distribution(context)
     except ValueError as error:
-        law = "without latent variables a model has a distribution"
-        require_law(model.has_latents, law, str(error).rstrip("."))
+        law = "an exact model has a distribution"
+        require_law(model.bound_kind != "exact", law, str(error).rstrip("."))
         named = type(model).__name__ in str(error)
         require_law(named, "a model that has no distribution is named", str(error).rstrip("."))
         return
@@ -240,6 +244,25 @@ def _check_exact(model: Any, x: Tensor, context: Tensor | None) -> None:
     require_law(tuple(draws.shape) == shape, "draws are data for each context", problem)
     finite = bool(law.log_prob(draws).isfinite().all())
     require_law(finite, "draws can be scored", f"of {type(law).__name__} not all")
+    if model.num_classes is not None and model.context_shape is None:
+        _check_class_log_probs(model, x)
+
+
+def _check_class_log_probs(model: Any, x: Tensor) -> None:
+    labels = torch.arange(model.num_classes)
+    columns = [model.distribution(label.expand(len(x))).log_prob(x) for label in labels]
+    expected = torch.stack(columns, -1)
+    scores = model.class_log_probs(x)
+    require_close("class_log_probs are those of each label", scores, expected)
+    for name, slope, other in _slopes(model, scores, expected):
+        require_close(f"gradients of class_log_probs are each label's: {name}", slope, other)
+    calls = {
+        "in chunks": model.class_log_probs(x, chunk_size=1),
+        "of one data point": model.class_log_probs(x[0])[None],
+        "over two batch dimensions": model.class_log_probs(x[None])[0],
+    }
+    for name, found in calls.items():
+        require_close(f"class_log_probs {name} are the same", found, scores[: len(found)])
 
 
 def _slopes(model: Any, scores: Tensor, weights: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -257,9 +280,8 @@ def check_missing(model: Any, x: Tensor, context: Tensor | None = None, *, seed:
 
     Of a model with ``missing``: what bits a NaN has does not matter, nor what other examples miss;
     gradients, of parameters and data, are finite, and zero at what is missing; with latent
-    variables reconstructions and imputations are whole, and imputations keep what was observed. Of
-    another model NaN must be a
-    ``ValueError`` of all that takes data.
+    variables reconstructions are whole; imputations are whole too, and keep what was observed. Of
+    another model NaN must be a ``ValueError`` of all that takes data.
 
     Args:
         model: Model with ``missing`` and ``log_weights``, in eval mode.
@@ -291,17 +313,22 @@ def check_missing(model: Any, x: Tensor, context: Tensor | None = None, *, seed:
     fewer[0] = torch.nan
     require_close("what one misses is its own affair", weights(fewer)[:, 1:], expected[:, 1:])
     _check_slopes(model, x, weights)
+    if not (model.has_latents or model.imputes):
+        return
     with seeded(seed):
-        if not model.has_latents:
-            return
-        for name, nats in model.rates(x, context).items():
-            require_law(bool(nats.isfinite().all()), "rates are finite", f"those of {name} are not")
-        whole = bool(model.reconstruct(x, context).isfinite().all())
-        require_law(whole, "a reconstruction is whole", "it has missing elements")
+        if model.has_latents:
+            _check_whole(model, x, context)
         drawn = model.impute(x, context, num_samples=2)
     require_law(bool(drawn.isfinite().all()), "an imputation is whole", "it has missing elements")
     kept = drawn[:, ~gone]
     require_equal("an imputation keeps what was observed", kept, x[~gone].expand_as(kept))
+
+
+def _check_whole(model: Any, x: Tensor, context: Tensor | None) -> None:
+    for name, nats in model.rates(x, context).items():
+        require_law(bool(nats.isfinite().all()), "rates are finite", f"those of {name} are not")
+    whole = bool(model.reconstruct(x, context).isfinite().all())
+    require_law(whole, "a reconstruction is whole", "it has missing elements")
 
 
 def _check_refuses(model: Any, x: Tensor, context: Tensor | None) -> None:

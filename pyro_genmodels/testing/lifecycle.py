@@ -407,12 +407,12 @@ def check_standardization(
 
     The data are taken far from zero and to another scale in each column. With the shift
     :math:`m` and scale :math:`s` that the model sets, its log-weights must be those of the plain
-    model at :math:`(x - m) / s`, less :math:`\sum_i \log s_i`; draws, site ``"x"`` and
-    reconstructions must be the plain model's, times :math:`s` and plus :math:`m`. Noise that is the
-    same in all directions must stay so, and counts and codes what they are: of a model with no
-    other columns nothing is set. Shift and scale must be saved, and keep their digits in another
-    dtype; weights without them must make the model plain again, for good. Missing elements have no
-    say in all this.
+    model at :math:`(x - m) / s`, less :math:`\sum_i \log s_i`; draws, site ``"x"``,
+    reconstructions and imputations must be the plain model's, times :math:`s` and plus :math:`m`.
+    Noise that is the same in all directions must stay so, and counts and codes what they are: of a
+    model with no other columns nothing is set. Shift and scale must be saved, and keep their digits
+    in another dtype; weights without them must make the model plain again, for good. Missing
+    elements have no say in all this.
 
     Args:
         model: Model of continuous data, not standardised; deep copies are worked on.
@@ -483,13 +483,15 @@ def _draws(seen: Tensor, data: Tensor, context: Tensor | None) -> dict[str, Call
         return torch.where(x.isnan(), 0.0 if zero is None else zero, value)
 
     def reconstruction(model: Any, x: Tensor) -> Tensor:
-        return model.reconstruct(x, context) if model.has_latents else x
+        if model.has_latents:
+            return model.reconstruct(x, context)
+        return model.impute(x, context)[0] if model.missing and model.imputes else x
 
     return {
         "samples are": lambda model, _: model.sample(3, context),
         "the observed site x is": site,
         "the drawn site x is": lambda model, _: site(model, None),
-        "reconstructions are": reconstruction,
+        "reconstructions, or imputations, are": reconstruction,
     }
 
 

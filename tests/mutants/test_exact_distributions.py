@@ -80,7 +80,7 @@ MUTANTS: dict[str, tuple[str, Mutation, str]] = {
     "forgotten": (
         "labels",
         replaced(AutoregressiveModel, GenerativeModel.distribution),
-        "without latent variables a model has a distribution",
+        "an exact model has a distribution",
     ),
     "refused without a name": (
         "vae",
