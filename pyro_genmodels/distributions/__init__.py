@@ -26,11 +26,13 @@ from pyro_genmodels.distributions.diffusion.steps import step_between as step_be
 from pyro_genmodels.distributions.diffusion.steps import step_divergence as step_divergence
 from pyro_genmodels.distributions.discretized_logistic import DiscretizedLogistic
 from pyro_genmodels.distributions.discretized_logistic_mixture import DiscretizedLogisticMixture
-from pyro_genmodels.distributions.gaussian import DiagonalNormal, StandardNormal
+from pyro_genmodels.distributions.gaussian import DiagonalNormal, StandardNormal, WhitenedNormal
+from pyro_genmodels.distributions.gaussian import inverse_triangular as inverse_triangular
 from pyro_genmodels.distributions.negative_binomial import (
     NegativeBinomial,
     ZeroInflatedNegativeBinomial,
 )
+from pyro_genmodels.distributions.observed import IndependentElements as IndependentElements
 from pyro_genmodels.distributions.observed import ObservedPart
 from pyro_genmodels.distributions.observed import observed_part as observed_part
 from pyro_genmodels.distributions.observed import with_mask as with_mask
@@ -66,5 +68,6 @@ __all__ = [
     "UniformLevels",
     "VQPrior",
     "WaveNet",
+    "WhitenedNormal",
     "ZeroInflatedNegativeBinomial",
 ]

@@ -24,8 +24,8 @@ from torch.distributions import (
 )
 from torch.distributions.utils import lazy_property
 
-from pyro_genmodels._checks import check, integers_checked
-from pyro_genmodels._typing import Float, Tensor
+from pyro_genmodels._checks import check, check_trailing, integers_checked
+from pyro_genmodels._typing import EventShape, Float, Tensor
 from pyro_genmodels.distributions.expansion import expanded
 
 _LOG_2_PI = math.log(2 * math.pi)
@@ -211,6 +211,132 @@ class StandardNormal(TorchDistribution):
         """Return the entropy in nats."""
         nats = 0.5 * (1 + _LOG_2_PI) * self.event_shape[0]
         return self.like.new_full(self.batch_shape, nats)
+
+
+class WhitenedNormal(TorchDistribution):
+    r"""Gaussian vectors or maps with any covariance, by what makes them white.
+
+    .. math:: A (x - \mu) \sim N(0, I), \quad \Sigma^{-1} = A^T A
+
+    With :math:`A` in the place of the covariance's own factor, as ``MultivariateNormal`` has it, a
+    density is a product of matrices and solves no equations; and one covariance serves a batch of
+    means without a copy for each.
+
+    Args:
+        loc: Means, in a row: ``(*batch, D)``.
+        whitening: Lower-triangular :math:`A` with a positive diagonal: ``(*batch, D, D)``, or
+            fewer leading dimensions, that broadcast to the batch.
+        event_shape: Sizes of an event of D elements; vectors ``(D,)`` by default.
+        validate_args: Whether parameters and values are checked.
+
+    Raises:
+        ValueError: If the sizes do not fit each other. Under validation, if a mean is NaN or a
+            matrix not lower triangular with a positive diagonal.
+
+    Example:
+        >>> law = WhitenedNormal(torch.zeros(2), torch.tensor([[2.0, 0.0], [-1.0, 1.0]]))
+        >>> law.covariance_matrix
+        tensor([[0.2500, 0.2500],
+                [0.2500, 1.2500]])
+        >>> law.log_prob(torch.ones(3, 2)).shape, law.sample().shape
+        (torch.Size([3]), torch.Size([2]))
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {
+        "loc": constraints.real_vector,
+        "whitening": constraints.lower_cholesky,
+    }
+    has_rsample = True
+
+    def __init__(
+        self,
+        loc: Float[Tensor, "*batch D"],
+        whitening: Float[Tensor, "*some D D"],
+        *,
+        event_shape: EventShape | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        size = loc.shape[-1]
+        check_trailing("whitening", whitening, (size, size))
+        event = torch.Size((size,) if event_shape is None else event_shape)
+        check(event.numel() == size, "event_shape", f"have {size} elements", tuple(event))
+        batch = torch.broadcast_shapes(loc.shape[:-1], whitening.shape[:-2])
+        self.loc, self.whitening = loc.expand(*batch, size), whitening
+        super().__init__(batch, event, validate_args=validate_args)
+
+    @property
+    def support(self) -> Any:
+        """All real numbers, with the event's rank."""
+        return constraints.independent(constraints.real, len(self.event_shape))
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> WhitenedNormal:
+        """Return the same distribution with the means broadcast to ``batch_shape``."""
+        loc = self.loc.expand(torch.Size(batch_shape) + self.loc.shape[-1:])
+        return expanded(self, batch_shape, _instance, loc=loc)
+
+    def rsample(self, sample_shape: Any = ()) -> Float[Tensor, "*shape_event"]:
+        """Draw events, differentiably."""
+        shape = torch.Size(sample_shape) + self.loc.shape
+        noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
+        if self.whitening.dim() == 2:
+            flat = torch.linalg.solve_triangular(
+                self.whitening.mT, noise.reshape(-1, shape[-1]), upper=True, left=False
+            )
+            coloured = flat.reshape(shape)
+        else:
+            columns = noise.unsqueeze(-1)
+            coloured = torch.linalg.solve_triangular(self.whitening, columns, upper=False)
+            coloured = coloured.squeeze(-1)
+        return self._as_event(self.loc + coloured)
+
+    def log_prob(self, value: Float[Tensor, "*value_event"]) -> Float[Tensor, "*shape"]:
+        """Return the log-density in nats."""
+        if self._validate_args:
+            self._validate_sample(value)
+        error = value.flatten(value.dim() - len(self.event_shape)) - self.loc
+        if self.whitening.dim() == 2:
+            white = error @ self.whitening.mT
+        else:
+            white = torch.einsum("...ij,...j->...i", self.whitening, error)
+        nats: Tensor = self._log_det() - 0.5 * white.square().sum(-1)
+        return nats - 0.5 * _LOG_2_PI * error.shape[-1]
+
+    def _log_det(self) -> Tensor:
+        return self.whitening.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+    @lazy_property
+    def covariance_matrix(self) -> Float[Tensor, "*some D D"]:
+        """Covariances of the events in a row, with the leading dimensions of ``whitening``."""
+        factor = inverse_triangular(self.whitening)
+        return factor @ factor.mT
+
+    @property
+    def mean(self) -> Float[Tensor, "*batch_event"]:
+        """The means."""
+        return self._as_event(self.loc)
+
+    mode = mean
+
+    @property
+    def variance(self) -> Float[Tensor, "*batch_event"]:
+        """The variance of each element."""
+        variances = inverse_triangular(self.whitening).square().sum(-1)
+        return self._as_event(variances.expand(self.loc.shape))
+
+    def entropy(self) -> Float[Tensor, "*batch"]:
+        """Return the entropy in nats."""
+        constant = 0.5 * (1 + _LOG_2_PI) * self.event_shape.numel()
+        nats: Tensor = constant - self._log_det()
+        return nats.expand(self.batch_shape)
+
+    def _as_event(self, rows: Tensor) -> Tensor:
+        return rows.reshape(rows.shape[:-1] + self.event_shape)
+
+
+def inverse_triangular(matrix: Float[Tensor, "*some D D"]) -> Float[Tensor, "*some D D"]:
+    """Return the inverse of lower-triangular matrices."""
+    identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    return torch.linalg.solve_triangular(matrix, identity.expand(matrix.shape), upper=False)
 
 
 @register_kl(StandardNormal, StandardNormal)  # type: ignore[untyped-decorator]

@@ -44,6 +44,7 @@ from pyro_genmodels.models.diffusion.samplers.pndm import PNDM
 from pyro_genmodels.models.flows.builders import glow, maf, nice, realnvp, spline_flow
 from pyro_genmodels.models.flows.flow_model import FlowModel
 from pyro_genmodels.models.gaussian.factor_analysis import FactorAnalysis
+from pyro_genmodels.models.gaussian.gaussian_model import GaussianModel
 from pyro_genmodels.models.likelihoods.columns import Columns
 from pyro_genmodels.models.likelihoods.counts import (
     NegativeBinomialLikelihood,
@@ -58,6 +59,7 @@ from pyro_genmodels.models.likelihoods.elementwise import (
     Likelihood,
 )
 from pyro_genmodels.models.likelihoods.logistic_mixture import LogisticMixtureLikelihood
+from pyro_genmodels.models.mixtures.categorical_model import CategoricalModel
 from pyro_genmodels.models.nvae.nvae import NVAE
 from pyro_genmodels.models.nvae.objective import NVAEObjective
 from pyro_genmodels.models.published.lookup import preset, presets
@@ -105,6 +107,7 @@ __all__ = [
     "BernoulliLikelihood",
     "BetaVAE",
     "CategoricalLikelihood",
+    "CategoricalModel",
     "ClassifierGuidance",
     "CodePrior",
     "Codebook",
@@ -123,6 +126,7 @@ __all__ = [
     "FlowModel",
     "FlowPrior",
     "GaussianLikelihood",
+    "GaussianModel",
     "GaussianPosterior",
     "GenerativeModel",
     "Heun",

@@ -55,6 +55,12 @@ class Shrunk(nn.Module):
         return distributions.Denoised(x if context is None else x + context, share)
 
 
+def whitening(*shape: int) -> Tensor:
+    """Lower-triangular matrices with a positive diagonal."""
+    below = torch.linspace(-1, 1, torch.Size(shape).numel(), dtype=torch.float64).reshape(shape)
+    return below.tril(-1) + torch.diag_embed(below.diagonal(dim1=-2, dim2=-1).exp())
+
+
 LEVELS = torch.tensor([-5.0, -1.0, 0.0, 4.0], dtype=torch.float64)
 
 
@@ -72,6 +78,10 @@ DISTRIBUTIONS: Cases = {
     "ClosedUniform": lambda: Case(distributions.ClosedUniform(features(3) - 2, features(3))),
     "AR1Normal": lambda: Case(
         distributions.AR1Normal(torch.zeros((), dtype=torch.float64), 6, 0.8, num_steps=3)
+    ),
+    "WhitenedNormal": lambda: Case(distributions.WhitenedNormal(features(3), whitening(2, 3, 3))),
+    "WhitenedNormal/maps": lambda: Case(
+        distributions.WhitenedNormal(features(4), whitening(4, 4), event_shape=(1, 2, 2))
     ),
     "DiagonalNormal": lambda: Case(distributions.DiagonalNormal(features(3), features(3) - 1)),
     "DiagonalNormal/maps": lambda: Case(

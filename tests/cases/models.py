@@ -70,6 +70,16 @@ def diffusion(*shape: int, num_levels: int | None = 3, **options: Any) -> models
 
 
 MODELS: Cases = {
+    "CategoricalModel": lambda: Case(models.CategoricalModel((1, 2, 2), 3)),
+    "CategoricalModel/binary-labels": lambda: Case(
+        models.CategoricalModel((4,), 2, num_classes=3), context=LABELS
+    ),
+    "CategoricalModel/labels": lambda: Case(
+        models.CategoricalModel((3,), 4, num_classes=3), context=LABELS
+    ),
+    "CategoricalModel/missing": lambda: Case(
+        models.CategoricalModel((1, 2, 2), 3, num_classes=3, missing=True), context=LABELS
+    ),
     "AutoregressiveModel": lambda: Case(
         models.AutoregressiveModel(
             nets.PixelCNNNet((1, 2, 2), 3, hidden_channels=4, num_blocks=1, num_classes=3)
@@ -218,6 +228,40 @@ MODELS: Cases = {
             num_classes=3,
             dequantization=dequantizer(1, 2, 2),
         ),
+        context=LABELS,
+    ),
+    "GaussianModel": lambda: Case(models.GaussianModel((3,))),
+    "GaussianModel/diagonal-image": lambda: Case(
+        models.GaussianModel((1, 2, 2), covariance="diagonal")
+    ),
+    "GaussianModel/diagonal-missing": lambda: Case(
+        models.GaussianModel((3,), covariance="diagonal", num_classes=3, missing=True),
+        context=LABELS,
+    ),
+    "GaussianModel/image-missing": lambda: Case(
+        models.GaussianModel((2, 2, 1), num_classes=3, missing=True), context=LABELS
+    ),
+    "GaussianModel/labels": lambda: Case(models.GaussianModel((3,), num_classes=3), context=LABELS),
+    "GaussianModel/levels": lambda: Case(
+        models.GaussianModel((3,), num_levels=3, num_classes=3), context=LABELS
+    ),
+    "GaussianModel/low-rank": lambda: Case(
+        models.GaussianModel((1, 2, 2), covariance="low_rank", rank=2, num_classes=3),
+        context=LABELS,
+    ),
+    "GaussianModel/low-rank-missing": lambda: Case(
+        models.GaussianModel((4,), covariance="low_rank", rank=2, num_classes=3, missing=True),
+        context=LABELS,
+    ),
+    "GaussianModel/one-element": lambda: Case(models.GaussianModel((1,))),
+    "GaussianModel/spherical": lambda: Case(
+        models.GaussianModel((2, 1, 2), covariance="spherical", num_classes=3), context=LABELS
+    ),
+    "GaussianModel/tied": lambda: Case(
+        models.GaussianModel((3,), covariance="tied", num_classes=3), context=LABELS
+    ),
+    "GaussianModel/tied-missing": lambda: Case(
+        models.GaussianModel((3,), covariance="tied", num_classes=3, missing=True),
         context=LABELS,
     ),
     "BetaVAE": lambda: Case(
