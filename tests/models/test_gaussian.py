@@ -269,3 +269,15 @@ def test_chunks_change_nothing(covariance: str) -> None:
         far.loc[0] += 1e5
     general = GenerativeModel.class_log_probs(far, x)
     torch.testing.assert_close(far.class_log_probs(x, chunk_size=2), general, **NEAR)
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+@pytest.mark.parametrize("missing", [False, True])
+def test_float64_is_kept_whatever_the_default_dtype(covariance: str, missing: bool) -> None:
+    model = gaussian(covariance, standardized=True, missing=missing, num_classes=2)
+    x = holed(6, 4) if missing else points(6, 4)
+    labels, expected = torch.arange(6) % 2, oracle(model, x)
+    torch.set_default_dtype(torch.float32)
+    found = model.distribution(labels).log_prob(x)
+    torch.testing.assert_close(found, expected[torch.arange(6), labels], **NEAR)
+    torch.testing.assert_close(model.class_log_probs(x), expected, **NEAR)

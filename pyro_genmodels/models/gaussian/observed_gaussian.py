@@ -61,7 +61,8 @@ class ObservedGaussian(TorchDistribution, ABC):
         if self._validate_args:
             self._validate_sample(value)
         error, seen = self._errors(value.flatten(-len(self.event_shape)), self.loc)
-        nats = self._nats(error, seen) - 0.5 * LOG_2_PI * seen.sum(-1)
+        # Cast: an integer times a number would have the default dtype.
+        nats = self._nats(error, seen) - 0.5 * LOG_2_PI * seen.sum(-1).to(error.dtype)
         return nats.expand(torch.broadcast_shapes(nats.shape, self.batch_shape))
 
     def conditional_sample(self, value: Float[Tensor, "*value_event"]) -> Tensor:
