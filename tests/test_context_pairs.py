@@ -352,3 +352,72 @@ def test_semi_supervised_sums_over_labels() -> None:
     )
     expected = (q * (known - q.log())).sum()
     assert found == pytest.approx(float(expected.detach()), rel=0.03)
+
+
+# Data with labels and features
+
+
+def test_data_with_labels_and_features() -> None:
+    from pyro_genmodels.training import facts_of
+    from pyro_genmodels.training.batches import Batches, check_dataset
+
+    x, labels, features = torch.rand(40, 3), torch.arange(40) % 3, torch.rand(40, 2)
+    source = data.InMemory((x, labels, features), num_classes=3)
+    assert (source.num_classes, source.context_shape) == (3, (2,))
+    facts = facts_of(source, conditional=True)
+    assert (facts["num_classes"], facts["context_shape"]) == (3, [2])
+    options: dict[str, Any] = {"latent_dim": 2, "num_classes": 3, "context_shape": (2,)}
+    vae = models.VAE((3,), **options)
+    whole: Any = source.train
+    check_dataset(whole, vae)
+    seen, context = next(iter(Batches(whole, vae, 4)))
+    assert context is not None
+    _, found, others = (part[:4] for part in whole.tensors)
+    assert torch.equal(context, join_context(found, others, 1))
+    assert models.ELBOLoss(vae)(seen, context).isfinite()
+    # A model of one of the two takes that one.
+    for kind in ({"num_classes": 3}, {"context_shape": (2,)}):
+        model = models.VAE((3,), latent_dim=2, **kind)
+        check_dataset(whole, model)
+        given = model.context_of(whole.tensors)
+        assert given is whole.tensors[1 if "num_classes" in kind else 2]
+    with pytest.raises(ValueError, match=r"have items \(x, label, features\)"):
+        check_dataset(torch.utils.data.TensorDataset(x), vae)
+    wrong = torch.utils.data.TensorDataset(x, labels + 1, features)
+    with pytest.raises(ValueError, match="`context` must be labels from 0 to 2"):
+        check_dataset(wrong, vae)
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "rule"),
+    [
+        ((torch.rand(9, 2), torch.arange(9) % 2, torch.rand(9, 1)), {}, "`num_classes` must be"),
+        (
+            (torch.rand(9, 2), torch.arange(9) % 2, torch.rand(8, 1)),
+            {"num_classes": 2},
+            "for each of its 9 examples",
+        ),
+        (
+            (torch.rand(9, 2), torch.arange(9) % 2, torch.arange(9)),
+            {"num_classes": 2},
+            "`train` must have floating-point features",
+        ),
+    ],
+)
+def test_data_that_are_no_labels_and_features(given: Any, options: Any, rule: str) -> None:
+    with pytest.raises(ValueError, match=rule):
+        data.InMemory(given, **options)
+
+
+def test_table_with_labels_and_features() -> None:
+    pandas = pytest.importorskip("pandas")
+    kinds = ["a", "b", "c"] * 10
+    frame = pandas.DataFrame({"x": torch.rand(30).numpy(), "kind": kinds})
+    features = torch.rand(30, 2).numpy()
+    for given, options in (
+        ((frame, features), {"label": "kind"}),
+        ((frame[["x"]], frame["kind"], features), {}),
+    ):
+        source = data.InMemory(given, **options)
+        assert (source.classes, source.context_shape) == (["a", "b", "c"], (2,))
+        assert [tuple(part.shape) for part in source.train[0]] == [(1,), (), (2,)]

@@ -77,7 +77,12 @@ def read_context(
         check(name is not None, "labels", "be given, the model is conditional", "none")
     assert name is not None  # narrows the type for the checker
     part_of_data = name in _SPLITS
-    context = _split(name, 1, model, arguments) if part_of_data else _array(Path(name), "labels")
+    if part_of_data:
+        dataset: Any = opened_source(arguments, model).splits[name]
+        contexts = [model.context_of(dataset[i]) for i in range(len(dataset))]
+        context = torch.stack([each for each in contexts if each is not None])
+    else:
+        context = _array(Path(name), "labels")
     if number is not None:
         found = tuple(context.shape)
         many = context.dim() > model.context_event_dim and len(context) >= number

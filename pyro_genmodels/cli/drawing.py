@@ -60,7 +60,7 @@ def write_samples(arguments: argparse.Namespace) -> int:
             samples = training.draw_samples(model, arguments.num, context, **options)
             if model.num_classes is not None:
                 in_turn = torch.arange(len(samples)) % model.num_classes
-                labels = in_turn if context is None else context
+                labels = in_turn if context is None else model.context_parts(context)[0]
         else:
             samples = _completed(model, arguments, label, options, prompt)
     if own_form is not None:
@@ -100,7 +100,8 @@ def write_reconstructions(arguments: argparse.Namespace) -> int:
     x = torch.stack([item[0] for item in items])
     context = None
     if model.context_event_dim is not None:
-        context = torch.stack([torch.as_tensor(item[1]) for item in items])
+        found = [model.context_of(item) for item in items]
+        context = torch.stack([each for each in found if each is not None])
     pyro.set_rng_seed(arguments.seed)
     out = arguments.out or _default_output(arguments.run_folder, "reconstructions.png")
     with usage("noise_level", *_STEPS):

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from pyro_genmodels._checks import check, check_levels, check_trailing
 from pyro_genmodels.data import DataSource
 from pyro_genmodels.models import Columns, GenerativeModel, NegativeBinomialLikelihood
-from pyro_genmodels.nets.layers import check_finite_context
+from pyro_genmodels.nets.layers import check_context, check_finite_context
 
 Batch: TypeAlias = "tuple[Tensor, Tensor | None]"
 
@@ -150,7 +150,7 @@ def in_memory(dataset: Any) -> tuple[Tensor, ...] | None:
 
 def split(item: Sequence[Tensor], model: GenerativeModel) -> Batch:
     """Return data and context of a batch; no context for a model that takes none."""
-    return item[0], item[1] if model.context_event_dim is not None else None
+    return item[0], model.context_of(item)
 
 
 def check_dataset(dataset: Any, model: GenerativeModel) -> None:
@@ -161,14 +161,11 @@ def check_dataset(dataset: Any, model: GenerativeModel) -> None:
     """
     check(len(dataset) > 0, "data", "hold at least one example", "an empty data set")
     item = dataset[0]
-    pair = isinstance(item, tuple | list) and len(item) >= 1 and isinstance(item[0], Tensor)
-    check(pair, "data", "have items (x,) or (x, context) of tensors", type(item).__name__)
-    conditional = model.context_event_dim is not None
-    rule = "have items (x, context) for a conditional model"
-    check(not conditional or len(item) >= 2, "data", rule, f"{len(item)} parts")
+    parts = isinstance(item, tuple | list) and len(item) >= 1 and isinstance(item[0], Tensor)
+    check(parts, "data", "have items (x,) or (x, context) of tensors", type(item).__name__)
     tensors = in_memory(dataset)
     check_data(*split(tensors if tensors is not None else item, model), model)
-    if tensors is not None and model.num_classes is not None:
+    if tensors is not None and model.num_classes is not None and not model.takes_pairs:
         check_levels("labels", tensors[1], model.num_classes)
 
 
@@ -186,18 +183,20 @@ def facts_of(source: DataSource, *, conditional: bool = False) -> MutableMapping
 
     Args:
         source: The data.
-        conditional: Whether the model is conditional on the data's labels.
+        conditional: Whether the model is conditional on the data's labels, their features, or both.
 
     Raises:
         ValueError: If it is, and there are none.
     """
     facts = _Facts(event_shape=list(source.event_shape))
     facts["num_levels"] = source.num_levels
-    if conditional and source.context_shape is not None:
-        facts["context_shape"] = list(source.context_shape)
-    elif conditional:
-        check(source.num_classes is not None, "conditional", "have data with labels", source)
-        facts["num_classes"] = source.num_classes
+    if conditional:
+        some = source.num_classes is not None or source.context_shape is not None
+        check(some, "conditional", "have data with labels", source)
+        if source.context_shape is not None:
+            facts["context_shape"] = list(source.context_shape)
+        if source.num_classes is not None:
+            facts["num_classes"] = source.num_classes
     kinds = {column.kind for column in source.columns or ()}
     if kinds == {"count"} and facts.get("context_shape") == [1]:
         facts["likelihood"] = NegativeBinomialLikelihood(source.event_shape, size_factors=True)
@@ -241,3 +240,6 @@ def check_data(x: Tensor, context: Any, model: GenerativeModel) -> None:
     model.check_values("data", x)
     if isinstance(context, Tensor):
         check_finite_context(context)
+        if model.takes_pairs:
+            classes, shape = model.num_classes, model.context_shape
+            check_context(context, num_classes=classes, context_shape=shape)

@@ -103,7 +103,8 @@ def _facts(model: VectorQuantizedModel, mark: str) -> dict[str, Any]:
         "fingerprint": mark,
         "code_shapes": [list(prior.code_shape) for prior in priors],
         "num_codes": max(prior.num_codes for prior in priors),
-        "num_classes": model.num_classes,
+        # A label with features is one tensor beside the codes, and no label alone.
+        "num_classes": None if model.takes_pairs else model.num_classes,
         "has_contexts": model.context_event_dim is not None,
     }
 

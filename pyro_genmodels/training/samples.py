@@ -15,8 +15,10 @@ from pyro_genmodels import plotting
 from pyro_genmodels._checks import check, integers_checked
 from pyro_genmodels._modules import first_tensor
 from pyro_genmodels._progress import tracked
+from pyro_genmodels._typing import GivenContext
 from pyro_genmodels.data import DataSource
 from pyro_genmodels.models import GenerativeModel
+from pyro_genmodels.nets import join_context
 from pyro_genmodels.training.random import seeded
 from pyro_genmodels.training.settings import TrainingSettings
 
@@ -27,7 +29,7 @@ _MOST_COLUMNS = 20  # of a sheet with one class in each
 def draw_samples(
     model: GenerativeModel,
     num_samples: int,
-    context: Tensor | None = None,
+    context: GivenContext = None,
     *,
     chunk: int = 256,
     **options: Any,
@@ -50,7 +52,8 @@ def draw_samples(
     if model.context_event_dim is None:
         sizes = [len(part) for part in torch.empty(num_samples).split(chunk)]
         return torch.cat([model.sample(size, **options) for size in tracked(sizes, "sampling")])
-    contexts = _contexts(model, num_samples) if context is None else context[:num_samples]
+    given = model.joined_context(context)
+    contexts = _contexts(model, num_samples) if given is None else given[:num_samples]
     parts = tracked(contexts.split(chunk), "sampling")
     return torch.cat([model.sample(1, part, **options)[0] for part in parts])
 
@@ -210,13 +213,18 @@ def _features(model: GenerativeModel, source: DataSource, number: int) -> Tensor
     if model.context_shape is None:
         return None
     validation: Any = source.validation
-    items = [validation[i][1] for i in range(min(number, len(validation)))]
+    items = [model.context_of(validation[i]) for i in range(min(number, len(validation)))]
     places = torch.arange(number) % len(items)
-    return torch.stack(items)[places].to(first_tensor(model).device)
+    context = torch.stack([item for item in items if item is not None])[places]
+    labels, features = model.context_parts(context)
+    if labels is not None and features is not None:  # as of a model of labels alone, in turn
+        in_turn = torch.arange(number) % (model.num_classes or 1)
+        context = join_context(in_turn, features, model.context_event_dim)
+    return context.to(first_tensor(model).device)
 
 
 def _contexts(model: GenerativeModel, num_samples: int) -> Tensor:
     rule = "be given to draw from a model conditioned on features"
-    check(model.num_classes is not None, "context", rule, None)
+    check(model.num_classes is not None and not model.takes_pairs, "context", rule, None)
     device = first_tensor(model).device
     return torch.arange(num_samples, device=device) % (model.num_classes or 1)

@@ -35,9 +35,9 @@ SPLITS = ("train", "validation", "test")
 class DataSource(Configured, Abstract):
     """Training, validation and test data with one description.
 
-    Items are tuples ``(x,)``, ``(x, label)`` or ``(x, features)``. Where the data are in memory the
-    data sets are ``torch.utils.data.TensorDataset``, where they are mapped or shared ``Rows``; both
-    are checked whole when the source is made, and ``.tensors`` has all of them at once. Other data
+    Items are tuples ``(x,)``, ``(x, label)``, ``(x, features)`` or ``(x, label, features)``. Where
+    the data are in memory the data sets are ``torch.utils.data.TensorDataset``, where they are
+    mapped or shared ``Rows``; both are checked whole when the source is made, and ``.tensors`` has all of them at once. Other data
     sets are checked by their first item.
 
     Args:
@@ -96,8 +96,8 @@ class DataSource(Configured, Abstract):
             check(size > 0, split, "have at least one example", f"{size} examples")
         first = train[0]
         self.event_shape = check_event_shape(first[0].shape, argument="train")
-        features = num_classes is None and len(first) > 1
-        self.context_shape = torch.Size(first[1].shape) if features else None
+        beside = first[1:] if num_classes is None else first[2:]
+        self.context_shape = torch.Size(beside[0].shape) if beside else None
         _check_names("classes", self.classes, num_classes)
         names = None if columns is None else [column.name for column in columns]
         _check_names("columns", names, self.event_shape.numel())
@@ -156,15 +156,14 @@ class DataSource(Configured, Abstract):
             check_event(split, x, self.event_shape, self.num_levels, **options)
             if self.columns is not None:
                 check_columns(split, x, self.columns)
-            labels = torch.as_tensor(rest[0]) if rest else None
+            parts = [torch.as_tensor(part) for part in rest]
+            if self.num_classes is not None or self.context_shape is None:
+                check_labels(split, parts.pop(0) if parts else None, self.num_classes)
             if self.context_shape is not None:
                 rule = "have features beside its data, as the training data have"
-                check(labels is not None, split, rule, "none")
-                assert labels is not None  # narrows the type for the checker
-                check_trailing(f"{split}: features", labels, self.context_shape)
-                check_finite(f"{split}: features", labels)
-            else:
-                check_labels(split, labels, self.num_classes)
+                check(len(parts) > 0, split, rule, "none")
+                check_trailing(f"{split}: features", parts[0], self.context_shape)
+                check_finite(f"{split}: features", parts[0])
 
     def to_frame(self, x: Tensor) -> Any:
         """Return vectors, such as samples of a model, as a table with this source's columns.

@@ -46,6 +46,7 @@ class Contents:
         columns: Names and kinds of a table's columns.
         notes: What was converted, in a few words each.
         is_table: Whether the columns have kinds already; levels are then not inferred.
+        features: Features that stand beside data and labels, by split.
     """
 
     x: dict[str, Any]
@@ -54,6 +55,7 @@ class Contents:
     columns: list[Column] | None = None
     notes: list[str] = field(default_factory=list)
     is_table: bool = False
+    features: dict[str, Any] = field(default_factory=dict)
 
 
 def by_name(arrays: Mapping[str, Any], drop: Sequence[str] = ()) -> Contents:

@@ -43,11 +43,12 @@ class InMemory(DataSource):
     Arrays are ``(n, C, H, W)``, ``(n, H, W, C)`` or ``(n, D)``, or pairs ``(x, labels)``. In the
     place of an array's labels there may be floating-point features ``(n, K)``, such as
     :func:`size_factors`, for a model with that ``context_shape``; so there may beside tables and
-    sparse matrices. Masked elements of an array are missing. A data set is anything with a
-    length and items, torch's or another library's, or a ``DataLoader`` of one; items are ``x``,
-    ``(x, label)`` or dictionaries, ``x`` a tensor, an array or a PIL image. Tables are frames of
-    pandas or polars, matrices SciPy's; what :class:`FromFile` says of them holds here. Missing
-    splits are drawn at random from the training data.
+    sparse matrices. Labels together with features are ``(x, labels, features)``, or
+    ``(table, features)`` of a table with a ``label`` column. Masked elements of an array are
+    missing. A data set is anything with a length and items, torch's or another library's, or a
+    ``DataLoader`` of one; items are ``x``, ``(x, label)`` or dictionaries, ``x`` a tensor, an array
+    or a PIL image. Tables are frames of pandas or polars, matrices SciPy's; what :class:`FromFile`
+    says of them holds here. Missing splits are drawn at random from the training data.
 
     A run folder cannot keep such data: its configuration records their shape and a checksum, and
     a later ``load`` or ``evaluate`` needs the source again. To have it found by itself, save the
@@ -161,11 +162,14 @@ def assembled(
         codes, num_classes, classes = encoded_labels(contents.labels, classes, num_classes)
     unlabelled = [part for part in x if codes and part not in codes]
     check(not unlabelled, "labels", "be given for all splits or none", f"none for {unlabelled}")
-    for part, labels in codes.items():
-        _check_labels_fit(part, x[part], labels)
+    features = {part: to_tensor(each) for part, each in contents.features.items()}
+    for beside in (codes, features):
+        for part, given in beside.items():
+            _check_labels_fit(part, x[part], given)
+    every = [beside for beside in (codes, features) if beside]
     return {
         "parts": {
-            part: Rows([array, *([codes[part].numpy()] if codes else [])], dtype=dtype)
+            part: Rows([array, *(beside[part].numpy() for beside in every)], dtype=dtype)
             for part, array in x.items()
         },
         "num_levels": levels,
@@ -193,6 +197,17 @@ def _features(beside: Mapping[str, Any], num_classes: int | None) -> dict[str, T
     return {k: f for k, each in beside.items() if _are_features(f := to_tensor(each))}
 
 
+def _beside_labels(rest: Mapping[str, Sequence[Any]], number: int) -> dict[str, Tensor]:
+    """Return the features that stand behind labels, in all splits or none."""
+    found = {part: to_tensor(each[0]) for part, each in rest.items() if each}
+    for part, features in found.items():
+        rule = "have floating-point features (n, ...) behind its labels"
+        check(_are_features(features), part, rule, f"shape {tuple(features.shape)}")
+    known = f"for {', '.join(found)} alone"
+    check(len(found) in (0, number), "features", "be given for all splits or none", known)
+    return found
+
+
 def _columns(train: Any, options: TableOptions, named: Sequence[Column] | None) -> list[Column]:
     shape = tuple(train.shape)
     check(len(shape) == 2, "kinds", "be given for vectors (n, D)", f"shape {shape}")
@@ -207,7 +222,8 @@ def _check_labels_fit(argument: str, x: Any, labels: Tensor) -> None:
 
 def _table(given: Mapping[str, Any], options: TableOptions) -> Contents | None:
     """Return the contents of tables or sparse matrices, ``None`` if that is not what is given."""
-    pairs = {k: v if isinstance(v, tuple) and len(v) in (1, 2) else (v,) for k, v in given.items()}
+    lengths = (1, 2, 3)
+    pairs = {k: v if isinstance(v, tuple) and len(v) in lengths else (v,) for k, v in given.items()}
     frames = [is_frame(x) for x, *_ in pairs.values()]
     sparse = [is_sparse(x) for x, *_ in pairs.values()]
     if not any(frames) and not any(sparse):
@@ -216,10 +232,14 @@ def _table(given: Mapping[str, Any], options: TableOptions) -> Contents | None:
     check(all(frames) or all(sparse), "train", rule, [type(x).__name__ for x, *_ in pairs.values()])
     read = from_frames if all(frames) else from_sparse
     contents = read({k: x for k, (x, *_) in pairs.items()}, options)
-    beside = {k: labels[0] for k, (_, *labels) in pairs.items() if labels}
-    if beside:
+    beside = {k: labels for k, (_, *labels) in pairs.items() if labels}
+    first = {k: labels[0] for k, labels in beside.items()}
+    if contents.labels and len(_features(first, None)) == len(given):
+        contents.features = first
+    elif beside:
         check(not contents.labels, "label", "be left out if labels are given", options.label)
-        contents.labels = beside
+        contents.labels = first
+        contents.features = _beside_labels({k: rest[1:] for k, rest in beside.items()}, len(given))
     return contents
 
 
@@ -253,10 +273,13 @@ def _arrays(
     codes = _features(labels, num_classes)
     if num_classes is not None or any(map(_are_names, labels.values())):
         codes, num_classes, classes = encoded_labels(labels, None, num_classes)
+    features = _beside_labels({k: pairs[k][2:] for k in x}, len(given))
+    rule = "be given for data with labels and features"
+    check(not features or num_classes is not None, "num_classes", rule, num_classes)
     for k, values in x.items():
-        if k in codes:
-            _check_labels_fit(k, values, codes[k])
-        beside = [codes[k]] if k in codes else []
+        beside = [every[k] for every in (codes, features) if k in every]
+        for each in beside:
+            _check_labels_fit(k, values, each)
         if isinstance(values, np.memmap):
             parts[k] = Rows([values, *(each.numpy() for each in beside)])
         else:
@@ -279,11 +302,13 @@ def _pair(argument: str, given: Given) -> Any:
     if _is_dataset(given):
         return given
     labelled = isinstance(given, tuple)
-    check(not labelled or len(given) in (1, 2), argument, "be x or (x, labels)", type(given))
+    fits = not labelled or len(given) in (1, 2, 3)
+    check(fits, argument, "be x, (x, labels) or (x, labels, features)", type(given))
     x = _tensor(argument, given[0] if labelled else given)
     shape = tuple(x.shape)
     check(len(shape) > 0 and shape[0] > 0, argument, "have at least one example", shape)
-    return x, given[1] if labelled and len(given) == 2 else None
+    labels, *features = given[1:] if labelled and len(given) > 1 else (None,)
+    return x, labels, *features
 
 
 def _is_dataset(given: Any) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from pyro.poutine.util import is_validation_enabled
@@ -87,7 +88,28 @@ class CheckedArguments(FullPrecisionWeights):
         check_context(features, context_shape=self.context_shape)
         return join_context(labels, features, self.context_event_dim)
 
-    def _context_parts(self, context: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    def context_of(self, item: Sequence[Any]) -> Tensor | None:
+        """Return the context among the parts of a data item, or of a batch; ``None`` for none.
+
+        Args:
+            item: ``(x,)``, ``(x, label)``, ``(x, features)`` or ``(x, label, features)``, of which
+                a model takes what it is conditional on.
+
+        Raises:
+            ValueError: If the item lacks it, or label or features do not fit.
+        """
+        if self.context_event_dim is None:
+            return None
+        rule = "have items (x, context) for a conditional model"
+        if self.takes_pairs:
+            rule = "have items (x, label, features) for a model conditional on both"
+        check(len(item) >= 2, "data", rule, f"{len(item)} parts")
+        if self.takes_pairs and len(item) > 2:
+            return self.joined_context([torch.as_tensor(part) for part in item[1:3]])
+        last = self.num_classes is None and len(item) > 2
+        return torch.as_tensor(item[2 if last else 1])
+
+    def context_parts(self, context: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """Return the labels and the features of a context, ``None`` for what it has not."""
         if context is None or not self.takes_pairs:
             labelled = self.num_classes is not None

@@ -190,7 +190,7 @@ class HasLikelihood:
     missing: bool
     takes_pairs: bool
     context_event_dim: int | None
-    _context_parts: Callable[[Tensor | None], tuple[Tensor | None, Tensor | None]]
+    context_parts: Callable[[Tensor | None], tuple[Tensor | None, Tensor | None]]
 
     @property
     def standardization_scale(self) -> ScaleName | None:
@@ -247,7 +247,7 @@ class HasLikelihood:
 
     def _likelihood_context(self, context: Tensor | None) -> Tensor | None:
         """Return what the likelihood takes of a context: features without the label beside them."""
-        return self._context_parts(context)[1] if self.takes_pairs else context
+        return self.context_parts(context)[1] if self.takes_pairs else context
 
     def _network_context(self, context: Tensor | None) -> Tensor | None:
         """Return what encoder and decoder see of a context: a label beside features as it is."""

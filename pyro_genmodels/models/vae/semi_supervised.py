@@ -173,7 +173,7 @@ class SemiSupervisedVAE(GenerativeModel, DerivedBuffers):
             ValueError: If an argument or the classifier's output does not fit.
         """
         self._checked_data(x)
-        _, features = self._context_parts(self._given(context))
+        _, features = self.context_parts(self._given(context))
         return self._classified(self.standardization.standardized(x, self.dtype), features)
 
     def _classified(self, x: Tensor, features: Tensor | None) -> dist.Categorical:
@@ -195,14 +195,14 @@ class SemiSupervisedVAE(GenerativeModel, DerivedBuffers):
 
     def generate(self, x: Tensor | None, context: Tensor | None) -> Tensor:
         """Draw or observe the label, and what the conditional model makes of it."""
-        known, features = self._context_parts(context)
+        known, features = self.context_parts(context)
         with self.latent_scale():
             label = pyro.sample("y", self.label_distribution(), obs=known)
         return self.conditional.generate(x, self._with_label(label, features))
 
     def infer(self, x: Tensor, context: Tensor | None) -> None:
         """Infer the label, unless it is known, and the conditional model's latents given it."""
-        label, features = self._context_parts(context)
+        label, features = self.context_parts(context)
         labels = self._classified(x, features)
         if label is None:
             with self.latent_scale():
@@ -229,10 +229,11 @@ class SemiSupervisedVAE(GenerativeModel, DerivedBuffers):
             return False
         return context.dim() >= rank and context.shape[-rank] == shape[0]
 
-    def _context_parts(self, context: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    def context_parts(self, context: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """Return the labels and the features of a context, which may lack the labels."""
         if context is not None and self._lacks_label(context):
             return None, context
-        return super()._context_parts(context)
+        return super().context_parts(context)
 
     def _check_context_values(self, context: Tensor | None) -> None:
         if context is not None and self._lacks_label(context):
