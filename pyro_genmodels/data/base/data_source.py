@@ -37,8 +37,8 @@ class DataSource(Configured, Abstract):
 
     Items are tuples ``(x,)``, ``(x, label)``, ``(x, features)`` or ``(x, label, features)``. Where
     the data are in memory the data sets are ``torch.utils.data.TensorDataset``, where they are
-    mapped or shared ``Rows``; both are checked whole when the source is made, and ``.tensors`` has all of them at once. Other data
-    sets are checked by their first item.
+    mapped or shared ``Rows``; both are checked whole when the source is made, and ``.tensors`` has
+    all of them at once. Other data sets are checked by their first item.
 
     Args:
         train: Data to fit.
