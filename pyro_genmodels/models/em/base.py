@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 
 import torch
 
-from pyro_genmodels._typing import Float, Tensor
+from pyro_genmodels._typing import Float, Int, Tensor
 
 
 class ComponentFamily(ABC):
@@ -82,9 +82,10 @@ class LatentStructure(ABC):
 
     @abstractmethod
     def expect(self, log_probs: Float[Tensor, "N K"]) -> tuple[float, Float[Tensor, "N K"]]:
-        """Return the data's log-likelihood and the responsibilities of each row.
+        """Return the data's log-likelihood and the responsibilities of each row, in nats.
 
-        Also keeps what :meth:`maximise` takes.
+        Both are weighted: the structure holds the rows' weights, and responsibilities have been
+        multiplied by them. Also keeps what :meth:`maximise` takes.
 
         Args:
             log_probs: What :meth:`ComponentFamily.log_probs` returns.
@@ -93,6 +94,16 @@ class LatentStructure(ABC):
     @abstractmethod
     def maximise(self) -> None:
         """Set the parameters to their maximum given the last expectations."""
+
+    def revive(self, labels: Int[Tensor, " n"]) -> None:
+        """Make labels that have no rows probable enough to be taken up again.
+
+        Called after :meth:`maximise`, when components without rows were moved to the rows explained
+        worst. A structure that does nothing here leaves such components without rows.
+
+        Args:
+            labels: The labels without rows.
+        """
 
     @abstractmethod
     def log_prior(self) -> float:

@@ -1,0 +1,148 @@
+"""Full and tied covariances of Gaussian components."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from pyro_genmodels._typing import Float, Tensor
+from pyro_genmodels.models.em.covariances import Covariances, check_moments
+from pyro_genmodels.models.em.patterns import Moments, pattern_moments, pattern_scores
+
+
+class FullCovariances(Covariances):
+    """A covariance matrix for each component."""
+
+    def start(self, variances: Float[Tensor, " D"], generator: torch.Generator) -> None:
+        """Set all covariances to the same diagonal one."""
+        self._set(variances.diag().expand(self.num_components, -1, -1).clone())
+
+    def scores(self) -> Float[Tensor, "K N"]:
+        """Return log-densities of the rows."""
+        if self.rows.patterns:
+            return pattern_scores(self.rows, self.means, self._each())
+        whitening = self._whitening()
+        values = self.rows.values
+        quadratics = values.new_empty(self.num_components, values.shape[1])
+        for block in self._blocks():
+            for k in range(self.num_components):
+                # Offsets first: a mean far from zero costs no digits.
+                white = whitening[k] @ (values[:, block] - self.means[k, :, None])
+                torch.sum(white.square_(), 0, out=quadratics[k, block])
+        half_log_dets = whitening.diagonal(dim1=-2, dim2=-1).log().sum(-1, keepdim=True)
+        return quadratics.mul_(-0.5).add_(half_log_dets)
+
+    def maximise(self, responsibilities: Float[Tensor, "K N"]) -> None:
+        """Set means and covariances to those of the completed rows, and of the priors."""
+        counts, means, covariances = self._moments(responsibilities)
+        posterior, rest = self._posterior_means(counts, means)
+        weight = counts + self._strength + (self._mean_strength > 0)
+        scatter = counts[:, None, None] * covariances
+        scatter += rest[:, None, None] * means.unsqueeze(2) * means.unsqueeze(1)
+        scatter.diagonal(dim1=-2, dim2=-1).add_(self._strength * self._variance)
+        new = scatter / weight.clamp_min(self.rows.empty)[:, None, None]
+        new = self._kept(counts, new, self.parameters["covariances"])
+        self.means = self._kept(counts, posterior, self.means)
+        self._set(new, counts)
+
+    def _moments(self, responsibilities: Tensor) -> Moments:
+        if self.rows.patterns:
+            given = self.means, self._each()
+            return pattern_moments(self.rows, *given, responsibilities)
+        values = self.rows.values
+        counts = responsibilities.sum(1)
+        divisor = counts.clamp_min(self.rows.empty)[:, None]
+        means = responsibilities @ values.mT / divisor
+        scatter = values.new_zeros(*means.shape, means.shape[1])
+        roots = responsibilities.sqrt()
+        for block in self._blocks():
+            for k in range(self.num_components):
+                offset = (values[:, block] - means[k, :, None]).mul_(roots[k, block])
+                scatter[k].addmm_(offset, offset.mT)
+        return Moments(counts, means, scatter / divisor[..., None])
+
+    def log_prior(self) -> float:
+        """Return the log-density of the normal-inverse-Wishart priors."""
+        whitening = self._whitening()
+        log_dets = -2 * whitening.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        traces = whitening.square().sum((-2, -1))
+        quadratics = (whitening @ self.means.unsqueeze(-1)).square().sum((-2, -1))
+        return self._log_prior(log_dets, traces, quadratics)
+
+    def num_parameters(self) -> int:
+        """K D (D + 1) / 2."""
+        size = self.rows.num_dimensions
+        return self.num_components * size * (size + 1) // 2
+
+    def to_data_units(self) -> Any:
+        """Return the covariances ``(K, D, D)``."""
+        return self.parameters["covariances"] * self._units()
+
+    def set_from_data_units(self, covariances: Any) -> None:
+        """Set the covariances ``(K, D, D)``."""
+        size = self.rows.num_dimensions
+        shape = self.num_components, size, size
+        self._set(check_moments("covariances", covariances, shape) / self._units())
+
+    def _units(self) -> Tensor:
+        return torch.outer(self.rows.scale, self.rows.scale)
+
+    def _set(self, covariances: Tensor, counts: Tensor | None = None) -> None:
+        if counts is None:
+            counts = covariances.new_full((len(covariances),), torch.inf)
+        factors = self._factor(counts, covariances)
+        identity = torch.eye(covariances.shape[-1], dtype=factors.dtype, device=factors.device)
+        whitening = torch.linalg.solve_triangular(factors, identity, upper=False)
+        self.parameters = {"covariances": covariances, "whitening": whitening}
+
+    def _each(self) -> Tensor:
+        return self.parameters["covariances"].expand(self.num_components, -1, -1)
+
+    def _whitening(self) -> Tensor:
+        return self.parameters["whitening"]
+
+
+class TiedCovariances(FullCovariances):
+    """One covariance matrix for all components."""
+
+    def start(self, variances: Float[Tensor, " D"], generator: torch.Generator) -> None:
+        """Set the covariance to a diagonal one."""
+        self._set(variances.diag()[None])
+
+    def scores(self) -> Float[Tensor, "K N"]:
+        """Return log-densities of the rows, which are whitened once for all components."""
+        if self.rows.patterns:
+            return pattern_scores(self.rows, self.means, self._each())
+        whitening, values = self._whitening()[0], self.rows.values
+        means = self.means @ whitening.mT
+        quadratics = values.new_empty(self.num_components, values.shape[1])
+        for block in self._blocks():
+            white = whitening @ values[:, block]
+            for k in range(self.num_components):
+                torch.sum((white - means[k, :, None]).square_(), 0, out=quadratics[k, block])
+        return quadratics.mul_(-0.5).add_(whitening.diagonal().log().sum())
+
+    def maximise(self, responsibilities: Float[Tensor, "K N"]) -> None:
+        """Set the means, and the covariance to the components' mean one."""
+        counts, means, covariances = self._moments(responsibilities)
+        posterior, rest = self._posterior_means(counts, means)
+        scatter = torch.einsum("k,kij->ij", counts, covariances)
+        scatter += torch.einsum("k,ki,kj->ij", rest, means, means)
+        scatter.diagonal().add_(self._strength * self._variance)
+        weight = counts.sum() + self._strength + self.num_components * (self._mean_strength > 0)
+        self.means = self._kept(counts, posterior, self.means)
+        self._set((scatter / weight)[None], counts.sum()[None])
+
+    def num_parameters(self) -> int:
+        """D (D + 1) / 2."""
+        return super().num_parameters() // self.num_components
+
+    def to_data_units(self) -> Any:
+        """Return the covariance ``(D, D)``."""
+        return self.parameters["covariances"][0] * self._units()
+
+    def set_from_data_units(self, covariances: Any) -> None:
+        """Set the covariance ``(D, D)``."""
+        size = self.rows.num_dimensions
+        self._set((check_moments("covariances", covariances, (size, size)) / self._units())[None])
