@@ -12,7 +12,9 @@ from pyro_genmodels._typing import Float, Tensor
 from pyro_genmodels.models.em.priors import GaussianPriors
 from pyro_genmodels.models.em.rows import Rows
 
-_BLOCK = 2**20  # Elements of the rows that products take at once: they fit in a cache.
+# Above this ratio of squared mean to variance, sums of squares lose digits that matter.
+FAR = 1e5
+_BLOCK = 2**18  # Elements of intermediate results, which then stay in a cache.
 
 
 class CollapsedComponentError(ValueError):
@@ -129,8 +131,9 @@ class Covariances(ABC):
             collapsed(component, column, counts[component])
         return factors
 
-    def _blocks(self) -> list[slice]:
-        size = max(1, _BLOCK // self.rows.num_dimensions)
+    def _blocks(self, num_components: int = 1) -> list[slice]:
+        """Return slices of the rows, short enough for offsets from so many components at once."""
+        size = max(256, _BLOCK // (num_components * self.rows.num_dimensions))
         return [slice(i, i + size) for i in range(0, self.rows.num_rows, size)]
 
 

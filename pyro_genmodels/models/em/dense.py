@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from pyro_genmodels._typing import Float, Tensor
-from pyro_genmodels.models.em.covariances import Covariances, check_moments
+from pyro_genmodels.models.em.covariances import FAR, Covariances, check_moments
 from pyro_genmodels.models.em.patterns import Moments, pattern_moments, pattern_scores
 
 
@@ -22,14 +22,16 @@ class FullCovariances(Covariances):
         """Return log-densities of the rows."""
         if self.rows.patterns:
             return pattern_scores(self.rows, self.means, self._each())
-        whitening = self._whitening()
-        values = self.rows.values
+        whitening, values = self._whitening().expand(self.num_components, -1, -1), self.rows.values
+        means = (whitening @ self.means.unsqueeze(-1))[..., 0]
         quadratics = values.new_empty(self.num_components, values.shape[1])
-        for block in self._blocks():
-            for k in range(self.num_components):
-                # Offsets first: a mean far from zero costs no digits.
-                white = whitening[k] @ (values[:, block] - self.means[k, :, None])
-                torch.sum(white.square_(), 0, out=quadratics[k, block])
+        factors = whitening.reshape(-1, len(values))
+        for block in self._blocks(self.num_components):
+            white = (factors @ values[:, block]).unflatten(0, means.shape).sub_(means.unsqueeze(-1))
+            torch.sum(white.square_(), 1, out=quadratics[:, block])
+        for k in (means.square() > FAR).any(1).nonzero()[:, 0].tolist():
+            white = whitening[k] @ (values - self.means[k, :, None])
+            quadratics[k] = white.square_().sum(0)
         half_log_dets = whitening.diagonal(dim1=-2, dim2=-1).log().sum(-1, keepdim=True)
         return quadratics.mul_(-0.5).add_(half_log_dets)
 
@@ -58,6 +60,7 @@ class FullCovariances(Covariances):
         roots = responsibilities.sqrt()
         for block in self._blocks():
             for k in range(self.num_components):
+                # From the new means, not from zero: where they are far, no digits are lost.
                 offset = (values[:, block] - means[k, :, None]).mul_(roots[k, block])
                 scatter[k].addmm_(offset, offset.mT)
         return Moments(counts, means, scatter / divisor[..., None])
@@ -116,23 +119,40 @@ class TiedCovariances(FullCovariances):
             return pattern_scores(self.rows, self.means, self._each())
         whitening, values = self._whitening()[0], self.rows.values
         means = self.means @ whitening.mT
-        quadratics = values.new_empty(self.num_components, values.shape[1])
+        lengths = 0.5 * means.square().sum(1, keepdim=True)
+        if float(lengths.max()) > FAR:
+            return super().scores()
+        scores = values.new_empty(self.num_components, values.shape[1])
         for block in self._blocks():
             white = whitening @ values[:, block]
-            for k in range(self.num_components):
-                torch.sum((white - means[k, :, None]).square_(), 0, out=quadratics[k, block])
-        return quadratics.mul_(-0.5).add_(whitening.diagonal().log().sum())
+            torch.addmm(white.square().sum(0), means, white, beta=-0.5, out=scores[:, block])
+        return scores.add_(whitening.diagonal().log().sum() - lengths)
 
     def maximise(self, responsibilities: Float[Tensor, "K N"]) -> None:
         """Set the means, and the covariance to the components' mean one."""
-        counts, means, covariances = self._moments(responsibilities)
+        counts, means, scatter = self._pooled(responsibilities)
         posterior, rest = self._posterior_means(counts, means)
-        scatter = torch.einsum("k,kij->ij", counts, covariances)
         scatter += torch.einsum("k,ki,kj->ij", rest, means, means)
         scatter.diagonal().add_(self._strength * self._variance)
         weight = counts.sum() + self._strength + self.num_components * (self._mean_strength > 0)
         self.means = self._kept(counts, posterior, self.means)
         self._set((scatter / weight)[None], counts.sum()[None])
+
+    def _pooled(self, responsibilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return counts, means and the sum of squared offsets from them."""
+        if not self.rows.patterns:
+            values = self.rows.values
+            counts, total = responsibilities.sum(1), responsibilities.sum(0)
+            means = responsibilities @ values.mT / counts.clamp_min(self.rows.empty)[:, None]
+            scatter = values.new_zeros(len(values), len(values))
+            for block in self._blocks():
+                scatter.addmm_(values[:, block] * total[block], values[:, block].mT)
+            scatter -= (counts[:, None] * means).mT @ means
+            variances = scatter.diagonal() / counts.sum()
+            if not bool((means.square() > FAR * variances).any()):
+                return counts, means, scatter
+        counts, means, covariances = self._moments(responsibilities)
+        return counts, means, torch.einsum("k,kij->ij", counts, covariances)
 
     def num_parameters(self) -> int:
         """D (D + 1) / 2."""

@@ -7,12 +7,9 @@ from typing import Any
 import torch
 
 from pyro_genmodels._typing import Float, Tensor
-from pyro_genmodels.models.em.covariances import Covariances, check_moments
+from pyro_genmodels.models.em.covariances import FAR, Covariances, check_moments
 from pyro_genmodels.models.em.priors import GaussianPriors
 from pyro_genmodels.models.em.rows import Rows
-
-# Above this ratio of squared mean to variance, sums of squares lose digits that matter.
-_FAR = 1e5
 
 
 class DiagonalCovariances(Covariances):
@@ -119,7 +116,7 @@ class DiagonalCovariances(Covariances):
 
     @staticmethod
     def _far(means: Tensor, variances: Tensor) -> list[int]:
-        far = (means.square() > _FAR * variances).any(1)
+        far = (means.square() > FAR * variances).any(1)
         return [int(k) for k in far.nonzero()[:, 0]]
 
 
