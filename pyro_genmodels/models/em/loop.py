@@ -68,8 +68,7 @@ def run_em(
         ascent = _Ascent(family, structure, generator, tol * num_rows)
         try:
             if num_starts:
-                family.start(generator)
-                structure.start(generator)
+                _start(family, structure, generator)
             else:
                 family.read()
                 structure.read()
@@ -79,7 +78,8 @@ def run_em(
             outcomes.append(EMStart(-torch.inf, ascent.num_iterations, False, str(error)))
             continue
         outcomes.append(EMStart(ascent.history[-1], ascent.num_iterations, ascent.converged))
-        if best is None or ascent.history[-1] > best.history[-1]:
+        # The same optimum within the tolerance stays the first that was found.
+        if best is None or ascent.history[-1] > best.history[-1] + tol * num_rows:
             best = ascent
     if best is None:
         raise failure or RuntimeError("no start")
@@ -98,6 +98,14 @@ def run_em(
         num_rows,
         tuple(outcomes),
     )
+
+
+def _start(family: ComponentFamily, structure: LatentStructure, generator: torch.Generator) -> None:
+    family.start(generator)
+    structure.start(generator)
+    aligned = structure.align(family.log_probs())
+    if aligned is not None:
+        family.maximise(aligned)
 
 
 class _Ascent:
@@ -172,8 +180,8 @@ class _Ascent:
         fall = objectives[-2] - objectives[-1]
         if not fall <= self._rounding(objectives[-1]):
             raise RuntimeError(
-                "`family` and `structure` must raise the objective in every iteration; it went from "
-                f"{objectives[-2]} to {objectives[-1]} nats in iteration {self.num_iterations}."
+                "`family` and `structure` must raise the objective in every iteration; it fell by "
+                f"{fall} to {objectives[-1]} nats in iteration {self.num_iterations}."
             )
 
     def _rounding(self, objective: float) -> float:

@@ -73,7 +73,9 @@ class LowRankCovariances(Covariances):
         noise = noise / (weight + self._strength)
         self._check_proper(counts, noise)
         self.means = self._kept(counts, posterior, self.means)
-        self._set(self._kept(counts, loading, self._loading), self._kept(counts, noise, self._noise))
+        self._set(
+            self._kept(counts, loading, self._loading), self._kept(counts, noise, self._noise)
+        )
 
     def _half_step(
         self, projections: Tensor, crossed: Tensor, variances: Tensor

@@ -25,7 +25,7 @@ class EMStart:
 
 @dataclass(frozen=True, repr=False)
 class EMResult:
-    r"""What :meth:`fit_em` reached: the best of its starts.
+    r"""What :func:`run_em` reached: the best of its starts.
 
     Attributes:
         log_likelihood: Log-likelihood L of all rows, in nats.
@@ -41,7 +41,7 @@ class EMResult:
     Example:
         >>> result = EMResult(-120.0, -120.0, (-150.0, -120.0), True, 1, 5, 100.0)
         >>> result
-        EMResult(log_likelihood=-120, per row -1.2; 1 iteration, converged; 5 parameters, BIC 263.03)
+        EMResult(log_likelihood=-120, per row -1.2; 1 iteration, converged; 5 parameters, BIC 263.0)
         >>> result.aic
         250.0
     """
@@ -72,5 +72,5 @@ class EMResult:
         return (
             f"EMResult(log_likelihood={self.log_likelihood:.6g}, "
             f"per row {self.log_likelihood / self.num_rows:.6g}; {iterations}, {end}{starts}; "
-            f"{self.num_parameters} parameters, BIC {self.bic:.2f})"
+            f"{self.num_parameters} parameters, BIC {self.bic:.1f})"
         )

@@ -32,10 +32,10 @@ class MixtureWeights(LatentStructure):
 
     Example:
         >>> structure = MixtureWeights(2)
-        >>> log_likelihood, shares = structure.expect(torch.tensor([[0.5, 0.25], [0.0, 1.0]]).log())
+        >>> log_likelihood, shares = structure.expect(torch.tensor([[0.5, 0.5], [0.0, 1.0]]).log())
         >>> structure.maximise()
         >>> structure.probabilities
-        tensor([0.3333, 0.6667], dtype=torch.float64)
+        tensor([0.2500, 0.7500])
     """
 
     @integers_checked
@@ -56,7 +56,7 @@ class MixtureWeights(LatentStructure):
         if labels is not None and labels.numel():
             low, high = int(labels.min()), int(labels.max())
             rule = f"be from -1 (unknown) to {num_components - 1}"
-            check(-1 <= low and high < num_components, "labels", rule, f"{low} to {high}")
+            check(low >= -1 and high < num_components, "labels", rule, f"{low} to {high}")
         self.num_components, self.concentration, self.learned = (
             num_components,
             concentration,
@@ -83,6 +83,24 @@ class MixtureWeights(LatentStructure):
         shape = (self.num_components,)
         check(tuple(given.shape) == shape, "weights", f"have shape {shape}", tuple(given.shape))
         self.probabilities = given / given.sum()
+
+    def align(self, log_probs: Float[Tensor, "N K"]) -> Float[Tensor, "N K"] | None:
+        """Return responsibilities by which each component takes the label of most of its rows."""
+        if self._labels is None or not bool((self._labels >= 0).any()):
+            return None
+        labels = self._labels.to(log_probs.device)
+        shares = log_probs.softmax(1)
+        known = labels >= 0
+        own = torch.nn.functional.one_hot(labels[known], self.num_components).to(shares)
+        agreement = own.mT @ shares[known]
+        order = torch.zeros(self.num_components, dtype=torch.long)
+        for _ in range(self.num_components):  # the clearest pair of label and component first
+            label, component = divmod(int(agreement.argmax()), self.num_components)
+            order[label] = component
+            agreement[label], agreement[:, component] = -1.0, -1.0
+        aligned = shares[:, order.to(shares.device)]
+        aligned[known] = own
+        return aligned if self._weights is None else aligned * self._weights.to(aligned)[:, None]
 
     def expect(self, log_probs: Float[Tensor, "N K"]) -> tuple[float, Float[Tensor, "N K"]]:
         """Return the log-likelihood in nats, and responsibilities times the rows' weights.
