@@ -1,0 +1,101 @@
+"""Passes over all blocks of a sequence at once, with the transitions that all frames share.
+
+Of about sqrt(T) blocks of sqrt(T) frames: the product of each block's matrices, then the vectors at
+the blocks' ends one after the other, then those inside all blocks. That takes 3 sqrt(T) steps in
+the place of T, and matrices of ``(blocks * K, K)`` in the place of many small ones.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch.nn.functional import pad
+
+from pyro_genmodels._typing import Bool, Float, Tensor
+from pyro_genmodels.distributions.hidden_markov.scaled import (
+    FRAMES_UNSCALED,
+    Factors,
+    Filtered,
+    least,
+    predicted,
+)
+
+
+def forward_blocks(factors: Factors) -> Filtered:
+    """Filter in blocks; see :func:`.forward_loop`."""
+    frames = factors.emissions
+    first = factors.initial * frames[0]
+    total = first.sum(-1, keepdim=True)
+    matrix = factors.transitions[0, 0]
+    states, whole = _vectors(first / total, matrix, frames[1:], scaled=True)
+    states = states / states.sum(-1, keepdim=True)
+    later = (predicted(states, factors.transitions) * frames[1:]).sum(-1, keepdim=True)
+    totals = torch.cat([total[None], later])
+    return Filtered(states, totals, whole & (totals >= least(totals.dtype)).all(0).squeeze(-1))
+
+
+def backward_blocks(
+    transitions: Float[Tensor, "B S K K"], gains: Float[Tensor, "T N K"]
+) -> Float[Tensor, "T N K"]:
+    """Return by what the frames to come change probabilities; see :func:`.backward_loop`.
+
+    With the gains before each product, in the place of after it, the vectors are those of the
+    forward pass over the frames in reverse: gains times changes.
+    """
+    matrix = transitions[0, 0].T.contiguous()
+    reverse = gains.flip(0)
+    after, _ = _vectors(reverse[0], matrix, reverse[1:], scaled=False)
+    changes = after[:-1] @ matrix
+    return torch.cat([changes.flip(0), torch.ones_like(gains[:1])])
+
+
+def _vectors(
+    first: Float[Tensor, "N K"],
+    matrix: Float[Tensor, "K K"],
+    weights: Float[Tensor, "U N K"],
+    *,
+    scaled: bool,
+) -> tuple[Float[Tensor, "T N K"], Bool[Tensor, " N"]]:
+    """Return the vectors of ``v[t + 1] = (v[t] @ matrix) * weights[t]``, up to factors if scaled."""
+    steps, number, states = weights.shape
+    size = max(1, math.isqrt(steps))
+    blocks = -(-steps // size)
+    weights = pad(weights, (0, 0, 0, 0, 0, size * blocks - steps), value=1.0)
+    # Place in the block first, then the block, then the sequence.
+    weights = weights.unflatten(0, (blocks, size)).transpose(0, 1).contiguous()
+    of_step = weights.flatten(1, 2).unbind()
+    products, whole = _block_products(matrix, of_step, scaled=scaled)
+    products = products.unflatten(0, (blocks, number))
+    start, starts = first, [first]
+    for block in products[:-1].unbind():
+        start = torch.bmm(start.unsqueeze(1), block).squeeze(1)
+        if scaled:
+            start = start / start.sum(-1, keepdim=True)
+        starts.append(start)
+    rows = weights.new_empty(size + 1, blocks * number, states)
+    torch.cat(starts, out=rows[0])
+    of_row = rows.unbind()
+    for j, weight in enumerate(of_step):
+        torch.mm(of_row[j], matrix, out=of_row[j + 1])
+        of_row[j + 1].mul_(weight)
+        if scaled and (j + 1) % FRAMES_UNSCALED == 0:
+            of_row[j + 1].div_(of_row[j + 1].sum(-1, keepdim=True))
+    inner = rows[1:].unflatten(1, (blocks, number)).transpose(0, 1).flatten(0, 1)[:steps]
+    return torch.cat([first[None], inner]), whole.unflatten(0, (blocks, number)).all(0)
+
+
+def _block_products(
+    matrix: Float[Tensor, "K K"], weights: tuple[Tensor, ...], *, scaled: bool
+) -> tuple[Float[Tensor, "M K K"], Bool[Tensor, " M"]]:
+    """Return the product of each block's matrices, and in which no scale underflowed."""
+    product = matrix * weights[0].unsqueeze(1)
+    other, smallest = torch.empty_like(product), torch.ones_like(product[:, 0, 0])
+    for j, weight in enumerate(weights[1:]):
+        torch.mm(product.flatten(0, 1), matrix, out=other.flatten(0, 1))
+        product, other = other.mul_(weight.unsqueeze(1)), product
+        if scaled and j % FRAMES_UNSCALED == 0:
+            largest = product.amax((-2, -1), keepdim=True)
+            product.div_(largest)
+            smallest = torch.minimum(smallest, largest.flatten())
+    return product, smallest >= least(product.dtype)

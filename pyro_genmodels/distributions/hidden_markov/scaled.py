@@ -1,0 +1,229 @@
+"""Sums over all paths by products of probabilities that are scaled: fast where they are exact.
+
+N sequences of T frames, K states. Transitions are ``(1 or N, 1 or T - 1, K, K)``, one for all
+sequences or one each, for all frames or one each; time is the first dimension of all else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from pyro_genmodels._typing import Bool, Float, Tensor
+from pyro_genmodels.distributions.hidden_markov.scan import all_products
+
+# Probabilities are divided by their sum at every so many frames: in between they get smaller, but
+# at five frames in ten million they would have to by 1e-19, the root of float32's smallest number.
+FRAMES_UNSCALED = 4
+
+
+@dataclass(frozen=True)
+class Factors:
+    """The factors of a path's probability, each scaled to a largest value of one.
+
+    Attributes:
+        initial: Factors of the first state.
+        transitions: Factors of the transitions.
+        emissions: Factors of the frames.
+        log_scale: The logarithm of what all of them were divided by, for each sequence.
+    """
+
+    initial: Float[Tensor, "N K"]
+    transitions: Float[Tensor, "B S K K"]
+    emissions: Float[Tensor, "T N K"]
+    log_scale: Float[Tensor, " N"]
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """What a pass over the frames finds.
+
+    Attributes:
+        states: Probability of each state given the frames so far.
+        totals: Probability of each frame given those before it, of factors as scaled.
+        whole: Which sequences have no sum that has underflowed.
+    """
+
+    states: Float[Tensor, "T N K"]
+    totals: Float[Tensor, "T N 1"]
+    whole: Bool[Tensor, " N"]
+
+
+def factors_of(
+    initial: Float[Tensor, "N K"],
+    transitions: Float[Tensor, "B S K K"],
+    emissions: Float[Tensor, "T N K"],
+) -> Factors:
+    """Return the factors whose logarithms these are."""
+    initial, first = scaled_to_one(initial, (-1,))
+    transitions, step = scaled_to_one(transitions, (-2, -1))
+    frames = len(emissions)
+    emissions, frame = scaled_to_one(emissions, (-1,))
+    steps = step.sum((1, 2, 3)) * ((frames - 1) / max(step.shape[1], 1))
+    log_scale = first.squeeze(-1) + steps + frame.sum((0, 2))
+    return Factors(initial, transitions, emissions, log_scale)
+
+
+def scaled_to_one(logs: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return exponentials over their largest along dimensions, and its logarithm."""
+    largest = logs.amax(dims, keepdim=True)
+    largest = torch.where(largest == -torch.inf, 0.0, largest)
+    contiguous = torch.empty(logs.shape, dtype=logs.dtype, device=logs.device)
+    return torch.sub(logs, largest, out=contiguous).exp_(), largest
+
+
+def least(dtype: torch.dtype) -> float:
+    """Return below what a sum of products has lost digits to underflow."""
+    return float(torch.finfo(dtype).tiny ** 0.5)
+
+
+def is_positive(transitions: Float[Tensor, "B S K K"]) -> Bool[Tensor, ""]:
+    """Return whether each state follows each other with more than rounding could lose.
+
+    Then no loss lasts: a state whose probability underflows at a frame gets that of the others at
+    the next, and no product of transitions has rows too far apart.
+    """
+    dtype = transitions.dtype
+    return (transitions >= least(dtype) / torch.finfo(dtype).eps).all()
+
+
+def forward_loop(factors: Factors) -> Filtered:
+    """Filter frame by frame."""
+    frames = factors.emissions
+    states, divisors = torch.empty_like(frames), torch.ones_like(frames[..., :1])
+    rows, weights = states.unbind(), frames.unbind()
+    torch.mul(factors.initial, weights[0], out=rows[0])
+    steps = Steps(factors.transitions)
+    for t in range(1, len(frames)):
+        if t % FRAMES_UNSCALED == 0:
+            torch.sum(rows[t - 1], -1, keepdim=True, out=divisors[t - 1])
+            rows[t - 1].div_(divisors[t - 1])
+        steps.apply(rows[t - 1], t - 1, out=rows[t])
+        rows[t].mul_(weights[t])
+    return _normalized(states, divisors)
+
+
+def _normalized(states: Tensor, divisors: Tensor) -> Filtered:
+    """Divide by the sums what was divided at some frames only."""
+    sums = states.sum(-1, keepdim=True)
+    before = sums * divisors
+    whole = (before >= least(states.dtype)).all(0).squeeze(-1)
+    before[1:] /= sums[:-1]
+    return Filtered(states.div_(sums), before, whole)
+
+
+def forward_scan(factors: Factors) -> Filtered:
+    """Filter by products of pairs of transitions, pairs of pairs and so on."""
+    frames = factors.emissions
+    first = factors.initial * frames[0]
+    total = first.sum(-1, keepdim=True)
+    matrices = factors.transitions * frames[1:].transpose(0, 1).unsqueeze(-2)
+    vectors = all_products((first / total).unsqueeze(1), matrices, _scaled_product)
+    states = vectors.transpose(0, 1)
+    states = states / states.sum(-1, keepdim=True)
+    later = (predicted(states, factors.transitions) * frames[1:]).sum(-1, keepdim=True)
+    totals = torch.cat([total[None], later])
+    return Filtered(states, totals, (totals >= least(totals.dtype)).all(0).squeeze(-1))
+
+
+def _scaled_product(left: Tensor, right: Tensor) -> Tensor:
+    product = left @ right
+    return product / product.amax((-2, -1), keepdim=True)
+
+
+def gains_of(
+    weights: Float[Tensor, "T N K"],
+    states: Float[Tensor, "T N K"],
+    totals: Float[Tensor, "T N 1"],
+    *,
+    positive: bool,
+) -> Float[Tensor, "T N K"]:
+    """Return by what each frame changes the probability of each state.
+
+    Args:
+        weights: Factors of the frames.
+        states: What a forward pass has found.
+        totals: The same.
+        positive: Whether the transitions are; if not, gains of unreachable states could overflow,
+            and are zero.
+    """
+    gains = weights / totals
+    return gains if positive else torch.where(states > 0, gains, 0.0)
+
+
+def backward_loop(
+    transitions: Float[Tensor, "B S K K"], gains: Float[Tensor, "T N K"]
+) -> Float[Tensor, "T N K"]:
+    """Return by what the frames to come change the probability of each state, frame by frame."""
+    changes, product = torch.empty_like(gains), torch.empty_like(gains[0])
+    rows, weights = changes.unbind(), gains.unbind()
+    rows[-1].fill_(1.0)
+    steps = Steps(transitions.transpose(-1, -2))
+    for t in reversed(range(1, len(rows))):
+        torch.mul(rows[t], weights[t], out=product)
+        steps.apply(product, t - 1, out=rows[t - 1])
+    return changes
+
+
+def backward_scan(
+    transitions: Float[Tensor, "B S K K"], gains: Float[Tensor, "T N K"]
+) -> Float[Tensor, "T N K"]:
+    """Return the same by products of pairs; no scale is needed."""
+    matrices = transitions * gains[1:].transpose(0, 1).unsqueeze(-2)
+    ones = torch.ones_like(gains[:1]).transpose(0, 1)
+    turned = matrices.flip(1).transpose(-1, -2)
+    return all_products(ones, turned, torch.matmul).flip(1).transpose(0, 1)
+
+
+def predicted(
+    states: Float[Tensor, "T N K"], transitions: Float[Tensor, "B S K K"]
+) -> Float[Tensor, "U N K"]:
+    """Return the probabilities of states one frame later, before that frame is seen."""
+    if transitions.shape[0] == transitions.shape[1] == 1:
+        return states[:-1] @ transitions[0, 0]
+    by_sequence = states[:-1].transpose(0, 1)
+    if transitions.shape[1] == 1:
+        return (by_sequence @ transitions[:, 0]).transpose(0, 1)
+    return (by_sequence.unsqueeze(-2) @ transitions).squeeze(-2).transpose(0, 1)
+
+
+def is_exact(
+    logs: tuple[Tensor, Tensor, Tensor], filtered: Filtered, *, positive: bool
+) -> Bool[Tensor, " N"]:
+    """Return which sequences lost nothing that matters to underflow.
+
+    A sum that has underflowed has lost digits. Where some transitions are impossible, so has a
+    state that is possible and whose probability has underflowed: what follows may leave nothing
+    else. Frames that are impossible, or NaN, count as lost.
+
+    Args:
+        logs: The logarithms of the factors.
+        filtered: What a forward pass has found.
+        positive: Whether the transitions are.
+    """
+    if positive:
+        return filtered.whole
+    states = filtered.states
+    initial, transitions, emissions = (x > -torch.inf for x in logs)
+    reached = predicted((states > 0).to(states), transitions.to(states)) > 0
+    possible = torch.cat([initial[None], reached]) & emissions
+    lost = possible & (states < least(states.dtype) * states.shape[-1])
+    return filtered.whole & ~lost.any(0).any(-1)
+
+
+class Steps:
+    """Products of rows with the transitions of each frame, without the cost of indexing anew."""
+
+    def __init__(self, transitions: Float[Tensor, "B S K K"]) -> None:
+        self.shared = transitions.shape[0] == 1
+        of_frame = transitions.unbind(1)
+        self.matrices = [m[0] for m in of_frame] if self.shared else list(of_frame)
+
+    def apply(self, rows: Float[Tensor, "N K"], t: int, out: Float[Tensor, "N K"]) -> None:
+        """Write the products with the transitions out of frame ``t``."""
+        matrix = self.matrices[t if len(self.matrices) > 1 else 0]
+        if self.shared:
+            torch.mm(rows, matrix, out=out)
+        else:
+            torch.bmm(rows.unsqueeze(1), matrix, out=out.unsqueeze(1))
