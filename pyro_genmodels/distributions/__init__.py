@@ -28,6 +28,13 @@ from pyro_genmodels.distributions.discretized_logistic import DiscretizedLogisti
 from pyro_genmodels.distributions.discretized_logistic_mixture import DiscretizedLogisticMixture
 from pyro_genmodels.distributions.gaussian import DiagonalNormal, StandardNormal, WhitenedNormal
 from pyro_genmodels.distributions.gaussian import inverse_triangular as inverse_triangular
+from pyro_genmodels.distributions.gaussian import DiagonalNormal, StandardNormal
+from pyro_genmodels.distributions.hidden_markov import HiddenMarkov
+from pyro_genmodels.distributions.hidden_markov import draw_paths as draw_paths
+from pyro_genmodels.distributions.hidden_markov import expected_counts as expected_counts
+from pyro_genmodels.distributions.hidden_markov import log_partition as log_partition
+from pyro_genmodels.distributions.hidden_markov import most_probable_path as most_probable_path
+from pyro_genmodels.distributions.hidden_markov import posterior_marginals as posterior_marginals
 from pyro_genmodels.distributions.negative_binomial import (
     NegativeBinomial,
     ZeroInflatedNegativeBinomial,
@@ -52,6 +59,7 @@ __all__ = [
     "DiscretizedLogisticMixture",
     "ForwardDiffusion",
     "GatedPixelCNN",
+    "HiddenMarkov",
     "HierarchicalVQPrior",
     "MultiScalePixelRNN",
     "NGram",

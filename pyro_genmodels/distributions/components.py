@@ -85,9 +85,9 @@ class BatchedComponents(Components):
 
     def sample(self, labels: Int[Tensor, "*batch"]) -> Num[Tensor, "*batch_event"]:
         """Draw one data point for each label; of a distribution this cheap, all are drawn."""
-        rank = len(self.event_shape)
-        shape = labels.shape[: labels.dim() - len(self.batch_shape)]
-        drawn: Tensor = self.distribution.sample(shape)
+        rank, split = len(self.event_shape), labels.dim() - len(self.batch_shape)
+        each = self.distribution.expand((*labels.shape[split:], self.num_components))
+        drawn: Tensor = each.sample(labels.shape[:split])
         index = labels.reshape(*labels.shape, 1, *[1] * rank)
         index = index.expand(*labels.shape, 1, *self.event_shape)
         return drawn.gather(-1 - rank, index).squeeze(-1 - rank)

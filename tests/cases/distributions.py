@@ -124,6 +124,48 @@ DISTRIBUTIONS: Cases = {
     "GatedPixelCNN/map": lambda: Case(
         distributions.GatedPixelCNN(gated_net(1, 2, 2, context_shape=(2, 2, 2)), features(2, 2, 2))
     ),
+    "HiddenMarkov": lambda: Case(
+        distributions.HiddenMarkov(
+            features(3),
+            features(3, 3)[1],
+            dist.Normal(features(3)[1], features(3).exp(), validate_args=False),
+            duration=4,
+        )
+    ),
+    "HiddenMarkov/levels": lambda: Case(
+        distributions.HiddenMarkov(
+            features(2)[1],
+            features(2, 2),
+            dist.Categorical(logits=features(2, 3)[1] - 1, validate_args=False),
+            duration=4,
+        )
+    ),
+    "HiddenMarkov/left-to-right": lambda: Case(
+        distributions.HiddenMarkov(
+            torch.tensor([0.0, -torch.inf, -torch.inf], dtype=torch.float64),
+            torch.ones(3, 3, dtype=torch.float64).triu().log() + features(3, 3)[1],
+            dist.Categorical(logits=features(3, 3)[1], validate_args=False),
+            duration=5,
+        )
+    ),
+    "HiddenMarkov/time-varying": lambda: Case(
+        distributions.HiddenMarkov(
+            features(2),
+            features(2, 2, 2),
+            dist.Bernoulli(logits=features(3, 2, 2), validate_args=False).to_event(1),
+            duration=3,
+            time_varying_transitions=True,
+            time_varying_emissions=True,
+        )
+    ),
+    "HiddenMarkov/vectors": lambda: Case(
+        distributions.HiddenMarkov(
+            features(2)[0],
+            features(2, 2)[0],
+            dist.Normal(features(2, 2)[1], 0.5, validate_args=False).to_event(1),
+            duration=3,
+        )
+    ),
     "HierarchicalVQPrior/labels": lambda: Case(
         distributions.HierarchicalVQPrior(code_hierarchy((1, 1), (2, 2), num_classes=3), LABELS)
     ),

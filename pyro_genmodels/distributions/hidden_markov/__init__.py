@@ -1,5 +1,6 @@
 """Hidden Markov models: sums and maxima over all paths of hidden states."""
 
+from pyro_genmodels.distributions.hidden_markov.hidden_markov import HiddenMarkov as HiddenMarkov
 from pyro_genmodels.distributions.hidden_markov.partition import expected_counts as expected_counts
 from pyro_genmodels.distributions.hidden_markov.partition import log_partition as log_partition
 from pyro_genmodels.distributions.hidden_markov.partition import (

@@ -13,52 +13,29 @@ import torch
 from torch.nn.functional import pad
 
 from pyro_genmodels._typing import Bool, Float, Tensor
-from pyro_genmodels.distributions.hidden_markov.scaled import (
-    FRAMES_UNSCALED,
-    Factors,
-    Filtered,
-    least,
-    predicted,
-)
+
+# Probabilities are divided by their sum at every so many frames. In between they get smaller, but
+# in float32 digits are lost below 1e-19 only, the root of its smallest number.
+FRAMES_UNSCALED = 4
 
 
-def forward_blocks(factors: Factors) -> Filtered:
-    """Filter in blocks; see :func:`.forward_loop`."""
-    frames = factors.emissions
-    first = factors.initial * frames[0]
-    total = first.sum(-1, keepdim=True)
-    matrix = factors.transitions[0, 0]
-    states, whole = _vectors(first / total, matrix, frames[1:], scaled=True)
-    states = states / states.sum(-1, keepdim=True)
-    later = (predicted(states, factors.transitions) * frames[1:]).sum(-1, keepdim=True)
-    totals = torch.cat([total[None], later])
-    return Filtered(states, totals, whole & (totals >= least(totals.dtype)).all(0).squeeze(-1))
+def least(dtype: torch.dtype) -> float:
+    """Return below what a sum of products has lost digits to underflow."""
+    return float(torch.finfo(dtype).tiny ** 0.5)
 
 
-def backward_blocks(
-    transitions: Float[Tensor, "B S K K"], gains: Float[Tensor, "T N K"]
-) -> Float[Tensor, "T N K"]:
-    """Return by what the frames to come change probabilities; see :func:`.backward_loop`.
-
-    With the gains before each product, in the place of after it, the vectors are those of the
-    forward pass over the frames in reverse: gains times changes.
-    """
-    matrix = transitions[0, 0].T.contiguous()
-    reverse = gains.flip(0)
-    after, _ = _vectors(reverse[0], matrix, reverse[1:], scaled=False)
-    changes = after[:-1] @ matrix
-    return torch.cat([changes.flip(0), torch.ones_like(gains[:1])])
-
-
-def _vectors(
+def block_vectors(
     first: Float[Tensor, "N K"],
-    matrix: Float[Tensor, "K K"],
+    transitions: Float[Tensor, "1 1 K K"],
     weights: Float[Tensor, "U N K"],
     *,
     scaled: bool,
 ) -> tuple[Float[Tensor, "T N K"], Bool[Tensor, " N"]]:
-    """Return the vectors of ``v[t + 1] = (v[t] @ matrix) * weights[t]``, up to factors if scaled."""
-    steps, number, states = weights.shape
+    """Return the vectors of ``v[t + 1] = (v[t] @ transitions) * weights[t]``.
+
+    Arguments and results are those of :func:`.scan_vectors`.
+    """
+    matrix, (steps, number, states) = transitions[0, 0].contiguous(), weights.shape
     size = max(1, math.isqrt(steps))
     blocks = -(-steps // size)
     weights = pad(weights, (0, 0, 0, 0, 0, size * blocks - steps), value=1.0)
@@ -66,9 +43,8 @@ def _vectors(
     weights = weights.unflatten(0, (blocks, size)).transpose(0, 1).contiguous()
     of_step = weights.flatten(1, 2).unbind()
     products, whole = _block_products(matrix, of_step, scaled=scaled)
-    products = products.unflatten(0, (blocks, number))
     start, starts = first, [first]
-    for block in products[:-1].unbind():
+    for block in products.unflatten(0, (blocks, number))[:-1].unbind():
         start = torch.bmm(start.unsqueeze(1), block).squeeze(1)
         if scaled:
             start = start / start.sum(-1, keepdim=True)

@@ -6,16 +6,16 @@ sequences or one each, for all frames or one each; time is the first dimension o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from pyro_genmodels._typing import Bool, Float, Tensor
-from pyro_genmodels.distributions.hidden_markov.scan import all_products
+from pyro_genmodels.distributions.hidden_markov.blocks import FRAMES_UNSCALED, least
 
-# Probabilities are divided by their sum at every so many frames: in between they get smaller, but
-# at five frames in ten million they would have to by 1e-19, the root of float32's smallest number.
-FRAMES_UNSCALED = 4
+# All vectors of ``v[t + 1] = (v[t] @ transitions[t]) * weights[t]``; see :func:`.scan_vectors`.
+Vectors = Callable[..., tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,6 @@ def scaled_to_one(logs: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     return torch.sub(logs, largest, out=contiguous).exp_(), largest
 
 
-def least(dtype: torch.dtype) -> float:
-    """Return below what a sum of products has lost digits to underflow."""
-    return float(torch.finfo(dtype).tiny ** 0.5)
-
-
 def is_positive(transitions: Float[Tensor, "B S K K"]) -> Bool[Tensor, ""]:
     """Return whether each state follows each other with more than rounding could lose.
 
@@ -113,23 +108,16 @@ def _normalized(states: Tensor, divisors: Tensor) -> Filtered:
     return Filtered(states.div_(sums), before, whole)
 
 
-def forward_scan(factors: Factors) -> Filtered:
-    """Filter by products of pairs of transitions, pairs of pairs and so on."""
+def forward_parallel(factors: Factors, vectors: Vectors) -> Filtered:
+    """Filter all frames at once; transitions are positive."""
     frames = factors.emissions
     first = factors.initial * frames[0]
     total = first.sum(-1, keepdim=True)
-    matrices = factors.transitions * frames[1:].transpose(0, 1).unsqueeze(-2)
-    vectors = all_products((first / total).unsqueeze(1), matrices, _scaled_product)
-    states = vectors.transpose(0, 1)
+    states, whole = vectors(first / total, factors.transitions, frames[1:], scaled=True)
     states = states / states.sum(-1, keepdim=True)
     later = (predicted(states, factors.transitions) * frames[1:]).sum(-1, keepdim=True)
     totals = torch.cat([total[None], later])
-    return Filtered(states, totals, (totals >= least(totals.dtype)).all(0).squeeze(-1))
-
-
-def _scaled_product(left: Tensor, right: Tensor) -> Tensor:
-    product = left @ right
-    return product / product.amax((-2, -1), keepdim=True)
+    return Filtered(states, totals, whole & (totals >= least(totals.dtype)).all(0).squeeze(-1))
 
 
 def gains_of(
@@ -166,14 +154,16 @@ def backward_loop(
     return changes
 
 
-def backward_scan(
-    transitions: Float[Tensor, "B S K K"], gains: Float[Tensor, "T N K"]
+def backward_parallel(
+    transitions: Float[Tensor, "B S K K"], gains: Float[Tensor, "T N K"], vectors: Vectors
 ) -> Float[Tensor, "T N K"]:
-    """Return the same by products of pairs; no scale is needed."""
-    matrices = transitions * gains[1:].transpose(0, 1).unsqueeze(-2)
-    ones = torch.ones_like(gains[:1]).transpose(0, 1)
-    turned = matrices.flip(1).transpose(-1, -2)
-    return all_products(ones, turned, torch.matmul).flip(1).transpose(0, 1)
+    """Return the same for all frames at once; transitions are positive.
+
+    Changes times gains are the vectors of a pass over the frames in reverse. No scale is needed.
+    """
+    turned, reverse = transitions.transpose(-1, -2).flip(1), gains.flip(0)
+    after, _ = vectors(reverse[0], turned, reverse[1:], scaled=False)
+    return torch.cat([predicted(after, turned).flip(0), torch.ones_like(gains[:1])])
 
 
 def predicted(
