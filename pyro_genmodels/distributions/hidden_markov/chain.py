@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from pyro_genmodels._checks import check
-from pyro_genmodels._typing import Float, Int, Tensor
+from pyro_genmodels._typing import Float, Int, Num, Tensor
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Chain:
         """The three factors."""
         return self.initial, self.transitions, self.emissions
 
-    def batched(self, by_sequence: Float[Tensor, "N *rest"]) -> Float[Tensor, "*batch_rest"]:
+    def batched(self, by_sequence: Num[Tensor, "N *rest"]) -> Num[Tensor, "*batch_rest"]:
         """Give results of each sequence the batch shape."""
         return by_sequence.reshape(self.batch_shape + by_sequence.shape[1:])
 
