@@ -148,8 +148,8 @@ def test_random_spreads_over_sparse_transitions(
 ) -> None:
     """What is lost to underflow at one frame may be all that is left at a later one."""
     use(monkeypatch, algorithm)
-    for seed in range(8):
-        initial, transition, logs = factors(4, 9, 4, seed=seed, spread=spread)
+    for seed in range(4):
+        initial, transition, logs = factors(3, 6, 4, seed=seed, spread=spread)
         sparse = transition > 0.8 * torch.rand(4, 4) - 0.6
         transition = torch.where(sparse | torch.eye(4).bool(), transition, -torch.inf)
         initial = torch.where(torch.arange(4) == seed % 4, initial, -torch.inf)
