@@ -91,7 +91,9 @@ def test_batch_shapes_broadcast(
     ends = (3,), (3, 3), (5, 3)
     args = [torch.randn(*batch, *end) for batch, end in zip(shapes, ends, strict=True)]
     batch = torch.broadcast_shapes(*shapes)
-    wide = [x.expand(*batch, *end).flatten(0, -1 - len(end)) for x, end in zip(args, ends, strict=True)]
+    wide = [
+        x.expand(*batch, *end).flatten(0, -1 - len(end)) for x, end in zip(args, ends, strict=True)
+    ]
     expected = [all_paths(*each).log_partition for each in zip(*wide, strict=True)]
     actual = distributions.log_partition(*args)
     assert actual.shape == batch
@@ -134,9 +136,7 @@ def test_functional_transforms() -> None:
 
 @EACH
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_any_spread(
-    algorithm: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_any_spread(algorithm: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     law_of_spread(algorithm, dtype, monkeypatch)
 
 

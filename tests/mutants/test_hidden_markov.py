@@ -111,9 +111,7 @@ def test_another_convention(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_underflow_that_is_not_noticed(
-    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_underflow_that_is_not_noticed(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     def law() -> None:
         with pytest.MonkeyPatch.context() as patch:
             law_of_spread("loop", dtype, patch)

@@ -37,7 +37,9 @@ class Chain:
         return by_sequence.reshape(self.batch_shape + by_sequence.shape[1:])
 
 
-def chain_of(initial: Tensor, transition: Tensor, emission_logs: Tensor, time_varying: bool) -> Chain:
+def chain_of(
+    initial: Tensor, transition: Tensor, emission_logs: Tensor, time_varying: bool
+) -> Chain:
     """Return the flattened factors, which are differentiable functions of what is given.
 
     Raises:

@@ -10,11 +10,10 @@ from pyro.distributions import TorchDistribution
 from torch.distributions import Distribution, constraints, transform_to
 
 from pyro_genmodels._checks import check, integers_checked
-from pyro_genmodels._typing import Bool, Float, Int, Num, Tensor
+from pyro_genmodels._typing import Float, Int, Num, Tensor
 from pyro_genmodels.distributions.components import BatchedComponents, Components, as_components
 from pyro_genmodels.distributions.expansion import expanded
 from pyro_genmodels.distributions.hidden_markov.chain import chain_of
-from pyro_genmodels.distributions.hidden_markov.log_space import at
 from pyro_genmodels.distributions.hidden_markov.partition import (
     expected_counts,
     log_filtered,
@@ -74,12 +73,12 @@ class HiddenMarkov(TorchDistribution):
     @integers_checked
     def __init__(
         self,
-        initial_logits: Float[Tensor, "*batch_initial K"],
-        transition_logits: Float[Tensor, "*batch_steps K K"],
+        initial_logits: Tensor,
+        transition_logits: Tensor,
         emissions: Distribution | Components,
         *,
         duration: int,
-        mask: Bool[Tensor, "*batch_mask T"] | None = None,
+        mask: Tensor | None = None,
         time_varying_transitions: bool = False,
         time_varying_emissions: bool = False,
         validate_args: bool | None = None,
@@ -202,7 +201,9 @@ class HiddenMarkov(TorchDistribution):
         for name in ("time_varying_transitions", "time_varying_emissions"):
             check(not getattr(self, name), name, "be False, to forecast", True)
         last = self.filter(value)[..., -1, :]
-        following = (last.unsqueeze(-2) @ self.transition_logits.detach().exp().to(last)).squeeze(-2)
+        following = (last.unsqueeze(-2) @ self.transition_logits.detach().exp().to(last)).squeeze(
+            -2
+        )
         return HiddenMarkov(
             following.log(),
             self.transition_logits,
@@ -216,9 +217,9 @@ class HiddenMarkov(TorchDistribution):
         """Draw sequences: the states first, then one emission for each frame."""
         draws, shape = torch.Size(sample_shape), self._extended_shape(torch.Size(sample_shape))
         batch = shape[: len(shape) - len(self.event_shape)]
-        blank = self.initial_logits.new_zeros(*self.batch_shape, self.duration, 1)
+        sizes = (*self.batch_shape, self.duration, self.num_states)
+        blank = self.initial_logits.new_zeros(()).expand(sizes)
         factors = self.initial_logits, self.transition_logits
-        blank = blank.expand(*blank.shape[:-1], self.num_states)
         chain = chain_of(*factors, blank, self.time_varying_transitions)
         states = draw_chain(chain.initial, chain.transitions, draws.numel(), self.duration)
         states = states.reshape(*batch, self.duration)
@@ -267,7 +268,10 @@ class HiddenMarkov(TorchDistribution):
             return torch.as_tensor(lower, device=like.device).amin().to(like)
         try:
             return transform_to(support)(like.new_zeros(like.shape))
-        except (NotImplementedError, RuntimeError):  # of parts that have no such map, or bounds each
+        except (
+            NotImplementedError,
+            RuntimeError,
+        ):  # of parts that have no such map, or bounds each
             return like.new_zeros(())
 
     def _check_event(self, value: Tensor) -> None:
