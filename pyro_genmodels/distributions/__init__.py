@@ -28,7 +28,6 @@ from pyro_genmodels.distributions.discretized_logistic import DiscretizedLogisti
 from pyro_genmodels.distributions.discretized_logistic_mixture import DiscretizedLogisticMixture
 from pyro_genmodels.distributions.gaussian import DiagonalNormal, StandardNormal, WhitenedNormal
 from pyro_genmodels.distributions.gaussian import inverse_triangular as inverse_triangular
-from pyro_genmodels.distributions.gaussian import DiagonalNormal, StandardNormal
 from pyro_genmodels.distributions.hidden_markov import HiddenMarkov
 from pyro_genmodels.distributions.hidden_markov import draw_paths as draw_paths
 from pyro_genmodels.distributions.hidden_markov import expected_counts as expected_counts

@@ -228,7 +228,7 @@ def test_a_forecast_of_what_varies_is_refused() -> None:
     series = distributions.HiddenMarkov(
         torch.zeros(3), steps, noise, duration=5, time_varying_transitions=True
     )
-    with pytest.raises(ValueError, match="^`time_varying_transitions` must be False, to forecast"):
+    with pytest.raises(ValueError, match=r"^`time_varying_transitions` must be False, to forecast"):
         series.forecast(torch.zeros(5), 2)
 
 
@@ -271,7 +271,7 @@ def test_masks_of_levels_and_lengths() -> None:
     ).log_prob(whole[:2])
     torch.testing.assert_close(nats[0], short)
     assert series.sample((4,)).shape == (4, 2, 5)
-    with pytest.raises(ValueError, match="^`value` must"):
+    with pytest.raises(ValueError, match=r"^`value` must"):
         series.log_prob(torch.stack([whole, x]))
 
 
@@ -351,7 +351,7 @@ def test_mistakes_are_named(change: dict[str, object], message: str) -> None:
 
 def test_values_whose_batch_does_not_fit_are_named() -> None:
     series = normal_series(validate_args=True).expand((3,))
-    with pytest.raises(ValueError, match="^`value` must broadcast with batch shape"):
+    with pytest.raises(ValueError, match=r"^`value` must broadcast with batch shape"):
         series.log_prob(torch.zeros(2, 5))
 
 

@@ -13,7 +13,7 @@ from pyro_genmodels.distributions.hidden_markov.scan import all_products
 
 
 def log_sum(x: Tensor, dim: int) -> Tensor:
-    """Return ``logsumexp`` whose gradients, of any order, are zero and not NaN at minus infinity."""
+    """Return ``logsumexp`` whose gradients, of any order, are zero, not NaN, at minus infinity."""
     largest = x.detach().amax(dim, keepdim=True)
     largest = torch.where(largest == -torch.inf, torch.zeros_like(largest), largest)
     total = (x - largest).exp().sum(dim)
@@ -70,7 +70,7 @@ def log_posterior(
     *,
     scan: bool = False,
 ) -> tuple[Float[Tensor, "T N K"], list[Float[Tensor, "N K K"]]]:
-    """Return the probabilities of each state, and of each pair of successive ones, given the frames.
+    """Return the probabilities of each state and each pair of successive ones, given the frames.
 
     They are zero for frames that are impossible, and differentiable.
     """
