@@ -80,6 +80,8 @@ def _unfit(model: Any) -> set[str]:
 
 def gives_distribution(model: models.GenerativeModel) -> bool:
     """Whether the model's distribution over data has a closed form."""
+    if isinstance(model, models.MixtureModel):
+        return not (model.is_dequantized or model.observed_labels)
     return model.bound_kind == "exact" or isinstance(model, models.FactorAnalysis)
 
 

@@ -409,12 +409,17 @@ def test_exact_distribution(law: str, make: Callable[[], Case]) -> None:
 @law_on(EXACT, "check_distribution", "check_sampler")
 def test_distribution_of_a_model(law: str, make: Callable[[], Case]) -> None:
     case = prepared(make)
-    if hasattr(case.part, "net"):
-        cases.vivid(case.part.net)
+    if hasattr(made_of(case.part), "net"):
+        cases.vivid(made_of(case.part).net)
     options = {"num_samples": 2000} if law == "check_sampler" else {}
     with torch.no_grad():  # what hangs on parameters cannot be copied
         distribution = case.part.distribution(case.context)
     run(law, distribution, **options)
+
+
+def made_of(model: Any) -> Any:
+    """The model, or what a mixture is made of."""
+    return made_of(model.conditional) if hasattr(model, "conditional") else model
 
 
 def with_holes(case: Case, batch: int) -> tuple[Tensor, Tensor | None]:

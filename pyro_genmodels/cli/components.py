@@ -30,6 +30,7 @@ from pyro_genmodels._configuration import (
     with_groups,
 )
 from pyro_genmodels.cli.groups import group_fields, public_name
+from pyro_genmodels.cli.names import model_makers
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,7 @@ def build_components(value: Any, facts: Mapping[str, Any], allow: Collection[str
     if isinstance(value, Description):
         value = value.data
     if isinstance(value, Mapping) and "class" in value:
-        name = public_name(str(value["class"]))
-        make = _configuration.resolve(name, allow=allow)
+        make = _maker(str(value["class"]), allow)
         arguments = _with_whole_groups(make, dict(value.get("arguments") or {}))
         taken = inspect.signature(make).parameters
         missing = {k: v for k, v in facts.items() if k in taken and k not in arguments}
@@ -114,6 +114,14 @@ def build_components(value: Any, facts: Mapping[str, Any], allow: Collection[str
     if isinstance(value, list | tuple):
         return [build_components(v, facts, allow) for v in value]
     return value
+
+
+def _maker(name: str, allow: Collection[str]) -> Any:
+    """Return what makes a part: a class, or a function of the models that builds one."""
+    builder = model_makers().get(name.removeprefix("models."))
+    if builder is not None and not inspect.isclass(builder):
+        return builder
+    return _configuration.resolve(public_name(name), allow=allow)
 
 
 def _with_whole_groups(make: Any, arguments: dict[str, Any]) -> dict[str, Any]:

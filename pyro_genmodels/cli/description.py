@@ -76,7 +76,8 @@ def print_source(source: DataSource) -> None:
         values.add(x)
         dtype, looked_at = x.dtype, looked_at + len(x)
         if source.num_classes is not None:
-            counts = torch.bincount(labels, minlength=source.num_classes)
+            known = labels[labels >= 0]
+            counts = torch.bincount(known, minlength=source.num_classes)
             classes = classes + counts if len(classes) else counts
     levels = "continuous" if source.num_levels is None else f"{source.num_levels} levels"
     _line("data", source.summary)

@@ -61,6 +61,8 @@ def write_samples(arguments: argparse.Namespace) -> int:
             if model.num_classes is not None:
                 in_turn = torch.arange(len(samples)) % model.num_classes
                 labels = in_turn if context is None else model.context_parts(context)[0]
+            elif label is not None:  # a component
+                labels = context
         else:
             samples = _completed(model, arguments, label, options, prompt)
     if own_form is not None:
@@ -71,7 +73,7 @@ def write_samples(arguments: argparse.Namespace) -> int:
         training.draw_picture(samples, model, source, out, title=title, labels=labels)
     else:
         write_data(_plain(samples, model, out), model.num_levels, out, known.columns)
-    if label is not None and known.classes:
+    if label is not None and known.classes and model.num_classes is not None:
         print(f"label {known.classes[label]}")
     elif known.classes and labels is not None and arguments.labels is None:
         print(f"labels in turn: {listed(known.classes, most=10)}")
@@ -203,10 +205,11 @@ def _label(model: Any, arguments: argparse.Namespace, classes: list[str] | None)
     Raises:
         ValueError: If there is none.
     """
-    given, number = arguments.label, model.num_classes
+    given, number = arguments.label, model.num_classes or model.num_components
     if given is None:
         return None
     check(number is not None, "label", "be left out, the model has no classes", given)
+    classes = None if model.num_classes is None else classes
     if classes and given in classes:
         return classes.index(given)
     named = f", or one of {listed(classes, most=10)}" if classes else ""

@@ -87,7 +87,9 @@ class Plan(Stage):
     def build_model(self) -> GenerativeModel:
         """Make the model, its initial weights from the settings' seed."""
         pyro.set_rng_seed(self.settings["seed"])
-        facts = training.facts_of(self.source)
+        # Parts of a model of the data's labels take them too.
+        by_labels = bool(self.model.get("observed_labels"))
+        facts = training.facts_of(self.source, conditional=by_labels)
         arguments = {k: build_components(v, facts, self.allow) for k, v in self.model.items()}
         return self.maker(**with_groups(self.maker, arguments))
 
@@ -145,7 +147,10 @@ def make_plan(arguments: argparse.Namespace, words: list[str], config: dict[str,
         data = _located(arguments.run_folder, data_makers()[source_name], data)
     source, data = make_source(source_name, of_data, data)
     with usage():
-        parser = _model_parser(name, training.facts_of(source, conditional=arguments.conditional))
+        facts = training.facts_of(source, conditional=arguments.conditional)
+        if arguments.conditional and source.num_classes is not None:
+            facts["observed_labels"] = True  # of a mixture, whose components they are
+        parser = _model_parser(name, facts)
         others = [word for word in words if not word.startswith("--data.")]
         parsed = parse(parser, others, rest)
     model = parsed.pop("model", {})

@@ -34,6 +34,10 @@ from pyro_genmodels.distributions.hidden_markov import expected_counts as expect
 from pyro_genmodels.distributions.hidden_markov import log_partition as log_partition
 from pyro_genmodels.distributions.hidden_markov import most_probable_path as most_probable_path
 from pyro_genmodels.distributions.hidden_markov import posterior_marginals as posterior_marginals
+from pyro_genmodels.distributions.mixture import ComponentOf as ComponentOf
+from pyro_genmodels.distributions.mixture import Mixture
+from pyro_genmodels.distributions.mixture import posterior_of as posterior_of
+from pyro_genmodels.distributions.mixture import summed_out as summed_out
 from pyro_genmodels.distributions.negative_binomial import (
     NegativeBinomial,
     ZeroInflatedNegativeBinomial,
@@ -60,6 +64,7 @@ __all__ = [
     "GatedPixelCNN",
     "HiddenMarkov",
     "HierarchicalVQPrior",
+    "Mixture",
     "MultiScalePixelRNN",
     "NGram",
     "NegativeBinomial",

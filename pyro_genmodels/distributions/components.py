@@ -54,6 +54,16 @@ class Components(ABC):
                 components or one that it broadcasts to.
         """
 
+    @property
+    def mean(self) -> Float[Tensor, "*batch_K_event"]:
+        """The mean of each component, ``(*batch, K, *event)``."""
+        raise NotImplementedError(f"{type(self).__name__} has no means in closed form")
+
+    @property
+    def variance(self) -> Float[Tensor, "*batch_K_event"]:
+        """The variance of each component's elements, ``(*batch, K, *event)``."""
+        raise NotImplementedError(f"{type(self).__name__} has no variances in closed form")
+
 
 class BatchedComponents(Components):
     """Components that are the last batch dimension of a distribution.
@@ -75,8 +85,20 @@ class BatchedComponents(Components):
         shape = distribution.batch_shape
         check(len(shape) > 0, "distribution", "have a batch dimension of components", tuple(shape))
         law: Any = distribution
-        super().__init__(shape[-1], shape[:-1], law.event_shape, law.support)
+        super().__init__(shape[-1], shape[:-1], law.event_shape, _of_any(law.support))
         self.distribution = law
+
+    @property
+    def mean(self) -> Float[Tensor, "*batch_K_event"]:
+        """The mean of each component."""
+        mean: Tensor = self.distribution.mean
+        return mean
+
+    @property
+    def variance(self) -> Float[Tensor, "*batch_K_event"]:
+        """The variance of each component's elements."""
+        variance: Tensor = self.distribution.variance
+        return variance
 
     def log_probs(self, value: Num[Tensor, "*batch_event"]) -> Float[Tensor, "*batch K"]:
         """Return the log-probability under each component."""
@@ -98,3 +120,26 @@ def as_components(distributions: Distribution | Components) -> Components:
     if isinstance(distributions, Components):
         return distributions
     return BatchedComponents(distributions)
+
+
+def _of_any(support: Any) -> constraints.Constraint:
+    """Return what the components' support asks of data, which lack their batch dimension."""
+    part = support
+    while isinstance(part, constraints.independent):
+        part = part.base_constraint
+    differs = any(isinstance(v, torch.Tensor) and v.dim() > 0 for v in vars(part).values())
+    return _EachComponent(support) if differs else support
+
+
+class _EachComponent(constraints.Constraint):
+    """Values that every component takes, by a constraint with one bound for each of them."""
+
+    def __init__(self, base_constraint: Any) -> None:
+        self.base_constraint = base_constraint
+        self.is_discrete, self.event_dim = base_constraint.is_discrete, base_constraint.event_dim
+        super().__init__()
+
+    def check(self, value: Tensor) -> Tensor:
+        """Return which data points fit all components."""
+        fits: Tensor = self.base_constraint.check(value.unsqueeze(-1 - self.event_dim))
+        return fits.all(-1)

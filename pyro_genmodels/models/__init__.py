@@ -41,6 +41,8 @@ from pyro_genmodels.models.diffusion.samplers.dpm_solver import DPMSolver
 from pyro_genmodels.models.diffusion.samplers.guidance import ClassifierGuidance
 from pyro_genmodels.models.diffusion.samplers.heun import Heun
 from pyro_genmodels.models.diffusion.samplers.pndm import PNDM
+from pyro_genmodels.models.em.priors import GaussianPriors
+from pyro_genmodels.models.em.result import EMResult
 from pyro_genmodels.models.flows.builders import glow, maf, nice, realnvp, spline_flow
 from pyro_genmodels.models.flows.flow_model import FlowModel
 from pyro_genmodels.models.gaussian.factor_analysis import FactorAnalysis
@@ -59,7 +61,13 @@ from pyro_genmodels.models.likelihoods.elementwise import (
     Likelihood,
 )
 from pyro_genmodels.models.likelihoods.logistic_mixture import LogisticMixtureLikelihood
+from pyro_genmodels.models.mixtures.builders import (
+    bernoulli_mixture,
+    categorical_mixture,
+    gaussian_mixture,
+)
 from pyro_genmodels.models.mixtures.categorical_model import CategoricalModel
+from pyro_genmodels.models.mixtures.mixture_model import MixtureModel
 from pyro_genmodels.models.nvae.nvae import NVAE
 from pyro_genmodels.models.nvae.objective import NVAEObjective
 from pyro_genmodels.models.published.lookup import preset, presets
@@ -74,7 +82,14 @@ from pyro_genmodels.models.vae.delta_vae import DeltaVAE, RateCommitment
 from pyro_genmodels.models.vae.network import VAENetwork
 from pyro_genmodels.models.vae.objectives import KLObjective
 from pyro_genmodels.models.vae.posteriors import GaussianPosterior
-from pyro_genmodels.models.vae.priors import AR1Prior, FlowPrior, LatentPrior, VampPrior
+from pyro_genmodels.models.vae.priors import (
+    AR1Prior,
+    FlowPrior,
+    LatentPrior,
+    MixturePrior,
+    ModelPrior,
+    VampPrior,
+)
 from pyro_genmodels.models.vae.semi_supervised import SemiSupervisedVAE
 from pyro_genmodels.models.vae.vae import VAE
 from pyro_genmodels.models.vqvae.base import VectorQuantizedModel
@@ -121,6 +136,7 @@ __all__ = [
     "DiffusionObjective",
     "DiscretizedLogisticLikelihood",
     "ELBOLoss",
+    "EMResult",
     "ExactScoreMatching",
     "FactorAnalysis",
     "FlowModel",
@@ -128,6 +144,7 @@ __all__ = [
     "GaussianLikelihood",
     "GaussianModel",
     "GaussianPosterior",
+    "GaussianPriors",
     "GenerativeModel",
     "Heun",
     "KLObjective",
@@ -137,6 +154,9 @@ __all__ = [
     "LevelEncoding",
     "Likelihood",
     "LogisticMixtureLikelihood",
+    "MixtureModel",
+    "MixturePrior",
+    "ModelPrior",
     "NVAENetwork",
     "NVAEObjective",
     "NegativeBinomialLikelihood",
@@ -158,11 +178,14 @@ __all__ = [
     "VectorQuantizedModel",
     "WaveNetSizes",
     "ZeroInflatedNegativeBinomialLikelihood",
+    "bernoulli_mixture",
     "bit_diffusion",
+    "categorical_mixture",
     "char_rnn",
     "ddpm",
     "diagonal_bilstm",
     "gated_pixelcnn",
+    "gaussian_mixture",
     "glow",
     "improved_ddpm",
     "learned_priors",

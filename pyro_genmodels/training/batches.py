@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from pyro_genmodels._checks import check, check_levels, check_trailing
+from pyro_genmodels._modules import first_tensor
+from pyro_genmodels._progress import tracked
 from pyro_genmodels.data import DataSource
 from pyro_genmodels.models import Columns, GenerativeModel, NegativeBinomialLikelihood
 from pyro_genmodels.nets.layers import check_context, check_finite_context
@@ -165,8 +167,24 @@ def check_dataset(dataset: Any, model: GenerativeModel) -> None:
     check(parts, "data", "have items (x,) or (x, context) of tensors", type(item).__name__)
     tensors = in_memory(dataset)
     check_data(*split(tensors if tensors is not None else item, model), model)
+    # Of a label beside features, `check_data` has looked at both.
     if tensors is not None and model.num_classes is not None and not model.takes_pairs:
-        check_levels("labels", tensors[1], model.num_classes)
+        known = tensors[1]
+        if model.takes_unknown_labels:
+            known = known[known != -1]
+        if known.numel():
+            check_levels("labels", known, model.num_classes)
+
+
+def whole(dataset: Any, model: GenerativeModel) -> tuple[Tensor, Tensor | None]:
+    """Return all data and contexts of a data set, on the model's device."""
+    device = first_tensor(model).device
+    tensors: Any = getattr(dataset, "tensors", None)
+    if tensors is None:
+        parts = list(tracked(DataLoader(dataset, batch_size=256), "reading"))
+        tensors = [torch.cat(column) for column in zip(*parts, strict=True)]
+    x, context = split(tensors, model)
+    return x.to(device), None if context is None else context.to(device)
 
 
 class _Facts(UserDict[str, Any]):

@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from pyro_genmodels._checks import check, check_choice, check_positive, integers_checked
-from pyro_genmodels._modules import evaluating, first_tensor
+from pyro_genmodels._modules import evaluating
 from pyro_genmodels._progress import progress_shown, tracked
 from pyro_genmodels.data import DataSource
 from pyro_genmodels.metrics import (
@@ -22,7 +21,7 @@ from pyro_genmodels.metrics import (
     paired_gap,
 )
 from pyro_genmodels.models import GenerativeModel
-from pyro_genmodels.training.batches import check_dataset, check_source, split
+from pyro_genmodels.training.batches import check_dataset, check_source, whole
 from pyro_genmodels.training.random import seeded
 
 
@@ -122,7 +121,7 @@ def evaluate(
     dataset: Any = source.splits[split]
     check_dataset(dataset, model)
     with progress_shown(progress):
-        x, context = _whole(dataset, model)
+        x, context = whole(dataset, model)
     particles = model.default_particles if num_particles is None else num_particles
     size = model.default_chunk_size if chunk_size is None else chunk_size
     kind = model.bound_kind
@@ -190,13 +189,3 @@ def _report(
     with torch.no_grad(), evaluating(model):
         parts = [model.report(*chunk) for chunk in tracked(chunks, "evaluating", len(contexts))]
     return {name: Estimate.of(torch.cat([part[name] for part in parts])) for name in parts[0]}
-
-
-def _whole(dataset: Any, model: GenerativeModel) -> tuple[Tensor, Tensor | None]:
-    device = first_tensor(model).device
-    tensors: Any = getattr(dataset, "tensors", None)
-    if tensors is None:
-        parts = list(tracked(DataLoader(dataset, batch_size=256), "reading"))
-        tensors = [torch.cat(column) for column in zip(*parts, strict=True)]
-    x, context = split(tensors, model)
-    return x.to(device), None if context is None else context.to(device)

@@ -8,10 +8,11 @@ import shutil
 import signal
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pyro
@@ -21,7 +22,7 @@ from pyro_genmodels._modules import begin_training
 from pyro_genmodels._progress import progress_shown
 from pyro_genmodels.data import DataSource
 from pyro_genmodels.models import GenerativeModel
-from pyro_genmodels.training.batches import check_dataset, check_source, in_memory
+from pyro_genmodels.training.batches import check_dataset, check_source, in_memory, whole
 from pyro_genmodels.training.checkpoint import (
     BEST,
     COMPLETE,
@@ -45,6 +46,21 @@ if TYPE_CHECKING:
     from pyro_genmodels.training.engine.training_module import TrainingModule
 
 
+# One epoch at a rate that moves nothing, after expectation-maximisation: it validates the fit, and
+# writes all that a run has.
+_AFTER_EM: Mapping[str, Any] = MappingProxyType(
+    {
+        "max_epochs": 1,
+        "learning_rate": 1e-12,
+        "final_learning_rate": None,
+        "schedule": "constant",
+        "warmup_steps": 0,
+        "weight_decay": 0.0,
+        "ema_decay": None,
+    }
+)
+
+
 def fit(
     model: GenerativeModel,
     source: DataSource,
@@ -62,6 +78,9 @@ def fit(
     ``samples.png``, ``curves.png`` and TensorBoard's logs. The last checkpoint is written after
     each epoch; a run that was killed at any moment and resumed ends with the same parameters, bit
     for bit, as one that was not (same settings, CPU).
+
+    A model that ``fit_em`` fits, such as a mixture of Gaussians, is fitted by that, unless
+    ``em_starts=0``; one epoch then validates it and writes the run's files.
 
     What is frozen stays as it is: parameters with ``requires_grad=False``, and the buffers of parts
     in eval mode of a model in training mode. A model in eval mode is put in training mode, but for
@@ -107,8 +126,22 @@ def fit(
         # The scale is settled: by the data, by the run to resume, or by the caller.
         model.standardization.awaits_batch = False
         folder = prepare_run(run, resume=resume, overwrite=overwrite)
+        model.expect_examples(len(source.train))  # type: ignore[arg-type]
+        if _uses_em(model, chosen) and not resumes:
+            _fit_by_em(model, source, chosen)
         journal = Journal(folder, other_data=changed)
         return _train(model, source, journal, chosen, callbacks, last if resumes else None)
+
+
+def _uses_em(model: GenerativeModel, settings: TrainingSettings) -> bool:
+    return model.fits_by_em and settings.em_starts > 0
+
+
+def _fit_by_em(model: Any, source: DataSource, settings: TrainingSettings) -> None:
+    x, labels = whole(source.train, model)
+    result = model.fit_em(x, labels=labels, num_starts=settings.em_starts, seed=settings.seed)
+    if settings.progress and not is_helper():
+        print(f"expectation-maximisation: {result}")
 
 
 @contextmanager
@@ -148,6 +181,8 @@ def check_run(
         ImportError: If the ``train`` extra is not installed.
     """
     chosen = settings_for(model, **settings)
+    if _uses_em(model, chosen):
+        chosen = replace(chosen, **_AFTER_EM)
     make_loss(model, chosen)
     for module in ("lightning.pytorch", "matplotlib.figure"):
         require(module, extra="train")

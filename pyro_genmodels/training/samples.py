@@ -49,7 +49,7 @@ def draw_samples(
     Raises:
         ValueError: If the model needs a context that is no label, and none is given.
     """
-    if model.context_event_dim is None:
+    if model.context_event_dim is None and context is None:
         sizes = [len(part) for part in torch.empty(num_samples).split(chunk)]
         return torch.cat([model.sample(size, **options) for size in tracked(sizes, "sampling")])
     given = model.joined_context(context)
@@ -79,12 +79,17 @@ def save_picture(
     """
     if settings.num_samples:
         context = _features(model, source, settings.num_samples)
+        shown = model.num_classes
+        if len(model.event_shape) == 3 and model.context_event_dim is None:
+            shown = model.num_components  # of vectors the mixture is drawn, beside the data
+        if shown is not None and context is None:
+            context = _in_turn(model, settings.num_samples, shown)
         options = model.preview_options if is_preview else {}
         with seeded(settings.seed):
             samples = draw_samples(model, settings.num_samples, context, **options)
         title, labels = picture_title(model, source, epoch=epoch, **options), None
-        if model.num_classes is not None:
-            labels = torch.arange(len(samples)) % model.num_classes
+        if shown is not None:
+            labels = torch.arange(len(samples)) % shown
         draw_picture(samples, model, source, folder / "samples.png", title=title, labels=labels)
 
 
@@ -116,13 +121,16 @@ def draw_picture(
         places = torch.linspace(0, len(validation) - 1, min(len(samples), len(validation)))
         options["data"] = torch.stack([validation[int(i)][0] for i in places])
         options["features"] = source.columns
-    elif samples.dim() > 2 and labels is not None and model.num_classes is not None:
-        known = None if source is None else source.classes
-        names = known or [str(i) for i in range(model.num_classes)]
+    elif samples.dim() > 2 and labels is not None:
+        number = model.num_classes or model.num_components or 1
+        names = None
+        if source is not None and model.num_classes is not None:
+            names = source.classes
+        names = names or [str(index) for index in range(number)]
         options["classes"] = [names[i] for i in labels.tolist()]
-        in_turn = torch.equal(labels.cpu(), torch.arange(len(labels)) % model.num_classes)
-        if in_turn and model.num_classes <= _MOST_COLUMNS:
-            options["columns"] = model.num_classes
+        in_turn = torch.equal(labels.cpu(), torch.arange(len(labels)) % number)
+        if in_turn and number <= _MOST_COLUMNS:
+            options["columns"] = number
     plotting.save_samples(samples, model.num_levels, path, **options)
 
 
@@ -225,6 +233,9 @@ def _features(model: GenerativeModel, source: DataSource, number: int) -> Tensor
 
 def _contexts(model: GenerativeModel, num_samples: int) -> Tensor:
     rule = "be given to draw from a model conditioned on features"
-    check(model.num_classes is not None and not model.takes_pairs, "context", rule, None)
-    device = first_tensor(model).device
-    return torch.arange(num_samples, device=device) % (model.num_classes or 1)
+    check(model.num_classes is not None, "context", rule, None)
+    return _in_turn(model, num_samples, model.num_classes or 1)
+
+
+def _in_turn(model: GenerativeModel, num_samples: int, number: int) -> Tensor:
+    return torch.arange(num_samples, device=first_tensor(model).device) % number

@@ -35,6 +35,10 @@ class TrainingSettings:
             with the doubly reparameterized gradient. Validation is by the bound that is trained.
         num_particles: Draws from the guide for each example.
         learning_rate: Step size of the optimizer, at its peak.
+        em_starts: Starts of expectation-maximisation, of a model that it fits
+            (:attr:`GenerativeModel.fits_by_em <pyro_genmodels.models.GenerativeModel.fits_by_em>`),
+            in the place of training by gradients; 0 trains such a model by gradients, as all others
+            are.
         optimizer: Rule that updates the parameters.
         standardize: Set the shift and scale of continuous data by the training data, so that
             networks see data of mean zero and deviation one; see :meth:`GenerativeModel.standardize
@@ -76,6 +80,7 @@ class TrainingSettings:
     learning_rate: float = 1e-3
     objective: Literal["elbo", "iwae", "dreg"] = "elbo"
     num_particles: int = 1
+    em_starts: int = 5
     optimizer: Literal["adam", "adamw", "adamax", "rmsprop", "sgd"] = "adam"
     standardize: bool = True
     weight_decay: float = 0.0
@@ -111,7 +116,7 @@ class TrainingSettings:
         given = {name: value for name, value in vars(self).items() if value is not None}
         names = (*_POSITIVE, *_POSITIVE_IF_GIVEN)
         check_positive(**{name: given[name] for name in names if name in given})
-        for name in ("weight_decay", "warmup_steps", "num_workers", "num_samples"):
+        for name in ("weight_decay", "em_starts", "warmup_steps", "num_workers", "num_samples"):
             check(given[name] >= 0, name, "be at least 0", given[name])
         # 2**31: the seed of an epoch's order is the seed and the epoch side by side in 63 bits.
         check(0 <= self.seed < 2**31, "seed", "be from 0 to 2**31 - 1", self.seed)

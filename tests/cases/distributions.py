@@ -76,6 +76,12 @@ DISTRIBUTIONS: Cases = {
         distributions.CharRNN(char_rnn(3, context_shape=(2, 3)), features(2, 3))
     ),
     "ClosedUniform": lambda: Case(distributions.ClosedUniform(features(3) - 2, features(3))),
+    "Mixture": lambda: Case(
+        distributions.Mixture(features(3), dist.Normal(features(3), features(3).exp()))
+    ),
+    "Mixture/levels": lambda: Case(
+        distributions.Mixture(features(3), dist.Categorical(logits=features(3, 4)))
+    ),
     "AR1Normal": lambda: Case(
         distributions.AR1Normal(torch.zeros((), dtype=torch.float64), 6, 0.8, num_steps=3)
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from pyro.distributions.transforms import (
     affine_autoregressive,
     conditional_affine_autoregressive,
@@ -67,6 +68,12 @@ def diffusion(*shape: int, num_levels: int | None = 3, **options: Any) -> models
         options = {"schedule": nets.LinearLogSNR(-1.0, 2.0), **options}
     options = {"num_steps": 3, "network": network, **options}
     return models.DiffusionModel(shape, num_levels=num_levels, **options)
+
+
+def mixture(num_labels: int = 3, **options: Any) -> models.MixtureModel:
+    """A small mixture of autoregressive models of three binary elements."""
+    parts = made(3, num_levels=2, num_classes=num_labels)
+    return models.MixtureModel(models.AutoregressiveModel(parts), **options)
 
 
 MODELS: Cases = {
@@ -230,6 +237,31 @@ MODELS: Cases = {
         ),
         context=LABELS,
     ),
+    "MixtureModel": lambda: Case(mixture()),
+    "MixtureModel/chunks": lambda: Case(mixture(chunk_size=2)),
+    "MixtureModel/classes": lambda: Case(mixture(6, num_groups=3), context=LABELS),
+    "MixtureModel/continuous": lambda: Case(
+        models.MixtureModel(
+            models.FlowModel((3,), conditional_real_nvp(3, num_classes=2).part, num_classes=2)
+        )
+    ),
+    "MixtureModel/dequantized": lambda: Case(
+        models.MixtureModel(
+            models.FlowModel(
+                (3,),
+                conditional_real_nvp(3, num_classes=2, logit_margin=0.0).part,
+                num_levels=3,
+                num_classes=2,
+            )
+        )
+    ),
+    "MixtureModel/dirichlet": lambda: Case(mixture(weights="dirichlet")),
+    "MixtureModel/given": lambda: Case(mixture(weights=[0.2, 0.8, 0.0])),
+    "MixtureModel/labels": lambda: Case(mixture(observed_labels=True), context=LABELS),
+    "MixtureModel/nested": lambda: Case(models.MixtureModel(mixture(4, num_groups=2))),
+    "MixtureModel/some-labels": lambda: Case(
+        mixture(observed_labels=True), context=torch.tensor([-1, 2])
+    ),
     "GaussianModel": lambda: Case(models.GaussianModel((3,))),
     "GaussianModel/diagonal-image": lambda: Case(
         models.GaussianModel((1, 2, 2), covariance="diagonal")
@@ -391,6 +423,30 @@ MODELS: Cases = {
             latent_dim=2,
             network=models.VAENetwork(hidden=(6,)),
             prior=models.FlowPrior(transforms.affine_coupling(2, hidden=(5,), activation="tanh")),
+        )
+    ),
+    "VAE/mixture-prior": lambda: Case(
+        models.VAE(
+            (3,),
+            num_levels=2,
+            latent_dim=2,
+            network=models.VAENetwork(hidden=(6,)),
+            prior=models.MixturePrior(2, num_components=3),
+        )
+    ),
+    "VAE/model-prior": lambda: Case(
+        models.VAE(
+            (3,),
+            num_levels=2,
+            latent_dim=2,
+            network=models.VAENetwork(hidden=(6,)),
+            prior=models.ModelPrior(
+                models.MixtureModel(
+                    models.FlowModel(
+                        (2,), conditional_real_nvp(2, num_classes=3).part, num_classes=3
+                    )
+                )
+            ),
         )
     ),
     "VAE/vamp-prior": lambda: Case(
@@ -621,6 +677,7 @@ FEATURE_MODELS: Cases = {
         ),
         context=features(2),
     ),
+    "MixtureModel": lambda: Case(mixture(context_shape=(2,)), context=features(2)),
     "NVAE": lambda: Case(
         nvae(1, 2, 2, num_levels=2, context_shape=(2, 2, 2)), context=features(2, 2, 2)
     ),

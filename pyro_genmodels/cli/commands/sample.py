@@ -14,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data(parser)
     parser.add_argument("--num", type=int, default=64, help="number of samples (default: 64)")
     parser.add_argument(
-        "--label", metavar="CLASS", help="class to draw, by its name or number, if there are some"
+        "--label",
+        metavar="CLASS",
+        help="class to draw, by its name or number, if there are some; of a mixture the component",
     )
     parser.add_argument(
         "--labels",

@@ -46,7 +46,8 @@ class DataSource(Configured, Abstract):
         test: Data to report on.
         num_levels: The data are the integers ``0 .. num_levels - 1``, in any dtype; ``None`` for
             continuous data.
-        num_classes: Number of labels; ``None`` if items are ``(x,)``.
+        num_classes: Number of labels; ``None`` if items are ``(x,)``. A label is -1 where it is not
+            known, for models that take such ones, such as mixtures.
         classes: Names of the labels, in their order.
         columns: The elements of a vector by name and kind; none if they have no names.
         missing: Whether NaN stands for an element that was not observed; if not, it is an error.
@@ -239,5 +240,5 @@ def check_labels(split: str, labels: Tensor | None, num_classes: int | None) -> 
     if labels is not None and num_classes is not None:
         check(not labels.is_floating_point(), split, "have integer labels", labels.dtype)
         low, high = int(labels.min()), int(labels.max())
-        rule = f"have labels from 0 to {num_classes - 1}"
-        check(low >= 0 and high < num_classes, split, rule, f"labels from {low} to {high}")
+        rule = f"have -1, where unknown, or labels from 0 to {num_classes - 1}"
+        check(low >= -1 and high < num_classes, split, rule, f"labels from {low} to {high}")

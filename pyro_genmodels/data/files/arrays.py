@@ -136,8 +136,8 @@ def encoded_labels(
         codes[split] = to_tensor(array).long()
     if num_classes is None:
         low, high = min(map(torch.min, codes.values())), max(map(torch.max, codes.values()))
-        rule = f"be integers from 0 to at most {_MOST_LEVELS - 1}, or names of classes"
-        fits = int(low) >= 0 and int(high) < _MOST_LEVELS
+        rule = f"be -1, where unknown, or integers from 0 to at most {_MOST_LEVELS - 1}, or names"
+        fits = int(low) >= -1 and 0 <= int(high) < _MOST_LEVELS
         check(fits, "labels", rule, f"labels from {int(low)} to {int(high)}")
         num_classes = int(high) + 1 if classes is None else len(classes)
     return codes, num_classes, None if classes is None else list(classes)

@@ -256,8 +256,8 @@ class HiddenMarkov(TorchDistribution):
         if not self._moves_frames:
             return value
         frame = self.event_shape[1:]
-        batch = value.shape[: value.dim() - len(self.event_shape)]
-        batch = (1,) * (len(self.components.batch_shape) - len(batch)) + tuple(batch)
+        batch = tuple(value.shape[: value.dim() - len(self.event_shape)])
+        batch = (1,) * (len(self.components.batch_shape) - len(batch)) + batch
         return value.reshape(*batch, self.duration, *frame).movedim(len(batch), 0)
 
     def _inside(self, like: Tensor) -> Tensor:

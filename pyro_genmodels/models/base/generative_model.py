@@ -20,11 +20,12 @@ from pyro_genmodels._checks import (
     check,
     check_event_shape,
     check_not_traced,
+    check_positive,
     integers_checked,
 )
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._modules import evaluating, first_tensor
-from pyro_genmodels._typing import EventShape, Float, GivenContext, Num, Tensor
+from pyro_genmodels._typing import EventShape, Float, GivenContext, Int, Num, Tensor
 from pyro_genmodels.distributions import UniformDequantization, observed_part
 from pyro_genmodels.models.base.arguments import CheckedArguments
 from pyro_genmodels.models.base.kl import unit_kl
@@ -40,7 +41,12 @@ from pyro_genmodels.models.base.random_weights import (
 from pyro_genmodels.models.base.shared_pass import SharedPass, note_source
 from pyro_genmodels.models.base.standardization import Standardization, StandardizedModel
 from pyro_genmodels.nets import NoiseSchedule
-from pyro_genmodels.nets.layers import check_context, context_event_shape, join_context
+from pyro_genmodels.nets.layers import (
+    check_context,
+    checkpointed,
+    context_event_shape,
+    join_context,
+)
 
 
 class GenerativeModel(Configured, RegisteredModule, CheckedArguments, StandardizedModel, Abstract):
@@ -110,6 +116,9 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
     its entry of ``code_priors``.
     """
 
+    num_components: int | None = None
+    """Number of components of a mixture, each of which may be drawn by giving it as a label."""
+
     imputes: ClassVar[bool] = False
     """Whether :meth:`impute` draws from the exact conditional, without latent variables."""
 
@@ -174,6 +183,34 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
         with the importance-weighted bound next to it: ``"uniform-dequantisation"``.
         """
         return "importance-weighted" if self.has_latents else "exact"
+
+    @property
+    def takes_unknown_labels(self) -> bool:
+        """Whether a label may be -1, unknown."""
+        return False
+
+    @property
+    def is_dequantized(self) -> bool:
+        """Whether data are levels, to which values of a continuous density were rounded down.
+
+        Then the model has ``density(context)``, of these values, and ``dequantized(x)``, their
+        distribution given data, of which draws have a gradient. It does not see the context.
+        """
+        return False
+
+    @property
+    def fits_by_em(self) -> bool:
+        """Whether ``fit_em(x)`` fits the model by expectation-maximisation."""
+        return False
+
+    def expect_examples(self, num_examples: int) -> None:
+        """Take note of the size of the training set: minibatches share what counts once for all.
+
+        Nothing by default, in a model whose objective is a mean over examples.
+
+        Args:
+            num_examples: Number of training examples.
+        """
 
     def report(
         self, x: Num[Tensor, "*batch_event"], context: GivenContext = None
@@ -425,7 +462,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
             context: Features, in a model that takes them together with a label. Their batch shape
                 expands to the data's.
             chunk_size: Labels whose distributions are evaluated at once; all by default. Memory
-                grows with it.
+                grows with it, that of gradients too: each chunk is evaluated again for them.
 
         Raises:
             ValueError: If the model has no labels or no :meth:`distribution`, or ``x`` or
@@ -433,21 +470,49 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
         """
         name = type(self).__name__
         check(self.num_classes is not None, "model", "be conditional on labels", name)
-        classes = self.num_classes or 1
+        self._check_exact(not self.is_dequantized, f"{name} of levels")
         batch = x.shape[: x.dim() - len(self.event_shape)]
         rule = "be features exactly if the model takes them together with a label"
         check((context is None) == (self.context_shape is None), "context", rule, context)
         if context is not None:
             check_context(context, context_shape=self.context_shape)
             self.check_context_batch(context, tuple(batch))
-        labels = torch.arange(classes, device=x.device).reshape(-1, *[1] * len(batch))
-        scores = []
-        for part in labels.split(chunk_size or classes):
-            # Expanded, since not all transforms broadcast a context against data.
-            part = part.expand(-1, *batch)
-            given = part if context is None else join_context(part, context, self.context_event_dim)
-            scores.append(self.distribution(given).log_prob(x.expand(len(part), *x.shape)))
+        labels = torch.arange(self.num_classes or 1, device=x.device)
+        # Expanded, since not all transforms broadcast a context against data.
+        labels = labels.reshape(-1, *[1] * len(batch)).expand(-1, *batch)
+        return self.label_log_probs(x, labels, context, chunk_size=chunk_size)
+
+    def label_log_probs(
+        self,
+        x: Num[Tensor, "*batch_event"],
+        labels: Int[Tensor, "K *batch"],
+        context: Tensor | None = None,
+        *,
+        chunk_size: int | None = None,
+    ) -> Float[Tensor, "*batch K"]:
+        """Return the log-probability of data given each of several labels of their own.
+
+        Of a dequantised model ``x`` are dequantised values, and it is their density.
+
+        Args:
+            x: Data ``(*batch, *event)``.
+            labels: Labels of each data point, ``(K, *batch)``.
+            context: As for :meth:`class_log_probs`.
+            chunk_size: As for :meth:`class_log_probs`.
+        """
+        check_positive(chunk_size=len(labels) if chunk_size is None else chunk_size)
+        # In chunks to save memory, so that gradients must not keep what all of them computed.
+        chunked = chunk_size is not None and chunk_size < len(labels)
+        score = partial(checkpointed, self._scores) if chunked else self._scores
+        scores = [score(x, part, context) for part in labels.split(chunk_size or len(labels))]
         return torch.cat(scores).movedim(0, -1)
+
+    def _scores(self, x: Tensor, labels: Tensor, context: Tensor | None) -> Tensor:
+        given = labels if context is None else join_context(labels, context, self.context_event_dim)
+        model: Any = self
+        law = model.density(given) if self.is_dequantized else self.distribution(given)
+        scores: Tensor = law.log_prob(x.expand(len(labels), *x.shape))
+        return scores
 
     def em_family(self, x: Num[Tensor, "n *event"], **options: Any) -> Any:
         """Return the data and parameters that expectation-maximisation goes through.
@@ -467,10 +532,13 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
     def _check_exact(self, holds: bool, given: object) -> None:
         check(holds, "model", "have a distribution over data in closed form", given)
 
-    def _checked_exact(self, context: GivenContext) -> Tensor | None:
-        """Check what :meth:`distribution` is given, and that no weights are random."""
+    def _check_no_random_weights(self) -> None:
         weights = random_weights(self)
         self._check_exact(not weights, f"{type(self).__name__} with random weights {weights}")
+
+    def _checked_exact(self, context: GivenContext) -> Tensor | None:
+        """Check what :meth:`distribution` is given, and that no weights are random."""
+        self._check_no_random_weights()
         return self._checked(None, context)[1]
 
     @torch.no_grad()
@@ -830,8 +898,17 @@ class DensityModel(GenerativeModel, Abstract):
     def infer(self, x: Tensor, context: Tensor | None) -> None:
         """Dequantise: sample ``"v"`` among the values that round down to ``x``."""
         with self.latent_scale():
-            pyro.sample("v", self._dequantized(x))
+            pyro.sample("v", self.dequantized(x))
 
-    def _dequantized(self, x: Tensor) -> Any:
-        """Return the distribution of values that round down to ``x``."""
+    @property
+    def is_dequantized(self) -> bool:
+        """Whether data are discrete."""
+        return self.num_levels is not None
+
+    def dequantized(self, x: Tensor) -> Any:
+        """Return the distribution of the values that round down to data.
+
+        Args:
+            x: Levels ``(*batch, *event)``.
+        """
         return UniformDequantization(x).to_event(len(self.event_shape))

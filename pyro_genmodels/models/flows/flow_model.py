@@ -165,8 +165,13 @@ class FlowModel(DensityModel, DerivedBuffers):
         """The exact log-likelihood of continuous data, else the dequantisation's bound."""
         return f"{self.dequantization}-dequantisation" if self.has_latents else "exact"
 
-    def _dequantized(self, x: Tensor) -> Any:
-        return super()._dequantized(x) if self.dequantizer is None else self.dequantizer(x)
+    def dequantized(self, x: Tensor) -> Any:
+        """Return the distribution of the values that round down to data.
+
+        Args:
+            x: Levels ``(*batch, *event)``.
+        """
+        return super().dequantized(x) if self.dequantizer is None else self.dequantizer(x)
 
     def _noise(self, context: Tensor | None) -> TorchDistributionMixin:
         """Return the noise of each context's events, which not all transforms broadcast."""

@@ -12,7 +12,7 @@ from torch import nn
 from torch.distributions.transforms import ReshapeTransform
 
 from pyro_genmodels._checks import check, check_choice, check_positive, integers_checked
-from pyro_genmodels._typing import EventShape, Float, Num, ScaleName, Tensor
+from pyro_genmodels._typing import EventShape, Float, GivenContext, Num, ScaleName, Tensor
 from pyro_genmodels.distributions import (
     IndependentElements,
     ObservedPart,
@@ -115,7 +115,7 @@ class GaussianModel(DensityModel):
         kind = super().standardization_scale
         return "shared" if kind is not None and self.covariance == "spherical" else kind
 
-    def density(self, context: Tensor | None = None) -> Any:
+    def density(self, context: GivenContext = None) -> Any:
         """Return the Gaussian of data, or of dequantised data, in their units.
 
         Args:
@@ -125,8 +125,9 @@ class GaussianModel(DensityModel):
             ValueError: If the context does not fit.
         """
         self.remember_parameters()
-        check_context(context, num_classes=self.num_classes)
-        law = self._law(context)
+        labels = self._given(context)
+        check_context(labels, num_classes=self.num_classes)
+        law = self._law(labels)
         if self.num_levels is None:
             return self.standardization.in_data_units(law, self.dtype)
         return Rescaled(law, *self._units(), dtype=self.dtype)
@@ -296,25 +297,25 @@ class GaussianModel(DensityModel):
         """
         shift, scale = (t.flatten() for t in self._units())
         classes, size = self.loc.shape
-        means = self._given("means", means, (classes, size))
+        means = self._moment("means", means, (classes, size))
         if self.covariance in ("full", "tied"):
             own = () if self.covariance == "tied" else (classes,)
-            given = self._given("covariances", covariances, (*own, size, size))
+            given = self._moment("covariances", covariances, (*own, size, size))
             self._set_dense(given.reshape(-1, size, size) / (scale.unsqueeze(-1) * scale))
         elif self.covariance == "low_rank":
             check(len(covariances) == 2, "covariances", "be loadings and variances", "others")
             loading, noise = covariances
-            loading = self._given("covariances[0]", loading, tuple(self.loading.shape))
-            self._set_variances(self._given("covariances[1]", noise, (classes, size)), scale)
+            loading = self._moment("covariances[0]", loading, tuple(self.loading.shape))
+            self._set_variances(self._moment("covariances[1]", noise, (classes, size)), scale)
             self.loading.copy_(loading / scale.unsqueeze(-1))
         else:
             own = () if self.covariance == "spherical" else (size,)
-            given = self._given("covariances", covariances, (classes, *own))
+            given = self._moment("covariances", covariances, (classes, *own))
             self._set_variances(given.reshape(self.log_scale.shape), scale)
         self.loc.copy_((means - shift) / scale)
         self.standardization.take_as_fitted()
 
-    def _given(self, argument: str, value: Any, shape: tuple[int, ...]) -> Tensor:
+    def _moment(self, argument: str, value: Any, shape: tuple[int, ...]) -> Tensor:
         value = torch.as_tensor(value, dtype=torch.float64, device=self.loc.device)
         check(tuple(value.shape) == shape, argument, f"have shape {shape}", tuple(value.shape))
         wrong = int((~value.isfinite()).sum())
@@ -343,7 +344,7 @@ class GaussianModel(DensityModel):
         Args:
             x: Data ``(n, *event)``, NaN where an element is missing, if the model has ``missing``.
             **options: Of :class:`pyro_genmodels.models.em.GaussianFamily`: ``weights`` of the rows
-                and ``priors``.
+                and ``priors``, by default weak ones.
 
         Raises:
             ValueError: If data have levels, for which expectation-maximisation would need the
@@ -352,6 +353,9 @@ class GaussianModel(DensityModel):
         if self.num_levels is not None:
             return super().em_family(x, **options)
         from pyro_genmodels.models.em.gaussian_family import GaussianFamily
+        from pyro_genmodels.models.em.priors import GaussianPriors
+
+        options = {"priors": GaussianPriors(), **options}
 
         rows = self._checked_data(x).flatten(1).double()
         return GaussianFamily(

@@ -11,13 +11,16 @@ import torch
 from torch import nn
 
 from pyro_genmodels._checks import check, integers_checked
-from pyro_genmodels._typing import EventShape, Float, Num, Tensor
+from pyro_genmodels._typing import EventShape, Float, GivenContext, Num, Tensor
 from pyro_genmodels.distributions import IndependentElements, ObservedPart
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.models.likelihoods.elementwise import Levels
 from pyro_genmodels.nets.layers import check_context
 
 _AT_ONCE = 2**22  # looked-up log-probabilities that are held together
+
+
+_CONCENTRATION = 1.1  # a tenth of an example of each level
 
 
 class CategoricalModel(GenerativeModel):
@@ -67,7 +70,7 @@ class CategoricalModel(GenerativeModel):
         shape = classes, self.event_shape.numel(), num_levels
         self.logits = nn.Parameter(torch.zeros(shape) if classes == 1 else 0.3 * torch.randn(shape))
 
-    def distribution(self, context: Tensor | None = None) -> Any:
+    def distribution(self, context: GivenContext = None) -> Any:
         """Return the distribution over data: independent elements.
 
         Args:
@@ -178,6 +181,9 @@ class CategoricalModel(GenerativeModel):
         """
         from pyro_genmodels.models.em.categorical_family import CategoricalFamily
 
+        # Not 1: a level that a component has not seen would have probability zero.
+        concentration = options.pop("priors", _CONCENTRATION)
+        options = {"concentration": concentration or 1.0, **options}
         return CategoricalFamily(
             self._checked_data(x).flatten(1).double(),
             self.num_levels,

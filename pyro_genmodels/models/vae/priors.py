@@ -23,6 +23,8 @@ from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import EventShape, Num, Tensor
 from pyro_genmodels.distributions.ar1 import AR1Normal
 from pyro_genmodels.distributions.gaussian import StandardNormal
+from pyro_genmodels.distributions.mixture import Mixture
+from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.nets.layers import set_values
 from pyro_genmodels.transforms.interop import FlowDensity, as_list, forget, modules
 
@@ -171,6 +173,82 @@ class VampPrior(LatentPrior):
         logits = torch.zeros(components.batch_shape, dtype=vae.dtype, device=vae.like.device)
         mixing = dist.Categorical(logits=logits, validate_args=False)
         return dist.MixtureSameFamily(mixing, components, validate_args=False)
+
+
+class MixturePrior(LatentPrior):
+    r"""A mixture of diagonal Gaussians, whose weights, means and scales are learned.
+
+    .. math:: p(z) = \sum_{k=1}^{K} w_k\, N\big(z; \mu_k, \mathrm{diag}\, \sigma_k^2\big)
+
+    Args:
+        latent_dim: Number of latent variables, the model's.
+        num_components: Number K of Gaussians.
+
+    Raises:
+        ValueError: If a size is not positive.
+
+    References:
+        Dilokthanakul et al. (2016), Deep unsupervised clustering with Gaussian mixture variational
+        autoencoders. https://arxiv.org/abs/1611.02648. Here the components' parameters are plain
+        ones, and the component is summed out.
+
+    Example:
+        >>> from pyro_genmodels.models import VAE
+        >>> VAE((6,), latent_dim=4, prior=MixturePrior(4, num_components=5)).sample(3).shape
+        torch.Size([3, 6])
+    """
+
+    def __init__(self, latent_dim: int, *, num_components: int = 10) -> None:
+        super().__init__()
+        check_positive(latent_dim=latent_dim, num_components=num_components)
+        self.latent_dim, self.num_components = latent_dim, num_components
+        self.logits = nn.Parameter(torch.zeros(num_components))
+        # Apart, so that they do not stay equal.
+        self.loc = nn.Parameter(torch.randn(num_components, latent_dim))
+        self.log_scale = nn.Parameter(torch.zeros(num_components, latent_dim))
+
+    def components(self) -> Any:
+        """Return the Gaussians, a distribution with batch shape ``(K,)``."""
+        law = dist.Normal(self.loc, self.log_scale.exp(), validate_args=False)
+        return law.to_event(1)
+
+    def forward(self, vae: Any, context: Tensor | None) -> Any:
+        """Return the mixture."""
+        rule = f"be a mixture of {vae.latent_dim} latent variables, the model's"
+        check(self.latent_dim == vae.latent_dim, "prior", rule, self.latent_dim)
+        return Mixture(self.logits, self.components(), validate_args=False)
+
+
+class ModelPrior(LatentPrior):
+    """The distribution of any exact model of vectors: a mixture, a flow, a Gaussian.
+
+    Args:
+        model: The model, of continuous data ``(latent_dim,)``. If it is conditional, it gets the
+            context of the VAE.
+
+    Raises:
+        ValueError: If its data are levels or no vectors.
+
+    Example:
+        >>> from pyro_genmodels import models
+        >>> prior = ModelPrior(models.maf((4,), hidden=(16,)))
+        >>> models.VAE((6,), latent_dim=4, prior=prior).sample(3).shape
+        torch.Size([3, 6])
+    """
+
+    def __init__(self, model: GenerativeModel) -> None:
+        super().__init__()
+        fits = model.num_levels is None and len(model.event_shape) == 1
+        given = f"{type(model).__name__} of {tuple(model.event_shape)}"
+        check(fits, "model", "be a model of continuous vectors", given)
+        self.model = model
+
+    def forward(self, vae: Any, context: Tensor | None) -> Any:
+        """Return the model's distribution."""
+        size, expected = tuple(self.model.event_shape), (vae.latent_dim,)
+        check(size == expected, "prior", f"be a model of vectors {expected}", size)
+        given = None if self.model.context_event_dim is None else context
+        return self.model.distribution(given)
 
 
 class AR1Prior(LatentPrior):

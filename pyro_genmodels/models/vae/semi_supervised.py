@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -16,16 +15,17 @@ from pyro.infer import TraceEnum_ELBO
 from torch import nn
 
 from pyro_genmodels._checks import check, check_choice, check_trailing
-from pyro_genmodels._typing import Float, GivenContext, Num, ScaleName, Tensor
+from pyro_genmodels._typing import Float, GivenContext, Num, Tensor
 from pyro_genmodels.distributions import with_mask
 from pyro_genmodels.models.base.generative_model import GenerativeModel
+from pyro_genmodels.models.em.model_around import ModelAround
 from pyro_genmodels.nets.autoencoders import MLPEncoder
 from pyro_genmodels.nets.layers import DerivedBuffers, join_context
 
 _TOLERANCE = 1e-6  # of the sum of probabilities, which float32 gives to about 1e-7
 
 
-class SemiSupervisedVAE(GenerativeModel, DerivedBuffers):
+class SemiSupervisedVAE(ModelAround, DerivedBuffers):
     r"""Makes the label of a class-conditional model a variable: seen with some data, else inferred.
 
     .. math:: y \sim p(y), \quad z \sim p(z \mid y), \quad x \sim p(x \mid z, y), \quad
@@ -91,19 +91,9 @@ class SemiSupervisedVAE(GenerativeModel, DerivedBuffers):
         classification_weight: float = 30.0,
         label_prior: Sequence[float] | str = "uniform",
     ) -> None:
-        by_labels = conditional.num_classes is not None
-        check(by_labels, "conditional", "be conditional on labels", type(conditional).__name__)
         weight = classification_weight
         check(weight >= 0, "classification_weight", "be at least 0", weight)
-        super().__init__(
-            conditional.event_shape,
-            num_levels=conditional.num_levels,
-            num_classes=conditional.num_classes,
-            context_shape=conditional.context_shape,
-        )
-        self.conditional = conditional
-        self.latent_scale = conditional.latent_scale
-        self.standardization = conditional.standardization
+        super().__init__(conditional)
         self.classification_weight = classification_weight
         classes = conditional.num_classes or 1
         channels, *rest = conditional.input_shape
@@ -114,51 +104,11 @@ class SemiSupervisedVAE(GenerativeModel, DerivedBuffers):
         else:
             self.register_derived("label_logits", partial(_prior_logits, label_prior, classes))
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Floating dtype in which the model computes."""
-        return self.conditional.dtype
-
-    @property
-    def standardization_scale(self) -> ScaleName | None:
-        """That of the conditional model."""
-        return self.conditional.standardization_scale
-
-    @property
-    def standardized_columns(self) -> Sequence[int] | None:
-        """Those of the conditional model."""
-        return self.conditional.standardized_columns
-
-    @property
-    def column_kinds(self) -> Sequence[str] | None:
-        """Those of the conditional model."""
-        return self.conditional.column_kinds
-
-    def check_values(self, argument: str, x: Tensor) -> None:
-        """Raise ``ValueError`` unless data have values that the conditional model takes.
-
-        Args:
-            argument: What an error calls them.
-            x: Data ``(*batch, *event)``.
-        """
-        self.conditional.check_values(argument, x)
-
-    @contextmanager
-    def bounding(self) -> Iterator[None]:
-        """Run as a true bound, the conditional model too."""
-        with super().bounding(), self.conditional.bounding():
-            yield
-
-    @property
-    def can_be_traced(self) -> bool:
-        """Whether the conditional model can."""
-        return self.conditional.can_be_traced
-
     def beside_elbo(self) -> list[str]:
         """Name also the classifier's loss."""
         weight = self.classification_weight
         own = [f"classification_weight {weight:g}"] if weight else []
-        return self.conditional.beside_elbo() + own
+        return super().beside_elbo() + own
 
     def classify(
         self, x: Num[Tensor, "*batch_event"], context: GivenContext = None

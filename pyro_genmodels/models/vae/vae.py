@@ -70,7 +70,8 @@ class VAE(HasLikelihood, GenerativeModel):
             ``"poisson"``, ``"negative_binomial"`` and ``"zero_inflated_negative_binomial"``;
             tables take a :class:`Columns`.
         prior: Distribution of the latents, a standard Gaussian by default: :class:`FlowPrior`,
-            :class:`VampPrior`, :class:`AR1Prior`, or an own :class:`LatentPrior`.
+            :class:`MixturePrior`, :class:`ModelPrior`, :class:`VampPrior`, :class:`AR1Prior`, or an
+            own :class:`LatentPrior`.
         posterior: Form of the posterior: ``"diagonal"``, ``"full"`` or ``"low_rank"`` covariance,
             or a :class:`GaussianPosterior`, which may also have transforms.
         objective: Weight of the KL term in training, its warm-up, and what may stand in its place:
