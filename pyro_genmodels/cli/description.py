@@ -131,6 +131,7 @@ def save_examples(source: DataSource, path: Path) -> None:
     train: Any = source.train
     items = [train[index][0] for index in range(min(_SHOWN, len(train)))]
     options: dict[str, Any] = {"title": source.name, "features": source.columns}
+    options["series"] = len(source.event_shape) in (2, 4)
     plotting.save_samples(torch.stack(items), source.num_levels, path, **options)
 
 

@@ -9,6 +9,7 @@ from pyro_genmodels.data.datasets.photos import Photos
 from pyro_genmodels.data.datasets.vision import CIFAR10, MNIST, SVHN, FashionMNIST
 from pyro_genmodels.data.exact.bars_and_stripes import BarsAndStripes
 from pyro_genmodels.data.exact.gaussian import PPCA, GaussianTexture
+from pyro_genmodels.data.exact.hidden_markov import HiddenMarkov
 from pyro_genmodels.data.exact.ising import Ising
 from pyro_genmodels.data.exact.logistic_field import LogisticField
 from pyro_genmodels.data.exact.markov import MarkovChain
@@ -46,6 +47,7 @@ __all__ = [
     "FashionMNIST",
     "FromFile",
     "GaussianTexture",
+    "HiddenMarkov",
     "ImageFolder",
     "InMemory",
     "Ising",

@@ -22,13 +22,14 @@ def bits_per_dim(nats: Nats, event_shape: EventShape) -> Nats:
 
     Args:
         nats: Negative log-likelihood in nats per example, or any difference of such.
-        event_shape: Sizes of one example, ``(C, H, W)`` or ``(D,)``.
+        event_shape: Sizes of one example, ``(C, H, W)`` or ``(D,)``; of a sequence of such, with
+            its number of frames in front.
 
     Example:
         >>> bits_per_dim(64 * math.log(2), (1, 8, 8))
         1.0
     """
-    dimensions = check_event_shape(event_shape, ranks=(1, 2, 3)).numel()
+    dimensions = check_event_shape(event_shape, ranks=(1, 2, 3, 4)).numel()
     return nats / (math.log(2) * dimensions)
 
 

@@ -61,6 +61,8 @@ from pyro_genmodels.models.likelihoods.elementwise import (
     Likelihood,
 )
 from pyro_genmodels.models.likelihoods.logistic_mixture import LogisticMixtureLikelihood
+from pyro_genmodels.models.markov.builders import hidden_markov
+from pyro_genmodels.models.markov.hidden_markov_model import HiddenMarkovModel
 from pyro_genmodels.models.mixtures.builders import (
     bernoulli_mixture,
     categorical_mixture,
@@ -147,6 +149,7 @@ __all__ = [
     "GaussianPriors",
     "GenerativeModel",
     "Heun",
+    "HiddenMarkovModel",
     "KLObjective",
     "LatentPrior",
     "LatentScale",
@@ -187,6 +190,7 @@ __all__ = [
     "gated_pixelcnn",
     "gaussian_mixture",
     "glow",
+    "hidden_markov",
     "improved_ddpm",
     "learned_priors",
     "made",

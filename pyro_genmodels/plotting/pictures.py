@@ -15,7 +15,7 @@ from pyro_genmodels._modules import evaluating, first_tensor
 from pyro_genmodels._typing import Float, Num
 from pyro_genmodels.data import Column
 from pyro_genmodels.plotting.sheets import save_sheet
-from pyro_genmodels.plotting.vectors import save_pairs, save_point_panels, save_vectors
+from pyro_genmodels.plotting.vectors import save_pairs, save_point_panels, save_series, save_vectors
 
 
 @integers_checked
@@ -28,6 +28,7 @@ def save_samples(
     title: str | None = None,
     classes: Sequence[str] | None = None,
     data: Num[Tensor, "..."] | None = None,
+    series: bool = False,
     features: Sequence[Column] | None = None,
 ) -> None:
     """Draw samples: images on a sheet, vectors and sequences beside the data.
@@ -35,18 +36,21 @@ def save_samples(
     Images are as the data have them, small ones enlarged by a whole factor. Vectors of two elements
     are points, those of more a corner plot of the first six: histograms on the diagonal, pairs of
     elements below. Sequences, that is vectors of levels and those of more than 32 elements, are
-    lines.
+    lines, and so are series of vectors, a column for each of their first six elements; of series of
+    images each is a row.
 
     Args:
         samples: Images ``(*batch, C, H, W)``, three dimensions for a single one, or vectors
-            ``(batch, D)`` or ``(D,)``.
+            ``(batch, D)`` or ``(D,)``; with ``series`` series of vectors ``(batch, T, D)`` or of
+            images ``(batch, T, C, H, W)``.
         num_levels: Discrete levels, ``None`` for continuous values.
         path: PNG file to replace.
         columns: Images a row.
         title: Text above.
         classes: Of images, a label for each.
-        data: Of vectors, data ``(n, D)`` to compare with, in grey. Elements that are missing, NaN,
-            are left out.
+        data: Of vectors, and series of them, data ``(n, D)`` or ``(n, T, D)`` to compare with, in
+            grey. Elements that are missing, NaN, are left out.
+        series: Whether samples are series.
         features: Names and kinds of a vector's elements. Counts and categories are bars, and points
             are spread a little around them.
 
@@ -54,7 +58,10 @@ def save_samples(
         ValueError: If there are no samples, or not one label for each image.
     """
     check(samples.numel() > 0, "samples", "hold at least one sample", "none")
-    if samples.dim() >= 3:
+    if series and samples.dim() <= 3:
+        save_series(samples, data, num_levels, path, title=title)
+    elif samples.dim() >= 3:
+        columns = samples.shape[-4] if series and columns is None else columns
         images = samples.detach().reshape(-1, *samples.shape[-3:])
         fits = classes is None or len(classes) == len(images)
         check(fits, "classes", f"be {len(images)}, one for each image", len(classes or ()))

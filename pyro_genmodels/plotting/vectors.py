@@ -57,6 +57,26 @@ def save_vectors(
         _save_corner(axes, path, heading)
 
 
+def save_series(
+    samples: Tensor,
+    data: Tensor | None,
+    num_levels: int | None,
+    path: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+) -> None:
+    """Save a picture of series ``(n, T, D)`` or ``(T, D)``: a column of lines for each element."""
+    parts = {"data": data, "samples": samples}
+    given = {k: x.detach().reshape(-1, *x.shape[-2:]) for k, x in parts.items() if x is not None}
+    size = samples.shape[-1]
+    shown = range(min(size, _MOST_COLUMNS))
+    if len(shown) < size:
+        note = f"the first {len(shown)} of {size} elements"
+        title = note if title is None else f"{title}\n{note}"
+    panels = [{k: _rows(x[..., i]) for k, x in given.items()} for i in shown]
+    _save_lines(panels, num_levels, path, title)
+
+
 def save_pairs(
     x: Tensor,
     reconstructed: Tensor,
@@ -268,20 +288,15 @@ def _save_lines(
 ) -> None:
     """Save sequences as lines, one below the other; a panel for each mapping of parts."""
     number = min(_MOST_LINES, *(len(rows) for panel in panels for rows in panel.values()))
-    every = np.concatenate([rows[:number].ravel() for panel in panels for rows in panel.values()])
-    every = every[np.isfinite(every)]
-    low, high = (every.min(), every.max()) if every.size else (0.0, 1.0)
-    if num_levels is not None:
-        low, high = 0.0, num_levels - 1.0
-    margin = 0.05 * (high - low) or 1.0
+    limits = [_limits(panel, number, num_levels) for panel in panels]
     length = next(iter(panels[0].values())).shape[1]
     style = "steps-mid" if length <= 2 * _LONGEST_VECTOR else "default"
     with saved_figure(path, title, (4.2 * len(panels) + 0.6, 0.65 * number + 1.2)) as figure:
-        grid = figure.subplots(number, len(panels), sharex=True, sharey=True, squeeze=False)
+        grid = figure.subplots(number, len(panels), sharex=True, sharey="col", squeeze=False)
         for (i, j), axes in np.ndenumerate(grid):
             for part, rows in panels[j].items():
                 axes.plot(rows[i], color=_COLOURS[part], linewidth=0.8, drawstyle=style, label=part)
-            axes.set(ylim=(low - margin, high + margin), xlim=(0, max(1, length - 1)))
+            axes.set(ylim=limits[j], xlim=(0, max(1, length - 1)))
             axes.tick_params(labelsize=7)
             if num_levels is not None:
                 axes.yaxis.get_major_locator().set_params(integer=True, nbins=3)
@@ -291,6 +306,17 @@ def _save_lines(
                 axes.set_xlabel("element", fontsize=9)
         if len(panels[0]) > 1:
             grid[0, 0].legend(fontsize=7, loc="upper right")
+
+
+def _limits(panel: Mapping[str, Array], number: int, num_levels: int | None) -> tuple[float, float]:
+    """Return the range of a panel's values, or of the levels, with a margin."""
+    every = np.concatenate([rows[:number].ravel() for rows in panel.values()])
+    every = every[np.isfinite(every)]
+    low, high = (every.min(), every.max()) if every.size else (0.0, 1.0)
+    if num_levels is not None:
+        low, high = 0.0, num_levels - 1.0
+    margin = 0.05 * (high - low) or 1.0
+    return float(low - margin), float(high + margin)
 
 
 def _rows(x: Tensor) -> Array:

@@ -433,7 +433,8 @@ def check_standardization(
     plain, standard = copy.deepcopy(model).eval(), copy.deepcopy(model).eval()
     which = model.standardized_columns
     others = [] if which is None else sorted(set(range(len(x[0]))) - set(which))
-    data = _in_other_units(x, model.event_shape)
+    columns = model.standardization.event_shape  # of sequences those of one frame
+    data = _in_other_units(x, columns)
     data[:, others] = x[:, others]
     standard.standardize(data)
     units = standard.standardization
@@ -444,7 +445,8 @@ def check_standardization(
     require_equal("counts and codes are not shifted", units.shift[others], 0 * ones)
     require_equal("counts and codes are not scaled", units.scale[others], ones)
     shift, scale, seen = units.shift, units.scale, (data - units.shift) / units.scale
-    _check_moments(seen if which is None else seen[:, list(which)])
+    rows = seen.reshape(-1, *columns)
+    _check_moments(rows if which is None else rows[:, list(which)])
     logs = scale.log().expand(model.event_shape)
     observed = torch.where(data.isnan(), torch.zeros_like(logs), logs)
     log_det = observed.flatten(x.dim() - len(model.event_shape)).sum(-1)

@@ -105,7 +105,7 @@ def draw_picture(
 ) -> None:
     """Save a picture of samples with what is known of the data: names, and data to compare with.
 
-    Vectors stand beside as many of the validation data, always the same ones.
+    Vectors and sequences stand beside as many of the validation data, always the same ones.
 
     Args:
         samples: Draws ``(n, *event)``.
@@ -116,12 +116,14 @@ def draw_picture(
         labels: The class of each image, if they are to be shown.
     """
     options: dict[str, Any] = {"title": title}
-    if samples.dim() == 2 and source is not None:
+    rank = len(model.event_shape)
+    options["series"] = rank in (2, 4)
+    if rank <= 2 and source is not None:
         validation: Any = source.validation
         places = torch.linspace(0, len(validation) - 1, min(len(samples), len(validation)))
         options["data"] = torch.stack([validation[int(i)][0] for i in places])
         options["features"] = source.columns
-    elif samples.dim() > 2 and labels is not None:
+    elif rank > 2 and labels is not None:
         number = model.num_classes or model.num_components or 1
         names = None
         if source is not None and model.num_classes is not None:

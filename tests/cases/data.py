@@ -11,6 +11,10 @@ DATA_DISTRIBUTIONS: Cases = {
     "Checkerboard": lambda: Case(data.Checkerboard()),
     "EightGaussians": lambda: Case(data.EightGaussians(1.0, scale=0.5)),
     "GaussianTexture": lambda: Case(data.GaussianTexture(2)),
+    "HiddenMarkov": lambda: Case(data.HiddenMarkov(5, num_states=2, num_levels=3)),
+    "HiddenMarkov/identity": lambda: Case(
+        data.HiddenMarkov(4, num_states=3, num_levels=3, sticky=0.0, emissions="identity")
+    ),
     "Ising": lambda: Case(data.Ising(2, 3)),
     "Ising/field": lambda: Case(data.Ising(2, 3, beta=0.4, field=-0.3)),
     "Ising/strong": lambda: Case(data.Ising(3, 2, beta=0.8)),

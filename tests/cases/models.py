@@ -543,6 +543,41 @@ MODELS: Cases = {
         ),
         context=LABELS,
     ),
+    "HiddenMarkovModel": lambda: Case(
+        models.HiddenMarkovModel(
+            models.AutoregressiveModel(made(2, num_levels=2, num_classes=3)),
+            duration=3,
+            chunk_size=2,
+        )
+    ),
+    "HiddenMarkovModel/one-number": lambda: Case(
+        models.HiddenMarkovModel(
+            models.CategoricalModel((1,), 3, num_classes=3),
+            duration=4,
+            topology="left_to_right",
+            missing=True,
+        )
+    ),
+    "HiddenMarkovModel/gaussian": lambda: Case(
+        models.hidden_markov((3, 2), 2, covariance="diagonal", missing=True)
+    ),
+    "HiddenMarkovModel/images": lambda: Case(
+        models.HiddenMarkovModel(
+            models.AutoregressiveModel(
+                nets.PixelCNNNet((1, 2, 2), 2, hidden_channels=4, num_blocks=1, num_classes=2)
+            ),
+            duration=2,
+            topology=[[True, False], [True, True]],
+            initial="uniform",
+        )
+    ),
+    "HiddenMarkovModel/flow": lambda: Case(
+        models.HiddenMarkovModel(
+            models.FlowModel((2,), conditional_real_nvp(2, num_classes=3).part, num_classes=3),
+            duration=4,
+            topology="banded",
+        )
+    ),
     "NVAE": lambda: Case(nvae(1, 2, 2, num_levels=2, checkpointing=True)),
     "NVAE/flows": lambda: Case(
         nvae(

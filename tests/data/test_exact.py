@@ -29,6 +29,8 @@ CASES: dict[str, Callable[[], data.ExactDistribution]] = {
     "sprites": lambda: data.Sprites(16),
     "markov chain": lambda: data.MarkovChain(),
     "markov chain, order 2": lambda: data.MarkovChain(7, num_levels=3, order=2, seed=1),
+    "hidden markov": lambda: data.HiddenMarkov(40, num_states=3, num_levels=5),
+    "hidden markov, few": lambda: data.HiddenMarkov(6, num_states=2, num_levels=3, seed=2),
     "mosaic": lambda: data.Mosaic(),
     "mosaic grey": lambda: data.Mosaic(2, tile_size=3, num_codes=5, num_levels=7, seed=4),
     "logistic field": lambda: data.LogisticField(8, 8),

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from pyro_genmodels.data import MarkovChain, mu_law_decode, mu_law_encode
+from pyro_genmodels.data import HiddenMarkov, MarkovChain, mu_law_decode, mu_law_encode
 
 
 @pytest.mark.parametrize("num_levels", [2, 3, 16, 255, 256, 1024])
@@ -68,3 +68,55 @@ def test_bad_chains() -> None:
     for options in ({"length": 0}, {"order": 0}, {"num_levels": 1}, {"num_levels": 64, "order": 4}):
         with pytest.raises(ValueError, match="must"):
             MarkovChain(**options)
+
+
+def test_hidden_markov_sums_over_all_paths() -> None:
+    truth = HiddenMarkov(4, num_states=3, num_levels=5, seed=3).to(dtype=torch.float64)
+    x = truth.sample((6,)).long()
+    paths = torch.cartesian_prod(*[torch.arange(3)] * 4)
+    chance = truth.initial[paths[:, 0]]
+    for t in range(3):
+        chance = chance * truth.transition[paths[:, t], paths[:, t + 1]]
+    for sequence in x:
+        emitted = truth.emission[paths, sequence].prod(-1)
+        expected = (chance * emitted).sum().log()
+        torch.testing.assert_close(truth.log_prob(sequence.double()), expected, rtol=0, atol=1e-12)
+
+
+def test_states_that_show_themselves_are_a_markov_chain() -> None:
+    options = {"num_levels": 3, "seed": 5}
+    hidden = HiddenMarkov(7, num_states=3, sticky=0.0, emissions="identity", **options)
+    chain = MarkovChain(7, **options)
+    x = chain.sample((50,)).double()
+    torch.testing.assert_close(hidden.log_prob(x), chain.log_prob(x), rtol=0, atol=1e-12)
+    assert hidden.entropy() == pytest.approx(float(chain.entropy()), abs=1e-9)
+    assert hidden.entropy_error == 0
+
+
+def test_hidden_markov_states_the_error_of_its_entropy() -> None:
+    hidden = HiddenMarkov(40, num_states=3, num_levels=3, sticky=0.0, emissions="identity")
+    exact = float(MarkovChain(40, num_levels=3).entropy())
+    assert 0 < hidden.entropy_error < 0.1
+    assert abs(float(hidden.entropy()) - exact) < 4 * hidden.entropy_error
+
+
+def test_hidden_markov_gives_impossible_sequences_no_probability() -> None:
+    hidden = HiddenMarkov(3, num_states=3, num_levels=3, emissions="identity")
+    hidden.transition = torch.eye(3, dtype=torch.float64)
+    hidden.initial = torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64)
+    nats = hidden.log_prob(torch.tensor([[0, 0, 0], [0, 1, 1], [2, 2, 2]]))
+    torch.testing.assert_close(nats, torch.tensor([0.5, 0.0, 0.0]).log(), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_states": 0}, "`num_states` must be positive"),
+        ({"sticky": 1.0}, "`sticky` must be at least 0 and below 1"),
+        ({"num_levels": 1}, "`num_levels` must be at least 2"),
+        ({"num_levels": 8, "emissions": "identity"}, "`num_levels` must be num_states=4"),
+    ],
+)
+def test_hidden_markov_refuses(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        HiddenMarkov(5, **options)  # type: ignore[arg-type]

@@ -54,7 +54,8 @@ class DataSource(Configured, Abstract):
         notes: What was inferred or converted, in a few words each.
 
     Attributes:
-        event_shape: Sizes of one ``x``: ``(C, H, W)`` or ``(D,)``.
+        event_shape: Sizes of one ``x``: ``(C, H, W)`` or ``(D,)``; of a series of vectors
+            ``(T, D)``, of images ``(T, C, H, W)``.
         context_shape: Sizes of an item's features, floating-point numbers that a model may be
             conditioned on; ``None`` if items have none.
 
@@ -96,7 +97,7 @@ class DataSource(Configured, Abstract):
             size = len(dataset)  # type: ignore[arg-type]
             check(size > 0, split, "have at least one example", f"{size} examples")
         first = train[0]
-        self.event_shape = check_event_shape(first[0].shape, argument="train")
+        self.event_shape = check_event_shape(first[0].shape, ranks=(1, 2, 3, 4), argument="train")
         beside = first[1:] if num_classes is None else first[2:]
         self.context_shape = torch.Size(beside[0].shape) if beside else None
         _check_names("classes", self.classes, num_classes)

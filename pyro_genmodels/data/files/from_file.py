@@ -44,6 +44,8 @@ class FromFile(DataSource):
         size_factors: Whether each example has its size factor, the total of its counts over the
             median total of the training data, as the feature that a model is conditioned on.
         channels_last: Whether images are ``(n, H, W, C)``; found out by default.
+        series: Whether an array ``(n, T, D)`` holds series of T vectors each; by default its items
+            are grey images without a channel.
         validation_fraction: Part of the training data to split off if there is no validation.
         test_fraction: Part of the training data to split off if there is no test.
         seed: Seed of the split.
@@ -68,6 +70,7 @@ class FromFile(DataSource):
         missing: bool = False,
         size_factors: bool = False,
         channels_last: bool | None = None,
+        series: bool = False,
         validation_fraction: float = 0.1,
         test_fraction: float = 0.2,
         seed: int = 0,
@@ -76,7 +79,7 @@ class FromFile(DataSource):
         options = TableOptions(label, tuple(drop), kinds, missing, num_classes, num_levels)
         with _naming(path):
             contents = read(Path(path).expanduser(), options)
-            facts = assembled(contents, options, channels_last)
+            facts = assembled(contents, options, channels_last, series=series)
             fractions = {"validation": validation_fraction, "test": test_fraction}
             parts = complete(facts.pop("parts"), seed, **fractions)
             if size_factors:

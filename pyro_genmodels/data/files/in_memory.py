@@ -40,7 +40,8 @@ with labels; or a ``Dataset``."""
 class InMemory(DataSource):
     """Data that this process holds: tensors, arrays, tables, sparse matrices, or a ``Dataset``.
 
-    Arrays are ``(n, C, H, W)``, ``(n, H, W, C)`` or ``(n, D)``, or pairs ``(x, labels)``. In the
+    Arrays are ``(n, C, H, W)``, ``(n, H, W, C)`` or ``(n, D)``, of series of vectors ``(n, T, D)``
+    and of images ``(n, T, C, H, W)``, or pairs ``(x, labels)``. In the
     place of an array's labels there may be floating-point features ``(n, K)``, such as
     :func:`size_factors`, for a model with that ``context_shape``; so there may beside tables and
     sparse matrices. Labels together with features are ``(x, labels, features)``, or
@@ -129,7 +130,11 @@ def complete(parts: dict[str, Any], seed: int, **fractions: float) -> dict[str, 
 
 
 def assembled(
-    contents: Contents, options: TableOptions, channels_last: bool | None = None
+    contents: Contents,
+    options: TableOptions,
+    channels_last: bool | None = None,
+    *,
+    series: bool = False,
 ) -> dict[str, Any]:
     """Return the arguments of a data source, data sets as ``parts``, that contents amount to.
 
@@ -143,9 +148,13 @@ def assembled(
     dtype, levels = None, options.num_levels
     if contents.is_table:
         check(channels_last is None, "channels_last", "be left out for a table", channels_last)
+        check(not series, "series", "be left out for a table", series)
     else:
         check(options.label is None, "label", "be left out: arrays have no columns", options.label)
-        if x["train"].ndim == 3:
+        rank = x["train"].ndim
+        rule = "be given for arrays (n, T, D)"
+        check(not series or rank == 3, "series", rule, f"shape {x['train'].shape}")
+        if rank == 3 and not series:
             notes.append("grey images without a channel")
             x = {part: a[:, None] if a.ndim == 3 else a for part, a in x.items()}
         x, moved = channels_first(x, channels_last)

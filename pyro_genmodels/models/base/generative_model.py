@@ -87,6 +87,9 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
     training_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Arguments of :func:`pyro_genmodels.training.fit` that suit this family."""
 
+    event_ranks: ClassVar[tuple[int, ...]] = (1, 3)
+    """Numbers of dimensions that one data point may have."""
+
     make_elbo: ClassVar[Callable[..., Any]] = MeanFieldELBO
     """Makes the estimator that suits this family, given ``max_plate_nesting=``."""
 
@@ -143,7 +146,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
         warmup_steps: int = 0,
     ) -> None:
         super().__init__()
-        self.event_shape = check_event_shape(event_shape)
+        self.event_shape = check_event_shape(event_shape, ranks=self.event_ranks)
         whole = num_levels is None or (num_levels == int(num_levels) and num_levels >= 2)
         check(whole, "num_levels", "be a whole number of at least 2", num_levels)
         check(num_classes is None or num_classes >= 1, "num_classes", "be positive", num_classes)

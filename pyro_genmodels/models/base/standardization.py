@@ -144,7 +144,7 @@ class Standardization(nn.Module):
                 of a column nothing was observed.
         """
         moments = ColumnMoments(self.event_shape[0], self._like.device)
-        for x in tracked(_batches(data, len(self.event_shape)), "standardizing"):
+        for x in tracked(batches_of(data, len(self.event_shape)), "standardizing"):
             check_trailing("x", x, self.event_shape)
             check_finite("x", x, missing=self.missing)
             moments.add(columns(x, self.event_shape), missing=self.missing)
@@ -497,7 +497,7 @@ def columns(x: Tensor, event_shape: Sequence[int]) -> Tensor:
     return x.movedim(-len(event_shape), -1).reshape(-1, event_shape[0])
 
 
-def _batches(data: Any, rank: int) -> Iterator[Tensor]:
+def batches_of(data: Any, rank: int) -> Iterator[Tensor]:
     """Yield the data, without labels, in tensors of any batch shape."""
     chunks = getattr(data, "chunks", None)
     if chunks is not None:  # rows of a memory map
