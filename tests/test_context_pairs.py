@@ -15,7 +15,7 @@ from pyro.infer import SVI, TraceEnum_ELBO
 from pyro.optim import Adam  # type: ignore[attr-defined]
 from torch import Tensor
 
-from pyro_genmodels import distributions, metrics, models, nets, testing, transforms
+from pyro_genmodels import data, distributions, metrics, models, nets, testing, transforms
 from pyro_genmodels.distributions import AutoregressiveDistribution
 from pyro_genmodels.nets import join_context, split_context
 from tests.cases import Case, Cases
