@@ -41,8 +41,9 @@ from pyro_genmodels.models.diffusion.samplers.dpm_solver import DPMSolver
 from pyro_genmodels.models.diffusion.samplers.guidance import ClassifierGuidance
 from pyro_genmodels.models.diffusion.samplers.heun import Heun
 from pyro_genmodels.models.diffusion.samplers.pndm import PNDM
+from pyro_genmodels.models.em.gaussian.covariances import CollapsedComponentError
 from pyro_genmodels.models.em.priors import GaussianPriors
-from pyro_genmodels.models.em.result import EMResult
+from pyro_genmodels.models.em.result import EMResult, EMStart
 from pyro_genmodels.models.flows.builders import glow, maf, nice, realnvp, spline_flow
 from pyro_genmodels.models.flows.flow_model import FlowModel
 from pyro_genmodels.models.gaussian.factor_analysis import FactorAnalysis
@@ -128,6 +129,7 @@ __all__ = [
     "ClassifierGuidance",
     "CodePrior",
     "Codebook",
+    "CollapsedComponentError",
     "Columns",
     "DPMSolver",
     "DeltaVAE",
@@ -139,6 +141,7 @@ __all__ = [
     "DiscretizedLogisticLikelihood",
     "ELBOLoss",
     "EMResult",
+    "EMStart",
     "ExactScoreMatching",
     "FactorAnalysis",
     "FlowModel",

@@ -2,7 +2,7 @@
 
 from pyro_genmodels.models.em.base import ComponentFamily, LatentStructure
 from pyro_genmodels.models.em.categorical_family import CategoricalFamily
-from pyro_genmodels.models.em.covariances import CollapsedComponentError
+from pyro_genmodels.models.em.gaussian.covariances import CollapsedComponentError
 from pyro_genmodels.models.em.gaussian_family import CovarianceName, GaussianFamily
 from pyro_genmodels.models.em.loop import run_em
 from pyro_genmodels.models.em.priors import GaussianPriors

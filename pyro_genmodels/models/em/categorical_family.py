@@ -9,7 +9,7 @@ import torch
 from pyro_genmodels._checks import check, check_levels, check_positive, integers_checked
 from pyro_genmodels._typing import Float, Num, Tensor
 from pyro_genmodels.models.em.base import ComponentFamily
-from pyro_genmodels.models.em.rows import checked_weights
+from pyro_genmodels.models.em.gaussian.rows import checked_weights
 from pyro_genmodels.models.em.starts import kmeans_plus_plus
 
 _BLOCK = 2**20  # elements of the rows that are counted at once

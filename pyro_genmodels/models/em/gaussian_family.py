@@ -10,12 +10,12 @@ import torch
 from pyro_genmodels._checks import check, check_choice, check_positive, integers_checked
 from pyro_genmodels._typing import Float, Tensor
 from pyro_genmodels.models.em.base import ComponentFamily
-from pyro_genmodels.models.em.covariances import Covariances, check_moments
-from pyro_genmodels.models.em.dense import FullCovariances, TiedCovariances
-from pyro_genmodels.models.em.elementwise import DiagonalCovariances, SphericalCovariances
-from pyro_genmodels.models.em.low_rank import LowRankCovariances
+from pyro_genmodels.models.em.gaussian.covariances import Covariances, check_moments
+from pyro_genmodels.models.em.gaussian.dense import FullCovariances, TiedCovariances
+from pyro_genmodels.models.em.gaussian.elementwise import DiagonalCovariances, SphericalCovariances
+from pyro_genmodels.models.em.gaussian.low_rank import LowRankCovariances
+from pyro_genmodels.models.em.gaussian.rows import Rows
 from pyro_genmodels.models.em.priors import GaussianPriors
-from pyro_genmodels.models.em.rows import Rows
 from pyro_genmodels.models.em.starts import kmeans
 
 CovarianceName: TypeAlias = Literal["full", "tied", "diagonal", "spherical", "low_rank"]

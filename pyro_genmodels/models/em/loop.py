@@ -9,7 +9,7 @@ import torch
 from pyro_genmodels._checks import check, check_positive, integers_checked
 from pyro_genmodels._typing import Float, Tensor
 from pyro_genmodels.models.em.base import ComponentFamily, LatentStructure
-from pyro_genmodels.models.em.covariances import CollapsedComponentError
+from pyro_genmodels.models.em.gaussian.covariances import CollapsedComponentError
 from pyro_genmodels.models.em.result import EMResult, EMStart
 from pyro_genmodels.models.em.saddles import leave_saddle
 

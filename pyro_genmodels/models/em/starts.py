@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from pyro_genmodels._typing import Float, Int, Tensor
-from pyro_genmodels.models.em.rows import Rows
+from pyro_genmodels.models.em.gaussian.rows import Rows
 
 _LLOYD_ITERATIONS = 20
 

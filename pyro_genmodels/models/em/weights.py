@@ -9,7 +9,7 @@ import torch
 from pyro_genmodels._checks import check, check_positive, integers_checked
 from pyro_genmodels._typing import Float, Int, Tensor
 from pyro_genmodels.models.em.base import LatentStructure
-from pyro_genmodels.models.em.rows import checked_weights
+from pyro_genmodels.models.em.gaussian.rows import checked_weights
 
 
 class MixtureWeights(LatentStructure):

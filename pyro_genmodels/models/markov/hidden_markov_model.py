@@ -551,8 +551,8 @@ class HiddenMarkovModel(GenerativeModel, DerivedBuffers):
         """
         check(self.missing, "model", "be made with missing=True to impute", type(self).__name__)
         with evaluating(self):
-            states = self.sample_states(x, context, num_samples=num_samples)
             checked, own, batch = self._checked_alone(x, context)
+            states = self.sample_states(x, own, num_samples=num_samples)
             given = None if own is None else self._context_for(own, batch)
             emissions = self._emissions(torch.Size(batch), given, self.duration)
             return emissions.completed(states, checked).to(x.dtype)

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from pyro_genmodels._typing import Float, Tensor
-from pyro_genmodels.models.em.covariances import FAR, Covariances, check_moments
+from pyro_genmodels.models.em.gaussian.covariances import FAR, Covariances, check_moments
+from pyro_genmodels.models.em.gaussian.rows import Rows
 from pyro_genmodels.models.em.priors import GaussianPriors
-from pyro_genmodels.models.em.rows import Rows
 
 
 class DiagonalCovariances(Covariances):

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from pyro_genmodels._typing import Float, Tensor
-from pyro_genmodels.models.em.covariances import FAR, Covariances, check_moments
-from pyro_genmodels.models.em.patterns import Moments, pattern_moments, pattern_scores
+from pyro_genmodels.models.em.gaussian.covariances import FAR, Covariances, check_moments
+from pyro_genmodels.models.em.gaussian.patterns import Moments, pattern_moments, pattern_scores
 
 
 class FullCovariances(Covariances):

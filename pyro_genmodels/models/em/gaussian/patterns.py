@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 
 from pyro_genmodels._typing import Float, Tensor
-from pyro_genmodels.models.em.rows import Pattern, Rows
+from pyro_genmodels.models.em.gaussian.rows import Pattern, Rows
 
 
 class Moments(NamedTuple):

@@ -8,10 +8,10 @@ import torch
 
 from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Float, Tensor
-from pyro_genmodels.models.em.covariances import Covariances, check_moments
-from pyro_genmodels.models.em.patterns import pattern_moments, pattern_scores
+from pyro_genmodels.models.em.gaussian.covariances import Covariances, check_moments
+from pyro_genmodels.models.em.gaussian.patterns import pattern_moments, pattern_scores
+from pyro_genmodels.models.em.gaussian.rows import Rows
 from pyro_genmodels.models.em.priors import GaussianPriors
-from pyro_genmodels.models.em.rows import Rows
 
 
 class LowRankCovariances(Covariances):

@@ -9,8 +9,8 @@ import torch
 
 from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Float, Tensor
+from pyro_genmodels.models.em.gaussian.rows import Rows
 from pyro_genmodels.models.em.priors import GaussianPriors
-from pyro_genmodels.models.em.rows import Rows
 
 # Above this ratio of squared mean to variance, sums of squares lose digits that matter.
 FAR = 1e5

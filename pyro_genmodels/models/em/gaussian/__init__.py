@@ -1,0 +1,1 @@
+"""Gaussian components: their training rows, and covariances of each form."""
