@@ -122,7 +122,7 @@ def law_of_spread(algorithm: str | None, dtype: torch.dtype, patch: pytest.Monke
         limits = torch.finfo(dtype).eps
         for i, each in enumerate(args[2].detach().double()):
             paths = all_paths(initial, args[1].detach().double(), each)
-            error = abs(float(nats[i].detach() - paths.log_partition))
+            error = abs(float((nats[i] - paths.log_partition).detach()))
             assert error <= 40 * limits * spread, f"{error} nats off at a spread of {spread}"
             marginals = gradients[2][i].double()
             torch.testing.assert_close(marginals, paths.marginals(4), rtol=0, atol=1e5 * limits)

@@ -268,10 +268,7 @@ class HiddenMarkov(TorchDistribution):
             return torch.as_tensor(lower, device=like.device).amin().to(like)
         try:
             return transform_to(support)(like.new_zeros(like.shape))
-        except (
-            NotImplementedError,
-            RuntimeError,
-        ):  # of parts that have no such map, or bounds each
+        except (NotImplementedError, RuntimeError):  # there is no such map
             return like.new_zeros(())
 
     def _check_event(self, value: Tensor) -> None:
