@@ -237,7 +237,8 @@ def check_source(source: DataSource, model: GenerativeModel) -> None:
     name = type(model).__name__
     rule = (
         "have no missing elements for a model that was not made with missing=True, which VAE, "
-        "FactorAnalysis and, at the end of the data, autoregressive models can be"
+        "FactorAnalysis, GaussianModel, CategoricalModel and, at the end of the data, "
+        "autoregressive models can be"
     )
     check(not source.missing or model.missing, "data", rule, f"{source.name} for {name}")
     kinds = model.column_kinds

@@ -41,8 +41,8 @@ class GaussianModel(DensityModel):
     A dense covariance is given by regressions of each element on those before it, any values of
     which are possible: with their scales :math:`s` and coefficients :math:`B`, strictly lower
     triangular, :math:`\operatorname{diag}(s)^{-1} (I + B)(x - \mu)` is white. At the start
-    covariances are those of the standardised data's unit, and the means of several labels differ
-    at random, which a mixture needs.
+    elements are independent with the variance of standardised data, and the means of several labels
+    differ at random, which a mixture needs.
 
     Of data with levels the density is that of dequantised values, and the ELBO a bound, as a flow's
     is.
@@ -291,9 +291,9 @@ class GaussianModel(DensityModel):
 
         Example:
             >>> model = GaussianModel((1,), covariance="spherical")
-            >>> model.set_moments(torch.tensor([[2.0]]), torch.tensor([9.0]))
-            >>> model.distribution().mean, model.distribution().variance
-            (tensor([2.]), tensor([9.]))
+            >>> model.set_moments(torch.tensor([[2.0]]), torch.tensor([1.0]))
+            >>> model.moments()
+            (tensor([[2.]], dtype=torch.float64), tensor([1.], dtype=torch.float64))
         """
         shift, scale = (t.flatten() for t in self._units())
         classes, size = self.loc.shape
