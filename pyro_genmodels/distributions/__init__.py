@@ -12,8 +12,6 @@ from pyro_genmodels.distributions.autoregressive.images import (
     PixelSNAIL,
 )
 from pyro_genmodels.distributions.autoregressive.sequences import MADE, CharRNN, NGram, WaveNet
-from pyro_genmodels.distributions.components import BatchedComponents, Components
-from pyro_genmodels.distributions.components import as_components as as_components
 from pyro_genmodels.distributions.dequantization import UniformDequantization
 from pyro_genmodels.distributions.diffusion.forward import ForwardDiffusion
 from pyro_genmodels.distributions.diffusion.ratio import draw_log_ratio as draw_log_ratio
@@ -34,10 +32,12 @@ from pyro_genmodels.distributions.hidden_markov import expected_counts as expect
 from pyro_genmodels.distributions.hidden_markov import log_partition as log_partition
 from pyro_genmodels.distributions.hidden_markov import most_probable_path as most_probable_path
 from pyro_genmodels.distributions.hidden_markov import posterior_marginals as posterior_marginals
-from pyro_genmodels.distributions.mixture import ComponentOf as ComponentOf
-from pyro_genmodels.distributions.mixture import Mixture
-from pyro_genmodels.distributions.mixture import posterior_of as posterior_of
-from pyro_genmodels.distributions.mixture import summed_out as summed_out
+from pyro_genmodels.distributions.mixtures.components import BatchedComponents, Components
+from pyro_genmodels.distributions.mixtures.components import as_components as as_components
+from pyro_genmodels.distributions.mixtures.mixture import ComponentOf as ComponentOf
+from pyro_genmodels.distributions.mixtures.mixture import Mixture
+from pyro_genmodels.distributions.mixtures.mixture import posterior_of as posterior_of
+from pyro_genmodels.distributions.mixtures.mixture import summed_out as summed_out
 from pyro_genmodels.distributions.negative_binomial import (
     NegativeBinomial,
     ZeroInflatedNegativeBinomial,

@@ -11,7 +11,6 @@ from torch.distributions import Distribution, constraints, transform_to
 
 from pyro_genmodels._checks import check, integers_checked
 from pyro_genmodels._typing import Float, Int, Num, Tensor
-from pyro_genmodels.distributions.components import BatchedComponents, Components, as_components
 from pyro_genmodels.distributions.expansion import expanded
 from pyro_genmodels.distributions.hidden_markov.chain import chain_of
 from pyro_genmodels.distributions.hidden_markov.partition import (
@@ -24,6 +23,11 @@ from pyro_genmodels.distributions.hidden_markov.paths import (
     draw_chain,
     draw_paths,
     most_probable_path,
+)
+from pyro_genmodels.distributions.mixtures.components import (
+    BatchedComponents,
+    Components,
+    as_components,
 )
 
 

@@ -21,9 +21,9 @@ from pyro_genmodels._checks import (
 )
 from pyro_genmodels._configuration import Configured
 from pyro_genmodels._typing import EventShape, Num, Tensor
+from pyro_genmodels.distributions import Mixture
 from pyro_genmodels.distributions.ar1 import AR1Normal
 from pyro_genmodels.distributions.gaussian import StandardNormal
-from pyro_genmodels.distributions.mixture import Mixture
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.nets.layers import set_values
 from pyro_genmodels.transforms.interop import FlowDensity, as_list, forget, modules

@@ -12,8 +12,8 @@ from torch.distributions import Distribution, constraints
 from pyro_genmodels._batching import broadcast_shapes
 from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Float, Int, Num, Tensor
-from pyro_genmodels.distributions.components import Components, as_components
 from pyro_genmodels.distributions.expansion import expanded
+from pyro_genmodels.distributions.mixtures.components import Components, as_components
 
 
 class Mixture(TorchDistribution):

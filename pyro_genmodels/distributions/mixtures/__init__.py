@@ -1,0 +1,1 @@
+"""Mixtures, and the distributions that they mix."""
