@@ -34,6 +34,7 @@ MODULES += [training, compression, mcmc]
 EXEMPT: dict[str, str] = {
     "Environment": "read from a file's header, field by field",
     "Estimate": "made by `of`",
+    "Components": "abstract",
     "ExactDistribution": "abstract",
     "Header": "read from a file's header, field by field",
     "ScoreMatchingLoss": "abstract",
