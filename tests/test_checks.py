@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -117,3 +118,36 @@ def test_half_a_channel_is_named(make: Callable[[], Case]) -> None:
         if {"int", "Sequence[int]"} & set(kinds) and not name.endswith("shape"):
             with pytest.raises(ValueError, match=f"`{name}` must be"):
                 type(part)(**{**given, name: wrong})
+
+
+DROPPING = {
+    name: make
+    for name, make in CLASSES.items()
+    if "dropout" in inspect.signature(type(make().part)).parameters
+}
+# What may be zero, so that a network has no layer that drops.
+DEPTHS = ("hidden", "hidden_channels", "num_blocks", "num_layers", "num_resnets")
+
+
+@pytest.mark.parametrize("rate", [1.0, 1.5, -0.1, NAN])
+@pytest.mark.parametrize("make", DROPPING.values(), ids=DROPPING)
+def test_a_share_to_drop_is_from_zero_to_below_one(make: Callable[[], Case], rate: float) -> None:
+    part = make().part
+    given = _without_batch_norm(part)
+    with pytest.raises(ValueError, match=r"`dropout` must be in \[0, 1\); got"):
+        type(part)(**given, dropout=rate)
+    parameters = inspect.signature(type(part)).parameters
+    for depth in (each for each in DEPTHS if each in parameters):
+        none = () if "Sequence" in str(parameters[depth].annotation) else 0
+        try:
+            type(part)(**{**given, depth: none})
+        except ValueError:
+            continue
+        with pytest.raises(ValueError, match=r"`dropout` must be in \[0, 1\); got"):
+            type(part)(**{**given, depth: none}, dropout=rate)
+
+
+def _without_batch_norm(part: Configured) -> dict[str, Any]:
+    """Return a part's arguments, but the share to drop, and what refuses any such share."""
+    refused = ("batch_norm", "dropout")
+    return {k: v for k, v in part.current_arguments().items() if k not in refused}

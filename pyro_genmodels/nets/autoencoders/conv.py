@@ -19,7 +19,7 @@ from pyro_genmodels.nets.layers.context import (
     add_features,
     context_event_dim,
 )
-from pyro_genmodels.nets.layers.mlp import make_activation
+from pyro_genmodels.nets.layers.mlp import check_dropout, make_activation
 from pyro_genmodels.nets.layers.residual import preactivation_block
 
 
@@ -159,6 +159,7 @@ class _Level(nn.Module):
         context_shape: Sequence[int] | None,
     ) -> None:
         super().__init__()
+        check_dropout(dropout)
         self.context = ContextEmbedding(
             channels, num_classes=num_classes, context_shape=context_shape
         )

@@ -15,6 +15,7 @@ from pyro_genmodels._typing import EventShape, Float, Num
 from pyro_genmodels.nets.autoregressive.base import AutoregressiveNet, IncrementalEvaluation
 from pyro_genmodels.nets.autoregressive.levels import LevelInput, image_shape
 from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d
+from pyro_genmodels.nets.layers.mlp import check_dropout
 
 Maps: TypeAlias = Float[Tensor, "_ _ _ _"]
 """Features of images, ``(batch, features, height, width)``."""
@@ -48,7 +49,7 @@ class ImageNet(AutoregressiveNet, Abstract):
         context_shape: EventShape | None,
     ) -> None:
         check_positive(hidden_channels=hidden_channels)
-        check(0 <= dropout < 1, "dropout", "be in [0, 1)", dropout)
+        check_dropout(dropout)
         channels = image_shape(event_shape)[0]
         super().__init__(
             event_shape,

@@ -17,6 +17,7 @@ from pyro_genmodels.nets.layers.data_dependent_init import (
     set_values,
     standardizing,
 )
+from pyro_genmodels.nets.layers.mlp import make_dropout
 
 
 class EdgeConv2d(nn.Module):
@@ -178,7 +179,7 @@ class GlowNet(ConditionalNet):
         if hidden_channels:
             self.hidden.append(NormalizedConv2d(in_channels, hidden_channels, 3, **factor))
             self.hidden.append(NormalizedConv2d(hidden_channels, hidden_channels, 1, **factor))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = make_dropout(dropout)
         self.last = ZeroConv2d(hidden_channels or in_channels, out_channels, 3, **factor)
 
     def _evaluate(self, x: Tensor, features: Tensor | None) -> Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_genmodels._checks import check
-from pyro_genmodels.nets.layers.mlp import set_to_zero
+from pyro_genmodels.nets.layers.mlp import make_dropout, set_to_zero
 
 _MOST_EXPLICIT = 1024
 
@@ -72,7 +72,7 @@ class ResidualBlock(nn.Module):
         self.first = convolution(rank, in_channels, out_channels)
         self.embedding = nn.Linear(features, out_channels * (1 + scale_shift))
         self.second_norm = group_norm(out_channels, rank)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = make_dropout(dropout)
         self.second = convolution(rank, out_channels, out_channels)
         set_to_zero(self.second)
         same = in_channels == out_channels

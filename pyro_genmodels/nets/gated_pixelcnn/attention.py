@@ -12,6 +12,7 @@ from pyro_genmodels._checks import check_positive
 from pyro_genmodels._typing import Float
 from pyro_genmodels.nets.gated_pixelcnn.layers import gated
 from pyro_genmodels.nets.layers.masked_conv import MaskedRowConv2d
+from pyro_genmodels.nets.layers.mlp import make_dropout
 
 
 class CausalAttention(nn.Module):
@@ -61,7 +62,7 @@ class CausalAttention(nn.Module):
             groups * size, channels, num_groups=groups, parts=2, bias=False
         )
         self.context = nn.Conv2d(context, groups * size + 2 * channels, 1)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = make_dropout(dropout)
         self.skip = MaskedRowConv2d(channels, skip_channels, num_groups=groups, bias=False)
         self.residual = None
         if not last:

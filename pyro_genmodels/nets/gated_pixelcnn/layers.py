@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pyro_genmodels._typing import Float
 from pyro_genmodels.nets.layers.masked_conv import MaskedRowConv2d, VerticalConv2d
+from pyro_genmodels.nets.layers.mlp import make_dropout
 from pyro_genmodels.nets.layers.pointwise import pointwise_conv
 
 
@@ -69,7 +70,7 @@ class GatedLayer(nn.Module):
         self.link = nn.Conv2d(gates, gates, 1, bias=False)
         self.horizontal.reset_parameters(gain=1.0 if first else 2.0)
         self.context = None if context is None else nn.Conv2d(context, 2 * gates, 1, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = make_dropout(dropout)
         # The biases of the first layer serve for the sums over all layers.
         self.skip = MaskedRowConv2d(channels, skip_channels, num_groups=groups, bias=first)
         self.residual = self.wide = None

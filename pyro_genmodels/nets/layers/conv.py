@@ -10,7 +10,12 @@ from torch import Tensor, nn
 from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels.nets.layers.context import ConditionalNet, add_features
-from pyro_genmodels.nets.layers.mlp import make_activation, set_to_zero
+from pyro_genmodels.nets.layers.mlp import (
+    check_dropout,
+    make_activation,
+    make_dropout,
+    set_to_zero,
+)
 from pyro_genmodels.nets.layers.residual import preactivation_block
 
 
@@ -86,7 +91,7 @@ class ConvNet(_ImageNet):
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise([*hidden, out_channels]):
             conv = nn.Conv2d(before, after, kernel_size, padding="same")
-            layers += [make_activation(activation), nn.Dropout(dropout), conv]
+            layers += [make_activation(activation), make_dropout(dropout), conv]
         if zero_init:
             set_to_zero(layers[-1])
         self.rest = nn.Sequential(*layers)
@@ -139,6 +144,7 @@ class ResNet(_ImageNet):
         context_shape: Sequence[int] | None = None,
     ) -> None:
         check(num_blocks >= 0, "num_blocks", "not be negative", num_blocks)
+        check_dropout(dropout)
         super().__init__(
             in_channels, out_channels, hidden_channels, kernel_size, num_classes, context_shape
         )

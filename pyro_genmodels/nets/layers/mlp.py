@@ -43,6 +43,21 @@ def make_activation(name: str) -> nn.Module:
     return ACTIVATIONS[name]()
 
 
+def make_dropout(rate: float) -> nn.Dropout:
+    """Return a layer that sets that share of its features to zero in training.
+
+    Raises:
+        ValueError: If the share is not in [0, 1).
+    """
+    check_dropout(rate)
+    return nn.Dropout(rate)
+
+
+def check_dropout(rate: float) -> None:
+    """Raise ``ValueError`` unless a share of features may be dropped, also where no layer does."""
+    check(0 <= rate < 1, "dropout", "be in [0, 1)", rate)
+
+
 def set_to_zero(layer: nn.Module) -> None:
     """Set every parameter of ``layer`` to zero."""
     for parameter in layer.parameters():
@@ -116,7 +131,7 @@ class MLP(Configured, nn.Module):
         self.activation = make_activation(activation)
         if isinstance(self.activation, nn.ReLU):
             self.activation.inplace = True  # what it is given is nobody else's
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = make_dropout(dropout)
         if zero_init:
             set_to_zero(self.layers[-1])
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyro_genmodels._batching import over_batch
 from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._typing import Float
-from pyro_genmodels.nets.layers.mlp import make_activation
+from pyro_genmodels.nets.layers.mlp import make_activation, make_dropout
 
 
 def padded(
@@ -54,7 +54,7 @@ def preactivation_block(
         make_activation(activation),
         nn.Conv2d(channels, channels, kernel_size, padding="same"),
         make_activation(activation),
-        nn.Dropout(dropout),
+        make_dropout(dropout),
         nn.Conv2d(channels, channels, kernel_size, padding="same"),
     )
 

@@ -21,6 +21,7 @@ from pyro_genmodels.nets.autoregressive.row_cache import (
     row_biases,
 )
 from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d
+from pyro_genmodels.nets.layers.mlp import make_dropout
 
 
 class MaskedResidualBlock(nn.Module):
@@ -40,7 +41,7 @@ class MaskedResidualBlock(nn.Module):
         self.reduce = MaskedConv2d(channels, half, 1, kind="B", num_groups=num_groups)
         self.spatial = MaskedConv2d(half, half, kernel_size, kind="B", num_groups=num_groups)
         self.expand = MaskedConv2d(half, channels, 1, kind="B", num_groups=num_groups)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = make_dropout(dropout)
         self.context = None if context is None else nn.Conv2d(context, half, 1, bias=False)
 
     def forward(self, x: Tensor, features: Tensor | None) -> Tensor:

@@ -14,6 +14,7 @@ from pyro_genmodels.nets.layers.data_dependent_init import (
     set_values,
     standardizing,
 )
+from pyro_genmodels.nets.layers.mlp import make_dropout
 from pyro_genmodels.nets.layers.pointwise import pointwise_conv
 from pyro_genmodels.nets.layers.weight_norm import with_length
 
@@ -118,7 +119,7 @@ class GatedResidual(nn.Module):
         super().__init__()
         self.first = ShiftedConv2d(2 * channels, channels, kernel, left=left)
         self.beside = pointwise(2 * beside, channels) if beside else None
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = make_dropout(dropout)
         self.second = ShiftedConv2d(2 * channels, 2 * channels, kernel, left=left, scale=0.1)
         self.context = None if context is None else nn.Conv2d(context, 2 * channels, 1, bias=False)
 

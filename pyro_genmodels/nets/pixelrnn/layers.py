@@ -13,6 +13,7 @@ from pyro_genmodels._abstract import Abstract
 from pyro_genmodels._batching import padded
 from pyro_genmodels._typing import EventShape, Float
 from pyro_genmodels.nets.layers.masked_conv import MaskedConv2d, MaskedRowConv2d, draw_weight
+from pyro_genmodels.nets.layers.mlp import make_dropout
 from pyro_genmodels.nets.pixelrnn.scan import LSTMScan
 from pyro_genmodels.nets.pixelrnn.wavefront import diagonal_wavefront, row_wavefront
 
@@ -75,7 +76,7 @@ class LSTMLayer(nn.Module, Abstract):
             bias.view(self.ways, 4, channels)[:, 1].add_(1)
         self.context = None if context is None else nn.Linear(context, self.ways * gates, False)
         self.levels = None if level_channels is None else nn.Linear(level_channels, gates, False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = make_dropout(dropout)
         # Without biases: the sums that they enter have one already.
         self.up = self.skip = None
         if residual:

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyro_genmodels._checks import check, check_choice, check_positive
+from pyro_genmodels._checks import check_choice, check_positive
 from pyro_genmodels._typing import EventShape, Float, Int
+from pyro_genmodels.nets.layers.mlp import make_dropout
 from pyro_genmodels.nets.sequences.base import SequenceNet, context_layer, plus
 
 _CELLS: dict[str, type[nn.GRU | nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
@@ -128,7 +129,6 @@ class CharRNNNet(SequenceNet):
         check_positive(hidden_features=hidden_features, num_layers=num_layers)
         check_positive(embedding_features=inputs)
         check_choice("cell", cell, _CELLS)
-        check(0 <= dropout < 1, "dropout", "be in [0, 1)", dropout)
         super().__init__(
             event_shape,
             num_levels,
@@ -142,7 +142,7 @@ class CharRNNNet(SequenceNet):
         self.layers = nn.ModuleList(
             RecurrentLayer(cell, a, b) for a, b in itertools.pairwise(widths)
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = make_dropout(dropout)
         self.output = nn.Linear(hidden_features, num_levels)
 
     def logits(

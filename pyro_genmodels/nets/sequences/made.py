@@ -16,7 +16,7 @@ from pyro_genmodels.nets.autoregressive.base import (
     IncrementalEvaluation,
     raster_indices,
 )
-from pyro_genmodels.nets.layers.mlp import make_activation
+from pyro_genmodels.nets.layers.mlp import make_activation, make_dropout
 from pyro_genmodels.nets.sequences.base import context_layer, plus
 from pyro_genmodels.nets.sequences.masked_linear import (
     MaskedLinear,
@@ -97,7 +97,6 @@ class MADENet(AutoregressiveNet):
         context_shape: EventShape | None = None,
     ) -> None:
         check_positive(num_masks=num_masks, hidden=min(hidden, default=0))
-        check(0 <= dropout < 1, "dropout", "be in [0, 1)", dropout)
         super().__init__(
             check_event_shape(event_shape),
             num_levels,
@@ -120,7 +119,7 @@ class MADENet(AutoregressiveNet):
         self.first_context = context_layer(self.context_channels, hidden[0])
         # The first element sees no hidden unit.
         self.last_context = context_layer(self.context_channels, outputs)
-        self.activation, self.dropout = make_activation(activation), nn.Dropout(dropout)
+        self.activation, self.dropout = make_activation(activation), make_dropout(dropout)
 
     def _ordering(self, order: str | Sequence[int], generator: torch.Generator) -> Tensor:
         size = self.event_shape.numel()

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from pyro_genmodels._checks import check, check_positive
+from pyro_genmodels._checks import check_positive
 from pyro_genmodels._typing import EventShape, Float, Int
-from pyro_genmodels.nets.layers.mlp import make_activation
+from pyro_genmodels.nets.layers.mlp import make_activation, make_dropout
 from pyro_genmodels.nets.sequences.base import SequenceNet, context_layer, plus
 
 
@@ -68,7 +68,6 @@ class NGramNet(SequenceNet):
         check_positive(
             order=order, embedding_features=embedding_features, hidden=min(hidden, default=0)
         )
-        check(0 <= dropout < 1, "dropout", "be in [0, 1)", dropout)
         super().__init__(
             event_shape,
             num_levels,
@@ -83,7 +82,7 @@ class NGramNet(SequenceNet):
         self.first_context = context_layer(self.context_channels, hidden[0])
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         self.direct = nn.Linear(window, num_levels, bias=False) if direct else None
-        self.activation, self.dropout = make_activation(activation), nn.Dropout(dropout)
+        self.activation, self.dropout = make_activation(activation), make_dropout(dropout)
 
     @property
     def receptive_field(self) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pyro_genmodels._checks import check, check_positive
 from pyro_genmodels._typing import EventShape, Float, Int
+from pyro_genmodels.nets.layers.mlp import make_dropout
 from pyro_genmodels.nets.sequences.base import SequenceNet, context_layer, plus
 
 
@@ -41,7 +42,7 @@ class WaveNetLayer(nn.Module):
         # Nothing would see the last layer's.
         self.residual = nn.Linear(channels, channels) if residual else None
         self.skip = nn.Linear(channels, skip_channels)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = make_dropout(dropout)
 
     @property
     def reach(self) -> int:
@@ -146,7 +147,6 @@ class WaveNetNet(SequenceNet):
         check_positive(layers_per_block=layers_per_block)
         check_positive(num_mixtures=1 if num_mixtures is None else num_mixtures)
         check(kernel_size >= 2, "kernel_size", "be at least 2", kernel_size)
-        check(0 <= dropout < 1, "dropout", "be in [0, 1)", dropout)
         super().__init__(
             event_shape,
             num_levels,
