@@ -38,7 +38,6 @@ ASKED = {
     ("training/batches.py", "tensors"): "a data set's, if it is in memory",
     ("training/data_fingerprint.py", "fingerprint"): "a data set's own mark",
     ("training/evaluation.py", "distribution"): "a data source's, if it is known",
-    ("training/evaluation.py", "tensors"): "a data set's, if it is in memory or mapped",
     ("cli/description.py", "VAE"): "the model that is suggested first",
     ("cli/drawing.py", "encode"): "a data source's, if its data are text",
     ("cli/plan.py", "message"): "of jsonargparse's errors",
