@@ -14,7 +14,7 @@ from pyro_genmodels import models, nets
 # Called by other methods, with what these have checked; or only inside a program.
 HOOKS = {"generate", "infer", "posterior_of_scaled", "check_context_batch", "particle_traces"}
 HOOKS |= {"encoder_input", "observed_input", "without_missing", "check_values", "check_missing"}
-HOOKS |= {"joined_context", "context_parts"}
+HOOKS |= {"joined_context", "context_parts", "label_log_probs"}
 HOOKS.add("law")  # the deprecated name of `distribution`, which warns
 HOOKS.add("em_family")  # rows of data, not a batch
 
