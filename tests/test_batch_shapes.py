@@ -66,6 +66,33 @@ def test_model(name: str) -> None:
             _run(method, call, arguments)
 
 
+# What takes rows of data, what others have checked, and what returns no images for none.
+NOT_CHECKED = {"complete", "dequantized", "fit_em"}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_example(name: str) -> None:
+    case = prepared_model(MODELS[name])
+    x, context = batch_for(case, 2)
+    # Or what the model refuses of any data.
+    rule = r"^`x` must hold one example or more; got batch shape \(.*0,?\)\.$|^`model` must"
+    for method, (call, given) in calls_of(case.part, x, context).items():
+        if "x" in given and method not in NOT_CHECKED:
+            for batch in ((0,), (2, 0)):
+                none = {key: _without_examples(value, batch) for key, value in given.items()}
+                try:
+                    with pytest.raises(ValueError, match=rule):
+                        call(**none)
+                except BaseException as error:
+                    raise AssertionError(f"{method} over {batch}: {error}") from error
+
+
+def _without_examples(value: Any, batch: tuple[int, ...]) -> Any:
+    if isinstance(value, Tensor):
+        return value.new_empty(batch + value.shape[1:])
+    return [_without_examples(each, batch) for each in value]
+
+
 # A batch norm in training needs more than one value per channel, which these have of one image.
 NORMALIZED = {name for name in MODELS if name.startswith("NVAE")}
 

@@ -12,6 +12,7 @@ from pyro_genmodels._batching import expands_to
 from pyro_genmodels._checks import check, check_finite, check_levels, check_trailing
 from pyro_genmodels._modules import first_tensor
 from pyro_genmodels._typing import GivenContext, Tensor
+from pyro_genmodels.models.base.plates import check_not_empty
 from pyro_genmodels.models.base.standardization import Standardization
 from pyro_genmodels.nets.layers import (
     FullPrecisionWeights,
@@ -164,6 +165,7 @@ class CheckedArguments(FullPrecisionWeights):
 
     def _checked_data(self, x: Tensor) -> Tensor:
         check_trailing("x", x, self.event_shape)
+        check_not_empty(x.shape[: x.dim() - len(self.event_shape)])
         if is_validation_enabled():
             self.check_values("x", x)
         return x

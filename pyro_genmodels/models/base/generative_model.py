@@ -32,7 +32,12 @@ from pyro_genmodels.models.base.kl import unit_kl
 from pyro_genmodels.models.base.latent_scale import LatentScale
 from pyro_genmodels.models.base.mean_field_elbo import MeanFieldELBO
 from pyro_genmodels.models.base.param_registration import RegisteredModule
-from pyro_genmodels.models.base.plates import AtCentralValues, log_density, plates
+from pyro_genmodels.models.base.plates import (
+    AtCentralValues,
+    check_not_empty,
+    log_density,
+    plates,
+)
 from pyro_genmodels.models.base.random_weights import (
     random_weights,
     run_with_random_weights,
@@ -475,6 +480,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
         check(self.num_classes is not None, "model", "be conditional on labels", name)
         self._check_exact(not self.is_dequantized, f"{name} of levels")
         batch = x.shape[: x.dim() - len(self.event_shape)]
+        check_not_empty(batch)
         rule = "be features exactly if the model takes them together with a label"
         check((context is None) == (self.context_shape is None), "context", rule, context)
         if context is not None:

@@ -32,7 +32,7 @@ def plates(batch: Sequence[int]) -> Iterator[None]:
     Raises:
         ValueError: If the batch is empty, or if a plate of another size has a dimension.
     """
-    check(0 not in batch, "x", "hold one example or more", f"batch shape {tuple(batch)}")
+    check_not_empty(batch)
     outer, hidden = _outer_plates()
     with ExitStack() as stack:
         for position, size in enumerate(reversed(batch)):
@@ -44,6 +44,11 @@ def plates(batch: Sequence[int]) -> Iterator[None]:
                 plate._vectorized = False  # Pyro then reserves no dimension for it
             stack.enter_context(plate)
         yield
+
+
+def check_not_empty(batch: Sequence[int]) -> None:
+    """Raise ``ValueError`` if data of that batch shape hold no example."""
+    check(0 not in batch, "x", "hold one example or more", f"batch shape {tuple(batch)}")
 
 
 def _outer_plates() -> tuple[dict[int, int], set[int]]:
