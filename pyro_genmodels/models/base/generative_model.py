@@ -920,4 +920,5 @@ class DensityModel(GenerativeModel, Abstract):
         Args:
             x: Levels ``(*batch, *event)``.
         """
-        return UniformDequantization(x).to_event(len(self.event_shape))
+        levels = x.to(self.dtype)
+        return UniformDequantization(levels).to_event(len(self.event_shape))

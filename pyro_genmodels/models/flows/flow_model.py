@@ -171,7 +171,9 @@ class FlowModel(DensityModel, DerivedBuffers):
         Args:
             x: Levels ``(*batch, *event)``.
         """
-        return super().dequantized(x) if self.dequantizer is None else self.dequantizer(x)
+        if self.dequantizer is None:
+            return super().dequantized(x)
+        return self.dequantizer(x.to(self.dtype))
 
     def _noise(self, context: Tensor | None) -> TorchDistributionMixin:
         """Return the noise of each context's events, which not all transforms broadcast."""
