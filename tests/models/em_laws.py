@@ -165,6 +165,26 @@ def check_never_falls(
     assert float(changes.min()) > -1e-8, f"the objective falls by {-float(changes.min())}"
 
 
+def check_objective(concentration: float = 4.0) -> None:
+    """The objective is the log-likelihood plus the log-priors of components and weights."""
+    x = rows()
+    family = GaussianFamily(x, 3, priors=PRIORS)
+    structure = MixtureWeights(3, concentration=concentration)
+    result = run_em(family, structure, num_starts=1)
+    joint = family.log_probs() + structure.probabilities.log()
+    torch.testing.assert_close(result.log_likelihood, float(joint.logsumexp(1).sum()))
+    means, covariances = family.moments()
+    unit = family.rows.scale
+    precisions = (covariances / torch.outer(unit, unit)).inverse()
+    log_dets, offset = -precisions.logdet(), (means - family.rows.shift) / unit
+    traces = precisions.diagonal(dim1=-2, dim2=-1).sum(-1)
+    pulls = torch.einsum("kd,kde,ke->k", offset, precisions, offset)
+    wanted = -0.5 * PRIORS.strength * (log_dets + PRIORS.scale**2 * traces).sum()
+    wanted -= 0.5 * (log_dets + PRIORS.mean_strength * pulls).sum()
+    wanted += (concentration - 1) * structure.probabilities.log().sum()
+    torch.testing.assert_close(result.objective - result.log_likelihood, float(wanted))
+
+
 def gaussian_family(
     covariance: str,
     x: Tensor,

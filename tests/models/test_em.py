@@ -79,6 +79,10 @@ def test_the_objective_never_falls(
     em_laws.check_never_falls(family, structure)
 
 
+def test_the_objective_has_all_priors() -> None:
+    em_laws.check_objective()
+
+
 @pytest.mark.parametrize("covariance", COVARIANCES)
 @pytest.mark.parametrize("missing", [0.0, 0.2], ids=["complete", "missing"])
 def test_other_units_give_the_scaled_fit(covariance: str, missing: float) -> None:

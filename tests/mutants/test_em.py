@@ -123,6 +123,10 @@ MUTANTS: dict[str, tuple[Callable[[], None], Mutation]] = {
         _ascends("low_rank"),
         method_of(LowRankCovariances, "log_prior", _no_prior),
     ),
+    "prior left out of the objective, of weights": (
+        em_laws.check_objective,
+        method_of(MixtureWeights, "log_prior", _no_prior),
+    ),
     "prior of tables left out": (
         _categories_ascend,
         method_of(CategoricalFamily, "log_prior", _no_prior),
