@@ -9,6 +9,7 @@ import torch
 
 from pyro_genmodels._checks import check
 from pyro_genmodels._typing import Float, Tensor
+from pyro_genmodels.models.em.gaussian.patterns import Moments, pattern_moments
 from pyro_genmodels.models.em.gaussian.rows import Rows
 from pyro_genmodels.models.em.priors import GaussianPriors
 
@@ -61,6 +62,25 @@ class Covariances(ABC):
     @abstractmethod
     def set_from_data_units(self, covariances: Any) -> None:
         """Set the covariances to some in the data's units."""
+
+    def _moments(
+        self, responsibilities: Float[Tensor, "K N"], covariances: Float[Tensor, "K D D"]
+    ) -> Moments:
+        """Return the moments of the rows, completed by what the given covariances expect."""
+        if self.rows.patterns:
+            return pattern_moments(self.rows, self.means, covariances, responsibilities)
+        values = self.rows.values
+        counts = responsibilities.sum(1)
+        divisor = counts.clamp_min(self.rows.empty)[:, None]
+        means = responsibilities @ values.mT / divisor
+        scatter = values.new_zeros(*means.shape, means.shape[1])
+        roots = responsibilities.sqrt()
+        for block in self._blocks():
+            for k in range(self.num_components):
+                # From the new means, not from zero: where they are far, no digits are lost.
+                offset = (values[:, block] - means[k, :, None]).mul_(roots[k, block])
+                scatter[k].addmm_(offset, offset.mT)
+        return Moments(counts, means, scatter / divisor[..., None])
 
     def _kept(self, counts: Tensor, new: Tensor, old: Tensor) -> Tensor:
         """Return new parameters of components that have rows, old ones of the others."""

@@ -8,7 +8,7 @@ import torch
 
 from pyro_genmodels._typing import Float, Tensor
 from pyro_genmodels.models.em.gaussian.covariances import FAR, Covariances, check_moments
-from pyro_genmodels.models.em.gaussian.patterns import Moments, pattern_moments, pattern_scores
+from pyro_genmodels.models.em.gaussian.patterns import pattern_scores
 
 
 class FullCovariances(Covariances):
@@ -37,7 +37,7 @@ class FullCovariances(Covariances):
 
     def maximise(self, responsibilities: Float[Tensor, "K N"]) -> None:
         """Set means and covariances to those of the completed rows, and of the priors."""
-        counts, means, covariances = self._moments(responsibilities)
+        counts, means, covariances = self._moments(responsibilities, self._each())
         posterior, rest = self._posterior_means(counts, means)
         weight = counts + self._strength + (self._mean_strength > 0)
         scatter = counts[:, None, None] * covariances
@@ -47,23 +47,6 @@ class FullCovariances(Covariances):
         new = self._kept(counts, new, self.parameters["covariances"])
         self.means = self._kept(counts, posterior, self.means)
         self._set(new, counts)
-
-    def _moments(self, responsibilities: Tensor) -> Moments:
-        if self.rows.patterns:
-            given = self.means, self._each()
-            return pattern_moments(self.rows, *given, responsibilities)
-        values = self.rows.values
-        counts = responsibilities.sum(1)
-        divisor = counts.clamp_min(self.rows.empty)[:, None]
-        means = responsibilities @ values.mT / divisor
-        scatter = values.new_zeros(*means.shape, means.shape[1])
-        roots = responsibilities.sqrt()
-        for block in self._blocks():
-            for k in range(self.num_components):
-                # From the new means, not from zero: where they are far, no digits are lost.
-                offset = (values[:, block] - means[k, :, None]).mul_(roots[k, block])
-                scatter[k].addmm_(offset, offset.mT)
-        return Moments(counts, means, scatter / divisor[..., None])
 
     def log_prior(self) -> float:
         """Return the log-density of the normal-inverse-Wishart priors."""
@@ -151,7 +134,7 @@ class TiedCovariances(FullCovariances):
             variances = scatter.diagonal() / counts.sum()
             if not bool((means.square() > FAR * variances).any()):
                 return counts, means, scatter
-        counts, means, covariances = self._moments(responsibilities)
+        counts, means, covariances = self._moments(responsibilities, self._each())
         return counts, means, torch.einsum("k,kij->ij", counts, covariances)
 
     def num_parameters(self) -> int:

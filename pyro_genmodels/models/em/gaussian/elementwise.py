@@ -47,7 +47,7 @@ class DiagonalCovariances(Covariances):
 
     def maximise(self, responsibilities: Float[Tensor, "K N"]) -> None:
         """Set means and variances to those of the completed rows, and of the priors."""
-        counts, means, variances = self._moments(responsibilities)
+        counts, means, variances = self._sums(responsibilities)
         posterior, rest = self._posterior_means(counts, means)
         weight = counts + self._strength + (self._mean_strength > 0)
         scatter = counts[:, None] * variances + rest[:, None] * means.square()
@@ -57,7 +57,7 @@ class DiagonalCovariances(Covariances):
         self.means = self._kept(counts, posterior, self.means)
         self._set(self._kept(counts, new, self._variances))
 
-    def _moments(self, responsibilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _sums(self, responsibilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         counts = responsibilities.sum(1)
         divisor = counts.clamp_min(self.rows.empty)[:, None]
         squares, sums, *seen = (responsibilities @ self._features.mT).split(self.means.shape[1], 1)

@@ -13,16 +13,22 @@ from pyro_genmodels.models.em.gaussian.patterns import pattern_moments, pattern_
 from pyro_genmodels.models.em.gaussian.rows import Rows
 from pyro_genmodels.models.em.priors import GaussianPriors
 
+_NARROW = 256  # most dimensions for which covariance matrices are made
+_LEAST_NOISE = 1e-6  # of the variance
+
 
 class LowRankCovariances(Covariances):
     r"""A covariance :math:`W W^T + \Psi` for each component, with R factors and diagonal noise.
 
-    The maximum has no closed form. A step takes the means to their maximum and W and the noise
-    through one step of the factor analysers' own EM, which raises the expected log-likelihood too.
-    Without missing elements nothing larger than ``(D, N)`` is made.
+    The joint maximum has no closed form. A step takes the means, then W given the noise, then the
+    noise of each dimension in turn to their maxima given the rest. With many dimensions, where that
+    would cost too much, it takes W and the noise through one step of the factor analysers' own EM,
+    and without missing elements nothing larger than ``(D, N)`` is made. Noise has a maximum at zero
+    in some data; it stops at a millionth of the variance.
 
     References:
-        Ghahramani and Hinton (1997), The EM algorithm for mixtures of factor analyzers.
+        Ghahramani and Hinton (1997), The EM algorithm for mixtures of factor analyzers; Zhao, Yu
+        and Jiang (2008), ML estimation for factor analysis: EM or non-EM?
     """
 
     def __init__(
@@ -60,9 +66,37 @@ class LowRankCovariances(Covariances):
         return scores.add_(self._log_dets(factors)[:, None]).mul_(-0.5)
 
     def maximise(self, responsibilities: Float[Tensor, "K N"]) -> None:
-        """Set the means to their maximum, and take loadings and noise through one step of EM."""
+        """Set the means to their maximum, and raise the rest by loadings and noise in turn."""
+        narrow = self.rows.num_dimensions <= _NARROW
+        step = self._take_maxima if narrow else self._take_em_step
+        counts, means, loading, noise = step(responsibilities)
+        self.means = self._kept(counts, means, self.means)
+        self._set(
+            self._kept(counts, loading, self._loading), self._kept(counts, noise, self._noise)
+        )
+
+    def _take_maxima(self, responsibilities: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return counts, means, the loadings' maximum given the noise, and the noise given them."""
+        counts, means, covariances = self._moments(responsibilities, self._dense())
+        posterior, rest = self._posterior_means(counts, means)
+        weight = (counts + (self._mean_strength > 0)).clamp_min(self.rows.empty)
+        shares = (counts / weight)[:, None, None], (rest / weight)[:, None, None]
+        spread = shares[0] * covariances + shares[1] * means.unsqueeze(2) * means.unsqueeze(1)
+        variances = spread.diagonal(dim1=-2, dim2=-1)
+        self._check_proper(counts, variances + self._strength * self._variance)
+        # The largest principal components of what the noise makes white.
+        root = self._noise.sqrt()
+        white = spread / (root.unsqueeze(2) * root.unsqueeze(1))
+        values, vectors = torch.linalg.eigh(white)
+        lengths = (values[:, -self.rank :] - 1).clamp_min(0.0).sqrt()
+        loading = root.unsqueeze(2) * vectors[..., -self.rank :] * lengths.unsqueeze(1)
+        prior = self._strength, self._variance
+        return counts, posterior, loading, noise_maxima(loading, self._noise, spread, weight, prior)
+
+    def _take_em_step(self, responsibilities: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return counts, means, and loadings and noise after one step of the factors' own EM."""
         projections = self._projections()
-        counts, means, crossed, variances = self._moments(responsibilities, projections)
+        counts, means, crossed, variances = self._crossed(responsibilities, projections)
         posterior, rest = self._posterior_means(counts, means)
         weight = (counts + (self._mean_strength > 0)).clamp_min(self.rows.empty)[:, None]
         seen = (projections @ means.unsqueeze(-1)).mT
@@ -72,10 +106,7 @@ class LowRankCovariances(Covariances):
         noise = weight * noise + self._strength * self._variance
         noise = noise / (weight + self._strength)
         self._check_proper(counts, noise)
-        self.means = self._kept(counts, posterior, self.means)
-        self._set(
-            self._kept(counts, loading, self._loading), self._kept(counts, noise, self._noise)
-        )
+        return counts, posterior, loading, noise
 
     def _half_step(
         self, projections: Tensor, crossed: Tensor, variances: Tensor
@@ -93,7 +124,7 @@ class LowRankCovariances(Covariances):
         loading = torch.cholesky_solve(crossed.mT, torch.linalg.cholesky(second)).mT
         return loading, variances - (loading * crossed).sum(-1)
 
-    def _moments(
+    def _crossed(
         self, responsibilities: Tensor, projections: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         if self.rows.patterns:
@@ -176,3 +207,60 @@ class LowRankCovariances(Covariances):
 
     def _dense(self) -> Tensor:
         return self._loading @ self._loading.mT + self._noise.diag_embed()
+
+
+def noise_maxima(
+    loading: Float[Tensor, "K D R"],
+    noise: Float[Tensor, "K D"],
+    spread: Float[Tensor, "K D D"],
+    weight: Float[Tensor, " K"],
+    prior: tuple[float, float],
+) -> Float[Tensor, "K D"]:
+    r"""Return the noise after each dimension's was taken to its maximum given all the rest.
+
+    In the precision matrix P a change of one variance changes a column and its own row alone, so
+    that with :math:`c = P_{dd}`, :math:`q = (P S P)_{dd}` and :math:`t = 1 + c (\psi - \psi_0)`
+    the objective changes as :math:`-\tfrac{n}{2} (\log t + q / (c t))`, and by the prior.
+
+    Args:
+        loading: Loadings W.
+        noise: Variances to start from.
+        spread: Covariances S of the rows.
+        weight: Numbers of rows n.
+        prior: Strength a and variance of the noise's prior.
+    """
+    strength, variance = prior
+    noise = noise.clone()
+    precision = torch.linalg.inv(loading @ loading.mT + noise.diag_embed())
+    pseudo = (strength * variance / (weight + strength))[:, None]
+    least = _LEAST_NOISE * (spread.diagonal(dim1=-2, dim2=-1) + pseudo)
+    for d in range(noise.shape[1]):
+        column, now = precision[:, :, d], noise[:, d]
+        own = column[:, d]
+        seen = (column.unsqueeze(1) @ spread @ column.unsqueeze(2))[:, 0, 0]
+        other = (1 - own * now).clamp_min(0.0)
+        # Where the derivative is zero: -n (c t - q) psi^2 = a (psi - variance) t^2.
+        cubic = own.square() * (weight + strength)
+        terms = (
+            weight * (seen - own * other) - strength * own * (2 * other - variance * own),
+            strength * other * (2 * own * variance - other),
+            strength * variance * other.square(),
+        )
+        roots = _real_roots(torch.stack(terms, 1) / cubic[:, None])
+        tried = torch.cat([now[:, None], torch.maximum(roots, least[:, d, None])], 1)
+        t = (other[:, None] + own[:, None] * tried).clamp_min(1e-300)
+        nats = weight[:, None] * (t.log() + (seen / own)[:, None] / t)
+        nats = nats + strength * (tried.log() + variance / tried)
+        new = tried.gather(1, nats.argmin(1, keepdim=True))[:, 0]
+        factor = (new - now) / (other + own * new)
+        precision = precision - factor[:, None, None] * column.unsqueeze(2) * column.unsqueeze(1)
+        noise[:, d] = new
+    return noise
+
+
+def _real_roots(coefficients: Float[Tensor, "K 3"]) -> Float[Tensor, "K 3"]:
+    """Return real parts of the roots of :math:`z^3 = b_2 z^2 + b_1 z + b_0`."""
+    companion = coefficients.new_zeros(len(coefficients), 3, 3)
+    companion[:, 0] = coefficients
+    companion[:, 1, 0] = companion[:, 2, 1] = 1.0
+    return torch.linalg.eigvals(companion).real
