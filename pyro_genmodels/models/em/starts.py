@@ -127,7 +127,7 @@ def _within(rows: Rows, labels: Tensor, centres: Tensor) -> Tensor:
     weighted = rows.weights if rows.seen is None else rows.weights * rows.seen
     variances = (weighted * offset.square()).sum(1) / weighted.expand_as(offset).sum(1)
     # As many clusters as different rows leave none: then a small part of the data's.
-    return variances.clamp_min(1e-6)
+    return torch.maximum(variances, (4 * rows.smallest_variance).clamp_min(1e-6))
 
 
 def _sums(rows: Rows, values: Tensor, labels: Tensor, number: int) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from pyro_genmodels._checks import check, check_finite, listed
 from pyro_genmodels._typing import Float, Int, Tensor
 
 _ROUNDING = 8 * torch.finfo(torch.float64).eps
+_CONSTANT = 64 * _ROUNDING  # a spread below it, as a fraction of the largest value, is rounding
 
 
 class Pattern(NamedTuple):
@@ -73,8 +74,10 @@ class Rows:
         else:
             spread = (squares / total).sqrt()
         self.shift, self.scale = shift[:, 0], spread[:, 0]
-        self.values = centred / spread
         largest = filled.abs().amax(1)
+        flat = self.scale <= _CONSTANT * largest
+        self._check_varied(flat & flat.all() if scale == "shared" else flat)
+        self.values = centred / spread
         self.smallest_variance = (_ROUNDING * largest / self.scale).square()
         complete = bool(seen.all())
         self.seen = None if complete else seen.double()
@@ -105,7 +108,10 @@ class Rows:
         check(not bool((low > high).any()), "x", rule, _columns(low > high))
         flat = low == high
         # A spherical covariance takes its variance from all columns together.
-        flat = flat & flat.all() if shared else flat
+        Rows._check_varied(flat & flat.all() if shared else flat)
+
+    @staticmethod
+    def _check_varied(flat: Tensor) -> None:
         rule = "vary in every column, since a Gaussian density has no maximum where it does not"
         check(not bool(flat.any()), "x", rule, f"constant {_columns(flat)}")
 
