@@ -16,6 +16,7 @@ from pyro_genmodels.models.em import (
     MixtureWeights,
     run_em,
 )
+from pyro_genmodels.models.em.gaussian import low_rank
 
 SHARED = ("full", "tied", "diagonal", "spherical")
 COVARIANCES = (*SHARED, "low_rank")
@@ -195,6 +196,28 @@ def gaussian_family(
 ) -> GaussianFamily:
     rank = 1 if covariance == "low_rank" else None
     return GaussianFamily(x, number, covariance, rank=rank, weights=weights, priors=priors)
+
+
+def check_noise_is_a_maximum(prior: tuple[float, float]) -> None:
+    """Noise of low-rank covariances ends where no change of the last dimension's gains anything."""
+    spread = torch.stack([rows(seed=seed, size=4).mT.corrcoef() for seed in range(3)])
+    generator = torch.Generator().manual_seed(0)
+    loading = 0.5 * torch.randn(3, 4, 2, generator=generator, dtype=torch.float64)
+    noise = 0.1 + torch.rand(3, 4, generator=generator, dtype=torch.float64)
+    weight = torch.tensor([20.0, 50.0, 200.0], dtype=torch.float64)
+
+    def objective(noise: Tensor) -> Tensor:
+        covariances = loading @ loading.mT + noise.diag_embed()
+        traces = torch.linalg.solve(covariances, spread).diagonal(dim1=-2, dim2=-1).sum(-1)
+        priors = (noise.log() + prior[1] / noise).sum(-1)
+        return -0.5 * (weight * (covariances.logdet() + traces) + prior[0] * priors)
+
+    for _ in range(3):
+        before, noise = noise, low_rank.noise_maxima(loading, noise, spread, weight, prior)
+        assert bool((objective(noise) >= objective(before) - 1e-10).all()), "the objective falls"
+    for factor in (0.9, 0.999, 1.001, 1.1):
+        changed = torch.cat([noise[:, :-1], noise[:, -1:] * factor], 1)
+        assert bool((objective(changed) < objective(noise)).all()), "a change gains"
 
 
 def check_far_clusters(covariance: str) -> None:

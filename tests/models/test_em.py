@@ -16,6 +16,7 @@ from pyro_genmodels.models.em import (
     MixtureWeights,
     run_em,
 )
+from pyro_genmodels.models.em.gaussian import low_rank
 from tests.models import em_laws
 from tests.models.em_laws import COVARIANCES, PRIORS, SHARED, gaussian_family, rows
 
@@ -139,6 +140,34 @@ def test_low_rank_is_factor_analysis() -> None:
     assert result.log_likelihood / len(x) == pytest.approx(peer.score(x.numpy()), abs=1e-5)
 
 
+@pytest.mark.parametrize("prior", [(0.0, 0.0), (5.0, 0.3), (1.0, 1e-4)])
+def test_noise_of_low_rank_is_at_its_maximum(prior: tuple[float, float]) -> None:
+    em_laws.check_noise_is_a_maximum(prior)
+
+
+def test_low_rank_reaches_its_maximum_soon() -> None:
+    """Where a noise ends at zero, EM of the factors took more than a thousand iterations."""
+    x = rows(num_rows=150)
+    result = run_em(gaussian_family("low_rank", x, number=1), MixtureWeights(1), num_starts=1)
+    assert result.converged
+    assert result.num_iterations < 30
+    full = run_em(GaussianFamily(x, 1), MixtureWeights(1), num_starts=1)
+    assert result.log_likelihood < full.log_likelihood
+
+
+def test_many_dimensions_of_low_rank_reach_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 2, generator=generator) @ torch.randn(2, 8, generator=generator)
+    x = x.double() + torch.randn(300, 8, generator=generator, dtype=torch.float64)
+    reached = []
+    for narrow in (256, 0):
+        monkeypatch.setattr(low_rank, "_NARROW", narrow)
+        family = GaussianFamily(x, 1, "low_rank", rank=2, priors=PRIORS)
+        reached.append(run_em(family, MixtureWeights(1), num_starts=1, tol=1e-10).objective)
+        em_laws.check_never_falls(family, MixtureWeights(1))
+    assert reached[0] == pytest.approx(reached[1], abs=1e-4)
+
+
 def test_low_rank_scores_are_dense() -> None:
     for missing in (0.0, 0.3):
         x = rows(missing=missing, num_rows=50)
@@ -159,6 +188,17 @@ def test_constant_columns_are_named(covariance: str) -> None:
     x[:, 1] = torch.nan
     with pytest.raises(ValueError, match="observed value in every column; got column 1"):
         gaussian_family(covariance, x)
+
+
+@pytest.mark.parametrize("covariance", [name for name in COVARIANCES if name != "spherical"])
+def test_columns_that_vary_by_rounding_are_named(covariance: str) -> None:
+    x = rows()
+    x[:, 1] = 1e6 / 3
+    x[::2, 1] *= 1 + 1e-15
+    for missing in (False, True):
+        x[3, 0] = torch.nan if missing else 1.0
+        with pytest.raises(ValueError, match=r"`x` must vary in every column.*constant column 1"):
+            gaussian_family(covariance, x, priors=GaussianPriors())
 
 
 def test_a_spherical_covariance_allows_a_constant_column() -> None:
@@ -233,6 +273,30 @@ def test_an_empty_component_gets_the_rows_explained_worst() -> None:
     result = run_em(family, structure, num_starts=0)
     assert result.converged
     assert float(structure.probabilities.min()) > 0.01
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_there_may_be_fewer_rows_than_components(covariance: str) -> None:
+    x = rows(num_rows=5)
+    result = run_em(
+        gaussian_family(covariance, x, priors=GaussianPriors(), number=12), MixtureWeights(12)
+    )
+    assert math.isfinite(result.objective)
+    table = CategoricalFamily(torch.arange(5)[:, None] % 2, 2, 12, concentration=1.5)
+    assert math.isfinite(run_em(table, MixtureWeights(12)).objective)
+
+
+@pytest.mark.parametrize("max_iterations", [9, 10, 11, 12, 13])
+def test_a_saddle_out_of_iterations_is_not_convergence(max_iterations: int) -> None:
+    x = rows(num_rows=300)
+    family, structure = GaussianFamily(x, 3, "diagonal"), MixtureWeights(3)
+    family._read, structure._read = family.moments, lambda: structure.probabilities
+    result = run_em(family, structure, num_starts=0, max_iterations=max_iterations)
+    assert result.num_iterations <= max_iterations
+    assert not result.converged
+    longer = run_em(family, structure, num_starts=0)
+    assert longer.converged
+    assert longer.objective > result.objective
 
 
 def test_starts_leave_the_global_generator_alone() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from pyro_genmodels.models.em import GaussianPriors, MixtureWeights, starts
 from pyro_genmodels.models.em.categorical_family import CategoricalFamily
-from pyro_genmodels.models.em.gaussian import elementwise, patterns
+from pyro_genmodels.models.em.gaussian import elementwise, low_rank, patterns
 from pyro_genmodels.models.em.gaussian.dense import FullCovariances, TiedCovariances
 from pyro_genmodels.models.em.gaussian.elementwise import DiagonalCovariances
 from pyro_genmodels.models.em.gaussian.low_rank import LowRankCovariances
@@ -95,6 +95,11 @@ def _second_moment_ignores_the_mean(result: Any, *arguments: Any) -> Any:
     return result[0], result[1], result[2] + 1e-3 * result[1].square()
 
 
+def _noise_without_prior(patch: pytest.MonkeyPatch) -> None:
+    original = low_rank.noise_maxima
+    patch.setattr(low_rank, "noise_maxima", lambda *given: original(*given[:-1], (0.0, 0.0)))
+
+
 MUTANTS: dict[str, tuple[Callable[[], None], Mutation]] = {
     "conditional covariance left out": (_step("full", 0.3), _without_conditional_covariance),
     "conditional covariance left out, tied": (
@@ -127,6 +132,10 @@ MUTANTS: dict[str, tuple[Callable[[], None], Mutation]] = {
         em_laws.check_objective,
         method_of(MixtureWeights, "log_prior", _no_prior),
     ),
+    "prior of the noise left out": (
+        lambda: em_laws.check_noise_is_a_maximum((5.0, 0.3)),
+        _noise_without_prior,
+    ),
     "prior of tables left out": (
         _categories_ascend,
         method_of(CategoricalFamily, "log_prior", _no_prior),
@@ -138,7 +147,7 @@ MUTANTS: dict[str, tuple[Callable[[], None], Mutation]] = {
     ),
     "variance about zero": (
         _step("diagonal"),
-        method_of(DiagonalCovariances, "_moments", _second_moment_ignores_the_mean),
+        method_of(DiagonalCovariances, "_sums", _second_moment_ignores_the_mean),
     ),
 }
 

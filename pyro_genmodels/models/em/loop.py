@@ -128,8 +128,11 @@ class _Ascent:
         """Iterate until converged, also after saddles were left, or out of iterations."""
         self.history, responsibilities, log_probs = self._climb(max_iterations)
         while self.converged:
-            left = leave_saddle(responsibilities, log_probs, self._generator)
+            left = leave_saddle(responsibilities, log_probs, self._other_start)
             if left is None:
+                return
+            if self.num_iterations >= max_iterations:  # nobody knows whether it leads higher
+                self.converged = False
                 return
             top = self.end
             self._family.maximise(left.responsibilities)
@@ -138,12 +141,21 @@ class _Ascent:
             self.num_iterations += 1
             try:
                 trial, responsibilities, log_probs = self._climb(max_iterations)
-            except CollapsedComponentError:
-                trial = []
+            except CollapsedComponentError:  # the end of another way is no maximum
+                trial, self.converged = [], True
             if not trial or trial[-1] <= top.objective + self._tolerance:
-                self.end, self.converged = top, True
+                # Out of iterations, the trial may have led higher.
+                self.end = top
                 return
             self.history += [value for value in trial if value > top.objective]
+
+    def _other_start(self) -> Tensor:
+        """Return the rows' log-probabilities at another start, and leave the parameters alone."""
+        state = dict(self._family.state())
+        self._family.start(self._generator)
+        log_probs = self._family.log_probs()
+        self._family.load(state)
+        return log_probs
 
     def _climb(self, max_iterations: int) -> tuple[list[float], Tensor, Tensor]:
         """Iterate from the present parameters; return objectives and the last expectations."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -22,17 +23,18 @@ class Departure(NamedTuple):
 def leave_saddle(
     responsibilities: Float[Tensor, "N K"],
     log_probs: Float[Tensor, "N K"],
-    generator: torch.Generator,
+    other_start: Callable[[], Float[Tensor, "N K"]],
 ) -> Departure | None:
     """Return responsibilities that lead away from a saddle, or None where there is none.
 
     Components whose responsibilities are proportional stay so for ever: their rows are parted among
-    them at random. A component without rows gets those explained worst.
+    them as another start would, and not at random, from where they would come back for a while. A
+    component without rows gets those explained worst.
 
     Args:
         responsibilities: Responsibilities times weights.
         log_probs: Log-probabilities of the rows under each component.
-        generator: Random numbers, on the CPU.
+        other_start: Returns such log-probabilities at another start.
     """
     counts = responsibilities.sum(0)
     filled = counts > _EMPTY
@@ -41,8 +43,9 @@ def leave_saddle(
     if not groups and not len(empty):
         return None
     changed = responsibilities.clone()
+    scores = other_start() if groups else log_probs
     for group in groups:
-        _part(changed, group, generator)
+        _part(changed, group, scores)
     if len(empty):
         _give_worst_explained(changed, log_probs[:, filled].amax(1), empty)
     return Departure(changed, empty)
@@ -63,10 +66,10 @@ def _groups_alike(shares: Tensor, filled: Tensor) -> list[Tensor]:
     return groups
 
 
-def _part(shares: Tensor, group: Tensor, generator: torch.Generator) -> None:
+def _part(shares: Tensor, group: Tensor, scores: Tensor) -> None:
     """Give each row's share in a group of components to one of them."""
     total = shares[:, group].sum(1, keepdim=True)
-    chosen = torch.randint(len(group), (len(shares), 1), generator=generator).to(shares.device)
+    chosen = scores[:, group].argmax(1, keepdim=True)
     parted = torch.zeros_like(shares[:, group]).scatter_(1, chosen, total)
     shares[:, group] = parted
 
@@ -74,6 +77,7 @@ def _part(shares: Tensor, group: Tensor, generator: torch.Generator) -> None:
 def _give_worst_explained(shares: Tensor, nats: Tensor, empty: Tensor) -> None:
     """Give empty components the rows of the lowest log-probability, half an equal share each."""
     order = nats.argsort(stable=True)
+    empty = empty[: len(order)]
     weights = shares.sum(1)[order]
     portion = 0.5 * weights.sum() / shares.shape[1]
     number = int((weights.cumsum(0) <= portion * len(empty)).sum().clamp_min(len(empty)))
