@@ -40,10 +40,9 @@ def _without_conditional_covariance(patch: pytest.MonkeyPatch) -> None:
 def _without_conditional_mean(patch: pytest.MonkeyPatch) -> None:
     original = patterns._completion
 
-    def completion(covariances: Any, pattern: Any) -> Any:
-        gain, rest = original(covariances, pattern)
-        gain[:, pattern.missing] = 0.0
-        return gain, rest
+    def completion(covariances: Any, given: Any) -> Any:
+        gain, rest = original(covariances, given)
+        return gain * given.seen.unsqueeze(-1), rest
 
     patch.setattr(patterns, "_completion", completion)
 

@@ -9,26 +9,24 @@ from typing import Literal, NamedTuple
 import torch
 
 from pyro_genmodels._checks import check, check_finite, listed
-from pyro_genmodels._typing import Float, Int, Tensor
+from pyro_genmodels._typing import Bool, Float, Int, Tensor
 
 _ROUNDING = 8 * torch.finfo(torch.float64).eps
 _CONSTANT = 64 * _ROUNDING  # a spread below it, as a fraction of the largest value, is rounding
 
 
-class Pattern(NamedTuple):
-    """Rows that have the same elements missing.
+class Patterns(NamedTuple):
+    """Rows with P patterns of missing elements that have n rows each.
 
     Attributes:
         rows: Their indices.
-        seen: Dimensions that were observed.
-        missing: Dimensions that were not.
-        values: What was observed, one column per row.
+        seen: Whether each dimension was observed.
+        values: What was observed, one column per row, and 0 elsewhere.
     """
 
-    rows: Int[Tensor, " n"]
-    seen: Int[Tensor, " o"]
-    missing: Int[Tensor, " m"]
-    values: Float[Tensor, "o n"]
+    rows: Int[Tensor, "P n"]
+    seen: Bool[Tensor, "P D"]
+    values: Float[Tensor, "P D n"]
 
 
 class Rows:
@@ -115,15 +113,15 @@ class Rows:
         rule = "vary in every column, since a Gaussian density has no maximum where it does not"
         check(not bool(flat.any()), "x", rule, f"constant {_columns(flat)}")
 
-    def _grouped(self, seen: Tensor) -> list[Pattern]:
-        kinds, kind = seen.mT.unique(dim=0, return_inverse=True)
+    def _grouped(self, seen: Tensor) -> list[Patterns]:
+        kinds, kind, counts = seen.mT.unique(dim=0, return_inverse=True, return_counts=True)
+        first = counts.cumsum(0) - counts
         order = kind.argsort(stable=True)
-        groups = order.split(kind.bincount(minlength=len(kinds)).tolist())
         patterns = []
-        for pattern, rows in zip(kinds, groups, strict=True):
-            there, missing = pattern.nonzero()[:, 0], (~pattern).nonzero()[:, 0]
-            values = self.values.index_select(1, rows).index_select(0, there)
-            patterns.append(Pattern(rows, there, missing, values))
+        for count in counts.unique().tolist():
+            same = (counts == count).nonzero()[:, 0]
+            rows = order[first[same, None] + torch.arange(count, device=order.device)]
+            patterns.append(Patterns(rows, kinds[same], self.values[:, rows].transpose(0, 1)))
         return patterns
 
 
