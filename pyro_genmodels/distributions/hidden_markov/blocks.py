@@ -37,39 +37,37 @@ def block_vectors(
     """
     matrix, (steps, number, states) = transitions[0, 0].contiguous(), weights.shape
     size = max(1, math.isqrt(steps))
-    blocks = -(-steps // size)
+    blocks = max(1, -(-steps // size))
     weights = pad(weights, (0, 0, 0, 0, 0, size * blocks - steps), value=1.0)
     # Place in the block first, then the block, then the sequence.
-    weights = weights.unflatten(0, (blocks, size)).transpose(0, 1).contiguous()
-    of_step = weights.flatten(1, 2).unbind()
-    products, whole = _block_products(matrix, of_step, scaled=scaled)
-    start, starts = first, [first]
-    for block in products.unflatten(0, (blocks, number))[:-1].unbind():
-        start = torch.bmm(start.unsqueeze(1), block).squeeze(1)
-        if scaled:
-            start = start / start.sum(-1, keepdim=True)
-        starts.append(start)
+    weights = weights.unflatten(0, (blocks, size)).transpose(0, 1).contiguous().flatten(1, 2)
+    products, whole = _block_products(matrix, weights, scaled=scaled)
     rows = weights.new_empty(size + 1, blocks * number, states)
-    torch.cat(starts, out=rows[0])
+    starts = rows[0].view(blocks, number, 1, states).unbind()
+    starts[0].copy_(first.unsqueeze(1))
+    for i, block in enumerate(products.view(blocks, number, states, states)[:-1].unbind()):
+        torch.bmm(starts[i], block, out=starts[i + 1])
+        if scaled:
+            starts[i + 1].div_(starts[i + 1].sum(-1, keepdim=True))
     of_row = rows.unbind()
-    for j, weight in enumerate(of_step):
-        torch.mm(of_row[j], matrix, out=of_row[j + 1])
-        of_row[j + 1].mul_(weight)
-        if scaled and (j + 1) % FRAMES_UNSCALED == 0:
+    for j, weight in enumerate(weights.unbind()):
+        torch.mm(of_row[j], matrix, out=of_row[j + 1]).mul_(weight)
+        if scaled and j % FRAMES_UNSCALED == 0:
             of_row[j + 1].div_(of_row[j + 1].sum(-1, keepdim=True))
     inner = rows[1:].unflatten(1, (blocks, number)).transpose(0, 1).flatten(0, 1)[:steps]
-    return torch.cat([first[None], inner]), whole.unflatten(0, (blocks, number)).all(0)
+    return torch.cat([first[None], inner]), whole.view(blocks, number).all(0)
 
 
 def _block_products(
-    matrix: Float[Tensor, "K K"], weights: tuple[Tensor, ...], *, scaled: bool
+    matrix: Float[Tensor, "K K"], weights: Float[Tensor, "S M K"], *, scaled: bool
 ) -> tuple[Float[Tensor, "M K K"], Bool[Tensor, " M"]]:
     """Return the product of each block's matrices, and in which no scale underflowed."""
     product = matrix * weights[0].unsqueeze(1)
     other, smallest = torch.empty_like(product), torch.ones_like(product[:, 0, 0])
-    for j, weight in enumerate(weights[1:]):
-        torch.mm(product.flatten(0, 1), matrix, out=other.flatten(0, 1))
-        product, other = other.mul_(weight.unsqueeze(1)), product
+    flat, other_flat = product.flatten(0, 1), other.flatten(0, 1)
+    for j, weight in enumerate(weights[1:].unsqueeze(2).unbind(), 1):
+        torch.mm(flat, matrix, out=other_flat)
+        product, other, flat, other_flat = other.mul_(weight), product, other_flat, flat
         if scaled and j % FRAMES_UNSCALED == 0:
             largest = product.amax((-2, -1), keepdim=True)
             product.div_(largest)

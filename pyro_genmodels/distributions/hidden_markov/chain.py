@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +35,8 @@ class Chain:
 
     def batched(self, by_sequence: Num[Tensor, "N *rest"]) -> Num[Tensor, "*batch_rest"]:
         """Give results of each sequence the batch shape."""
+        if len(self.batch_shape) == 1:
+            return by_sequence
         return by_sequence.reshape(self.batch_shape + by_sequence.shape[1:])
 
 
@@ -60,15 +63,23 @@ def chain_of(
     for logs in (initial, transition, emission_logs):
         dtype = torch.promote_types(dtype, logs.dtype)
     shapes = initial.shape[:-1], transition.shape[:-3], emission_logs.shape[:-2]
-    batch_shape = torch.broadcast_shapes(*shapes)
-    initial = initial.to(dtype).expand(*batch_shape, -1).reshape(-1, states)
-    emissions = emission_logs.to(dtype).expand(*batch_shape, -1, -1).reshape(-1, frames, states)
-    sizes = transition.shape[-3:]
-    if transition.shape[:-3].numel() == 1:
-        transitions = transition.reshape(1, *sizes)
-    else:
-        transitions = transition.expand(*batch_shape, *sizes).reshape(-1, *sizes)
-    return Chain(initial, transitions.to(dtype), emissions.transpose(0, 1), batch_shape)
+    some = {shape for shape in shapes if shape}  # broadcasting takes as long as ten steps do
+    batch_shape = some.pop() if len(some) == 1 else torch.broadcast_shapes(*some)
+    initial = _flat(initial, batch_shape, (states,))
+    emissions = _flat(emission_logs, batch_shape, (frames, states))
+    shared = transition.shape[:-3].numel() == 1
+    transitions = _flat(transition, (1,) if shared else batch_shape, transition.shape[-3:])
+    by_frame = emissions.to(dtype).transpose(0, 1)
+    return Chain(initial.to(dtype), transitions.to(dtype), by_frame, batch_shape)
+
+
+def _flat(logs: Tensor, batch_shape: tuple[int, ...], sizes: tuple[int, ...]) -> Tensor:
+    """Return one row for each sequence, without views that change nothing: autograd walks them."""
+    if logs.shape == (*batch_shape, *sizes) and len(batch_shape) == 1:
+        return logs
+    if logs.shape[: -len(sizes)].numel() == math.prod(batch_shape):
+        return logs.reshape(-1, *sizes)
+    return logs.expand(*batch_shape, *sizes).reshape(-1, *sizes)
 
 
 def _sizes(emission_logs: Tensor) -> tuple[int, int]:

@@ -7,6 +7,8 @@ frames given each state ``(*batch, T, K)``. Minus infinity is impossible. Batch 
 
 from __future__ import annotations
 
+import inspect
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -101,7 +103,7 @@ def expected_counts(
 @torch.no_grad()
 def posterior_of(chain: Chain) -> tuple[Float[Tensor, "T N K"], Float[Tensor, "N K K"]]:
     """Return marginals, and expected transitions of each sequence."""
-    with torch.autocast(chain.initial.device.type, enabled=False):
+    with _unrounded(chain.initial):
         _, *saved = _forward(*chain.logs)
         marginals, pairs, rows = _posterior(chain.logs, *saved)
         counts = pairs.by_sequence()
@@ -114,7 +116,7 @@ def posterior_of(chain: Chain) -> tuple[Float[Tensor, "T N K"], Float[Tensor, "N
 @torch.no_grad()
 def log_filtered(chain: Chain) -> Float[Tensor, "T N K"]:
     """Return the log-probability of each state given the frames so far."""
-    with torch.autocast(chain.initial.device.type, enabled=False):
+    with _unrounded(chain.initial):
         _, states, _, _, exact = _forward(*chain.logs)
         result = states.log()
         rows = _rows(~exact)
@@ -132,20 +134,20 @@ def algorithm_for(logs: Logs, *, log: bool = False) -> Literal["loop", "blocks",
     The loop does N T K^2 operations in T steps. The others do N T K^3, blocks in 3 sqrt(T) steps
     and the scan in 2 log2(T), which on a CPU are many small products.
     """
-    # Forward and backward, float64, milliseconds of one thread (least of 20):
+    # Forward and backward, float64, milliseconds of one thread (least of 12):
     #   N, T, K       loop   blocks   scan
-    #   1, 1000, 5    16.3   3.8      3.5
-    #   1, 1000, 32   26.0   20.3     28.0
-    #   8, 200, 5     7.5    5.0      6.5
-    #   32, 100, 20   4.2    14.9     37.9
-    #   256, 20, 3    2.2    3.9      5.1
+    #   1, 1000, 5    15.2   4.0      3.8
+    #   1, 1000, 32   16.8   14.3     25.4
+    #   8, 200, 5     4.5    3.5      4.5
+    #   32, 100, 20   5.6    14.6     33.1
+    #   256, 20, 3    1.8    3.5      4.5
     transitions, (frames, number, states) = logs[1], logs[2].shape
     work = number * states**3  # for each frame
     if frames <= 32 or work > (4000 if log else 40000 if number == 1 else 8000):
         return "loop"
     constant = transitions.shape[0] == transitions.shape[1] == 1
-    few = number * states <= 8 or logs[2].device.type != "cpu"
-    return "blocks" if constant and not log and not few else "scan"
+    on_cpu = logs[2].device.type == "cpu"
+    return "blocks" if constant and on_cpu and not log else "scan"
 
 
 class _LogPartition(torch.autograd.Function):
@@ -153,8 +155,11 @@ class _LogPartition(torch.autograd.Function):
 
     @staticmethod
     def forward(initial: Tensor, transitions: Tensor, emissions: Tensor) -> tuple[Tensor, ...]:
-        with torch.autocast(initial.device.type, enabled=False):
+        with _unrounded(initial):
             return _forward(initial, transitions, emissions)
+
+    # Torch asks for it at each call, which takes as long as thirty steps do.
+    forward.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Logs, output: tuple[Tensor, ...]) -> None:
@@ -167,17 +172,25 @@ class _LogPartition(torch.autograd.Function):
         *logs, states, totals, weights, exact = ctx.saved_tensors
         if nats is None:
             return None, None, None
-        with torch.autocast(nats.device.type, enabled=False):
+        with _unrounded(nats):
             if torch.is_grad_enabled():  # of a gradient of this gradient, or of torch.func
                 return _gradients_in_log_space(tuple(logs), nats)
             marginals, pairs, rows = _posterior(tuple(logs), states, totals, weights, exact)
-            marginals = marginals * nats[:, None]
+            marginals.mul_(nats[:, None])
             steps = _step_gradient(tuple(logs), pairs, rows, nats)
             return marginals[0], steps if ctx.needs_input_grad[1] else None, marginals
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Tensor) -> tuple[Any, Any]:
         return _over_batch(info.batch_size, in_dims, *inputs), (0, 0, 0, 0, 0)
+
+
+def _unrounded(tensor: Tensor) -> AbstractContextManager[None]:
+    """Turn autocast off, if it is on: that takes longer than to ask."""
+    device = tensor.device.type
+    if torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
 
 
 def _forward(initial: Tensor, transitions: Tensor, emissions: Tensor) -> tuple[Tensor, ...]:
@@ -211,27 +224,30 @@ class _Pairs:
     """Probabilities of successive states, at frames and sequences that are not yet summed over."""
 
     def __init__(self, transitions: Tensor, states: Tensor, after: Tensor) -> None:
-        self.transitions = transitions
-        self.before, self.after = states[:-1].transpose(0, 1), after[1:].transpose(0, 1)
+        self.transitions, self.before, self.after = transitions, states[:-1], after[1:]
 
     def by_sequence(self) -> Float[Tensor, "N K K"]:
         """Sum over frames."""
         if self.transitions.shape[1] == 1:
-            return (self.before.transpose(1, 2) @ self.after) * self.transitions[:, 0]
+            return self._over_frames(self.before) * self.transitions[:, 0]
         return self._by_frame(self.before).sum(1)
 
+    def _over_frames(self, before: Tensor) -> Float[Tensor, "N K K"]:
+        return before.permute(1, 2, 0) @ self.after.transpose(0, 1)
+
     def _by_frame(self, before: Tensor) -> Float[Tensor, "N S K K"]:
-        return before.unsqueeze(-1) * self.transitions * self.after.unsqueeze(-2)
+        before, after = before.transpose(0, 1), self.after.transpose(0, 1)
+        return before.unsqueeze(-1) * self.transitions * after.unsqueeze(-2)
 
     def gradient(self, nats: Float[Tensor, " N"]) -> Float[Tensor, "B S K K"]:
         """Sum over what shares its transitions, with weights of sequences."""
-        before = nats[:, None, None] * self.before
+        before = nats[:, None] * self.before
         shared, constant = (size == 1 for size in self.transitions.shape[:2])
         if shared and constant:
             both = before.flatten(0, 1).T @ self.after.flatten(0, 1)
             return both * self.transitions
         if constant:
-            return (before.transpose(1, 2) @ self.after).unsqueeze(1) * self.transitions
+            return self._over_frames(before).unsqueeze(1) * self.transitions
         frames = self._by_frame(before)
         return frames.sum(0, keepdim=True) if shared else frames
 
@@ -248,11 +264,12 @@ def _posterior(
         changes = scaled.backward_parallel(transitions, gains, VECTORS[algorithm])
     else:
         changes = scaled.backward_loop(transitions, gains)
-    marginals = states * changes
+    after = gains.mul_(changes)
+    marginals = changes.mul_(states)
     rows = _rows(~exact)
     if len(rows):
         marginals[:, rows] = _log_posterior(taken(logs, rows))[0]
-    return marginals, _Pairs(transitions, states, gains.mul_(changes)), rows
+    return marginals, _Pairs(transitions, states, after), rows
 
 
 def _step_gradient(logs: Logs, pairs: _Pairs, rows: Tensor, nats: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ def factors_of(
 def scaled_to_one(logs: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Return exponentials over their largest along dimensions, and its logarithm."""
     largest = logs.amax(dims, keepdim=True)
-    largest = torch.where(largest == -torch.inf, 0.0, largest)
+    largest.masked_fill_(largest == -torch.inf, 0.0)
     contiguous = torch.empty(logs.shape, dtype=logs.dtype, device=logs.device)
     return torch.sub(logs, largest, out=contiguous).exp_(), largest
 
@@ -87,15 +87,14 @@ def forward_loop(factors: Factors) -> Filtered:
     """Filter frame by frame."""
     frames = factors.emissions
     states, divisors = torch.empty_like(frames), torch.ones_like(frames[..., :1])
-    rows, weights = states.unbind(), frames.unbind()
-    torch.mul(factors.initial, weights[0], out=rows[0])
-    steps = Steps(factors.transitions)
-    for t in range(1, len(frames)):
+    torch.mul(factors.initial, frames[0], out=states[0])
+    steps = Steps(factors.transitions, len(frames))
+    product, rows, weights = steps.product, steps.rows(states), steps.rows(frames)
+    for t, matrix in enumerate(steps.matrices, 1):
         if t % FRAMES_UNSCALED == 0:
-            torch.sum(rows[t - 1], -1, keepdim=True, out=divisors[t - 1])
-            rows[t - 1].div_(divisors[t - 1])
-        steps.apply(rows[t - 1], t - 1, out=rows[t])
-        rows[t].mul_(weights[t])
+            torch.sum(states[t - 1], -1, keepdim=True, out=divisors[t - 1])
+            states[t - 1].div_(divisors[t - 1])
+        product(rows[t - 1], matrix, out=rows[t]).mul_(weights[t])
     return _normalized(states, divisors)
 
 
@@ -144,13 +143,14 @@ def backward_loop(
     transitions: Float[Tensor, "B S K K"], gains: Float[Tensor, "T N K"]
 ) -> Float[Tensor, "T N K"]:
     """Return by what the frames to come change the probability of each state, frame by frame."""
-    changes, product = torch.empty_like(gains), torch.empty_like(gains[0])
-    rows, weights = changes.unbind(), gains.unbind()
-    rows[-1].fill_(1.0)
-    steps = Steps(transitions.transpose(-1, -2))
+    changes = torch.empty_like(gains)
+    changes[-1] = 1.0
+    steps = Steps(transitions.transpose(-1, -2), len(gains))
+    rows, weights = steps.rows(changes), steps.rows(gains)
+    product = torch.empty_like(rows[0])
     for t in reversed(range(1, len(rows))):
         torch.mul(rows[t], weights[t], out=product)
-        steps.apply(product, t - 1, out=rows[t - 1])
+        steps.product(product, steps.matrices[t - 1], out=rows[t - 1])
     return changes
 
 
@@ -203,17 +203,19 @@ def is_exact(
 
 
 class Steps:
-    """Products of rows with the transitions of each frame, without the cost of indexing anew."""
+    """Products of rows with the transitions of each frame, as cheap as a step in Python can be.
 
-    def __init__(self, transitions: Float[Tensor, "B S K K"]) -> None:
+    Attributes:
+        matrices: Transitions out of each frame but the last, of all sequences or of each.
+        product: The function that multiplies rows by them.
+    """
+
+    def __init__(self, transitions: Float[Tensor, "B S K K"], frames: int) -> None:
         self.shared = transitions.shape[0] == 1
-        of_frame = transitions.unbind(1)
-        self.matrices = [m[0] for m in of_frame] if self.shared else list(of_frame)
+        matrices = (transitions[0] if self.shared else transitions.transpose(0, 1)).unbind()
+        self.matrices = matrices if len(matrices) == frames - 1 else matrices * (frames - 1)
+        self.product = torch.mm if self.shared else torch.bmm
 
-    def apply(self, rows: Float[Tensor, "N K"], t: int, out: Float[Tensor, "N K"]) -> None:
-        """Write the products with the transitions out of frame ``t``."""
-        matrix = self.matrices[t if len(self.matrices) > 1 else 0]
-        if self.shared:
-            torch.mm(rows, matrix, out=out)
-        else:
-            torch.bmm(rows.unsqueeze(1), matrix, out=out.unsqueeze(1))
+    def rows(self, of_frames: Float[Tensor, "T N K"]) -> tuple[Tensor, ...]:
+        """Return views of each frame, as the product takes them."""
+        return (of_frames if self.shared else of_frames.unsqueeze(2)).unbind()
