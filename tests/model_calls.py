@@ -17,6 +17,8 @@ HOOKS |= {"encoder_input", "observed_input", "without_missing", "check_values", 
 HOOKS |= {"joined_context", "context_parts", "label_log_probs"}
 HOOKS.add("law")  # the deprecated name of `distribution`, which warns
 HOOKS.add("em_family")  # rows of data, not a batch
+HOOKS.add("label_log_probs")  # called with labels that components take
+HOOKS.add("fit_em")  # all data at once, of models that have a closed form for it
 
 Call = tuple[Callable[..., Any], dict[str, Any]]
 

@@ -139,7 +139,8 @@ def _uses_em(model: GenerativeModel, settings: TrainingSettings) -> bool:
 
 def _fit_by_em(model: Any, source: DataSource, settings: TrainingSettings) -> None:
     x, labels = whole(source.train, model)
-    result = model.fit_em(x, labels=labels, num_starts=settings.em_starts, seed=settings.seed)
+    known = {} if labels is None else {"labels": labels}
+    result = model.fit_em(x, num_starts=settings.em_starts, seed=settings.seed, **known)
     if settings.progress and not is_helper():
         print(f"expectation-maximisation: {result}")
 

@@ -69,7 +69,7 @@ def test_scores_paths_and_posteriors_of_hmmlearn() -> None:
 
 def test_the_likelihood_never_falls_and_ends_at_a_stationary_point() -> None:
     model, x = of_symbols(), symbols()
-    result = model.fit_em(x, num_starts=3, tol=1e-10)
+    result = model.fit_em(x, num_starts=3, tol=1e-10, priors=None)
     history = torch.tensor(result.history)
     assert bool((history.diff() >= -1e-8).all())
     assert result.converged
@@ -91,6 +91,17 @@ def test_a_weight_of_two_is_the_sequence_twice() -> None:
     assert first.log_likelihood == pytest.approx(second.log_likelihood, abs=1e-8)
     for a, b in zip(once.parameters(), twice.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-8)
+
+
+def test_any_batch_shape() -> None:
+    x, weights = symbols(6), torch.arange(6.0)
+    flat, nested = of_symbols(), of_symbols()
+    options: dict[str, Any] = {"num_starts": 1, "max_iterations": 5}
+    first = flat.fit_em(x, weights=weights, **options)
+    second = nested.fit_em(x.reshape(2, 3, 20), weights=weights.reshape(2, 3), **options)
+    assert first == second
+    one = of_symbols().fit_em(x[0], **options)
+    assert one == of_symbols().fit_em(x[:1], **options)
 
 
 def test_missing_frames_are_left_out() -> None:
