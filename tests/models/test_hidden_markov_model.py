@@ -37,6 +37,12 @@ def image() -> models.AutoregressiveModel:
     return models.AutoregressiveModel(net)
 
 
+def mixture() -> models.MixtureModel:
+    return models.MixtureModel(
+        models.GaussianModel((2,), num_classes=2 * STATES), num_groups=STATES
+    )
+
+
 def hidden_markov(conditional: Any, **options: Any) -> models.HiddenMarkovModel:
     torch.manual_seed(0)
     model = models.HiddenMarkovModel(conditional, **{"duration": DURATION, **options})
@@ -53,6 +59,7 @@ MAKERS: dict[str, Callable[[], models.HiddenMarkovModel]] = {
         tables(), topology=[[0, 1, 1], [1, 0, 0], [0, 1, 1]], initial="first"
     ),
     "missing": lambda: hidden_markov(tables(missing=True)),
+    "mixture": lambda: hidden_markov(mixture()),
 }
 every = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
 
@@ -185,6 +192,50 @@ def test_forecasts_have_the_longer_models_probabilities() -> None:
     expected = (longer.log_prob(ended) - model.log_prob(x)).exp()
     shares = (drawn.unsqueeze(1) == values).all(-1).double().mean(0)
     assert bool(((shares - expected).abs() < 5 * (expected * (1 - expected) / 6000).sqrt()).all())
+
+
+def test_mixtures_as_emissions_train_by_gradients_alone() -> None:
+    torch.manual_seed(0)
+    model = models.HiddenMarkovModel(mixture().double(), duration=DURATION).double()
+    x = torch.randn(40, DURATION, 2) + 3 * torch.randn(40, DURATION, 1).sign()
+    loss = models.ELBOLoss(model)
+    optimizer = torch.optim.Adam(model.parameters(), 2e-2)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        value = loss(x)
+        value.backward()
+        optimizer.step()
+        losses.append(float(value.detach()))
+    assert losses[-1] < losses[0] - DURATION
+    assert not model.fits_by_em
+    with pytest.raises(
+        ValueError, match="`model` must have a maximum in closed form.*MixtureModel"
+    ):
+        model.fit_em(x)
+
+
+@pytest.mark.parametrize("topology", ["full", "left_to_right", "banded"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_emissions_that_differ_by_many_nats(topology: Any, dtype: torch.dtype) -> None:
+    """Up to 45,000 nats between states, of which a bad one may be all that can be reached."""
+    torch.manual_seed(0)
+    conditional = models.GaussianModel((1,), num_classes=3, covariance="spherical").to(dtype)
+    conditional.set_moments(torch.tensor([[0.0], [140.0], [300.0]]), torch.ones(3))
+    model = models.HiddenMarkovModel(conditional, duration=50, topology=topology).to(dtype)
+    x = torch.zeros(2, 50, dtype=dtype)
+    x[1, 25:] = 300.0
+    found = model.log_prob(x)
+    found.sum().backward()
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
+    model.double()
+    emitted = conditional.class_log_probs(x.double().unsqueeze(-1))
+    nats = model.initial_log_probs() + emitted[:, 0]
+    for each in emitted[:, 1:].unbind(1):
+        moved = nats.unsqueeze(-1) + model.transition_log_probs()
+        nats = moved.logsumexp(-2) + each
+    close = {"rtol": 1e-6 if dtype == torch.float32 else 1e-12, "atol": 0}
+    torch.testing.assert_close(found.double(), nats.logsumexp(-1), **close)
 
 
 def test_standardised_by_frames() -> None:
