@@ -210,7 +210,7 @@ def test_mixtures_as_emissions_train_by_gradients_alone() -> None:
     assert losses[-1] < losses[0] - DURATION
     assert not model.fits_by_em
     with pytest.raises(
-        ValueError, match="`model` must have a maximum in closed form.*MixtureModel"
+        ValueError, match=r"`model` must have a maximum in closed form.*MixtureModel"
     ):
         model.fit_em(x)
 
