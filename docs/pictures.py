@@ -1,8 +1,8 @@
 """Draw the pages' pictures: ``python docs/pictures.py [RUN]``.
 
-Those of ``hidden_markov.md`` are of what its blocks compute. Those of ``diffusion.md`` need a run,
-one of VDM on digits: ``pyro-genmodels train vdm --data digits --conditional
---model.context_dropout 0.1 --max_epochs 30``.
+Those of ``mixtures.md`` are of the digits, those of ``hidden_markov.md`` of what its blocks compute.
+Those of ``diffusion.md`` need a run, one of VDM on digits: ``pyro-genmodels train vdm --data digits
+--conditional --model.context_dropout 0.1 --max_epochs 30``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import pyro
 import torch
 
-from pyro_genmodels import data, plotting, training
+from pyro_genmodels import data, models, plotting, training
 from pyro_genmodels.plotting.saving import saved_figure
 
 HERE = Path(__file__).parent / "_static"
@@ -57,7 +57,25 @@ def diffusion(run: str) -> None:
     plotting.save_rates(rates, model.levels(), HERE / "diffusion_rates.png")
 
 
+def mixtures() -> None:
+    """Draw the mean of each of ten components of the digits, and what they impute."""
+    pyro.set_rng_seed(0)
+    source = data.Digits()
+    model = models.categorical_mixture((1, 8, 8), 10, num_levels=17, missing=True)
+    model.fit_em(source.train.tensors[0].float(), num_starts=1, tol=1e-4)
+    levels = torch.arange(17, dtype=torch.float64)
+    means = (model.conditional.probabilities() @ levels).reshape(10, 1, 8, 8)
+    plotting.save_samples(means, 17, HERE / "mixture_components.png", columns=10)
+    whole = source.test.tensors[0][:10].float()
+    holes = whole.clone()
+    holes[..., 4:, :] = torch.nan
+    guess = model.impute(holes, num_samples=20).mean(0)
+    rows = torch.cat([whole, holes.nan_to_num(), guess])
+    plotting.save_samples(rows, 17, HERE / "mixture_imputed.png", columns=10)
+
+
 if __name__ == "__main__":
+    mixtures()
     regimes()
     for each in sys.argv[1:]:
         diffusion(each)

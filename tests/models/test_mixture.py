@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from typing import Any
 
 import pyro
@@ -469,3 +470,20 @@ def test_imputations_are_of_the_exact_conditional(covariance: Any) -> None:
     error = 4 * spread / 4000**0.5
     assert abs(drawn[:, 1].mean() - mean) < error
     torch.testing.assert_close(model.log_prob(x).exp(), joint.sum() * 0.01, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [models.gaussian_mixture, models.bernoulli_mixture])
+def test_more_components_than_rows_are_named(make: Any) -> None:
+    x = torch.tensor([[0.0, 1.0], [1.0, 1.0], [1.0, 0.0]])
+    with pytest.raises(ValueError, match=r"`num_components` must be at most .* rows, 3; got 4"):
+        make((2,), 4).fit_em(x)
+    # As many components as rows, of which two are the same, are a fit like any other.
+    same = torch.cat([x[:2], x[:1]])
+    assert math.isfinite(make((2,), 3).fit_em(same, num_starts=1).log_likelihood)
+
+
+def test_known_labels_train_without_a_warning() -> None:
+    loss = ELBOLoss(small().train())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loss(X, KNOWN.clamp_min(0)).backward()

@@ -59,6 +59,9 @@ def run_em(
     """
     check(num_starts >= 0, "num_starts", "not be negative", num_starts)
     check_positive(tol=tol, max_iterations=max_iterations)
+    rule = f"be at most the number of training rows, {family.num_rows}"
+    fits = family.num_components <= family.num_rows
+    check(fits or not num_starts, "num_components", rule, family.num_components)
     num_rows = float(family.num_rows if weights is None else weights.sum())
     generator = torch.Generator().manual_seed(seed)
     outcomes: list[EMStart] = []
