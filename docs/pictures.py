@@ -1,8 +1,8 @@
 """Draw the pages' pictures: ``python docs/pictures.py [RUN]``.
 
-Those of ``mixtures.md`` are of the digits, those of ``hidden_markov.md`` of what its blocks compute.
-Those of ``diffusion.md`` need a run, one of VDM on digits: ``pyro-genmodels train vdm --data digits
---conditional --model.context_dropout 0.1 --max_epochs 30``.
+Those of ``mixtures.md`` are of the digits, those of ``hidden_markov.md`` of what its blocks
+compute. Those of ``diffusion.md`` need a run, one of VDM on digits: ``pyro-genmodels train vdm
+--data digits --conditional --model.context_dropout 0.1 --max_epochs 30``.
 """
 
 from __future__ import annotations

@@ -426,6 +426,8 @@ class HiddenMarkovModel(GenerativeModel, DerivedBuffers):
         given = priors if isinstance(priors, Mapping) else {"priors": priors}
         given = {} if priors == "default" else given
         family = self.conditional.em_family(rows, weights=of_rows, **given)
+        if num_starts and not self.is_trained:
+            self.standardize(sequences)  # so that the model's own dtype holds what is fitted
         options: dict[str, Any] = {"tol": tol, "max_iterations": max_iterations, "seed": seed}
         result = run_em(family, structure, num_starts=num_starts, weights=of_rows, **options)
         self.standardization.take_as_fitted()

@@ -386,7 +386,12 @@ class MixtureModel(ModelAround):
 
         Args:
             x: Levels ``(*batch, *event)``.
+
+        Raises:
+            ValueError: If the conditional model is not dequantised.
         """
+        name = type(self.conditional).__name__
+        check(self.is_dequantized, "conditional", "be dequantised", name)
         model: Any = self.conditional
         return model.dequantized(x)
 
@@ -634,6 +639,8 @@ class MixtureModel(ModelAround):
             check(fits, argument, rule, None if given is None else tuple(given.shape))
         options = {} if priors == "default" else {"priors": priors}
         family = self.conditional.em_family(x, weights=weights, **options)
+        if num_starts and not self.is_trained:
+            self.standardize(x)  # so that the model's own dtype holds what is fitted in float64
         structure = MixtureWeights(
             self.num_components,
             weights=weights,
