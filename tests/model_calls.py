@@ -16,9 +16,7 @@ HOOKS = {"generate", "infer", "posterior_of_scaled", "check_context_batch", "par
 HOOKS |= {"encoder_input", "observed_input", "without_missing", "check_values", "check_missing"}
 HOOKS |= {"joined_context", "context_parts", "label_log_probs"}
 HOOKS.add("law")  # the deprecated name of `distribution`, which warns
-HOOKS.add("em_family")  # rows of data, not a batch
-HOOKS.add("label_log_probs")  # called with labels that components take
-HOOKS.add("fit_em")  # all data at once, of models that have a closed form for it
+HOOKS |= {"em_family", "fit_em"}  # of rows of data, not a batch
 
 Call = tuple[Callable[..., Any], dict[str, Any]]
 
@@ -35,8 +33,8 @@ def calls_of(model: Any, x: Tensor, context: Tensor | None) -> dict[str, Call]:
             continue
         parameters = inspect.signature(method).parameters
         given = {each: values[each] for each in parameters if each in values}
-        if name == "class_log_probs":
-            given.pop("context", None)  # which is every label in turn
+        if name in ("class_log_probs", "label_log_probs"):
+            given.pop("context", None)  # which is each label in turn
         if given and not inspect.isclass(method.__self__):
             calls[name] = (_with_constants(method, parameters), given)
     return calls
@@ -60,7 +58,12 @@ def arguments_for(model: Any, x: Tensor, context: Tensor | None) -> dict[str, An
 
 
 def _with_constants(method: Callable[..., Any], parameters: Any) -> Callable[..., Any]:
-    constants = {"num_rows": 0, "num_iterations": 1, "num_particles": 3}
+    constants: dict[str, Any] = {
+        "labels": torch.arange(1),
+        "num_rows": 0,
+        "num_iterations": 1,
+        "num_particles": 3,
+    }
     kept = {name: value for name, value in constants.items() if name in parameters}
     return lambda **given: method(**given, **kept)
 
@@ -76,7 +79,9 @@ def _unfit(model: Any) -> set[str]:
         unfit |= {"distribution"}
     # Of a label beside features it takes another context than all else.
     if not gives_distribution(model) or model.num_classes is None or model.takes_pairs:
-        unfit |= {"class_log_probs"}
+        unfit |= {"class_log_probs", "label_log_probs"}
+    if isinstance(model, models.MixtureModel) and not model.is_dequantized:
+        unfit |= {"dequantized"}
     return unfit if model.has_latents else unfit | {"reconstruct"}
 
 

@@ -290,10 +290,10 @@ class MixtureModel(ModelAround):
             super()._check_context_values(context)
 
     def _check_labels(self, labels: Tensor) -> None:
-        least, kind = (0, "labels") if self.is_class_conditional else (-1, "labels, -1 if unknown")
+        least = 0 if self.is_class_conditional else -1
         count = self.num_classes if self.is_class_conditional else self.num_components
         count = count or 1
-        rule = f"be {kind}, from {least} to {count - 1}"
+        rule = f"be labels from 0 to {count - 1}" + (", or -1 where unknown" if least else "")
         known = labels.numel() == 0 or labels.is_meta
         if labels.is_floating_point():
             check_finite_context(labels)
