@@ -38,6 +38,7 @@ from pyro_genmodels.distributions.mixtures.mixture import ComponentOf as Compone
 from pyro_genmodels.distributions.mixtures.mixture import Mixture
 from pyro_genmodels.distributions.mixtures.mixture import posterior_of as posterior_of
 from pyro_genmodels.distributions.mixtures.mixture import summed_out as summed_out
+from pyro_genmodels.distributions.mixtures.mixture import without_nan as without_nan
 from pyro_genmodels.distributions.negative_binomial import (
     NegativeBinomial,
     ZeroInflatedNegativeBinomial,

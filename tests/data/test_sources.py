@@ -221,7 +221,7 @@ UNEQUAL = [torch.zeros(1, 2, 2), torch.zeros(1, 3, 3)]
         (torch.empty(0, 1, 2, 2), {}, "`train` must have at least one example"),
         (Listed([]), {}, "`examples` must number more|at least one example"),
         (torch.zeros(1, 3), {}, "`examples` must number more than the 2 held out"),
-        (torch.zeros(9, 2, 2), {}, r"`train` must be positive sizes .*got .*2, 2"),
+        (torch.zeros(9, 1, 1, 1, 2, 2), {}, r"`train` must be positive sizes .*got .*2, 2"),
         (torch.full((9, 3), math.nan), {}, "`train` must be finite"),
         (torch.zeros(9, 3, dtype=torch.uint8), {}, "`train` must be floating-point without"),
         (BYTES, {"num_levels": 100}, "`train` must hold integers from 0 to 99; got"),

@@ -227,7 +227,7 @@ def test_labels_by_any_usual_name(tmp_path: Path, names: tuple[str, str]) -> Non
         ({"train": X, "y": LABELS[:9]}, {}, "one label for each of its 50"),
         ({"train": X, "y": X}, {}, "one label for each example, not a vector"),
         ({"train": X, "y": X[:, 0]}, {}, "integer labels, or names"),
-        ({"train": X, "y": -LABELS}, {}, "`labels` must be integers from 0"),
+        ({"train": X, "y": -LABELS}, {}, "`labels` must be -1, where unknown, or integers from 0"),
         ({"train": X, "y": LABELS, "test": X}, {}, "all splits or none"),
         ({"train": X, "test": X[:, :2]}, {}, "trailing shape"),
         ({"train": X}, {"drop": ["other"]}, "`drop` must name arrays of the file"),

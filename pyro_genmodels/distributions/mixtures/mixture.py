@@ -202,6 +202,15 @@ def posterior_of(joint: Float[Tensor, "*batch K"]) -> Categorical:
     return Categorical(logits=logits, validate_args=False)
 
 
+def without_nan(logits: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch K"]:
+    """Return logits with zeros for those of a label's distribution that has NaN among them.
+
+    ``TraceEnum_ELBO`` leaves out labels whose probability is not positive, and NaN is not: the loss
+    of a model that diverged would be finite. With equal probabilities it meets the model's NaN.
+    """
+    return torch.where(logits.isnan().any(-1, keepdim=True), torch.zeros_like(logits), logits)
+
+
 def summed_out(scores: Float[Tensor, "*batch K"]) -> Float[Tensor, "*batch"]:
     """Return the log-probability of data, given their joint ones with labels.
 

@@ -194,7 +194,9 @@ class ELBOLoss(nn.Module):
                 with pyro.validation_enabled(False):
                     sites.take(self.model.particle_traces(x, context, num_particles=particles))
             else:
-                self._evaluate(x, context, batch_dim, validate=False)
+                # Not its differentiable loss, which TraceEnum_ELBO refuses without gradients.
+                with self.model.unregistered(), pyro.validation_enabled(False):
+                    self._elbo(batch_dim).loss(self.model.model, self.model.guide, x, context)
         # NaN is nothing to blame where it stands for what was not observed.
         seen = observed_part(x)[0] if self.model.missing else x
         return sites.diagnose(x=seen, context=context)

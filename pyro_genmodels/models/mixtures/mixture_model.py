@@ -15,7 +15,13 @@ from pyro.infer import TraceEnum_ELBO
 from pyro_genmodels._checks import check, check_positive, check_trailing, integers_checked
 from pyro_genmodels._modules import evaluating
 from pyro_genmodels._typing import EventShape, Float, GivenContext, Num, Tensor
-from pyro_genmodels.distributions import ComponentOf, Mixture, posterior_of, summed_out
+from pyro_genmodels.distributions import (
+    ComponentOf,
+    Mixture,
+    posterior_of,
+    summed_out,
+    without_nan,
+)
 from pyro_genmodels.models.base.generative_model import GenerativeModel
 from pyro_genmodels.models.base.loss import weighing_estimator
 from pyro_genmodels.models.base.plates import replayed_value
@@ -283,17 +289,17 @@ class MixtureModel(ModelAround):
         check(found in shapes, "context", rule, tuple(context.shape))
         self._check_context_values(context)
         if found == joint:
-            self._check_labels(_first(context, rank))
+            self._check_labels(_first(context, rank), "begin with")
 
     def _check_context_values(self, context: Tensor | None) -> None:
         if context is not None and context.is_floating_point():
             super()._check_context_values(context)
 
-    def _check_labels(self, labels: Tensor) -> None:
+    def _check_labels(self, labels: Tensor, verb: str = "be") -> None:
         least = 0 if self.is_class_conditional else -1
         count = self.num_classes if self.is_class_conditional else self.num_components
         count = count or 1
-        rule = f"be labels from 0 to {count - 1}" + (", or -1 where unknown" if least else "")
+        rule = f"{verb} labels from 0 to {count - 1}" + (", or -1 where unknown" if least else "")
         known = labels.numel() == 0 or labels.is_meta
         if labels.is_floating_point():
             check_finite_context(labels)
@@ -528,7 +534,7 @@ class MixtureModel(ModelAround):
         mixture = self._mixture(group, features)
         scores = mixture.components.log_probs(value)
         record.add_work(scores)
-        joint = mixture.joint(scores)
+        joint = without_nan(mixture.joint(scores))
         posterior = posterior_of(joint if known is None else _where_unknown(known, joint))
         with self.latent_scale():
             pyro.sample("component", posterior, infer={"enumerate": "parallel"})
