@@ -905,7 +905,9 @@ class DensityModel(GenerativeModel, Abstract):
         return "uniform-dequantisation" if self.has_latents else "exact"
 
     def infer(self, x: Tensor, context: Tensor | None) -> None:
-        """Dequantise: sample ``"v"`` among the values that round down to ``x``."""
+        """Dequantise levels: sample ``"v"`` among the values that round down to ``x``."""
+        if self.num_levels is None:
+            return  # called by a model around this one, which has latents of its own
         with self.latent_scale():
             pyro.sample("v", self.dequantized(x))
 
