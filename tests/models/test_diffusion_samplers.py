@@ -500,7 +500,10 @@ def test_wrong_arguments_are_named() -> None:
         (lambda: plain.sample(1, label, guidance=0.0), "`guidance` must be 1 of a model"),
         (lambda: plain.sample(1), "`context` must be given to a conditional model"),
         (lambda: conditional.sample(guidance=2.0), "`context` must be given with guidance"),
-        (lambda: conditional.sample(1, label, guidance=float("nan")), "`guidance` must be finite"),
+        (
+            lambda: conditional.sample(1, label, guidance=float("nan")),
+            "`guidance` must be a finite number",
+        ),
         (lambda: models.ClassifierGuidance(len, float("inf")), "`scale` must be finite"),
         (lambda: model.sample(guidance=wrong_shape), "`log_prob` must return log-probabilities"),
         (lambda: model.sample(guidance=no_graph), "`log_prob` must be differentiable in the nois"),

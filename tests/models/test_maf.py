@@ -76,7 +76,6 @@ def test_learns_by_svi_a_label_dependent_mean() -> None:
         ({"event_shape": (4,), "hidden": (3,)}, "hidden"),
         ({"event_shape": (4,), "num_layers": 0}, "num_layers"),
         ({"event_shape": (4,), "context_shape": (1, 2, 2)}, "context_shape"),
-        ({"event_shape": (4,), "context_shape": (2,), "num_classes": 2}, "context_shape"),
     ],
 )
 def test_bad_arguments_are_named(options: dict[str, object], named: str) -> None:

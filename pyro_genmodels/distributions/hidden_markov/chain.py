@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +27,7 @@ class Chain:
     initial: Float[Tensor, "N K"]
     transitions: Float[Tensor, "B S K K"]
     emissions: Float[Tensor, "T N K"]
-    batch_shape: torch.Size
+    batch_shape: Sequence[int]
 
     @property
     def logs(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -37,7 +38,7 @@ class Chain:
         """Give results of each sequence the batch shape."""
         if len(self.batch_shape) == 1:
             return by_sequence
-        return by_sequence.reshape(self.batch_shape + by_sequence.shape[1:])
+        return by_sequence.reshape((*self.batch_shape, *by_sequence.shape[1:]))
 
 
 def chain_of(
@@ -67,7 +68,7 @@ def chain_of(
     batch_shape = some.pop() if len(some) == 1 else torch.broadcast_shapes(*some)
     initial = _flat(initial, batch_shape, (states,))
     emissions = _flat(emission_logs, batch_shape, (frames, states))
-    shared = transition.shape[:-3].numel() == 1
+    shared = math.prod(transition.shape[:-3]) == 1
     transitions = _flat(transition, (1,) if shared else batch_shape, transition.shape[-3:])
     by_frame = emissions.to(dtype).transpose(0, 1)
     return Chain(initial.to(dtype), transitions.to(dtype), by_frame, batch_shape)
@@ -77,7 +78,7 @@ def _flat(logs: Tensor, batch_shape: tuple[int, ...], sizes: tuple[int, ...]) ->
     """Return one row for each sequence, without views that change nothing: autograd walks them."""
     if logs.shape == (*batch_shape, *sizes) and len(batch_shape) == 1:
         return logs
-    if logs.shape[: -len(sizes)].numel() == math.prod(batch_shape):
+    if math.prod(logs.shape[: -len(sizes)]) == math.prod(batch_shape):
         return logs.reshape(-1, *sizes)
     return logs.expand(*batch_shape, *sizes).reshape(-1, *sizes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -145,7 +146,7 @@ class Emissions(Components):
             return self._context_of(earlier.narrow(-1 - rank, 0, frames.shape[-1 - rank]))
         return self._given(frames.shape[: frames.dim() - rank])
 
-    def _given(self, batch: torch.Size) -> Tensor | None:
+    def _given(self, batch: Sequence[int]) -> Tensor | None:
         """Return the sequences' features for each frame of a batch ``(*batch, T)``."""
         if self.context is None:
             return None
