@@ -359,7 +359,6 @@ def test_configuration_rebuilds(make) -> None:
         ({"hidden": (0,)}, "must be positive"),
         ({"num_levels": 1}, "`num_levels` must be a whole number of at least 2; got 1"),
         ({"activation": "swish2"}, "`activation` must be one of"),
-        ({"num_classes": 3, "context_shape": (2,)}, "context_shape"),
         ({"warmup_steps": -1}, "`warmup_steps` must be at least 0"),
         ({"network": "conv"}, "`event_shape` must be positive sizes"),
     ],

@@ -516,6 +516,11 @@ class MixtureModel(ModelAround):
     ) -> Tensor:
         return self.generate(seen, context)
 
+    def _infer_in_plates(self, x: Tensor, context: Tensor | None, batch: tuple[int, ...]) -> None:
+        # Predictive does not know of a plate without sites.
+        if self.is_dequantized or not _are_all_known(self._split(context)[1]):
+            super()._infer_in_plates(x, context, batch)
+
     def infer(self, x: Tensor, context: Tensor | None) -> None:
         """Infer the component from its exact posterior, unless all are known."""
         self._check_no_random_weights()
@@ -526,7 +531,7 @@ class MixtureModel(ModelAround):
                 value = pyro.sample("v", self.dequantized(x))
             record.add_work(None)
             record.add_latent(value)
-        if known is not None and bool((known >= 0).all()):
+        if _are_all_known(known):
             return
         rule = "not divide by the probability of a component, which is zero where another is known"
         divides = known is not None and weighing_estimator() == "TraceTMC_ELBO"
@@ -546,7 +551,7 @@ class MixtureModel(ModelAround):
         components = self._components(group, features)
         weights = self._weights_of(group, features)
         self._add_prior(x)
-        if known is not None and bool((known >= 0).all()):
+        if known is not None and _are_all_known(known):
             with self.latent_scale():
                 pyro.sample("component", weights, obs=known)
             return self._emit(x, components.given(known))
@@ -716,6 +721,10 @@ class MixtureModel(ModelAround):
         else:
             drawn = model.impute(x, context)[0]
         return torch.where(x.isnan(), drawn.to(x), x)
+
+
+def _are_all_known(labels: Tensor | None) -> bool:
+    return labels is not None and bool((labels >= 0).all())
 
 
 def _first(context: Tensor, rank: int) -> Tensor:
