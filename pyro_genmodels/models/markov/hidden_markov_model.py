@@ -137,7 +137,8 @@ class HiddenMarkovModel(GenerativeModel, DerivedBuffers):
         self.register_derived("allowed", kept)
         starts = partial(possible_starts, initial, topology, self.num_states)
         self.register_derived("starts", starts)
-        check_topology(self.allowed, self.starts, duration)
+        with torch.device("cpu"):  # also of a model that is made on the meta device
+            check_topology(kept(), starts(), duration)
         dtype = conditional.dtype
         if initial == "uniform" or starts_first(initial, topology):
             self.register_derived("initial_logits", partial(torch.zeros, self.num_states))

@@ -39,12 +39,13 @@ def allowed_transitions(topology: Any, num_states: int) -> Bool[Tensor, "K K"]:
         if topology == "full":
             return whole
         return whole.triu() if topology == "left_to_right" else whole.triu(-1).tril(1)
-    allowed = torch.as_tensor(topology)
+    # Looked at, so on the CPU, whatever the default device is.
+    allowed = torch.as_tensor(topology, device="cpu")
     rule = f"be one of {', '.join(map(repr, _NAMES))} or {num_states} rows of as many Booleans"
     shape = tuple(allowed.shape)
     check(shape == (num_states, num_states), "topology", rule, f"shape {shape}")
     check(bool(((allowed == 0) | (allowed == 1)).all()), "topology", rule, allowed.tolist())
-    return allowed.bool()
+    return allowed.bool().to(torch.get_default_device())
 
 
 def possible_starts(initial: Any, topology: Any, num_states: int) -> Bool[Tensor, " K"]:

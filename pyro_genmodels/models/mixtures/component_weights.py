@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from pyro_genmodels._checks import check, check_choice, check_trailing
@@ -93,7 +94,7 @@ class ComponentWeights(DerivedBuffers):
         """
         if self.network is None:
             assert self.table is not None  # one of both is there
-            return self.table[0] if group is None else self.table[group]
+            return self.table[0] if group is None else F.embedding(group, self.table)
         assert features is not None  # a network is given features
         logits: Tensor = self.network(features)
         check_trailing("weights(features)", logits, (self.num_groups * self.num_components,))
@@ -129,11 +130,12 @@ class ComponentWeights(DerivedBuffers):
 def _given_logits(weights: Any, num_groups: int, num_components: int) -> Tensor:
     if isinstance(weights, str):
         return torch.zeros(num_groups, num_components)
-    rows = torch.as_tensor(weights, dtype=torch.float64)
+    # Looked at, so on the CPU, whatever the default device is.
+    rows = torch.as_tensor(weights, dtype=torch.float64, device="cpu")
     rows = rows[None] if rows.dim() == 1 and num_groups == 1 else rows
     shape = (num_components,) if num_groups == 1 else (num_groups, num_components)
     fits = tuple(rows.shape) == (num_groups, num_components) and bool((rows >= 0).all())
     fits = fits and bool(((rows.sum(-1) - 1).abs() < _TOLERANCE).all())
     rule = f"be one of {', '.join(_NAMES)}, or probabilities {shape} that sum to one"
     check(fits, "weights", rule, weights)
-    return rows.log().to(torch.get_default_dtype())
+    return rows.log().to(torch.get_default_device(), torch.get_default_dtype())
