@@ -107,7 +107,6 @@ def test_a_wrong_context_is_named(context: torch.Tensor | None, named: str) -> N
         ({"hidden_channels": 0}, "hidden_channels"),
         ({"num_blocks": -1}, "num_blocks"),
         ({"kernel_size": 2}, "kernel_size"),
-        ({"num_classes": 3, "context_shape": (3,)}, "context_shape"),
     ],
 )
 def test_bad_arguments_are_named(options: dict[str, object], named: str) -> None:
