@@ -40,7 +40,8 @@ REFUSES = "^`elbo` must not be compiled, as JitTrace_ELBO is, for this model: .*
 
 def is_refused(model: nn.Module) -> bool:
     """Whether a trace would fix the model's batch size."""
-    kinds = (models.AutoregressiveModel, models.VectorQuantizedModel)
+    kinds = (models.AutoregressiveModel, models.VectorQuantizedModel, models.HiddenMarkovModel)
+    kinds = (*kinds, models.MixtureModel)
     likelihoods = [p for p in model.modules() if isinstance(p, models.AutoregressiveLikelihood)]
     return isinstance(model, kinds) or bool(likelihoods)
 
