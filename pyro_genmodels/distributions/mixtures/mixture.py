@@ -139,7 +139,7 @@ class Mixture(TorchDistribution):
         rank = len(self.event_shape)
         weights = self.logits.exp().reshape(*self.logits.shape, *[1] * rank)
         mean = (weights * values).sum(-1 - rank)
-        return mean.expand(*self.batch_shape, *self.event_shape)
+        return mean.expand((*self.batch_shape, *self.event_shape))
 
 
 class ComponentOf(TorchDistribution):
