@@ -38,8 +38,10 @@ from tests.grouped import grouped
 # The shape checks of the tests sample list items by the `random` module.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
 
-# Of counts without end, of single elements, and of data with missing ones there is no coder.
+# Of counts without end, of single elements, of data with missing ones, and of distributions with a
+# label or states summed out there is no coder.
 NOT_CODED = ("Discretized", "NegativeBinomial", "ZeroInflated", "ObservedPart")
+NOT_CODED += ("Mixture", "HiddenMarkov")
 CODED = [
     key
     for key, make in cases.DISTRIBUTIONS.items()
