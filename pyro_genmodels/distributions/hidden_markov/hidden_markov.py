@@ -272,7 +272,7 @@ class HiddenMarkov(TorchDistribution):
             return torch.as_tensor(lower, device=like.device).amin().to(like)
         try:
             return transform_to(support)(like.new_zeros(like.shape))
-        except (NotImplementedError, RuntimeError):  # there is no such map
+        except (NotImplementedError, RuntimeError):  # no map to this support
             return like.new_zeros(())
 
     def _check_event(self, value: Tensor) -> None:

@@ -93,8 +93,8 @@ class CheckedArguments(FullPrecisionWeights):
         """Return the context among the parts of a data item, or of a batch; ``None`` for none.
 
         Args:
-            item: ``(x,)``, ``(x, label)``, ``(x, features)`` or ``(x, label, features)``, of which
-                a model takes what it is conditional on.
+            item: ``(x,)``, ``(x, label)``, ``(x, features)`` or ``(x, label, features)``. A model
+                takes what it is conditional on.
 
         Raises:
             ValueError: If the item lacks it, or label or features do not fit.

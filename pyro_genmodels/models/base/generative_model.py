@@ -125,7 +125,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
     """
 
     num_components: int | None = None
-    """Number of components of a mixture, each of which may be drawn by giving it as a label."""
+    """Number of components of a mixture; given as a label, a component is drawn alone."""
 
     imputes: ClassVar[bool] = False
     """Whether :meth:`impute` draws from the exact conditional, without latent variables."""
@@ -202,7 +202,7 @@ class GenerativeModel(Configured, RegisteredModule, CheckedArguments, Standardiz
         """Whether data are levels, to which values of a continuous density were rounded down.
 
         Then the model has ``density(context)``, of these values, and ``dequantized(x)``, their
-        distribution given data, of which draws have a gradient. It does not see the context.
+        distribution given data, whose draws have a gradient. It does not see the context.
         """
         return False
 
@@ -848,8 +848,8 @@ class DensityModel(GenerativeModel, Abstract):
     r"""A model with a density in closed form: of continuous data, or of dequantised levels.
 
     On continuous data site ``"x"`` has the :meth:`density`. On discrete data it is that of a
-    continuous site ``"v"`` in :math:`[0, \text{num\_levels})`, of which ``"x"`` observes the
-    floor; the guide of ``"v"`` is the dequantisation, and the ELBO a bound on the likelihood.
+    continuous site ``"v"`` in :math:`[0, \text{num\_levels})`, whose floor ``"x"``
+    observes; the guide of ``"v"`` is the dequantisation, and the ELBO a bound on the likelihood.
     """
 
     # The only latent variable is the noise within a level: few draws tell enough.

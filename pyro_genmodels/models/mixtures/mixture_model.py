@@ -408,7 +408,7 @@ class MixtureModel(ModelAround):
 
         Args:
             x: Data ``(*batch, *event)``.
-            context: Labels, of which each that is known is scored too, :math:`\\log p(x, y)`; or
+            context: Labels, -1 where unknown; those known are scored too, :math:`\log p(x, y)`. Or
                 features, or both.
 
         Raises:

@@ -4,9 +4,9 @@ Of a row with observed elements o and missing ones m, component k gives the marg
 :math:`x_o`, and of the missing elements the conditional mean and covariance
 
 .. math:: \mu_m + G (x_o - \mu_o), \quad \Sigma_{mm} - G \Sigma_{om}, \quad
-    G = \Sigma_{mo} \Sigma_{oo}^{-1},
+    G = \Sigma_{mo} \Sigma_{oo}^{-1}.
 
-both of which the second moments need: without the covariance they would collapse. Matrices keep
+The second moments need both: without the covariance they would collapse. Matrices keep
 all dimensions, with rows and columns of the identity where an element is missing, so that one call
 serves all patterns.
 """
